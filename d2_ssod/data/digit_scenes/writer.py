@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 
 from d2_ssod.errors import ConfigError
+from d2_ssod.files import write_json
+from d2_ssod.progress import progress_bar
 
 from .digits import CLASSES, CREDIT, DigitPool, split_scans
 from .scene import SIDE, render_scene
@@ -102,7 +104,6 @@ def generate(
     *,
     seed: int = 0,
     sizes: dict[str, int] | None = None,
-    progress: bool = True,
 ) -> Path:
     """Write the data set to `output`, unless it is there already.
 
@@ -113,7 +114,6 @@ def generate(
         output: the folder to be.
         seed: chooses the pictures.
         sizes: images of each split; default `DEFAULT_SIZES`.
-        progress: show a progress bar.
 
     Returns:
         `output` as a path.
@@ -132,7 +132,7 @@ def generate(
         output.parent.mkdir(parents=True, exist_ok=True)
         with file_lock(str(output)):  # saves work only: the rename below is what makes it safe
             if not is_complete(output, identity):
-                _generate_and_rename(output, identity, progress)
+                _generate_and_rename(output, identity)
     except OSError as error:
         raise ConfigError(
             f"{output}: the digit_scenes data set cannot be written there ({error}); set the "
@@ -163,11 +163,11 @@ def is_complete(output: Path, identity: dict) -> bool:
     return True
 
 
-def _generate_and_rename(output: Path, identity: dict, progress: bool) -> None:
+def _generate_and_rename(output: Path, identity: dict) -> None:
     building = Path(tempfile.mkdtemp(prefix=f"{output.name}.part-", dir=output.parent))
     try:
         building.chmod(0o755)  # mkdtemp's folders are for one user only
-        _write_all(building, identity, progress, shown_as=str(output))
+        _write_all(building, identity, shown_as=str(output))
         try:
             building.rename(output)
         except OSError:
@@ -177,55 +177,56 @@ def _generate_and_rename(output: Path, identity: dict, progress: bool) -> None:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _write_all(folder: Path, identity: dict, progress: bool, shown_as: str) -> None:
-    from tqdm import tqdm
-
+def _write_all(folder: Path, identity: dict, shown_as: str) -> None:
     sizes, seed = identity["sizes"], identity["seed"]
     logger.info(f"Generating the digit_scenes data set in {shown_as} (once). {CREDIT}.")
-    pools = split_scans(seed, {name: split.scan_share for name, split in SPLITS.items()})
     (folder / "annotations").mkdir()
-    total = sum(sizes.values())
-    with tqdm(total=total, desc="digit_scenes", unit="image", disable=not progress) as bar:
-        for split, count in sizes.items():
-            image_folder(folder, split).mkdir()
-            images, annotations = [], []
-            for pixels, image, found in _scenes(seed, split, count, pools[split]):
-                path = image_folder(folder, split) / image["file_name"]
-                Image.fromarray(pixels).save(path, compress_level=1)
-                images.append(image)
-                annotations.extend(found)
-                bar.update()
-            _write_annotations(folder, split, images, annotations)
+    contents = {}
+    for split in sizes:
+        image_folder(folder, split).mkdir()
+        contents[split] = _contents(split)
+    for split, (pixels, image, annotations) in progress_bar(
+        _scenes(seed, sizes), description="Generating digit_scenes", total=sum(sizes.values())
+    ):
+        path = image_folder(folder, split) / image["file_name"]
+        Image.fromarray(pixels).save(path, compress_level=1)
+        contents[split]["images"].append(image)
+        contents[split]["annotations"].extend(annotations)
+    for split in sizes:
+        _write_annotations(folder, split, contents[split])
     (folder / "README.txt").write_text(_README)
-    _write_json(folder / MARKER, identity)
+    (folder / MARKER).write_text(json.dumps(identity))
 
 
 def _scenes(
-    seed: int, split: str, count: int, pool: DigitPool
-) -> Iterator[tuple[np.ndarray, dict, list[dict]]]:
-    for index in range(count):
-        yield scene(seed, split, index, pool)
+    seed: int, sizes: dict[str, int]
+) -> Iterator[tuple[str, tuple[np.ndarray, dict, list[dict]]]]:
+    """All pictures of all splits, one after another."""
+    pools = split_scans(seed, {name: split.scan_share for name, split in SPLITS.items()})
+    for split, count in sizes.items():
+        for index in range(count):
+            yield split, scene(seed, split, index, pools[split])
 
 
-def _write_annotations(folder: Path, split: str, images: list, annotations: list) -> None:
-    """Write a split's JSON; the unlabelled split's objects go to a file of their own."""
-    for number, annotation in enumerate(annotations, start=1):
-        annotation["id"] = number
-    contents = {
+def _contents(split: str) -> dict:
+    """A COCO instances file without images yet."""
+    return {
         "info": {"description": f"digit_scenes {split}", "version": str(VERSION), "credit": CREDIT},
         "licenses": [{"id": 1, "name": "CC BY 4.0 (the digit scans)"}],
         "categories": [{"id": c + 1, "name": str(c)} for c in CLASSES],
-        "images": images,
-        "annotations": annotations,
+        "images": [],
+        "annotations": [],
     }
+
+
+def _write_annotations(folder: Path, split: str, contents: dict) -> None:
+    """Write a split's JSON; the unlabelled split's objects go to a file of their own."""
+    for number, annotation in enumerate(contents["annotations"], start=1):
+        annotation["id"] = number
     if split == "unlabeled":
-        _write_json(annotation_file(folder, HIDDEN_TRUTH), contents)
+        write_json(annotation_file(folder, HIDDEN_TRUTH), contents)
         contents = {**contents, "annotations": []}
-    _write_json(annotation_file(folder, split), contents)
-
-
-def _write_json(path: Path, contents: dict) -> None:
-    path.write_text(json.dumps(contents))
+    write_json(annotation_file(folder, split), contents)
 
 
 _README = f"""digit_scenes: generated pictures for semi-supervised object detection
