@@ -185,13 +185,13 @@ def _write_all(folder: Path, identity: dict, shown_as: str) -> None:
     for split in sizes:
         image_folder(folder, split).mkdir()
         contents[split] = _contents(split)
-    for split, (pixels, image, annotations) in progress_bar(
+    for split, (pixels, image, objects) in progress_bar(
         _scenes(seed, sizes), description="Generating digit_scenes", total=sum(sizes.values())
     ):
         path = image_folder(folder, split) / image["file_name"]
         Image.fromarray(pixels).save(path, compress_level=1)
         contents[split]["images"].append(image)
-        contents[split]["annotations"].extend(annotations)
+        contents[split]["annotations"].extend(objects)
     for split in sizes:
         _write_annotations(folder, split, contents[split])
     (folder / "README.txt").write_text(_README)
