@@ -1,0 +1,34 @@
+"""One progress bar with the time left, on the main process only."""
+
+import sys
+from collections.abc import Iterable
+from typing import TypeVar
+
+from detectron2.utils import comm
+from tqdm import tqdm
+
+__all__ = ["progress_bar"]
+
+T = TypeVar("T")
+
+
+def progress_bar(items: Iterable[T], *, description: str, total: int | None = None) -> Iterable[T]:
+    """Iterates over ``items`` and shows on stderr how far it is and how long it will take.
+
+    Args:
+        items: what to iterate over.
+        description: what is being done, shown before the bar.
+        total: number of items; their length by default.
+
+    Returns:
+        An iterable over ``items``; silent on every process but the main one.
+    """
+    return tqdm(
+        items,
+        desc=description,
+        total=total,
+        disable=not comm.is_main_process(),
+        dynamic_ncols=True,
+        # A log file keeps every state of the bar: there, show it rarely.
+        mininterval=0.2 if sys.stderr.isatty() else 20.0,
+    )

@@ -1,0 +1,133 @@
+"""All steps between raw detections and the pseudo labels of a phase, in one pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .consensus import consensus
+from .detections import Predictions
+from .select import Selection, select_easiest
+from .threshold import Thresholds, keep_best, match_counts
+
+__all__ = ["PseudoLabels", "build_pseudo_labels"]
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """The pseudo labels of a phase, and the numbers that say how they came about.
+
+    Attributes:
+        selected: the pseudo labels of the selected images, easiest first.
+        selection: which images were kept, left out and empty.
+        fraction: the fraction k that was asked for.
+        thresholds: the class thresholds of each source model.
+        boxes_after_threshold: number of boxes of each source model, after ``keep_best``.
+        boxes_after_consensus: number of boxes that the models agree on, in all images.
+    """
+
+    selected: Predictions
+    selection: Selection
+    fraction: float
+    thresholds: tuple[Thresholds, ...]
+    boxes_after_threshold: tuple[int, ...]
+    boxes_after_consensus: int
+
+    @property
+    def num_unlabeled(self) -> int:
+        """Number of all unlabeled images."""
+        parts = self.selection
+        return len(parts.kept) + len(parts.left_out) + len(parts.empty)
+
+    @property
+    def num_boxes(self) -> int:
+        """Number of boxes on the selected images."""
+        return _count_boxes(self.selected)
+
+    @property
+    def boxes_per_class(self) -> np.ndarray:
+        """int64 [C]: number of boxes of each class on the selected images."""
+        counts = np.zeros(len(self.thresholds[0].values), dtype=np.int64)
+        for found in self.selected.values():
+            np.add.at(counts, found.classes, 1)
+        return counts
+
+    @property
+    def score_of_last_kept(self) -> float | None:
+        """s_m of the least certain selected image; None if no image is selected."""
+        kept = self.selection.kept
+        return self.selection.scores[kept[-1]] if kept else None
+
+    def describe(self, thing_classes: Sequence[str]) -> list[str]:
+        """What was chosen, in a few lines for the log."""
+        lines = []
+        for number, thresholds in enumerate(self.thresholds):
+            chosen = ", ".join(
+                f"{name} {value:.2f}"
+                for name, value in zip(thing_classes, thresholds.values, strict=True)
+            )
+            lines.append(f"Model {number}: score thresholds {chosen}")
+            lines.append(
+                f"Model {number}: {thresholds.achieved.sum():.2f} boxes per unlabeled image above "
+                f"them, {thresholds.target.sum():.2f} objects per labeled image; "
+                f"{self.boxes_after_threshold[number]} boxes"
+            )
+        if len(self.thresholds) > 1:
+            lines.append(
+                f"Consensus of {len(self.thresholds)} models: {self.boxes_after_consensus} boxes"
+            )
+        parts = self.selection
+        lines.append(
+            f"Selected the easiest {len(parts.kept)} of {self.num_unlabeled} images with "
+            f"{self.num_boxes} boxes (fraction {self.fraction:.3g}); {len(parts.left_out)} are "
+            f"left for later, {len(parts.empty)} have no pseudo label"
+        )
+        if parts.kept:
+            lines.append(f"Mean score of the last image selected: {self.score_of_last_kept:.3f}")
+        return lines
+
+
+def build_pseudo_labels(
+    sources: Sequence[Predictions],
+    target: np.ndarray,
+    *,
+    fraction: float,
+    iou_thresh: float = 0.5,
+    nms_thresh: float = 0.3,
+    min_votes: int = 0,
+    keep_fraction: float = 1.0,
+) -> PseudoLabels:
+    """Threshold (per model), consensus, selection: Algorithm 1 between two trainings.
+
+    Args:
+        sources: raw detections of each model on all unlabeled images, oldest model first.
+        target: float64 [C], objects of each class per labeled image (``objects_per_image``).
+        fraction: k, of the images with pseudo labels (``easy_fraction``).
+        iou_thresh: of the consensus.
+        nms_thresh: of the consensus.
+        min_votes: of the consensus.
+        keep_fraction: of each model's boxes above the thresholds (``keep_best``).
+    """
+    thresholds = tuple(match_counts(source, target) for source in sources)
+    thresholded = [
+        keep_best(chosen.apply(source), keep_fraction)
+        for chosen, source in zip(thresholds, sources, strict=True)
+    ]
+    agreed = consensus(
+        thresholded, iou_thresh=iou_thresh, nms_thresh=nms_thresh, min_votes=min_votes
+    )
+    selection = select_easiest(agreed, fraction)
+    return PseudoLabels(
+        selected={image_id: agreed[image_id] for image_id in selection.kept},
+        selection=selection,
+        fraction=fraction,
+        thresholds=thresholds,
+        boxes_after_threshold=tuple(_count_boxes(source) for source in thresholded),
+        boxes_after_consensus=_count_boxes(agreed),
+    )
+
+
+def _count_boxes(predictions: Predictions) -> int:
+    return sum(len(found) for found in predictions.values())

@@ -1,0 +1,84 @@
+"""Step 1: what a model sees on the unlabeled images."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from detectron2.utils import comm
+from torch import nn
+
+from d2_ssod.progress import progress_bar
+
+from .detections import ImageId, Predictions, from_instances
+
+__all__ = ["evaluation_mode", "predict"]
+
+
+def predict(
+    model: nn.Module,
+    data_loader: Iterable[list[dict]],
+    *,
+    description: str,
+    total: int | None = None,
+    image_ids: Sequence[ImageId] | None = None,
+) -> Predictions | None:
+    """Runs a model over the images and collects its raw detections.
+
+    Every process handles the images that its own loader gives (Detectron2's ``InferenceSampler``
+    gives each a contiguous part); all processes must call this function.
+
+    Args:
+        model: called like ``GeneralizedRCNN`` in evaluation mode: takes a list of dicts, returns a
+            list of ``{"instances": Instances}`` in the coordinates of the original images. Its
+            training mode is as before afterwards, also after an error.
+        data_loader: gives lists of dicts with ``image_id``.
+        description: shown before the progress bar.
+        total: number of batches, if the loader has no length.
+        image_ids: the images of the whole data set in its order; the result has this order. By
+            default that of the processes' parts one after another.
+
+    Returns:
+        On the main process the detections of every image; None on the others.
+
+    Raises:
+        ValueError: an image of ``image_ids`` was not predicted, or one was predicted twice.
+    """
+    own: Predictions = {}
+    with evaluation_mode(model), torch.no_grad():
+        for inputs in progress_bar(data_loader, description=description, total=total):
+            for record, output in zip(inputs, model(inputs), strict=True):
+                if record["image_id"] in own:
+                    raise ValueError(f"image_id {record['image_id']!r} occurs twice in the data")
+                own[record["image_id"]] = from_instances(output["instances"])
+    parts = comm.gather(own, dst=0)
+    return _merge(parts, image_ids) if comm.is_main_process() else None
+
+
+def _merge(parts: Sequence[Predictions], image_ids: Sequence[ImageId] | None) -> Predictions:
+    merged: Predictions = {}
+    for part in parts:
+        twice = merged.keys() & part.keys()
+        if twice:
+            raise ValueError(f"image_id {next(iter(twice))!r} was predicted by two processes")
+        merged.update(part)
+    if image_ids is None:
+        return merged
+    if set(image_ids) != merged.keys():
+        odd = next(iter(set(image_ids) ^ merged.keys()))
+        raise ValueError(
+            f"the loader gave {len(merged)} images and image_ids lists {len(set(image_ids))}; "
+            f"{odd!r} is in only one of them"
+        )
+    return {image_id: merged[image_id] for image_id in image_ids}
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Puts a model into evaluation mode; afterwards every submodule is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,101 @@
+"""Step 4: start with the images that are easy, that is, whose pseudo labels are certain (Eq. 1)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from d2_ssod.errors import ConfigError
+
+from .detections import ImageId, Predictions
+
+__all__ = ["Selection", "easy_fraction", "floor_share", "select_easiest"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which pseudo-labeled images a phase trains on.
+
+    Attributes:
+        kept: the selected images, easiest first.
+        left_out: the other images that have pseudo labels, easiest first.
+        empty: the images without any pseudo label, in the order of the data set.
+        scores: s_m of every image in ``kept`` and ``left_out``.
+    """
+
+    kept: tuple[ImageId, ...]
+    left_out: tuple[ImageId, ...]
+    empty: tuple[ImageId, ...]
+    scores: dict[ImageId, float]
+
+
+def select_easiest(pseudo: Predictions, fraction: float) -> Selection:
+    """Selects the easiest images, those with the highest mean score (Eq. 1).
+
+        s_m = (1 / n_m) sum_i score_i    over the n_m pseudo labels of image m
+
+    Args:
+        pseudo: the pseudo labels of every unlabeled image.
+        fraction: k in [0, 1]; floor(k * number of images with pseudo labels) images are kept.
+            Of equal s_m the smaller image id comes first.
+
+    Raises:
+        ValueError: ``fraction`` outside [0, 1].
+    """
+    # fsum is exact, so equal scores in another order give the same mean.
+    scores = {
+        image_id: math.fsum(found.scores.tolist()) / len(found)
+        for image_id, found in pseudo.items()
+        if len(found)
+    }
+    ranking = sorted(scores, key=lambda image_id: (-scores[image_id], _id_order(image_id)))
+    count = floor_share(fraction, len(ranking))
+    return Selection(
+        kept=tuple(ranking[:count]),
+        left_out=tuple(ranking[count:]),
+        empty=tuple(image_id for image_id, found in pseudo.items() if not len(found)),
+        scores=scores,
+    )
+
+
+def easy_fraction(phase: int, num_phases: int, overrides: Sequence[float] = ()) -> float:
+    """The fraction k of the images that phase i of N trains on: i / N unless overridden.
+
+    Args:
+        phase: i, 1..N.
+        num_phases: N.
+        overrides: ``SSOD.EASY_FRACTIONS``: empty, or k for each of the phases 1..N.
+
+    Raises:
+        ConfigError: ``overrides`` of another length, or with a value outside [0, 1].
+        ValueError: ``phase`` outside 1..N.
+    """
+    if not 1 <= phase <= num_phases:
+        raise ValueError(f"phase must be in 1..{num_phases}, got {phase}")
+    if not overrides:
+        return phase / num_phases
+    if len(overrides) != num_phases or not all(0 <= k <= 1 for k in overrides):
+        raise ConfigError(
+            f"SSOD.EASY_FRACTIONS: {list(overrides)} must be empty or one number in [0, 1] for "
+            f"each of the {num_phases} phases"
+        )
+    return float(overrides[phase - 1])
+
+
+def floor_share(fraction: float, count: int) -> int:
+    """floor(fraction * count) without the surprises of binary fractions: 0.29 * 100 is 29.
+
+    ``fraction`` is taken as the nearest fraction with a denominator up to a million.
+
+    Raises:
+        ValueError: ``fraction`` outside [0, 1].
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction must be in [0, 1], got {fraction}")
+    return math.floor(Fraction(fraction).limit_denominator(1_000_000) * count)
+
+
+def _id_order(image_id: ImageId) -> tuple[bool, int, str]:
+    """Numbers by value, then strings by letters."""
+    is_text = isinstance(image_id, str)
+    return (is_text, 0 if is_text else int(image_id), image_id if is_text else "")
