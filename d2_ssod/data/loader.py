@@ -1,0 +1,91 @@
+"""Training loaders of a phase: labeled images, alone or together with pseudo-labeled ones."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_train_loader
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Sampler
+
+
+class StreamSampler(Sampler[int]):
+    """Endless shuffled indices of several groups of images, drawn in turn.
+
+    Each group is shuffled anew once all its images were drawn. Rank r of W takes every W-th image
+    of each group, so the ranks together draw what one process would. With one group this is
+    uniform sampling; with a group of labeled and one of pseudo-labeled images, every other image
+    of a batch is labeled.
+    """
+
+    def __init__(self, groups: list[range], *, seed: int, start: int = 0) -> None:
+        """Groups that are empty are left out.
+
+        Args:
+            groups: indices of the images of each group.
+            seed: the same on all ranks.
+            start: images that this rank has drawn before an interruption, to be skipped.
+        """
+        self._groups = [group for group in groups if len(group) > 0]
+        self._seed = seed
+        self._start = start
+        self._rank, self._world_size = comm.get_rank(), comm.get_world_size()
+
+    def __iter__(self) -> Iterator[int]:
+        streams = [
+            itertools.islice(self._endless(number), self._rank, None, self._world_size)
+            for number in range(len(self._groups))
+        ]
+        in_turn = (next(stream) for stream in itertools.cycle(streams))
+        return itertools.islice(in_turn, self._start, None)
+
+    def _endless(self, number: int) -> Iterator[int]:
+        group = self._groups[number]
+        generator = torch.Generator()
+        generator.manual_seed(self._seed + number)
+        while True:
+            order = torch.randperm(len(group), generator=generator)
+            yield from (group[position] for position in order.tolist())
+
+
+def build_phase_loader(
+    cfg: CfgNode,
+    mapper: Callable[[dict], dict | None],
+    labeled: list[dict],
+    pseudo: list[dict],
+    *,
+    labeled_repeat: int,
+    seed: int,
+    iterations_done: int = 0,
+) -> DataLoader:
+    """An endless loader over labeled and pseudo-labeled images.
+
+    Args:
+        cfg: batch size, workers and ``SSOD.SAMPLING``.
+        mapper: what turns a data set dict into a model input.
+        labeled: dicts of the labeled images.
+        pseudo: dicts of the selected pseudo-labeled images; empty in phase 0.
+        labeled_repeat: how often each labeled image stands in the union of both.
+        seed: of the order of the images, the same on all ranks.
+        iterations_done: iterations of the phase that have been trained before an interruption.
+    """
+    dataset = labeled + pseudo
+    if not pseudo:
+        groups = [range(len(labeled))]
+    elif cfg.SSOD.SAMPLING == "balanced":
+        groups = [range(len(labeled)), range(len(labeled), len(dataset))]
+    else:
+        dataset = labeled * labeled_repeat + pseudo
+        groups = [range(len(dataset))]
+    images_per_step = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+    return build_detection_train_loader(
+        dataset,
+        mapper=mapper,
+        sampler=StreamSampler(groups, seed=seed, start=iterations_done * images_per_step),
+        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )

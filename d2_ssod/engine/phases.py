@@ -1,0 +1,87 @@
+"""Which phase an iteration belongs to, and what a phase's config and files are: pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.config import CfgNode
+
+from d2_ssod.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class PhaseFiles:
+    """Where the files of one phase lie."""
+
+    folder: Path
+
+    @property
+    def model(self) -> Path:
+        """Weights at the end of the phase."""
+        return self.folder / "model_final.pth"
+
+    @property
+    def predictions(self) -> Path:
+        """Raw detections of that model on the unlabeled images."""
+        return self.folder / "predictions.json"
+
+    @property
+    def pseudo_labels(self) -> Path:
+        """Labels of the unlabeled images that the phase trains on."""
+        return self.folder / "pseudo_labels.json"
+
+    @property
+    def manifest(self) -> Path:
+        """How these labels came about."""
+        return self.folder / "manifest.json"
+
+
+def phase_files(output_dir: str | Path, phase: int) -> PhaseFiles:
+    """The files of a phase in an output folder."""
+    return PhaseFiles(Path(output_dir) / f"phase_{phase}")
+
+
+def phase_config(cfg: CfgNode, phase: int) -> CfgNode:
+    """The config with the phase's own values of ``SSOD.SCHEDULE`` put where Detectron2 reads them.
+
+    ``SOLVER.MAX_ITER`` and ``SOLVER.STEPS`` of the result count from the start of the phase.
+    """
+    own = cfg.clone()
+    own.defrost()
+    schedule = cfg.SSOD.SCHEDULE
+    own.SOLVER.MAX_ITER = _of_phase(cfg, "MAX_ITER", phase, cfg.SOLVER.MAX_ITER)
+    own.SOLVER.BASE_LR = float(_of_phase(cfg, "BASE_LR", phase, cfg.SOLVER.BASE_LR))
+    own.SSOD.LABELED_REPEAT = _of_phase(cfg, "LABELED_REPEAT", phase, cfg.SSOD.LABELED_REPEAT)
+    if schedule.STEPS:
+        steps = _of_phase(cfg, "STEPS", phase, ())
+        own.SOLVER.STEPS = tuple(steps) if isinstance(steps, (list, tuple)) else (steps,)
+    own.freeze()
+    return own
+
+
+def phase_starts(cfg: CfgNode) -> list[int]:
+    """First iteration of each phase, and last the total number of iterations."""
+    starts = [0]
+    for phase in range(cfg.SSOD.NUM_PHASES + 1):
+        starts.append(starts[-1] + _of_phase(cfg, "MAX_ITER", phase, cfg.SOLVER.MAX_ITER))
+    return starts
+
+
+def phase_at(starts: list[int], iteration: int) -> int:
+    """The phase that ``iteration`` belongs to; the last one from the end of training on."""
+    passed = sum(start <= iteration for start in starts[:-1])
+    return passed - 1
+
+
+def _of_phase(cfg: CfgNode, key: str, phase: int, default):
+    values = cfg.SSOD.SCHEDULE[key]
+    if not values:
+        return default
+    if len(values) != cfg.SSOD.NUM_PHASES + 1:
+        raise ConfigError(
+            f"SSOD.SCHEDULE.{key} has {len(values)} values, {tuple(values)}, but SSOD.NUM_PHASES = "
+            f"{cfg.SSOD.NUM_PHASES} needs {cfg.SSOD.NUM_PHASES + 1}, one for each of the phases "
+            f"0..{cfg.SSOD.NUM_PHASES}; or leave it empty"
+        )
+    return values[phase]

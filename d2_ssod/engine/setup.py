@@ -1,0 +1,87 @@
+"""From the command line to a checked config."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from d2_ssod.config import add_ssod_config
+from d2_ssod.data import register_from_config
+from d2_ssod.errors import ConfigError
+
+from .checks import check_config
+
+
+def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:
+    """The config that ``--config-file`` and the ``KEY VALUE`` pairs of the command line ask for.
+
+    Raises:
+        ConfigError: one line that names the key or file and what to do.
+    """
+    cfg = get_cfg()
+    add_ssod_config(cfg)
+    try:
+        if args.config_file:
+            cfg.merge_from_file(args.config_file)
+        cfg.merge_from_list(args.opts)
+    except (KeyError, ValueError, AssertionError, OSError, yaml.YAMLError) as error:
+        source = args.config_file or "the command line"
+        raise ConfigError(f"config ({source}): {_one_line(error)}") from error
+    if args.num_gpus == 0 or not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    cfg.freeze()
+    check_config(cfg, world_size)
+    register_from_config(cfg.SSOD.REGISTER, "SSOD.REGISTER")
+    return cfg
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """Build the config, prepare the output folder, set up logging and seeds; on every rank."""
+    cfg = build_config(args, comm.get_world_size())
+    if comm.is_main_process() and not (args.resume or args.eval_only):
+        _set_previous_run_aside(Path(cfg.OUTPUT_DIR))
+    comm.synchronize()
+    default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_ssod")
+    if cfg.SEED >= 0:
+        # Repeatable runs: no timing-dependent choice of algorithms.
+        torch.backends.cudnn.benchmark = False
+    if cfg.MODEL.DEVICE == "cpu" and comm.get_world_size() > 1:
+        # One thread per process: the processes share the cores.
+        torch.set_num_threads(1)
+        logging.getLogger(__name__).info(
+            "No CUDA device is used: %d processes train on the CPU (gloo)", comm.get_world_size()
+        )
+    return cfg
+
+
+def _one_line(error: Exception) -> str:
+    """What yacs or YAML says, on one line; a KeyError's text without its quotes."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    line = " ".join(str(text).split())
+    if line.startswith("Non-existent config key"):
+        line += " (unknown: correct or remove it; d2_ssod/config.py lists the keys under SSOD)"
+    return line
+
+
+def _set_previous_run_aside(output_dir: Path) -> None:
+    """Rename the folder of an earlier run, so that a new one neither reads nor overwrites it."""
+    traces = ("last_checkpoint", "phase_0", "phase_1", "summary.json")
+    if not any((output_dir / name).exists() for name in traces):
+        return
+    number = 1
+    while (aside := output_dir.with_name(f"{output_dir.name}.previous_{number}")).exists():
+        number += 1
+    output_dir.rename(aside)
+    logging.getLogger(__name__).warning(
+        "OUTPUT_DIR %s held a run; it is now %s. Use --resume to continue a run.",
+        *(output_dir, aside),
+    )

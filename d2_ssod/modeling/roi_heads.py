@@ -1,0 +1,79 @@
+"""Detectron2's ROI heads with uncertainty-weighted losses, picked by ``MODEL.ROI_HEADS.NAME``."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import (
+    ROI_HEADS_REGISTRY,
+    CascadeROIHeads,
+    Res5ROIHeads,
+    StandardROIHeads,
+)
+from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
+from detectron2.structures import Instances
+
+from .output_layers import UncertaintyOutputLayers
+from .sampled_rois import SampledRoIs
+
+
+class _RemembersTargets:
+    """Mixin: the sampled RoIs keep their image's targets for the loss."""
+
+    def label_and_sample_proposals(
+        self, proposals: list[Instances], targets: list[Instances]
+    ) -> list[SampledRoIs]:
+        """As in ``ROIHeads``, with the image's targets attached."""
+        sampled = super().label_and_sample_proposals(proposals, targets)
+        return [SampledRoIs.attach(*pair) for pair in zip(sampled, targets, strict=True)]
+
+
+def _with_uncertainty(cfg: CfgNode, predictor: FastRCNNOutputLayers) -> UncertaintyOutputLayers:
+    """The uncertainty-weighted layers in place of ``predictor``, for the same features."""
+    return UncertaintyOutputLayers(
+        cfg,
+        ShapeSpec(channels=predictor.cls_score.in_features),
+        box2box_transform=predictor.box2box_transform,
+    )
+
+
+@ROI_HEADS_REGISTRY.register()
+class UncertaintyROIHeads(_RemembersTargets, StandardROIHeads):
+    """:class:`StandardROIHeads` with :class:`UncertaintyOutputLayers`."""
+
+    @classmethod
+    def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        arguments = super()._init_box_head(cfg, input_shape)
+        arguments["box_predictor"] = _with_uncertainty(cfg, arguments["box_predictor"])
+        return arguments
+
+
+@ROI_HEADS_REGISTRY.register()
+class UncertaintyCascadeROIHeads(_RemembersTargets, CascadeROIHeads):
+    """:class:`CascadeROIHeads` with :class:`UncertaintyOutputLayers` in every stage."""
+
+    @classmethod
+    def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        arguments = super()._init_box_head(cfg, input_shape)
+        arguments["box_predictors"] = [
+            _with_uncertainty(cfg, predictor) for predictor in arguments["box_predictors"]
+        ]
+        return arguments
+
+    def _match_and_label_boxes(
+        self, proposals: list[Instances], stage: int, targets: list[Instances]
+    ) -> list[SampledRoIs]:
+        matched = super()._match_and_label_boxes(proposals, stage, targets)
+        return [SampledRoIs.attach(*pair) for pair in zip(matched, targets, strict=True)]
+
+
+@ROI_HEADS_REGISTRY.register()
+class UncertaintyRes5ROIHeads(_RemembersTargets, Res5ROIHeads):
+    """:class:`Res5ROIHeads` (C4 models) with :class:`UncertaintyOutputLayers`."""
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        """Arguments of ``__init__`` from the config."""
+        arguments = super().from_config(cfg, input_shape)
+        arguments["box_predictor"] = _with_uncertainty(cfg, arguments["box_predictor"])
+        return arguments
