@@ -1,0 +1,70 @@
+"""Which images are easy for a model, judged by its pseudo labels (section 3.1 of the paper)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from detectron2.structures import BoxMode
+
+from d2_ssod.ops import pairwise_iou
+from d2_ssod.pseudo_label import Detections, ImageId, Predictions
+
+__all__ = ["easy_images"]
+
+
+def easy_images(
+    predictions: Predictions, dataset_dicts: Sequence[dict], *, iou_thresh: float = 0.5
+) -> list[ImageId]:
+    """The images where the recall of the pseudo labels exceeds 1 - precision.
+
+    A pseudo label is right if it has IoU >= ``iou_thresh`` with an object of its class that no
+    better-scored one has taken. Objects marked ``iscrowd`` or ``difficult`` do not count. An image
+    without objects or without pseudo labels is not easy.
+
+    Args:
+        predictions: pseudo labels (thresholded detections).
+        dataset_dicts: the same images with their ground truth.
+        iou_thresh: for a pseudo label to be right.
+
+    Returns:
+        Ids of the easy images, in the order of ``dataset_dicts``.
+    """
+    easy = []
+    for record in dataset_dicts:
+        found = predictions[record["image_id"]]
+        boxes, classes = _ground_truth(record)
+        if len(found) and len(boxes):
+            right = _count_right(found, boxes, classes, iou_thresh)
+            # recall > 1 - precision, in whole numbers
+            if right * (len(found) + len(boxes)) > len(found) * len(boxes):
+                easy.append(record["image_id"])
+    return easy
+
+
+def _ground_truth(record: dict) -> tuple[np.ndarray, np.ndarray]:
+    """float64 [g, 4] XYXY boxes and int64 [g] classes."""
+    counted = [
+        annotation
+        for annotation in record.get("annotations", ())
+        if not annotation.get("iscrowd", 0) and not annotation.get("difficult", 0)
+    ]
+    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in counted]
+    return (
+        np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        np.array([a["category_id"] for a in counted], dtype=np.int64),
+    )
+
+
+def _count_right(
+    found: Detections, boxes: np.ndarray, classes: np.ndarray, iou_thresh: float
+) -> int:
+    """Matches greedily, best score first, each with the free object it overlaps most."""
+    iou = pairwise_iou(torch.from_numpy(found.boxes).double(), torch.from_numpy(boxes)).numpy()
+    iou = np.where(found.classes[:, None] == classes, iou, 0.0)
+    right = 0
+    for number in np.argsort(-found.scores, kind="stable"):
+        best = iou[number].argmax()
+        if iou[number, best] >= iou_thresh:
+            iou[:, best] = 0.0
+            right += 1
+    return right

@@ -1,0 +1,84 @@
+"""The results of a run as one JSON object and as one table."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from .evaluate import PhaseResults
+
+__all__ = ["format_table", "summarize"]
+
+# The columns of the table, of those metrics that there are.
+_COLUMNS = ("AP", "AP50", "AP/easy", "AP50/easy", "AP/difficult", "AP50/difficult")
+_COUNTS = {
+    "labeled_images": "labeled",
+    "pseudo_images": "pseudo-labeled",
+    "pseudo_boxes": "boxes",
+}
+
+
+def summarize(
+    dataset: str, phase_infos: Sequence[Mapping[str, int]], results: PhaseResults
+) -> dict[str, Any]:
+    """The content of ``summary.json``.
+
+    Args:
+        dataset: name of the test set.
+        phase_infos: for each phase ``labeled_images``, ``pseudo_images`` and ``pseudo_boxes``: what
+            its model was trained on.
+        results: of the evaluation.
+
+    Returns:
+        ``{"dataset", "phases": [{"phase", "labeled_images", "pseudo_images", "pseudo_boxes",
+        "metrics"}], "ensembles": {"1~N": metrics, "0~N": metrics}}``.
+
+    Raises:
+        ValueError: another number of infos than phases.
+    """
+    if len(phase_infos) != len(results.phases):
+        raise ValueError(
+            f"phase_infos must describe each of the {len(results.phases)} phases, "
+            f"got {len(phase_infos)}"
+        )
+    return {
+        "dataset": dataset,
+        "phases": [
+            {"phase": number, **{key: int(info[key]) for key in _COUNTS}, "metrics": dict(metrics)}
+            for number, (info, metrics) in enumerate(zip(phase_infos, results.phases, strict=True))
+        ],
+        "ensembles": {name: dict(metrics) for name, metrics in results.ensembles.items()},
+    }
+
+
+def format_table(summary: Mapping[str, Any]) -> str:
+    """The summary as a table for the terminal: a row for each phase and ensemble.
+
+    Args:
+        summary: as ``summarize`` gives it, or as read from ``summary.json``.
+    """
+    last = len(summary["phases"]) - 1
+    counted = [(f"phase {phase['phase']}", phase, phase["metrics"]) for phase in summary["phases"]]
+    fused = [
+        (f"ensemble {name.replace('N', str(last))}", {}, metrics)
+        for name, metrics in summary["ensembles"].items()
+    ]
+    columns = [name for name in _COLUMNS if any(name in metrics for _, _, metrics in counted)]
+    rows = [
+        [label, *(_number(metrics.get(name)) for name in columns), *(info.get(k) for k in _COUNTS)]
+        for label, info, metrics in counted + fused
+    ]
+    return tabulate(
+        rows,
+        headers=[str(summary["dataset"]), *columns, *_COUNTS.values()],
+        tablefmt="simple",
+        stralign="right",
+        colalign=("left",),
+        disable_numparse=True,
+        missingval="",
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.1f}"
