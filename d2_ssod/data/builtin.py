@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import detectron2.data.datasets  # noqa: F401  registers Detectron2's own data sets
@@ -15,6 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from . import digit_scenes
 from .coco import load_coco
+from .voc import load_voc_labeled, load_voc_unlabeled
 
 DIGIT_SCENES = {
     "digit_scenes_labeled": ("labeled", "labeled"),
@@ -25,6 +27,20 @@ DIGIT_SCENES = {
     "digit_scenes_unlabeled_truth": ("unlabeled", digit_scenes.HIDDEN_TRUTH),
 }
 
+# Name: (image folder, annotation file, whether its annotations are used), below coco/.
+COCO = {
+    "coco_35_labeled": ("val2014", "instances_valminusminival2014.json", True),
+    "coco_80_unlabeled": ("train2014", "instances_train2014.json", False),
+    "coco_115_labeled": ("train2017", "instances_train2017.json", True),
+    "coco_120_unlabeled": ("unlabeled2017", "image_info_unlabeled2017.json", False),
+}
+# Name: (year, split), labelled without difficult objects.
+VOC_LABELED = {
+    "voc_2007_trainval_labeled": (2007, "trainval"),
+    "voc_2012_trainval_labeled": (2012, "trainval"),
+}
+VOC_UNLABELED = {"voc_2012_trainval_unlabeled": (2012, "trainval")}
+
 
 def datasets_root() -> str:
     """The folder that Detectron2 looks for data sets in."""
@@ -34,9 +50,14 @@ def datasets_root() -> str:
 def register_builtin(root: str) -> None:
     """Register all of this module's data sets under `root`; a second call changes nothing."""
     _register_digit_scenes(os.path.join(root, "digit_scenes"))
+    _register_coco(os.path.join(root, "coco"))
+    for name, (year, split) in VOC_LABELED.items():
+        _register_voc(name, os.path.join(root, f"VOC{year}"), year, split, load_voc_labeled)
+    for name, (year, split) in VOC_UNLABELED.items():
+        _register_voc(name, os.path.join(root, f"VOC{year}"), year, split, _load_voc_unlabeled)
 
 
-def _register(name: str, load: Any, **metadata: Any) -> None:
+def _register(name: str, load: Callable[[], list[dict[str, Any]]], **metadata: Any) -> None:
     if name not in DatasetCatalog:
         DatasetCatalog.register(name, load)
         MetadataCatalog.get(name).set(**metadata)
@@ -64,3 +85,40 @@ def _load_digit_scenes(
 ) -> list[dict[str, Any]]:
     digit_scenes.generate(folder)
     return load_coco(json_file, image_root, name)
+
+
+def _register_coco(folder: str) -> None:
+    """COCO's labelled / unlabelled splits; `coco_2014_minival` and `coco_2017_val` test them."""
+    classes = MetadataCatalog.get("coco_2017_val")
+    for name, (images, file_name, annotated) in COCO.items():
+        json_file = os.path.join(folder, "annotations", file_name)
+        image_root = os.path.join(folder, images)
+        _register(
+            name,
+            functools.partial(load_coco, json_file, image_root, name, annotations=annotated),
+            thing_classes=classes.thing_classes,
+            thing_colors=classes.thing_colors,
+            thing_dataset_id_to_contiguous_id=classes.thing_dataset_id_to_contiguous_id,
+            json_file=json_file,
+            image_root=image_root,
+            evaluator_type="coco",
+        )
+
+
+def _register_voc(
+    name: str, folder: str, year: int, split: str, load: Callable[..., list[dict[str, Any]]]
+) -> None:
+    classes = MetadataCatalog.get("voc_2007_test").thing_classes
+    _register(
+        name,
+        functools.partial(load, folder, split, classes),
+        thing_classes=classes,
+        dirname=folder,
+        year=year,
+        split=split,
+        evaluator_type="pascal_voc",
+    )
+
+
+def _load_voc_unlabeled(folder: str, split: str, classes: list[str]) -> list[dict[str, Any]]:
+    return load_voc_unlabeled(folder, split)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -121,8 +123,6 @@ def generate(
     Raises:
         ConfigError: `output` holds something else, or cannot be written.
     """
-    from iopath.common.file_io import file_lock
-
     output = Path(output)
     sizes = dict(DEFAULT_SIZES if sizes is None else sizes)
     identity = {"name": "digit_scenes", "version": VERSION, "seed": seed, "sizes": sizes}
@@ -130,7 +130,7 @@ def generate(
         return output
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock(str(output)):  # saves work only: the rename below is what makes it safe
+        with _one_at_a_time(output):
             if not is_complete(output, identity):
                 _generate_and_rename(output, identity)
     except OSError as error:
@@ -139,6 +139,18 @@ def generate(
             "environment variable DETECTRON2_DATASETS to a folder that can be written"
         ) from error
     return output
+
+
+@contextlib.contextmanager
+def _one_at_a_time(output: Path) -> Iterator[None]:
+    """Let other processes wait instead of doing the same work.
+
+    Where files cannot be locked they do the same work, which is safe: the first to rename wins.
+    """
+    with open(output.with_name(f".{output.name}.lock"), "w") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def is_complete(output: Path, identity: dict) -> bool:
