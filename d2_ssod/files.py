@@ -52,7 +52,7 @@ def read_json(path: str | os.PathLike) -> Any:
             it, and for invalid JSON the line.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # some editors begin a file with a mark
             return json.load(file)
     except json.JSONDecodeError as error:
         raise ConfigError(

@@ -64,10 +64,7 @@ class PseudoLabels:
         """What was chosen, in a few lines for the log."""
         lines = []
         for number, thresholds in enumerate(self.thresholds):
-            chosen = ", ".join(
-                f"{name} {value:.2f}"
-                for name, value in zip(thing_classes, thresholds.values, strict=True)
-            )
+            chosen = _describe_thresholds(thresholds.values, thing_classes)
             lines.append(f"Model {number}: score thresholds {chosen}")
             lines.append(
                 f"Model {number}: {thresholds.achieved.sum():.2f} boxes per unlabeled image above "
@@ -126,6 +123,15 @@ def build_pseudo_labels(
         thresholds=thresholds,
         boxes_after_threshold=tuple(_count_boxes(source) for source in thresholded),
         boxes_after_consensus=_count_boxes(agreed),
+    )
+
+
+def _describe_thresholds(values: np.ndarray, thing_classes: Sequence[str]) -> str:
+    if len(values) > 20:
+        low, middle, high = np.quantile(values, [0, 0.5, 1])
+        return f"of {len(values)} classes {low:.2f} to {high:.2f}, median {middle:.2f}"
+    return ", ".join(
+        f"{name} {value:.2f}" for name, value in zip(thing_classes, values, strict=True)
     )
 
 

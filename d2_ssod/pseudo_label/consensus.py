@@ -144,7 +144,7 @@ def _nms(detections: Detections, threshold: float) -> Detections:
     """Non-maximum suppression within each class; of equal scores the first box goes first."""
     kept = batched_nms(
         torch.from_numpy(detections.boxes).double(),
-        torch.from_numpy(detections.scores),
+        torch.from_numpy(detections.scores).double(),
         torch.from_numpy(detections.classes),
         threshold,
     )

@@ -211,6 +211,16 @@ def load_pseudo_labels(
     ]
 
 
+# What JSON may give for the keys that tie the records together.
+_KEY_TYPES = {
+    "id": (int, str),
+    "image_id": (int, str),
+    "category_id": (int, str),
+    "file_name": str,
+    "name": str,
+}
+
+
 def _records(path: str | os.PathLike, content: Any, key: str) -> list[dict]:
     """A list of records of a COCO file."""
     records = content.get(key) if isinstance(content, dict) else None
@@ -219,6 +229,13 @@ def _records(path: str | os.PathLike, content: Any, key: str) -> list[dict]:
             f"{path}: not a COCO instances file, it has no list of records {key!r}; correct it or "
             "delete it to have it made again"
         )
+    for number, record in enumerate(records):
+        for name, types in _KEY_TYPES.items():
+            if record.get(name) is not None and not isinstance(record[name], types):
+                raise ConfigError(
+                    f"{path}: {key}[{number}] has {name} {record[name]!r}; expected a number or a "
+                    "text as in COCO files"
+                )
     return records
 
 
@@ -315,7 +332,7 @@ def _read_annotation(
         "bbox": [float(v) for v in bbox],
         "bbox_mode": BoxMode.XYWH_ABS,
         "category_id": category,
-        "iscrowd": int(annotation.get("iscrowd") or 0),
+        "iscrowd": int(bool(annotation.get("iscrowd"))),
         "score": float(score),
         "pseudo": True,
     }

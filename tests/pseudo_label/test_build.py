@@ -1,0 +1,136 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from samples import PREDICTIONS, assert_same, detections, rows, scored
+
+from d2_ssod.pseudo_label import (
+    Detections,
+    build_pseudo_labels,
+    consensus,
+    keep_best,
+    match_counts,
+    select_easiest,
+    write_manifest,
+)
+
+# Two models, four images. Target: one object of class 0 per image, none of class 1.
+OLD = {
+    1: detections((0, 0, 10, 10, 0.905, 0)),
+    2: detections((0, 0, 10, 10, 0.705, 0), (50, 0, 60, 10, 0.6, 0)),
+    3: detections((0, 0, 10, 10, 0.505, 0), (50, 0, 60, 10, 0.3, 1)),
+    4: Detections.empty(),
+}
+NEW = {
+    1: detections((1, 0, 11, 10, 0.8, 0)),
+    2: detections((1, 0, 11, 10, 0.955, 0)),
+    3: detections((70, 0, 80, 10, 0.9, 0)),
+    4: detections((0, 0, 10, 10, 0.4, 0), (20, 0, 30, 10, 0.35, 0)),
+}
+TARGET = np.array([1.0, 0.0])
+
+
+@pytest.fixture
+def labels():
+    return build_pseudo_labels([OLD, NEW], TARGET, fraction=0.5)
+
+
+def test_build_by_hand(labels):
+    # Old model: four boxes of class 0 in four images, so all count: 0.10. Its class 1 must go:
+    # 0.30. New model: five, of which 0.35 must go: 0.35 is the lowest threshold for four.
+    assert [t.values.tolist() for t in labels.thresholds] == [[0.10, 0.30], [0.35, 0.10]]
+    assert labels.boxes_after_threshold == (4, 4)
+    # Agreed (IoU 9/11): image 1 the old model's 0.905, image 2 the new model's 0.955.
+    assert labels.boxes_after_consensus == 2
+    # One of two images: the easier.
+    assert list(labels.selected) == [2]
+    assert rows(labels.selected[2]) == [(1, 0, 11, 10, 0.955, 0)]
+    assert labels.selection.left_out == (1,)
+    assert labels.selection.empty == (3, 4)
+    assert labels.num_unlabeled == 4
+    assert labels.num_boxes == 1
+    assert labels.boxes_per_class.tolist() == [1, 0]
+    assert labels.score_of_last_kept == pytest.approx(0.955)
+
+
+def test_build_describes_what_was_chosen(labels):
+    text = "\n".join(labels.describe(["cat", "dog"]))
+    assert "cat 0.10, dog 0.30" in text
+    assert "1.00 boxes per unlabeled image" in text
+    assert "Consensus of 2 models: 2 boxes" in text
+    assert "easiest 1 of 4 images with 1 boxes" in text
+    assert "1 are left for later, 2 have no pseudo label" in text
+    assert "0.955" in text
+
+
+def test_build_describes_many_classes_in_short():
+    labels = build_pseudo_labels([{1: scored(0.5)}], np.ones(80), fraction=1.0)
+    assert "of 80 classes 0.10 to 0.10, median 0.10" in labels.describe(["c"] * 80)[0]
+
+
+def test_build_selecting_nothing():
+    labels = build_pseudo_labels([{1: Detections.empty()}], TARGET, fraction=1.0)
+    assert labels.selected == {}
+    assert labels.score_of_last_kept is None
+    assert labels.boxes_per_class.tolist() == [0, 0]
+    assert "easiest 0 of 1 images" in labels.describe(["cat", "dog"])[-1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(PREDICTIONS)
+def test_build_is_the_steps_one_after_another(predictions):
+    target = np.array([0.5, 1.0, 0.0])
+    other = {i: d.select(np.arange(len(d)) % 3 > 0) for i, d in predictions.items()}
+    pseudo = [keep_best(match_counts(p, target).apply(p), 0.5) for p in (predictions, other)]
+    agreed = consensus(pseudo, iou_thresh=0.4, nms_thresh=0.2)
+    kept = select_easiest(agreed, 0.5).kept
+    labels = build_pseudo_labels(
+        [predictions, other],
+        target,
+        fraction=0.5,
+        iou_thresh=0.4,
+        nms_thresh=0.2,
+        keep_fraction=0.5,
+    )
+    assert tuple(labels.selected) == kept
+    for image_id in kept:
+        assert_same(labels.selected[image_id], agreed[image_id])
+
+
+def test_manifest_tells_every_number(labels, tmp_path):
+    path = write_manifest(
+        tmp_path / "manifest.json",
+        labels,
+        models=["phase_0/model_final.pth", "phase_1/model_final.pth"],
+        thing_classes=["cat", "dog"],
+        settings={"iou_thresh": 0.5},
+    )
+    assert json.loads(path.read_text()) == {
+        "format_version": 1,
+        "sources": {
+            "phase_0/model_final.pth": {
+                "cat": {"threshold": 0.1, "target_per_image": 1.0, "achieved_per_image": 1.0},
+                "dog": {"threshold": 0.3, "target_per_image": 0.0, "achieved_per_image": 0.0},
+            },
+            "phase_1/model_final.pth": {
+                "cat": {"threshold": 0.35, "target_per_image": 1.0, "achieved_per_image": 1.0},
+                "dog": {"threshold": 0.1, "target_per_image": 0.0, "achieved_per_image": 0.0},
+            },
+        },
+        "selection": {
+            "fraction": 0.5,
+            "images": 4,
+            "images_kept": 1,
+            "images_left_out": 1,
+            "images_empty": 2,
+            "score_of_last_kept": pytest.approx(0.955),
+        },
+        "boxes": {
+            "after_threshold": {"phase_0/model_final.pth": 4, "phase_1/model_final.pth": 4},
+            "after_consensus": 2,
+            "kept": 1,
+            "kept_per_class": {"cat": 1, "dog": 0},
+        },
+        "settings": {"iou_thresh": 0.5},
+    }

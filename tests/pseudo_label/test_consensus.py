@@ -1,0 +1,176 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from samples import DETECTIONS, PREDICTIONS, assert_same, detections, rows
+
+from d2_ssod.pseudo_label import Detections, consensus, intersect, vote
+
+
+def test_intersect_keeps_the_better_of_a_pair_and_drops_the_lonely():
+    # 10 x 10 boxes shifted by 2: intersection 80, union 120, IoU 2/3 > 0.5.
+    a = detections((0, 0, 10, 10, 0.6, 0), (50, 0, 60, 10, 0.99, 0), (80, 0, 90, 10, 0.9, 1))
+    b = detections((2, 0, 12, 10, 0.8, 0), (82, 0, 92, 10, 0.7, 1), (20, 50, 30, 60, 0.95, 0))
+    assert rows(intersect(a, b)) == [(80, 0, 90, 10, 0.9, 1), (2, 0, 12, 10, 0.8, 0)]
+
+
+def test_intersect_needs_the_same_class():
+    a, b = detections((0, 0, 10, 10, 0.6, 0)), detections((0, 0, 10, 10, 0.6, 1))
+    assert len(intersect(a, b)) == 0
+
+
+def test_intersect_needs_more_than_the_threshold():
+    # 12 x 10 against 24 x 10 around it: IoU exactly 1/2.
+    a, b = detections((0, 0, 12, 10, 0.6, 0)), detections((0, 0, 24, 10, 0.7, 0))
+    assert len(intersect(a, b)) == 0
+    assert rows(intersect(a, b, iou_thresh=0.49)) == rows(b)
+
+
+def test_intersect_tie_takes_the_first_models_box():
+    a, b = detections((0, 0, 10, 10, 0.6, 0)), detections((1, 0, 11, 10, 0.6, 0))
+    assert rows(intersect(a, b)) == rows(a)
+    assert rows(intersect(b, a)) == rows(b)
+
+
+def test_intersect_of_empty_images_is_empty():
+    a = detections((0, 0, 10, 10, 0.6, 0))
+    nothing = Detections.empty()
+    for pair in [(a, nothing), (nothing, a), (nothing, nothing)]:
+        assert len(intersect(*pair)) == 0
+
+
+def test_intersect_suppresses_chains_by_score():
+    # Boxes 20 wide shifted by s overlap with IoU (20 - s) / (20 + s).
+    # A: a1 at 0 (0.9). B: b1 at 5 (0.8), IoU(a1, b1) = 15/25 = 0.6: pair, a1 kept.
+    # A: a2 at 11 (0.5), IoU(a2, b1) = 14/26 = 0.54: pair, b1 kept as well (0.8 > 0.5).
+    # NMS at 0.3: a1 suppresses b1 (0.6). a2 lost its only pair and is not kept.
+    a = detections((0, 0, 20, 10, 0.9, 0), (11, 0, 31, 10, 0.5, 0))
+    b = detections((5, 0, 25, 10, 0.8, 0))
+    assert rows(intersect(a, b)) == [(0, 0, 20, 10, 0.9, 0)]
+    # Without suppression both stay.
+    assert rows(intersect(a, b, nms_thresh=1.0)) == [(0, 0, 20, 10, 0.9, 0), (5, 0, 25, 10, 0.8, 0)]
+
+
+def test_intersect_suppression_does_not_cross_classes():
+    a = detections((0, 0, 10, 10, 0.9, 0), (0, 0, 10, 10, 0.8, 1))
+    assert rows(intersect(a, a)) == rows(a)
+
+
+def test_intersect_keeps_a_box_of_both_models_once():
+    # Each box pairs with itself and with the other; without suppression a box could come twice.
+    a = detections((0, 0, 10, 10, 0.9, 0), (1, 0, 11, 10, 0.8, 0))
+    assert rows(intersect(a, a, nms_thresh=1.0)) == rows(a)
+
+
+def test_consensus_of_three_folds_from_the_left():
+    # Shifts 0, 5, 10 of boxes 20 wide: neighbours have IoU 0.6, the outer two 1/3.
+    a = {7: detections((0, 0, 20, 10, 0.9, 0))}
+    b = {7: detections((5, 0, 25, 10, 0.8, 0))}
+    c = {7: detections((10, 0, 30, 10, 0.7, 0))}
+    # (a and b) = a's box; a's box and c's: IoU 1/3, no pair.
+    assert len(consensus([a, b, c])[7]) == 0
+    # (b and a) = a's box again; but (b and c) = b's box, and b's and a's: pair, a's is better.
+    assert rows(consensus([b, c, a])[7]) == [(0, 0, 20, 10, 0.9, 0)]
+
+
+def test_consensus_with_votes_accepts_two_of_three():
+    a = {7: detections((0, 0, 20, 10, 0.9, 0), (100, 0, 120, 10, 0.9, 0))}
+    b = {7: detections((5, 0, 25, 10, 0.8, 0))}
+    c = {7: detections((200, 0, 220, 10, 0.7, 0))}
+    assert rows(consensus([a, b, c], min_votes=2)[7]) == [(0, 0, 20, 10, 0.9, 0)]
+    # One vote: everything, after suppression.
+    assert [row[0] for row in rows(consensus([a, b, c], min_votes=1)[7])] == [0, 100, 200]
+    # As many votes as models, or more: the fold.
+    for votes in (0, 3, 4):
+        assert len(consensus([a, b, c], min_votes=votes)[7]) == 0
+
+
+def test_vote_counts_models_not_boxes():
+    # Two boxes of model 1 on the object are one vote.
+    a = detections((0, 0, 20, 10, 0.9, 0))
+    b = detections((1, 0, 21, 10, 0.8, 0), (2, 0, 22, 10, 0.7, 0))
+    c = Detections.empty()
+    assert len(vote([a, b, c], 3)) == 0
+    assert rows(vote([a, b, c], 2)) == rows(a)
+
+
+def test_consensus_of_one_model_is_unchanged():
+    only = {1: detections((0, 0, 10, 10, 0.9, 0), (1, 0, 11, 10, 0.8, 0)), 2: Detections.empty()}
+    for votes in (0, 2):
+        agreed = consensus([only], min_votes=votes)
+        assert list(agreed) == [1, 2]
+        assert_same(agreed[1], only[1])
+
+
+def test_consensus_refuses_different_images():
+    with pytest.raises(ValueError, match="same images"):
+        consensus([{1: Detections.empty()}, {2: Detections.empty()}])
+
+
+def test_consensus_refuses_no_models():
+    with pytest.raises(ValueError, match="at least one"):
+        consensus([])
+
+
+def _iou(p, q):
+    width = min(p[2], q[2]) - max(p[0], q[0])
+    height = min(p[3], q[3]) - max(p[1], q[1])
+    common = max(width, 0) * max(height, 0)
+    areas = [(r[2] - r[0]) * (r[3] - r[1]) for r in (p, q)]
+    return common / (sum(areas) - common)
+
+
+def _intersect_by_loops(a, b, iou_thresh, nms_thresh):
+    """The rule of the method as it reads, one pair after another."""
+    kept = []
+    for p in rows(a):
+        for q in rows(b):
+            if p[5] == q[5] and _iou(p, q) > iou_thresh:
+                kept.append((1, q) if q[4] > p[4] else (0, p))
+    # The order among equal scores: model A before B, each in its own order.
+    order = [(0, p) for p in rows(a)] + [(1, q) for q in rows(b)]
+    kept = sorted(set(kept), key=lambda item: (-item[1][4], order.index(item)))
+    result = []
+    for _, row in kept:
+        if all(row[5] != other[5] or _iou(row, other) <= nms_thresh for other in result):
+            result.append(row)
+    return result
+
+
+@settings(max_examples=200, deadline=None)
+@given(DETECTIONS, DETECTIONS, st.sampled_from([0.3, 0.5, 0.6]), st.sampled_from([0.0, 0.3, 0.5]))
+def test_intersect_equals_the_rule_in_loops(a, b, iou_thresh, nms_thresh):
+    agreed = intersect(a, b, iou_thresh=iou_thresh, nms_thresh=nms_thresh)
+    assert rows(agreed) == _intersect_by_loops(a, b, iou_thresh, nms_thresh)
+
+
+@settings(max_examples=100, deadline=None)
+@given(DETECTIONS, DETECTIONS)
+def test_intersect_boxes_are_unchanged_and_have_a_partner(a, b):
+    for row in rows(intersect(a, b)):
+        sources = [other for own, other in ((a, b), (b, a)) if row in rows(own)]
+        assert sources
+        assert any(
+            partner[5] == row[5] and _iou(partner, row) > 0.5 and partner[4] <= row[4]
+            for other in sources
+            for partner in rows(other)
+        )
+
+
+@settings(max_examples=100, deadline=None)
+@given(DETECTIONS)
+def test_intersect_with_itself_is_its_own_suppression(a):
+    assert rows(intersect(a, a)) == rows(vote([a], 1))
+    assert set(rows(intersect(a, a))) <= set(rows(a))
+
+
+@settings(max_examples=60, deadline=None)
+@given(PREDICTIONS, st.data(), st.integers(0, 3))
+def test_consensus_keeps_images_and_only_given_boxes(first, data, min_votes):
+    sources = [first] + [{i: data.draw(DETECTIONS) for i in first} for _ in range(2)]
+    agreed = consensus(sources, min_votes=min_votes)
+    assert list(agreed) == list(first)
+    for image_id, found in agreed.items():
+        given_boxes = {row for source in sources for row in rows(source[image_id])}
+        assert set(rows(found)) <= given_boxes
+        assert (np.diff(found.scores) <= 0).all()
