@@ -23,7 +23,7 @@ DIGIT_SCENES = {
     "digit_scenes_unlabeled": ("unlabeled", "unlabeled"),
     "digit_scenes_test": ("test", "test"),
     "digit_scenes_val": ("val", "val"),
-    # For upper bounds and diagnostics only: the objects of the unlabelled images.
+    # For upper bounds and diagnostics only: the objects of the unlabeled images.
     "digit_scenes_unlabeled_truth": ("unlabeled", digit_scenes.HIDDEN_TRUTH),
 }
 
@@ -34,7 +34,7 @@ COCO = {
     "coco_115_labeled": ("train2017", "instances_train2017.json", True),
     "coco_120_unlabeled": ("unlabeled2017", "image_info_unlabeled2017.json", False),
 }
-# Name: (year, split), labelled without difficult objects.
+# Name: (year, split), labeled without difficult objects.
 VOC_LABELED = {
     "voc_2007_trainval_labeled": (2007, "trainval"),
     "voc_2012_trainval_labeled": (2012, "trainval"),
@@ -88,7 +88,7 @@ def _load_digit_scenes(
 
 
 def _register_coco(folder: str) -> None:
-    """COCO's labelled / unlabelled splits; `coco_2014_minival` and `coco_2017_val` test them."""
+    """COCO's labeled / unlabeled splits; `coco_2014_minival` and `coco_2017_val` test them."""
     classes = MetadataCatalog.get("coco_2017_val")
     for name, (images, file_name, annotated) in COCO.items():
         json_file = os.path.join(folder, "annotations", file_name)

@@ -34,13 +34,13 @@ def load_coco(
 
     Beyond `detectron2.data.datasets.load_coco_json`, the file's mistakes are named, images keep
     their additional keys (such as `difficulty`), and boxes without area are left out (COCO itself
-    has one). A file without categories is an unlabelled one.
+    has one). A file without categories is an unlabeled one.
 
     Args:
         json_file: the annotations.
         image_root: folder that the file names in it are relative to.
         name: data set whose metadata gets `thing_classes` and the category ids.
-        annotations: False leaves the annotations out, for use as unlabelled images.
+        annotations: False leaves the annotations out, for use as unlabeled images.
 
     Returns:
         one dict per image, by image id; no `annotations` key if there are none in the whole file.

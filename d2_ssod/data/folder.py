@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_image_folder(folder: str, key: str) -> list[dict[str, Any]]:
-    """List a folder's images, those in sub-folders too, as unlabelled Detectron2 data set dicts.
+    """List a folder's images, those in sub-folders too, as unlabeled Detectron2 data set dicts.
 
     Args:
         folder: the folder. Files whose name starts with a dot, or has no image extension, are

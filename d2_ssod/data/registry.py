@@ -26,7 +26,7 @@ def register_from_config(entries: Sequence[Mapping[str, Any]], key: str) -> list
 
     Args:
         entries: one mapping per data set: `NAME`; `IMAGES`, its folder; and `JSON`, a COCO
-            instances file, or none of it for a folder of unlabelled images (sub-folders too).
+            instances file, or none of it for a folder of unlabeled images (sub-folders too).
         key: the list's config key, for errors.
 
     Returns:

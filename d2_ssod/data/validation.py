@@ -44,7 +44,7 @@ def check_same_classes(
     labeled_key: str = "DATASETS.TRAIN",
     test_key: str = "DATASETS.TEST",
 ) -> None:
-    """Check that all labelled and test sets have the same classes in the same order.
+    """Check that all labeled and test sets have the same classes in the same order.
 
     Args:
         labeled_names: registered data sets; the first one's classes are those to have.
@@ -89,7 +89,7 @@ def check_images(dicts: Sequence[dict[str, Any]], key: str) -> None:
 
 
 def check_annotations(dicts: Sequence[dict[str, Any]], key: str, num_classes: int) -> None:
-    """Check boxes and classes of labelled images, as loaded.
+    """Check boxes and classes of labeled images, as loaded.
 
     Args:
         dicts: Detectron2 data set dicts.
@@ -118,17 +118,17 @@ def check_annotations(dicts: Sequence[dict[str, Any]], key: str, num_classes: in
 def check_disjoint(
     labeled: Sequence[dict[str, Any]], unlabeled: Sequence[dict[str, Any]], key: str
 ) -> int:
-    """Warn if images are both labelled and unlabelled: their pseudo-labels would be too good.
+    """Warn if images are both labeled and unlabeled: their pseudo-labels would be too good.
 
     Two images are the same if their path is, or their name and id in the data set are.
 
     Args:
         labeled: Detectron2 data set dicts.
         unlabeled: Detectron2 data set dicts.
-        key: config key that names the unlabelled data sets.
+        key: config key that names the unlabeled data sets.
 
     Returns:
-        the number of unlabelled images that are labelled too.
+        the number of unlabeled images that are labeled too.
     """
     known = {identity for record in labeled for identity in _identities(record)}
     shared = [r["file_name"] for r in unlabeled if not known.isdisjoint(_identities(r))]

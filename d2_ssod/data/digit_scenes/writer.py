@@ -232,7 +232,7 @@ def _contents(split: str) -> dict:
 
 
 def _write_annotations(folder: Path, split: str, contents: dict) -> None:
-    """Write a split's JSON; the unlabelled split's objects go to a file of their own."""
+    """Write a split's JSON; the unlabeled split's objects go to a file of their own."""
     for number, annotation in enumerate(contents["annotations"], start=1):
         annotation["id"] = number
     if split == "unlabeled":
