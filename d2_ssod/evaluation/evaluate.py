@@ -180,9 +180,9 @@ def build_evaluator(
 class BoxEvaluator(COCOEvaluator):
     """COCO's box metrics, also for subsets of the images and for models that find nothing.
 
-    Detectron2's evaluator can be asked only once, because it changes the collected results, and
-    gives NaN instead of 0 if there is no detection. This one also keeps the COCO API's tables off
-    stdout.
+    Detectron2's evaluator can be asked only once, because it changes the collected results; gives
+    NaN instead of 0 if there is no detection; and names the APs of the classes wrongly if category
+    ids and classes are not in the same order. This one also keeps the COCO API's tables off stdout.
     """
 
     def __init__(self, dataset_name: str, output_dir: str | os.PathLike | None = None) -> None:
@@ -211,6 +211,15 @@ class BoxEvaluator(COCOEvaluator):
             copies[0]["instances"] = [_miss(copies[0]["image_id"])]
         with contextlib.redirect_stdout(io.StringIO()), _only_warnings(self._logger):
             super()._eval_predictions(copies, img_ids=img_ids)
+
+    def _derive_coco_results(
+        self, coco_eval: Any, iou_type: str, class_names: Sequence[str] | None = None
+    ) -> Metrics:
+        # The COCO API's results are in the order of the category ids, whatever that of the classes.
+        class_of = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        if class_names and class_of:
+            class_names = [class_names[class_of[category_id]] for category_id in sorted(class_of)]
+        return super()._derive_coco_results(coco_eval, iou_type, class_names)
 
 
 def _miss(image_id: ImageId) -> dict[str, Any]:

@@ -1,0 +1,78 @@
+import pytest
+import torch
+from detectron2.evaluation import inference_on_dataset
+from lookup import HALF, OBJECT, LookUp, batches, finding, register_coco, write_coco
+from torch import nn
+
+from d2_ssod.evaluation import EnsembleRCNN, build_evaluator
+
+
+def test_ensemble_fuses_what_its_models_see():
+    ensemble = EnsembleRCNN([finding(1, score=0.8), finding(1, 2, score=0.4)]).eval()
+    first, second = ensemble([*batches([1])[0], *batches([2])[0]])
+    assert first["instances"].image_size == (80, 100)
+    assert first["instances"].scores.tolist() == pytest.approx([0.6])
+    assert first["instances"].pred_boxes.tensor.tolist()[0] == pytest.approx(OBJECT)
+    assert second["instances"].scores.tolist() == pytest.approx([0.2])
+
+
+def test_ensemble_passes_its_constants_on():
+    models = [finding(1, score=0.8), finding(1, score=0.4, shift=5)]  # IoU 0.6
+    (inputs,) = batches([1])
+    for constants, scores in [
+        ({"iou_thresh": 0.5}, [0.6]),
+        ({"iou_thresh": 0.7}, [0.4, 0.2]),
+        ({"iou_thresh": 0.7, "max_detections": 1}, [0.4]),
+        ({"iou_thresh": 0.7, "skip_box_thresh": 0.5}, [0.4]),
+        ({"iou_thresh": 0.5, "weights": [1, 3]}, [0.5]),
+    ]:
+        (output,) = EnsembleRCNN(models, **constants).eval()(inputs)
+        assert output["instances"].scores.tolist() == pytest.approx(scores)
+
+
+def test_ensemble_forward_each_gives_every_models_output():
+    one, two = finding(1), finding(2)
+    each = EnsembleRCNN([one, two]).eval().forward_each([*batches([1])[0], *batches([2])[0]])
+    assert [[len(output["instances"]) for output in outputs] for outputs in each] == [
+        [1, 0],
+        [0, 1],
+    ]
+    assert one.calls == two.calls == 1
+
+
+def test_ensemble_works_in_inference_on_dataset(tmp_path):
+    name = register_coco(write_coco(tmp_path))
+    ensemble = EnsembleRCNN([finding(1), finding(2, 3)]).train()
+    results = inference_on_dataset(ensemble, batches(), build_evaluator(name))
+    assert results["bbox"]["AP"] == pytest.approx(100)
+    assert ensemble.training  # as before
+    alone = inference_on_dataset(EnsembleRCNN([finding(1)]), batches(), build_evaluator(name))
+    assert alone["bbox"]["AP-cat"] == pytest.approx(HALF)
+    assert alone["bbox"]["AP"] == pytest.approx(HALF / 2)
+
+
+def test_ensemble_refuses_training():
+    ensemble = EnsembleRCNN([finding(1)]).train()
+    with pytest.raises(RuntimeError, match="cannot be trained"):
+        ensemble(batches([1])[0])
+
+
+def test_ensemble_needs_no_gradient_and_is_a_module():
+    class Scorer(LookUp):
+        def __init__(self):
+            super().__init__({})
+            self.layer = nn.Linear(1, 1)
+
+        def forward(self, inputs):
+            assert not torch.is_grad_enabled()
+            return super().forward(inputs)
+
+    ensemble = EnsembleRCNN([Scorer(), Scorer()]).eval()
+    ensemble(batches([1])[0])
+    assert len(ensemble.state_dict()) == 4
+
+
+@pytest.mark.parametrize(("count", "weights"), [(0, None), (2, [1.0]), (1, [1.0, 2.0])])
+def test_ensemble_refuses_bad_arguments(count, weights):
+    with pytest.raises(ValueError, match="models"):
+        EnsembleRCNN([finding(1)] * count, weights=weights)

@@ -1,0 +1,131 @@
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d2_ssod.evaluation import fuse, preset_weights
+from d2_ssod.pseudo_label import Detections
+
+SIZE = (80, 100)  # height, width
+
+
+def detections(*rows):
+    """Each row: x1, y1, x2, y2, score, class."""
+    table = np.array(rows, dtype=np.float64).reshape(-1, 6)
+    return Detections(
+        table[:, :4].astype(np.float32),
+        table[:, 4].astype(np.float32),
+        table[:, 5].astype(np.int64),
+    )
+
+
+def table(found):
+    return np.column_stack([found.boxes, found.scores, found.classes])
+
+
+def test_fuse_by_hand():
+    a = detections((0, 0, 10, 10, 0.8, 0), (50, 50, 60, 70, 0.9, 0))
+    b = detections((0, 0, 12, 10, 0.4, 0), (50, 50, 60, 70, 0.7, 1))
+    # IoU of the first boxes is 10/12: one cluster, x2 = (0.8 * 10 + 0.4 * 12) / 1.2 = 32/3, score
+    # (0.8 + 0.4) / 2. The others differ in class: each alone, score halved.
+    fused = table(fuse([a, b], SIZE, weights=[1, 1]))
+    expected = [
+        [0, 0, 32 / 3, 10, 0.6, 0],
+        [50, 50, 60, 70, 0.45, 0],
+        [50, 50, 60, 70, 0.35, 1],
+    ]
+    np.testing.assert_allclose(fused, expected, rtol=1e-6)
+
+
+def test_fuse_by_hand_with_weights():
+    a, b = detections((0, 0, 10, 10, 0.8, 0)), detections((0, 0, 12, 10, 0.4, 0))
+    # 0.8 * 1 and 0.4 * 3: x2 = (0.8 * 10 + 1.2 * 12) / 2 = 11.2; score (2.0 / 2) * 2 / 4 = 0.5.
+    fused = table(fuse([a, b], SIZE, weights=[1, 3]))
+    np.testing.assert_allclose(fused, [[0, 0, 11.2, 10, 0.5, 0]], rtol=1e-6)
+
+
+def test_fuse_iou_threshold_decides():
+    a, b = detections((0, 0, 10, 10, 0.8, 0)), detections((0, 0, 12, 10, 0.4, 0))  # IoU 0.83
+    assert len(fuse([a, b], SIZE, weights=[1, 1], iou_thresh=0.8)) == 1
+    assert len(fuse([a, b], SIZE, weights=[1, 1], iou_thresh=0.85)) == 2
+
+
+def test_fuse_skips_low_scores():
+    a = detections((0, 0, 10, 10, 0.8, 0), (50, 50, 60, 70, 0.09, 0), (20, 0, 30, 9, 0.0, 1))
+    assert fuse([a], SIZE, weights=[1], skip_box_thresh=0.1).scores.tolist() == [np.float32(0.8)]
+    assert len(fuse([a], SIZE, weights=[1], skip_box_thresh=0.0)) == 2  # 0 never counts
+
+
+def test_fuse_of_nothing_is_nothing():
+    for n in (1, 2):
+        assert len(fuse([Detections.empty()] * n, SIZE, weights=[1] * n)) == 0
+
+
+def test_fuse_limits_the_number_of_boxes():
+    rows = [
+        (x, y, x + 5, y + 5, 0.2 + 0.001 * x + 0.0001 * y, 0)
+        for x in range(0, 95, 6)
+        for y in range(0, 75, 6)
+    ]
+    fused = fuse([detections(*rows)], SIZE, weights=[1])
+    assert len(rows) > 100
+    assert len(fused) == 100
+    np.testing.assert_allclose(fused.scores, sorted((r[4] for r in rows), reverse=True)[:100])
+    assert len(fuse([detections(*rows)], SIZE, weights=[1], max_detections=7)) == 7
+
+
+def test_fuse_outside_and_empty_boxes_are_silent(capsys):
+    odd = detections(
+        (-10, -10, 20, 20, 0.9, 0),  # sticks out
+        (90, 70, 200, 200, 0.8, 0),  # sticks out
+        (150, 10, 160, 20, 0.7, 0),  # outside
+        (10, 10, 10, 20, 0.6, 0),  # no width
+        (30, 20, 20, 10, 0.5, 0),  # turned around twice
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fused = fuse([odd], SIZE, weights=[1])
+    np.testing.assert_allclose(fused.boxes, [[0, 0, 20, 20], [90, 70, 100, 80]], atol=1e-5)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("weights", [[1], [1, 1, 1], [1, 0], [1, -1], [1, float("nan")]])
+def test_fuse_refuses_bad_weights(weights):
+    with pytest.raises(ValueError, match="weights must be"):
+        fuse([Detections.empty()] * 2, SIZE, weights=weights)
+
+
+def test_preset_weights_are_the_released_ones():
+    assert preset_weights("voc") == (0.9, 1.0, 1.4)
+    assert preset_weights("coco") == (0.7, 1.0, 1.7)
+    with pytest.raises(ValueError, match="'coco', 'voc'"):
+        preset_weights("best")
+
+
+_ROWS = st.tuples(
+    st.floats(-20, 110),
+    st.floats(-20, 110),
+    st.floats(0, 60),
+    st.floats(0, 60),
+    st.floats(0, 1),
+    st.integers(0, 2),
+).map(lambda r: (r[0], r[1], r[0] + r[2], r[1] + r[3], r[4], r[5]))
+_DETECTIONS = st.lists(_ROWS, max_size=10).map(lambda drawn: detections(*drawn))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(_DETECTIONS, min_size=1, max_size=3), st.data())
+def test_fuse_stays_within_what_was_given(sources, data):
+    weights = [data.draw(st.sampled_from([0.5, 1.0, 1.7])) for _ in sources]
+    fused = fuse(sources, SIZE, weights=weights)
+    given_boxes = np.concatenate([source.boxes for source in sources])
+    given_classes = np.concatenate([source.classes for source in sources])
+    assert len(fused) <= len(given_boxes)
+    assert (np.diff(fused.scores) <= 0).all()
+    assert ((fused.scores > 0) & (fused.scores <= 1 + 1e-6)).all()
+    for box, number in zip(fused.boxes, fused.classes, strict=True):
+        of_class = given_boxes[given_classes == number].clip(0, [100, 80, 100, 80])
+        assert (box >= of_class.min(axis=0) - 1e-3).all()
+        assert (box <= of_class.max(axis=0) + 1e-3).all()
