@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 
 from d2_ssod import config
 from d2_ssod.errors import ConfigError
-from d2_ssod.modeling import ROI_WEIGHTING_REGISTRY
+from d2_ssod.modeling import ROI_WEIGHTINGS
 from d2_ssod.pseudo_label import easy_fraction
 
 from .phases import phase_config
@@ -43,12 +43,11 @@ def check_config(cfg: CfgNode, world_size: int) -> None:
 
 
 def _check_choices(cfg: CfgNode) -> None:
-    weightings = sorted(name for name, _ in ROI_WEIGHTING_REGISTRY)
     choices = {
         "PHASE_INIT": config.PHASE_INITS,
         "SAMPLING": config.SAMPLINGS,
         "OPTIMIZER": config.OPTIMIZERS,
-        "ROI_WEIGHTING.NAME": ("none", *weightings),
+        "ROI_WEIGHTING.NAME": ("none", *sorted(ROI_WEIGHTINGS)),
         "ROI_WEIGHTING.VARIANT": config.VARIANTS,
         "ROI_WEIGHTING.APPLY_TO": config.APPLY_TO,
     }

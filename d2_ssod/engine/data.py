@@ -45,9 +45,10 @@ def _load(cfg: CfgNode) -> RunData:
     validation.check_not_empty(unlabeled, "DATASETS.UNLABELED", names["UNLABELED"])
     metadata = MetadataCatalog.get(names["TRAIN"][0])
     classes = list(metadata.thing_classes)
-    if cfg.MODEL.ROI_HEADS.NUM_CLASSES != len(classes):
+    num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if num_classes != len(classes):
         raise ConfigError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, but "
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but "
             f"{names['TRAIN'][0]} (DATASETS.TRAIN) has {len(classes)} classes: set it to that"
         )
     validation.check_same_classes(names["TRAIN"], names["TEST"])

@@ -4,10 +4,10 @@ from .backbone import SmallFPN, build_small_fpn_backbone
 from .output_layers import UncertaintyOutputLayers, is_pseudo
 from .roi_heads import UncertaintyCascadeROIHeads, UncertaintyRes5ROIHeads, UncertaintyROIHeads
 from .sampled_rois import SampledRoIs
-from .weighting import ROI_WEIGHTING_REGISTRY, RoIs, RoIWeighting, RoIWeights, build_roi_weighting
+from .weighting import ROI_WEIGHTINGS, RoIs, RoIWeighting, RoIWeights, build_roi_weighting
 
 __all__ = [
-    "ROI_WEIGHTING_REGISTRY",
+    "ROI_WEIGHTINGS",
     "RoIWeighting",
     "RoIWeights",
     "RoIs",

@@ -35,7 +35,7 @@ class _Stage(nn.Module):
 
 
 class SmallFPN(Backbone):
-    """Four residual stages and a feature pyramid of two levels, ``p2`` (stride 4) and ``p3`` (8)."""
+    """Four residual stages and a feature pyramid of ``p2`` (stride 4) and ``p3`` (8)."""
 
     def __init__(self, in_channels: int, norm: str) -> None:
         super().__init__()

@@ -23,7 +23,6 @@ from d2_ssod import ops
 from .sampled_rois import SampledRoIs
 from .weighting import RoIs, RoIWeighting, RoIWeights, build_roi_weighting
 
-
 _IOU_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
 
 

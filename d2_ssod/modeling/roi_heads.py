@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import (
-    ROI_HEADS_REGISTRY,
-    CascadeROIHeads,
-    Res5ROIHeads,
-    StandardROIHeads,
-)
+from detectron2.modeling import ROI_HEADS_REGISTRY, StandardROIHeads
+from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances
 

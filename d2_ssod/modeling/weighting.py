@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.utils.registry import Registry
 from torch import Tensor
 
 from d2_ssod import ops
-
-ROI_WEIGHTING_REGISTRY = Registry("ROI_WEIGHTING")
-ROI_WEIGHTING_REGISTRY.__doc__ = """
-Weightings of RoIs, chosen by ``SSOD.ROI_WEIGHTING.NAME``. A weighting is built as ``cls(cfg)`` and
-called with the :class:`RoIs` of the images it applies to; see :class:`RoIWeighting`.
-"""
 
 
 @dataclass(frozen=True)
@@ -66,13 +60,6 @@ class RoIWeighting(Protocol):
         """Weigh every RoI; no gradient passes through the weights."""
 
 
-def build_roi_weighting(cfg: CfgNode) -> RoIWeighting | None:
-    """The weighting that ``SSOD.ROI_WEIGHTING.NAME`` asks for; None for "none"."""
-    name = cfg.SSOD.ROI_WEIGHTING.NAME
-    return None if name == "none" else ROI_WEIGHTING_REGISTRY.get(name)(cfg)
-
-
-@ROI_WEIGHTING_REGISTRY.register("uncertainty")
 class UncertaintyWeighting:
     """Eq. 5: low weight for background that is far from, yet looks like, the foreground."""
 
@@ -117,7 +104,6 @@ class UncertaintyWeighting:
         return RoIWeights(*terms)
 
 
-@ROI_WEIGHTING_REGISTRY.register("soft_sampling")
 class SoftSamplingWeighting:
     """Soft Sampling: Eq. 2 alone, which trusts background near the foreground more."""
 
@@ -142,7 +128,6 @@ class SoftSamplingWeighting:
         )
 
 
-@ROI_WEIGHTING_REGISTRY.register("constant")
 class ConstantWeighting:
     """One weight for all background: the control for "it is only fewer background gradients"."""
 
@@ -161,3 +146,17 @@ class ConstantWeighting:
         """``background_weight`` for background, 1 for foreground."""
         weights = torch.ones(len(rois.boxes), device=rois.boxes.device)
         return RoIWeights(weights.masked_fill(~rois.is_foreground, self.background_weight))
+
+
+# What SSOD.ROI_WEIGHTING.NAME chooses from, next to "none"; add your own here.
+ROI_WEIGHTINGS: dict[str, Callable[[CfgNode], RoIWeighting]] = {
+    "uncertainty": UncertaintyWeighting,
+    "soft_sampling": SoftSamplingWeighting,
+    "constant": ConstantWeighting,
+}
+
+
+def build_roi_weighting(cfg: CfgNode) -> RoIWeighting | None:
+    """The weighting that ``SSOD.ROI_WEIGHTING.NAME`` asks for; None for "none"."""
+    name = cfg.SSOD.ROI_WEIGHTING.NAME
+    return None if name == "none" else ROI_WEIGHTINGS[name](cfg)
