@@ -127,6 +127,13 @@ def test_objects_are_classes_of_the_pool_and_stay_visible(pools, level):
             assert shown * 100 >= composition.MIN_VISIBLE * painted.ink_pixels
 
 
+def test_least_visible_part_is_kept_whatever_it_is(pools, monkeypatch):
+    monkeypatch.setattr(composition, "MIN_VISIBLE", 95)
+    for number in range(40):
+        for painted in compose(1000, number, pools["val"])[1]:
+            assert np.count_nonzero(painted.visible) * 100 >= 95 * painted.ink_pixels
+
+
 def test_boxes_are_tight_around_visible_ink_and_inside(pools):
     for number in range(30):
         for painted in compose(900, number, pools["test"])[1]:
