@@ -106,3 +106,8 @@ def add_ssod_config(cfg: CfgNode) -> None:
     cfg.SSOD.ENSEMBLE.SKIP_BOX_THRESH = 1e-4
     # Weights of the models of phases 0..N. (): equal.
     cfg.SSOD.ENSEMBLE.WEIGHTS = ()
+
+    # --- Inference --------------------------------------------------------------------------------
+    # Images per process and step when predicting and evaluating. More than 1 is faster on small
+    # images; images of different sizes are padded to a common one.
+    cfg.SSOD.INFERENCE_BATCH_SIZE = 1

@@ -3,10 +3,10 @@
 They are warnings from libraries about libraries, and some appear while these are being imported.
 """
 
+import logging
 import warnings
 
 _MEANINGLESS = (
-    r".*is_fx_tracing.*",
     r".*torch\.meshgrid.*",
     r".*torch\.jit\.script.*",
     r".*broadcast_buffers.*",
@@ -14,3 +14,10 @@ _MEANINGLESS = (
 
 for _message in _MEANINGLESS:
     warnings.filterwarnings("ignore", message=_message)
+
+
+def _is_meaningful(record: logging.LogRecord) -> bool:
+    return "is_fx_tracing" not in record.getMessage()
+
+
+logging.getLogger("torch.fx._symbolic_trace").addFilter(_is_meaningful)

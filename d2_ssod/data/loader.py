@@ -1,4 +1,4 @@
-"""Training loaders of a phase: labeled images, alone or together with pseudo-labeled ones."""
+"""Loaders: of a phase, labeled images alone or with pseudo-labeled ones; and for inference."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from collections.abc import Callable, Iterator
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_train_loader
+from detectron2.data import (
+    DatasetMapper,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
 
@@ -87,5 +91,15 @@ def build_phase_loader(
         sampler=StreamSampler(groups, seed=seed, start=iterations_done * images_per_step),
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
         aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+
+
+def build_inference_loader(cfg: CfgNode, images: list[dict]) -> DataLoader:
+    """A loader that gives each image once, its part of them to each rank."""
+    return build_detection_test_loader(
+        images,
+        mapper=DatasetMapper(cfg, is_train=False),
+        batch_size=cfg.SSOD.INFERENCE_BATCH_SIZE,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )

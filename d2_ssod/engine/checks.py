@@ -61,6 +61,7 @@ def _check_numbers(cfg: CfgNode) -> None:
     unit, positive, factor = (0.0, 1.0), (1e-12, math.inf), (0.0, math.inf)
     limits = {
         "LABELED_REPEAT": (1, math.inf),
+        "INFERENCE_BATCH_SIZE": (1, math.inf),
         "PSEUDO_LABEL.KEEP_FRACTION": unit,
         "CONSENSUS.IOU_THRESH": unit,
         "CONSENSUS.NMS_THRESH": unit,

@@ -7,13 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetCatalog,
-    build_detection_test_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
 from detectron2.utils import comm
 
+from d2_ssod.data.loader import build_inference_loader
 from d2_ssod.evaluation import (
     build_evaluator,
     difficulty_subsets,
@@ -46,14 +43,15 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
     models = [load_phase_model(cfg, phase) for phase in range(cfg.SSOD.NUM_PHASES + 1)]
     summaries = []
     for number, name in enumerate(cfg.DATASETS.TEST):
+        images = DatasetCatalog.get(name)
         results = evaluate_phases(
             models,
-            build_detection_test_loader(cfg, name),
+            build_inference_loader(cfg, images),
             lambda row, name=name: build_evaluator(name),
             weights=list(cfg.SSOD.ENSEMBLE.WEIGHTS) or None,
             iou_thresh=cfg.SSOD.ENSEMBLE.IOU_THRESH,
             skip_box_thresh=cfg.SSOD.ENSEMBLE.SKIP_BOX_THRESH,
-            subsets=difficulty_subsets(DatasetCatalog.get(name)),
+            subsets=difficulty_subsets(images),
         )
         if comm.is_main_process():
             summary = summarize(name, _phase_infos(cfg), results)

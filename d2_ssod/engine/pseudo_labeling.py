@@ -11,11 +11,11 @@ from pathlib import Path
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, build_detection_test_loader
 from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
 from detectron2.utils import comm
 from torch import nn
 
+from d2_ssod.data.loader import build_inference_loader
 from d2_ssod.errors import ConfigError
 from d2_ssod.pseudo_label import (
     Predictions,
@@ -74,7 +74,7 @@ def prepare_predictions(cfg: CfgNode, phase: int, data: RunData) -> None:
             model = GeneralizedRCNNWithTTA(cfg, model)
         predictions = predict(
             model,
-            _inference_loader(cfg, data.unlabeled),
+            build_inference_loader(cfg, data.unlabeled),
             description=f"Phase {phase}'s model on the unlabeled images",
             image_ids=[image["image_id"] for image in data.unlabeled],
         )
@@ -98,12 +98,6 @@ def load_phase_model(cfg: CfgNode, phase: int) -> nn.Module:
     model = build_model(cfg)
     DetectionCheckpointer(model).load(str(path))
     return model.eval()
-
-
-def _inference_loader(cfg: CfgNode, images: list[dict]):
-    return build_detection_test_loader(
-        images, mapper=DatasetMapper(cfg, is_train=False), num_workers=cfg.DATALOADER.NUM_WORKERS
-    )
 
 
 def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
