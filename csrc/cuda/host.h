@@ -1,0 +1,81 @@
+#pragma once
+
+// What the launchers share. Narrow includes: torch/extension.h would take a minute and a half per file.
+
+#include <ATen/Context.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include <limits>
+#include <vector>
+
+#include "checks.h"
+#include "cuda/unit_vectors.cuh"
+
+namespace d2_ssod {
+
+inline void check_image_sizes(at::IntArrayRef rois_per_image) {
+  for (const int64_t rois : rois_per_image) {
+    TORCH_CHECK_VALUE(rois <= std::numeric_limits<int>::max(),
+                      "rois_per_image must be below 2^31 on CUDA, got ", rois);
+  }
+}
+
+// Null for an argument that is not there.
+template <typename T>
+const T* data_or_null(const std::optional<at::Tensor>& tensor) {
+  return tensor.has_value() ? tensor->const_data_ptr<T>() : nullptr;
+}
+
+inline std::optional<at::Tensor> contiguous(const std::optional<at::Tensor>& tensor) {
+  if (!tensor.has_value()) return std::nullopt;
+  return tensor->contiguous();
+}
+
+// How many halves stand for a component (unit_vectors.cuh): one for TF32, if the user allowed it.
+inline int unit_vector_parts(at::ScalarType embeddings) {
+  return embeddings == at::kFloat && !at::globalContext().allowTF32CuBLAS() ? 2 : 1;
+}
+
+// Memory for the unit vectors of `embeddings`; it lives as long as this.
+class UnitVectorMemory {
+ public:
+  UnitVectorMemory(const at::Tensor& embeddings, int parts)
+      : pitch_(unit_vector_pitch(embeddings.size(1))),
+        parts_(at::empty({embeddings.size(0), parts, pitch_}, embeddings.options().dtype(at::kHalf))),
+        scale_(at::empty({embeddings.size(0)}, embeddings.options().dtype(at::kFloat))) {}
+
+  UnitVectors get() const {
+    return {reinterpret_cast<__half*>(parts_.mutable_data_ptr<at::Half>()),
+            scale_.mutable_data_ptr<float>(), pitch_};
+  }
+
+ private:
+  int64_t pitch_;
+  at::Tensor parts_, scale_;
+};
+
+// Calls function(pointer to the embeddings' own type, std::integral_constant of the number of parts).
+template <typename Function>
+void dispatch_embeddings(const at::Tensor& embeddings, int parts, const Function& function) {
+  using One = std::integral_constant<int, 1>;
+  using Two = std::integral_constant<int, 2>;
+  switch (embeddings.scalar_type()) {
+    case at::kHalf:
+      function(reinterpret_cast<const __half*>(embeddings.const_data_ptr<at::Half>()), One());
+      break;
+    case at::kBFloat16:
+      function(reinterpret_cast<const __nv_bfloat16*>(embeddings.const_data_ptr<at::BFloat16>()), One());
+      break;
+    default:
+      if (parts == 1) {
+        function(embeddings.const_data_ptr<float>(), One());
+      } else {
+        function(embeddings.const_data_ptr<float>(), Two());
+      }
+  }
+}
+
+}  // namespace d2_ssod

@@ -1,0 +1,152 @@
+#pragma once
+
+#include "cuda/unit_vectors.cuh"
+
+namespace d2_ssod {
+
+// A block's tile of a matrix product on the tensor cores, kRows x kCols, shared out to kWarpsM x kWarpsN warps;
+// 16-row, 8-column fragments. kStages buffers of kDepth components hide the way from the L2 cache.
+template <int kRows_, int kCols_, int kWarpsM_, int kWarpsN_, int kStages_, int kParts_>
+struct Tile {
+  static constexpr int kRows = kRows_, kCols = kCols_, kWarpsM = kWarpsM_, kWarpsN = kWarpsN_;
+  static constexpr int kStages = kStages_, kParts = kParts_;
+  static constexpr int kThreads = kWarpsM * kWarpsN * kWarpSize;
+  static constexpr int kRowsPerWarp = kRows / kWarpsM, kColsPerWarp = kCols / kWarpsN;
+  static constexpr int kM = kRowsPerWarp / 16, kN = kColsPerWarp / 8;
+  static_assert(kRowsPerWarp % 16 == 0 && kColsPerWarp % 16 == 0, "load_matrices takes 16 x 16");
+
+  // One thread's share of the tile.
+  using Fragment = float[kM][kN][4];
+
+  struct alignas(16) Stage {
+    __half rows[kParts][kRows][kDepth];
+    __half cols[kParts][kCols][kDepth];
+  };
+
+  // Where element e of fragment (m, n) of this thread lies in the tile.
+  static __device__ int row(int m, int e) {
+    return warp() / kWarpsN * kRowsPerWarp + m * 16 + e / 2 * 8 + lane() / 4;
+  }
+  static __device__ int col(int n, int e) {
+    return warp() % kWarpsN * kColsPerWarp + n * 8 + lane() % 4 * 2 + e % 2;
+  }
+  static __device__ int warp() { return threadIdx.x / kWarpSize; }
+  static __device__ int lane() { return threadIdx.x % kWarpSize; }
+
+  static __device__ __forceinline__ void clear(Fragment& sums) {
+#pragma unroll
+    for (int m = 0; m < kM; ++m) {
+#pragma unroll
+      for (int n = 0; n < kN; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) sums[m][n][e] = 0;
+      }
+    }
+  }
+};
+
+constexpr int kPiece = 8;  // halves in 16 bytes, the unit of copies and of load_matrices
+
+// Where a stage keeps piece `piece` of row `row`: such that one piece of 8 rows lies in 8 different groups
+// of banks, without the memory that padding would take.
+__device__ __forceinline__ int swizzled(int row, int piece) { return (piece ^ (row / 2 % 4)) * kPiece; }
+
+// Runs `load(step, stage)` kStages - 1 steps ahead of `compute(stage)`. At the end all stages are free.
+template <int kStages, typename Load, typename Compute>
+__device__ __forceinline__ void pipeline(int steps, const Load& load, const Compute& compute) {
+  for (int step = 0; step < kStages - 1; ++step) {
+    if (step < steps) load(step, step);
+    copy_async_commit();
+  }
+  for (int step = 0; step < steps; ++step) {
+    copy_async_wait<kStages - 2>();
+    __syncthreads();  // everybody's copies of `step` are there, and nobody computes on `step - 1` any more
+    const int ahead = step + kStages - 1;
+    if (ahead < steps) load(ahead, ahead % kStages);
+    copy_async_commit();
+    compute(step % kStages);
+  }
+  copy_async_wait<0>();
+  __syncthreads();
+}
+
+template <typename Tile>
+__device__ __forceinline__ void multiply(typename Tile::Fragment& sums, const uint32_t (&a)[Tile::kM][4],
+                                         const uint32_t (&b)[Tile::kN / 2][4]) {
+#pragma unroll
+  for (int m = 0; m < Tile::kM; ++m) {
+#pragma unroll
+    for (int n = 0; n < Tile::kN; ++n) {
+      multiply_add(sums[m][n], a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
+    }
+  }
+}
+
+// sums += the products of 16 components: high x high, and with 2 parts high x low and low x high.
+template <typename Tile, typename LoadA, typename LoadB>
+__device__ __forceinline__ void multiply_parts(typename Tile::Fragment& sums, const LoadA& load_a,
+                                               const LoadB& load_b) {
+  uint32_t a[Tile::kM][4], b[Tile::kN / 2][4];
+#pragma unroll
+  for (int m = 0; m < Tile::kM; ++m) load_a(a[m], 0, m);
+#pragma unroll
+  for (int n = 0; n < Tile::kN / 2; ++n) load_b(b[n], 0, n);
+  multiply<Tile>(sums, a, b);
+  if constexpr (Tile::kParts == 2) {
+    uint32_t low_b[Tile::kN / 2][4];
+#pragma unroll
+    for (int n = 0; n < Tile::kN / 2; ++n) load_b(low_b[n], 1, n);
+    multiply<Tile>(sums, a, low_b);
+#pragma unroll
+    for (int m = 0; m < Tile::kM; ++m) load_a(a[m], 1, m);
+    multiply<Tile>(sums, a, b);
+  }
+}
+
+// sums = dot products of the unit vectors row_of(0..kRows-1) and col_of(0..kCols-1), rows of `units`
+// counted from `begin`; a negative one stands for a zero vector. All threads of the block call it.
+template <typename Tile, typename RowOf, typename ColOf>
+__device__ __forceinline__ void dot_products(typename Tile::Fragment& sums, const UnitVectors& units,
+                                             int64_t begin, const RowOf& row_of, const ColOf& col_of,
+                                             typename Tile::Stage* stages) {
+  constexpr int kParts = Tile::kParts, kPieces = kDepth / kPiece;
+  const int lane = Tile::lane();
+  const int warp_row = Tile::warp() / Tile::kWarpsN * Tile::kRowsPerWarp;
+  const int warp_col = Tile::warp() % Tile::kWarpsN * Tile::kColsPerWarp;
+  const __half* base = units.parts + begin * kParts * units.pitch;
+
+  const auto copy = [&](__half* shared, int64_t index, int part, int64_t d) {
+    const int64_t row = index < 0 ? 0 : index;
+    copy_async_16(shared, base + (row * kParts + part) * units.pitch + d, index >= 0);
+  };
+  const auto load = [&](int step, int stage) {
+    const int64_t first_d = static_cast<int64_t>(step) * kDepth;
+    for (int i = threadIdx.x; i < Tile::kRows * kParts * kPieces; i += Tile::kThreads) {
+      const int piece = i % kPieces, part = i / kPieces % kParts, r = i / (kPieces * kParts);
+      copy(&stages[stage].rows[part][r][swizzled(r, piece)], row_of(r), part, first_d + piece * kPiece);
+    }
+    for (int i = threadIdx.x; i < Tile::kCols * kParts * kPieces; i += Tile::kThreads) {
+      const int piece = i % kPieces, part = i / kPieces % kParts, c = i / (kPieces * kParts);
+      copy(&stages[stage].cols[part][c][swizzled(c, piece)], col_of(c), part, first_d + piece * kPiece);
+    }
+  };
+  const auto compute = [&](int stage) {
+#pragma unroll
+    for (int k = 0; k < kDepth / kPiece; k += 2) {
+      multiply_parts<Tile>(
+          sums,
+          [&](uint32_t(&a)[4], int part, int m) {
+            const int r = warp_row + m * 16 + lane % 16;
+            load_matrices(a, &stages[stage].rows[part][r][swizzled(r, k + lane / 16)]);
+          },
+          [&](uint32_t(&b)[4], int part, int n) {
+            const int c = warp_col + n * 16 + lane / 16 * 8 + lane % 8;
+            load_matrices(b, &stages[stage].cols[part][c][swizzled(c, k + lane / 8 % 2)]);
+          });
+    }
+  };
+  Tile::clear(sums);
+  pipeline<Tile::kStages>(static_cast<int>(units.pitch / kDepth), load, compute);
+}
+
+}  // namespace d2_ssod

@@ -1,0 +1,291 @@
+#pragma once
+
+// Eq. 2-5 in two launches for up to kImagesPerLaunch images, whatever their sizes:
+// 1. prepare_weights_kernel: per RoI the unit vector, and all that needs no pair of RoIs; per image the order
+//    of foreground and background. It cannot be part of 2, whose blocks need all of it.
+// 2. uncertainty_weights_kernel: tiles of background x foreground; maxima, then weights.
+//
+// Napkin, float32 (an H200: 4.3 TB/s; 990 TFLOP/s of dense half products on paper, of which mma.sync reaches
+// about 60%; 30 T simple instructions/s). B background, F foreground rows per image:
+//   arithmetic  3 products x 2 B F D; and about 22 instructions per pair for the overlaps and maxima
+//   bytes       R D 4 read, R D 4 written, read again mostly from the L2 cache
+//   16 x 512, F 128, D 1024: 4.8 GFLOP -> 8 us; 33 MB read + 33 MB written -> 16 us: the preparation bounds it
+//   1 x 8192, F 2048, D 256: 19 GFLOP -> 32 us; 13 M pairs -> 9 us
+//   1 x 65536, F 8192, D 128: 361 GFLOP -> 0.6 ms; 470 M pairs -> 0.35 ms
+// With half or bfloat16 embeddings a third of the arithmetic and half of the bytes.
+
+#include "core/gompertz.h"
+#include "cuda/foreground.cuh"
+#include "cuda/similarity_tile.cuh"
+
+namespace d2_ssod {
+
+struct UncertaintyParameters {
+  const float* boxes;         // [R, 4]
+  const bool* is_foreground;  // [R]
+  const float* gt_boxes;      // [G, 4]; null: variant "paper"
+  UnitVectors units;
+  ForegroundOrder foreground;
+  int* arrivals;       // [R]: blocks that are done with the row tile that starts here
+  float* hidden;       // [R]: max IoF with the ground truth; null in "paper"
+  float* weights;      // [R]
+  float* max_iou;      // [R]; in "paper" it collects the maximum over the blocks
+  float* dissimilarity;  // [R]; collects max_j of Eq. 4 over the blocks, before it becomes Eq. 4
+  WeightCurve<float> curve;
+  ImageTable rois, gts;
+
+  // 0, or NaN if row's own box or embedding is unusable.
+  __device__ float own_box(int64_t row) const {
+    const float area = load_box(boxes + 4 * row).area;
+    return area - area;
+  }
+  __device__ float own(int64_t row) const { return own_box(row) + (units.scale[row] - units.scale[row]); }
+
+  // g(IoU); an image without ground truth knows nothing against its RoIs.
+  __device__ float overlap_factor_of(int image, float iou) const {
+    const bool no_reference = gt_boxes != nullptr && gts.rows(image) == 0;
+    return no_reference ? 1 + (iou - iou) : overlap_factor(iou, curve);
+  }
+};
+
+constexpr int kPrepareThreads = kOrderThreads;
+constexpr int kPrepareRows = kPrepareThreads / kWarpSize;
+
+// Largest IoU and IoF of a RoI with its image's ground truth, over the lanes of a warp.
+__device__ inline void ground_truth_overlaps(const UncertaintyParameters& p, int64_t row, int image,
+                                             float& max_iou, float& max_iof) {
+  const Box<float> box = load_box(p.boxes + 4 * row);
+  max_iou = max_iof = 0;
+  for (int64_t g = p.gts.begin[image] + threadIdx.x % kWarpSize; g < p.gts.begin[image + 1]; g += kWarpSize) {
+    const Box<float> gt = load_box(p.gt_boxes + 4 * g);
+    max_iou = fmaxf(max_iou, box_iou(box, gt));  // fmaxf passes over NaN
+    max_iof = fmaxf(max_iof, box_iof(box, gt));
+  }
+  max_iou = lanes_max<kWarpSize>(max_iou);
+  max_iof = lanes_max<kWarpSize>(max_iof);
+}
+
+// Blocks 0 .. images - 1 order an image's rows each; then every warp prepares a row.
+template <int kParts, typename T>
+__global__ void __launch_bounds__(kPrepareThreads)
+    prepare_weights_kernel(const __grid_constant__ UncertaintyParameters p,
+                           const T* __restrict__ embeddings, int64_t dimensions) {
+  if (blockIdx.x < p.rois.count) {
+    const int image = blockIdx.x;
+    order_rows(p.is_foreground, p.rois.begin[image], p.rois.begin[image + 1], p.foreground, image,
+               shared_storage<OrderStorage>());
+    return;
+  }
+  const int64_t row = p.rois.begin[0] + static_cast<int64_t>(blockIdx.x - p.rois.count) * kPrepareRows +
+                      threadIdx.x / kWarpSize;
+  if (row >= p.rois.begin[p.rois.count]) return;
+  const float inverse =
+      write_unit_vector<kParts>(embeddings + row * dimensions, dimensions, row, p.units);
+  const bool released = p.gt_boxes != nullptr, foreground = p.is_foreground[row];
+  const int image = p.rois.find(row);
+  float iou = 0, iof = 0;
+  if (released) ground_truth_overlaps(p, row, image, iou, iof);
+  if (threadIdx.x % kWarpSize != 0) return;
+
+  const float own_box = p.own_box(row), own = own_box + (inverse - inverse);
+  p.arrivals[row] = 0;
+  if (released) {
+    p.hidden[row] = iof;
+    iou += own_box;
+  } else if (foreground) {
+    const Box<float> box = load_box(p.boxes + 4 * row);
+    iou = box_iou(box, box) + own_box;
+  }
+  p.max_iou[row] = iou;
+  p.dissimilarity[row] = foreground ? 1 + own : 0;
+  if (foreground) p.weights[row] = (released ? p.overlap_factor_of(image, iou) : 1) + own;
+}
+
+// A RoI as the pairs see it.
+struct alignas(16) PairSide {
+  Box<float> box;
+  float scale;  // of the unit vector; NaN if pairs with this RoI do not count
+  float inverse_area;
+  int index;  // row within the image, -1 beyond the end
+};
+
+template <typename Tile>
+struct UncertaintyStorage {
+  typename Tile::Stage stages[Tile::kStages];
+  PairSide rows[Tile::kRows], cols[Tile::kCols];
+  int last;
+};
+
+// In "released" the overlap is with the ground truth and known already: boxes without area leave it alone.
+__device__ inline PairSide load_side(const UncertaintyParameters& p, int64_t begin, int index) {
+  PairSide side{{}, 0, 1, index};
+  if (index < 0) return side;
+  side.scale = p.units.scale[begin + index];
+  if (p.gt_boxes != nullptr) return side;
+  side.box = load_box(p.boxes + 4 * (begin + index));
+  if (side.box.area != side.box.area) side.scale = side.box.area;
+  // Finite, so that no product with an intersection is NaN.
+  side.inverse_area = lower(1 / nonzero(side.box.area), 3e38f);
+  return side;
+}
+
+// The largest IoU and the largest s (1 - IoF) of one row so far.
+struct RowMaxima {
+  float iou, similarity;
+
+  // Pairs with NaN lose every comparison. The quotient of the IoU is only taken where it is a new maximum.
+  __device__ __forceinline__ void add(const PairSide& row, const PairSide& col, float dot) {
+    const float intersection = box_intersection(row.box, col.box);
+    const float denominator = box_union(row.box.area, col.box.area, intersection);
+    if (intersection > iou * denominator) iou = fast_quotient(intersection, denominator);
+    const float cosine = absolute_cosine(dot, row.scale, col.scale);
+    similarity = fmaxf(similarity, visible_similarity(cosine, intersection * row.inverse_area));
+  }
+};
+
+template <typename Tile>
+__device__ __forceinline__ void update_maxima(RowMaxima (&maxima)[Tile::kM][2],
+                                              const typename Tile::Fragment& dots,
+                                              const PairSide* rows, const PairSide* cols) {
+#pragma unroll
+  for (int m = 0; m < Tile::kM; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const PairSide row = rows[Tile::row(m, 2 * half)];
+#pragma unroll
+      for (int n = 0; n < Tile::kN; ++n) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          maxima[m][half].add(row, cols[Tile::col(n, e)], dots[m][n][2 * half + e]);
+        }
+      }
+    }
+  }
+}
+
+// Eq. 4 and 5 of a background row, once all of its maxima are in.
+__device__ inline void finish_row(const UncertaintyParameters& p, int image, int64_t row) {
+  const float iou = __ldcg(p.max_iou + row) + p.own_box(row);
+  const float visible = p.hidden == nullptr ? 1 : 1 - p.hidden[row];
+  const float dissimilarity = 1 - __ldcg(p.dissimilarity + row) * visible + p.own(row);
+  p.max_iou[row] = iou;
+  p.dissimilarity[row] = dissimilarity;
+  p.weights[row] = p.overlap_factor_of(image, iou) * dissimilarity_factor(dissimilarity, p.curve);
+}
+
+// Block (x, y, z): x-th tile of background rows of image y, against every gridDim.z-th tile of its foreground.
+// The last block to arrive at a row tile turns the maxima into weights. Maxima do not depend on the
+// order of arrival, so results are reproducible.
+template <typename Tile>
+__global__ void __launch_bounds__(Tile::kThreads)
+    uncertainty_weights_kernel(const __grid_constant__ UncertaintyParameters p) {
+  auto& shared = shared_storage<UncertaintyStorage<Tile>>();
+  const int image = blockIdx.y, thread = threadIdx.x;
+  const int64_t begin = p.rois.begin[image], end = p.rois.begin[image + 1];
+  const int64_t num_foreground = p.foreground.num_foreground[image];
+  const int64_t num_background = end - begin - num_foreground;
+  const int64_t first_row = static_cast<int64_t>(blockIdx.x) * Tile::kRows;
+  const int64_t col_tiles = ceil_div<int64_t>(num_foreground, Tile::kCols);
+  const int64_t sharers = col_tiles < 1 ? 1 : (col_tiles < gridDim.z ? col_tiles : gridDim.z);
+  if (first_row >= num_background || blockIdx.z >= sharers) return;
+
+  for (int r = thread; r < Tile::kRows; r += Tile::kThreads) {
+    const int64_t rank = first_row + r;
+    shared.rows[r] = load_side(p, begin, rank < num_background ? p.foreground.background(end, rank) : -1);
+  }
+  RowMaxima maxima[Tile::kM][2] = {};
+  for (int64_t tile = blockIdx.z; tile < col_tiles; tile += sharers) {
+    for (int c = thread; c < Tile::kCols; c += Tile::kThreads) {
+      const int64_t rank = tile * Tile::kCols + c;
+      shared.cols[c] = load_side(p, begin, rank < num_foreground ? p.foreground.foreground(begin, rank) : -1);
+    }
+    __syncthreads();
+    typename Tile::Fragment dots;
+    dot_products<Tile>(
+        dots, p.units, begin, [&](int r) { return shared.rows[r].index; },
+        [&](int c) { return shared.cols[c].index; }, shared.stages);
+    update_maxima<Tile>(maxima, dots, shared.rows, shared.cols);
+    __syncthreads();  // before the next tile overwrites the columns
+  }
+  __syncthreads();
+
+#pragma unroll
+  for (int m = 0; m < Tile::kM; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float iou = lanes_max<4>(maxima[m][half].iou);
+      const float similarity = lanes_max<4>(maxima[m][half].similarity);
+      const int index = shared.rows[Tile::row(m, 2 * half)].index;
+      if (thread % 4 != 0 || index < 0) continue;
+      // Nothing to add to 0; and a NaN that is there already must not meet an integer maximum.
+      if (iou > 0) atomic_max(p.max_iou + begin + index, iou);
+      if (similarity > 0) atomic_max(p.dissimilarity + begin + index, similarity);
+    }
+  }
+  __threadfence();
+  __syncthreads();
+  if (thread == 0) shared.last = atomicAdd(p.arrivals + begin + first_row, 1) == sharers - 1;
+  __syncthreads();
+  if (!shared.last) return;
+  __threadfence();
+  for (int r = thread; r < Tile::kRows; r += Tile::kThreads) {
+    if (shared.rows[r].index >= 0) finish_row(p, image, begin + shared.rows[r].index);
+  }
+}
+
+// About how many blocks keep an H100 or H200 evenly busy; the grid depends on the data alone.
+constexpr int64_t kEnoughBlocks = 128, kManyBlocks = 1024;
+
+template <typename Tile>
+int64_t row_tiles(const ImageTable& rois) {
+  int64_t tiles = 0;
+  for (int image = 0; image < rois.count; ++image) {
+    tiles += ceil_div<int64_t>(rois.rows(image), Tile::kRows);
+  }
+  return tiles;
+}
+
+// Tiles there are to do if a quarter of each image's rows is foreground, which the host does not know.
+template <typename Tile>
+int64_t expected_tiles(const ImageTable& rois) {
+  int64_t tiles = 0;
+  for (int image = 0; image < rois.count; ++image) {
+    tiles += ceil_div<int64_t>(rois.rows(image), Tile::kRows) *
+             ceil_div<int64_t>(rois.rows(image), 4 * Tile::kCols);
+  }
+  return tiles;
+}
+
+template <typename Tile, typename Stream>
+void launch_uncertainty_tiles(const UncertaintyParameters& p, Stream stream) {
+  const int64_t largest = largest_image(p.rois);
+  const int64_t wanted = ceil_div<int64_t>(kManyBlocks, row_tiles<Tile>(p.rois));
+  const int64_t most = ceil_div<int64_t>(largest, Tile::kCols);
+  const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(largest, Tile::kRows)),
+                  static_cast<unsigned>(p.rois.count),
+                  static_cast<unsigned>(wanted < most ? wanted : most));
+  launch(uncertainty_weights_kernel<Tile>, grid, Tile::kThreads, sizeof(UncertaintyStorage<Tile>), stream, p);
+}
+
+// The images of p.rois. Large tiles bring the least through the L2 cache, small ones busy the most
+// multiprocessors; all fit the 99 KB of shared memory that the smallest card has.
+template <int kParts, typename T, typename Stream>
+void launch_uncertainty_weights(const UncertaintyParameters& p, const T* embeddings, int64_t dimensions,
+                                Stream stream) {
+  if (p.rois.total() == 0) return;
+  const dim3 grid(static_cast<unsigned>(p.rois.count + ceil_div<int64_t>(p.rois.total(), kPrepareRows)));
+  launch(prepare_weights_kernel<kParts, T>, grid, kPrepareThreads, sizeof(OrderStorage), stream, p,
+         embeddings, dimensions);
+  using Large = Tile<128, 128, 4, 4, 2, kParts>;
+  using Medium = Tile<64, 64, 2, 2, 4, kParts>;
+  using Small = Tile<32, 32, 2, 2, 8, kParts>;
+  if (expected_tiles<Large>(p.rois) >= kEnoughBlocks) {
+    launch_uncertainty_tiles<Large>(p, stream);
+  } else if (expected_tiles<Medium>(p.rois) >= kEnoughBlocks) {
+    launch_uncertainty_tiles<Medium>(p, stream);
+  } else {
+    launch_uncertainty_tiles<Small>(p, stream);
+  }
+}
+
+}  // namespace d2_ssod
