@@ -30,6 +30,14 @@ def test_write_json_failing_keeps_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
+def test_write_json_replaces_the_file_at_once(tmp_path):
+    path = write_json(tmp_path / "x.json", {"old": 1})
+    with open(path) as reader:  # someone who reads while the new file appears
+        write_json(path, {"new": 1})
+        assert json.load(reader) == {"old": 1}
+    assert read_json(path) == {"new": 1}
+
+
 def test_write_json_follows_the_umask(tmp_path):
     old = os.umask(0o027)
     try:

@@ -71,6 +71,9 @@ def test_consensus_of_three_folds_from_the_left():
     assert len(consensus([a, b, c])[7]) == 0
     # (b and a) = a's box again; but (b and c) = b's box, and b's and a's: pair, a's is better.
     assert rows(consensus([b, c, a])[7]) == [(0, 0, 20, 10, 0.9, 0)]
+    # Three votes of three is the same rule, not that of counting: only b has two partners.
+    assert rows(consensus([b, c, a], min_votes=3)[7]) == [(0, 0, 20, 10, 0.9, 0)]
+    assert rows(vote([b[7], c[7], a[7]], 3)) == [(5, 0, 25, 10, 0.8, 0)]
 
 
 def test_consensus_with_votes_accepts_two_of_three():
@@ -89,7 +92,7 @@ def test_vote_counts_models_not_boxes():
     # Two boxes of model 1 on the object are one vote.
     a = detections((0, 0, 20, 10, 0.9, 0))
     b = detections((1, 0, 21, 10, 0.8, 0), (2, 0, 22, 10, 0.7, 0))
-    c = Detections.empty()
+    c = detections((100, 0, 120, 10, 0.6, 0))
     assert len(vote([a, b, c], 3)) == 0
     assert rows(vote([a, b, c], 2)) == rows(a)
 
