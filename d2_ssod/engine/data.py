@@ -6,7 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data import (
+    DatasetCatalog,
+    Metadata,
+    MetadataCatalog,
+    get_detection_dataset_dicts,
+)
 from detectron2.utils import comm
 
 from d2_ssod.data import validation
@@ -35,14 +40,9 @@ def load_run_data(cfg: CfgNode) -> RunData:
 
 def _load(cfg: CfgNode) -> RunData:
     names = {key: list(cfg.DATASETS[key]) for key in ("TRAIN", "UNLABELED", "TEST")}
-    for key, values in names.items():
-        check_registered(values, f"DATASETS.{key}")
-    labeled = get_detection_dataset_dicts(
-        names["TRAIN"], filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-    )
-    unlabeled = [image for name in names["UNLABELED"] for image in DatasetCatalog.get(name)]
-    validation.check_not_empty(labeled, "DATASETS.TRAIN", names["TRAIN"])
-    validation.check_not_empty(unlabeled, "DATASETS.UNLABELED", names["UNLABELED"])
+    images = {key: _load_images(f"DATASETS.{key}", names[key]) for key in names}
+    # The test sets are loaded as well: what is wrong with them must not show at the end only.
+    validation.check_same_classes(names["TRAIN"], names["TEST"])
     metadata = MetadataCatalog.get(names["TRAIN"][0])
     classes = list(metadata.thing_classes)
     num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
@@ -51,16 +51,48 @@ def _load(cfg: CfgNode) -> RunData:
             f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but "
             f"{names['TRAIN'][0]} (DATASETS.TRAIN) has {len(classes)} classes: set it to that"
         )
-    validation.check_same_classes(names["TRAIN"], names["TEST"])
+    validation.check_annotations(images["TRAIN"], "DATASETS.TRAIN", num_classes)
     if comm.is_main_process():
-        validation.check_images(labeled, "DATASETS.TRAIN")
-        validation.check_images(unlabeled, "DATASETS.UNLABELED")
-    to_contiguous = getattr(metadata, "thing_dataset_id_to_contiguous_id", None)
+        for key, of_key in images.items():
+            validation.check_images(of_key, f"DATASETS.{key}")
+        validation.check_disjoint(images["TRAIN"], images["UNLABELED"], "DATASETS.UNLABELED")
+    _check_unique_ids(images["UNLABELED"], names["UNLABELED"])
+    labeled = get_detection_dataset_dicts(
+        names["TRAIN"], filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    )
+    return RunData(labeled, images["UNLABELED"], classes, _category_ids(metadata))
+
+
+def _load_images(key: str, names: list[str]) -> list[dict]:
+    """The images of all data sets of a key, each of which has at least one."""
+    check_registered(names, key)
+    images = []
+    for name in names:
+        of_name = DatasetCatalog.get(name)
+        validation.check_not_empty(of_name, key, [name])
+        images += of_name
+    return images
+
+
+def _check_unique_ids(images: list[dict], names: list[str]) -> None:
+    """Predictions and pseudo-labels are kept by image id."""
+    seen = set()
+    for image in images:
+        if image["image_id"] in seen:
+            raise ConfigError(
+                f"DATASETS.UNLABELED: image_id {image['image_id']!r} occurs more than once in "
+                f"{', '.join(names)} (last in {image['file_name']}); give each image its own id, "
+                "or put the images into one data set"
+            )
+        seen.add(image["image_id"])
+
+
+def _category_ids(metadata: Metadata) -> list[int]:
+    """The category id of each class in the data set's own files."""
+    to_contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
     if to_contiguous is None:
-        category_ids = list(range(len(classes)))
-    else:
-        category_ids = sorted(to_contiguous, key=to_contiguous.__getitem__)
-    return RunData(labeled, unlabeled, classes, category_ids)
+        return list(range(len(metadata.thing_classes)))
+    return sorted(to_contiguous, key=to_contiguous.__getitem__)
 
 
 def check_registered(names: list[str], key: str) -> None:

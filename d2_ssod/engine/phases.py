@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from detectron2.config import CfgNode
 
 from d2_ssod.errors import ConfigError
@@ -72,6 +73,11 @@ def phase_at(starts: list[int], iteration: int) -> int:
     """The phase that ``iteration`` belongs to; the last one from the end of training on."""
     passed = sum(start <= iteration for start in starts[:-1])
     return passed - 1
+
+
+def phase_seed(seed: int, phase: int) -> int:
+    """The seed of a phase's initial weights and image order; unrelated between phases and runs."""
+    return int(np.random.SeedSequence([seed, phase]).generate_state(1)[0])
 
 
 def _of_phase(cfg: CfgNode, key: str, phase: int, default):

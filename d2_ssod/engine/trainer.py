@@ -20,7 +20,7 @@ from d2_ssod.data.mapper import PseudoLabelMapper
 
 from .data import RunData
 from .hooks import PhaseHook
-from .phases import phase_config, phase_files, phase_starts
+from .phases import phase_config, phase_files, phase_seed, phase_starts
 from .pseudo_labeling import prepare_pseudo_labels
 
 logger = logging.getLogger(__name__)
@@ -100,10 +100,10 @@ class MultiPhaseTrainer(DefaultTrainer):
             iterations_done: iterations of the phase trained before an interruption; only a phase
                 at its beginning gets a fresh model and optimizer.
         """
-        cfg = phase_config(self.cfg, phase)
+        cfg, seed = phase_config(self.cfg, phase), phase_seed(self.seed, phase)
         pseudo = prepare_pseudo_labels(self.cfg, phase, self.data) if phase > 0 else []
         if iterations_done == 0:
-            load_phase_start(cfg, phase, self._model, self.seed + phase)
+            load_phase_start(cfg, phase, self._model, seed)
         self._restart_optimizer(cfg, iterations_done)
         self._trainer.reset_data_loader(
             lambda: build_phase_loader(
@@ -112,7 +112,7 @@ class MultiPhaseTrainer(DefaultTrainer):
                 self.data.labeled,
                 pseudo,
                 labeled_repeat=cfg.SSOD.LABELED_REPEAT,
-                seed=self.seed + phase,
+                seed=seed,
                 iterations_done=iterations_done,
             )
         )

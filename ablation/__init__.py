@@ -1,0 +1,9 @@
+"""What each part of the method is worth on the embedded data set, against fair controls.
+
+rows.py         what is compared
+run.py          trains what has no result yet (``python -m ablation.run``)
+oracle.py       the upper bound of re-weighting, which sees the unlabeled images' ground truth
+separation.py   how well weights tell missed objects from background
+report.py       the results as ``docs/ablation.md`` (``python -m ablation.report``)
+results/        one small JSON file per finished run
+"""

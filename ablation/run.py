@@ -1,0 +1,266 @@
+"""Train every row and seed that has no result yet: ``python -m ablation.run --processes 2``.
+
+Each run is a process of its own with one thread on the CPU. Finished runs leave a small JSON file
+under ``ablation/results`` and are not repeated; an interrupted one resumes from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import d2_ssod.quiet  # noqa: F401  first: some warnings come from imports
+
+from .rows import CONFIG, SEMI_SUPERVISED, SETTINGS, Run, all_runs
+
+# FS x 3 fuses the model of the row's seed and those of two more, this far away.
+_FS_EXTRA_SEEDS = (100, 200)
+
+
+def main() -> None:
+    """Do one run in this process, or all that are missing in processes of their own."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of every row")
+    parser.add_argument("--main-seeds", type=int, default=5, help="seeds of the main rows")
+    parser.add_argument("--output", type=Path, default=Path("output/ablation"))
+    parser.add_argument("--only", metavar="SETTING/ROW/SEED", help="do this run, in this process")
+    args = parser.parse_args()
+    if args.only:
+        setting, row, seed = args.only.split("/")
+        do(Run(setting, row, int(seed)), args.output)
+        return
+    runs = [run for run in all_runs(args.seeds, args.main_seeds) if not run.result.exists()]
+    print(f"{len(runs)} runs to do, {args.processes} at a time")
+    failed = do_all(runs, args.processes, args.output)
+    if failed:
+        sys.exit(f"{len(failed)} runs failed: {', '.join(map(_name, failed))}")
+
+
+def do_all(runs: list[Run], processes: int, output: Path) -> list[Run]:
+    """Do the runs, each once what it needs is finished; returns those that failed."""
+    changed = threading.Condition()
+    pending, failed = list(runs), []
+
+    def work() -> None:
+        while True:
+            with changed:
+                while not (ready := _first_ready(pending)):
+                    if not pending or any(_is_lost(run, failed) for run in pending):
+                        return
+                    changed.wait(timeout=5)
+                pending.remove(ready)
+            started = time.time()
+            finished = _in_own_process(ready, output)
+            with changed:
+                if not finished:
+                    failed.append(ready)
+                changed.notify_all()
+                print(
+                    f"{_name(ready)}: {'done' if finished else 'FAILED'} after "
+                    f"{time.time() - started:.0f} s, {len(pending)} waiting",
+                    flush=True,
+                )
+
+    with ThreadPoolExecutor(processes) as pool:
+        for worker in [pool.submit(work) for _ in range(processes)]:
+            worker.result()
+    return failed + pending
+
+
+def _first_ready(pending: list[Run]) -> Run | None:
+    return next((r for r in pending if all(n.result.exists() for n in r.needs)), None)
+
+
+def _is_lost(run: Run, failed: list[Run]) -> bool:
+    """Whether something that the run needs has failed."""
+    return any(need in failed for need in run.needs)
+
+
+def _in_own_process(run: Run, output: Path) -> bool:
+    folder = run_folder(run, output)
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "ablation.run", "--only", _name(run), "--output", str(output)]
+    # One thread each: the runs share the cores.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with open(folder / "run.log", "a") as log:
+        done = subprocess.run(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
+        )
+    return done.returncode == 0
+
+
+def _name(run: Run) -> str:
+    return f"{run.setting}/{run.row}/{run.seed}"
+
+
+def run_folder(run: Run, output: Path) -> Path:
+    """The output folder of a run's training."""
+    return output / run.setting / run.row / f"seed_{run.seed}"
+
+
+def do(run: Run, output: Path) -> None:
+    """Train and evaluate one run in this process, and write its result."""
+    from d2_ssod.files import write_json
+
+    started = time.time()
+    if run.row == "fs":
+        result = _supervised(run_folder(run, output), run.seed)
+    elif run.row == "fs_plus":
+        result = _supervised(run_folder(run, output), run.seed, whole_chain=True)
+    elif run.row == "fs_x3":
+        result = _supervised_ensemble(run, output)
+    else:
+        result = _semi_supervised(run, output)
+    write_json(
+        run.result,
+        {
+            "setting": run.setting,
+            "row": run.row,
+            "seed": run.seed,
+            **result,
+            "seconds": round(time.time() - started),
+            "commit": _commit(),
+            "versions": {
+                name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy")
+            },
+        },
+    )
+
+
+def _supervised(folder: Path, seed: int, whole_chain: bool = False) -> dict:
+    """Phase 0 alone, or as long as all phases together; leaves its predictions for other runs."""
+    from d2_ssod.engine import MultiPhaseTrainer, load_run_data, phase_starts
+    from d2_ssod.engine.pseudo_labeling import prepare_predictions
+
+    cfg = _config(folder, seed, [])
+    if whole_chain:
+        cfg.defrost()
+        cfg.SSOD.SCHEDULE.MAX_ITER = [phase_starts(cfg)[-1], 1, 1]
+        cfg.freeze()
+    data = load_run_data(cfg)
+    trainer = MultiPhaseTrainer(cfg, data)
+    trainer.max_iter = trainer.starts[1]
+    trainer.resume_or_load(resume=True)
+    trainer.train()
+    prepare_predictions(cfg, 0, data)
+    return {"metrics": {"phase_0": _evaluate(cfg, [folder])["phase_0"]}}
+
+
+def _supervised_ensemble(run: Run, output: Path) -> dict:
+    """Phase 0 of this seed and of two more, fused."""
+    folders = [run_folder(Run("ordinary", "fs", run.seed), output)]
+    for extra in _FS_EXTRA_SEEDS:
+        folders.append(run_folder(run, output) / f"member_{extra}")
+        _supervised(folders[-1], run.seed + extra)
+    return {"metrics": _evaluate(_config(folders[-1], run.seed, []), folders)}
+
+
+def _semi_supervised(run: Run, output: Path) -> dict:
+    """Phases 1..N on the shared phase 0 of the seed."""
+    from d2_ssod.engine import MultiPhaseTrainer, evaluate_run, load_run_data
+
+    from .oracle import OracleTrainer
+    from .separation import separation
+
+    folder = run_folder(run, output)
+    cfg = _config(
+        folder,
+        run.seed,
+        [*SETTINGS[run.setting], *SEMI_SUPERVISED[run.row][1], *_constant_weight(run)],
+    )
+    data = load_run_data(cfg)
+    shared = run_folder(Run("ordinary", "fs", run.seed), output) / "phase_0"
+    shutil.copytree(shared, folder / "phase_0", dirs_exist_ok=True)
+    trainer = (OracleTrainer if run.row == "oracle" else MultiPhaseTrainer)(cfg, data)
+    trainer.resume_or_load(resume=True)
+    trainer.start_iter = max(trainer.start_iter, trainer.starts[1])
+    trainer.train()
+    summary = evaluate_run(cfg)
+    phases = range(1, cfg.SSOD.NUM_PHASES + 1)
+    return {
+        "metrics": {
+            **{f"phase_{phase['phase']}": phase["metrics"] for phase in summary["phases"]},
+            **summary["ensembles"],
+        },
+        "pseudo": [
+            {key: phase[key] for key in ("pseudo_images", "pseudo_boxes")}
+            for phase in summary["phases"][1:]
+        ],
+        "mean_weight": _mean_weight(folder),
+        "separation": {f"phase_{phase}": separation(cfg, phase, data) for phase in phases},
+    }
+
+
+def _config(folder: Path, seed: int, overrides: list[str]):
+    """A checked config, with logging and seeds set up, as on the command line."""
+    from d2_ssod.engine import default_argument_parser, setup
+
+    from . import oracle  # noqa: F401  adds the oracle to the weightings
+
+    arguments = ["--config-file", CONFIG, "--num-gpus", "0", "--resume"]
+    overrides = ["OUTPUT_DIR", str(folder), "SEED", str(seed), *overrides]
+    return setup(default_argument_parser().parse_args([*arguments, *overrides]))
+
+
+def _evaluate(cfg, folders: list[Path]) -> dict[str, dict]:
+    """Phase-0 models of several runs, each alone and fused (``0~N``), on the test set."""
+    from detectron2.data import DatasetCatalog
+
+    from d2_ssod.data.loader import build_inference_loader
+    from d2_ssod.engine.pseudo_labeling import load_phase_model
+    from d2_ssod.evaluation import build_evaluator, difficulty_subsets, evaluate_phases
+
+    models = []
+    for folder in folders:
+        of_folder = cfg.clone()
+        of_folder.defrost()
+        of_folder.OUTPUT_DIR = str(folder)
+        models.append(load_phase_model(of_folder, 0))
+    (name,) = cfg.DATASETS.TEST
+    images = DatasetCatalog.get(name)
+    results = evaluate_phases(
+        models,
+        build_inference_loader(cfg, images),
+        lambda row: build_evaluator(name),
+        subsets=difficulty_subsets(images),
+    )
+    alone = {f"phase_{number}": metrics for number, metrics in enumerate(results.phases)}
+    return {**alone, **results.ensembles}
+
+
+def _constant_weight(run: Run) -> list[str]:
+    """For the constant row: the mean weight that the paper's row gave with this seed."""
+    if run.row != "constant":
+        return []
+    paper = json.loads(Run(run.setting, "paper", run.seed).result.read_text())
+    return ["SSOD.ROI_WEIGHTING.CONSTANT", str(round(paper["mean_weight"], 4))]
+
+
+def _mean_weight(folder: Path) -> float | None:
+    """Mean weight of the background RoIs of pseudo-labeled images over the whole training."""
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    means = [
+        line["roi_weighting/weights_mean"]
+        for line in lines
+        if line.get("phase", 0) > 0 and "roi_weighting/weights_mean" in line
+    ]
+    return sum(means) / len(means) if means else None
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+if __name__ == "__main__":
+    main()
