@@ -11,6 +11,7 @@ build.py        steps 2-4 in one pure function
 
 from .build import PseudoLabels, build_pseudo_labels
 from .consensus import consensus, intersect, vote
+from .corrected import load_pseudo_labels
 from .detections import (
     Detections,
     ImageId,
@@ -23,7 +24,6 @@ from .predict import evaluation_mode, predict
 from .select import Selection, easy_fraction, select_easiest
 from .store import (
     load_predictions,
-    load_pseudo_labels,
     save_predictions,
     save_pseudo_labels,
     write_manifest,
