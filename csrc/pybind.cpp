@@ -1,9 +1,7 @@
 // Loading this module registers the operators; its only function says how it was built.
 #include <pybind11/pybind11.h>
 
-#ifndef D2_SSOD_SOURCE_HASH
-#error "build with setup.py, which passes D2_SSOD_SOURCE_HASH, D2_SSOD_TORCH_VERSION, D2_SSOD_CUDA"
-#endif
+#include "d2_ssod_build_info.h"  // written by setup.py
 
 namespace {
 
@@ -24,5 +22,6 @@ pybind11::dict build_info() {
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
-  m.def("build_info", &build_info, "Compiler, OpenMP and torch versions; CUDA version and architectures.");
+  m.def("build_info", &build_info,
+        "Compiler, OpenMP and torch versions; CUDA version and architectures.");
 }

@@ -4,11 +4,14 @@
 
 namespace d2_ssod {
 
-// An axis-aligned box, XYXY, absolute pixels, and its area (0 if degenerate or inverted).
+// An axis-aligned box, XYXY, absolute pixels, and its area (0 if degenerate or inverted). T is
+// float, double or, on the CPU, a vector of them (one box per lane): hence T{} for 0, and
+// selections rather than branches.
 //
-// NaN: the area is NaN if any coordinate is. Overlaps of (i, j) are NaN if either box has a NaN: that
-// of i comes in through its area, that of j through its coordinates, because `lower` and `upper`
-// return their second argument when either is NaN (as minps and maxps do, so it costs nothing).
+// NaN: the area is NaN if any coordinate is. Overlaps of (i, j) are NaN if either box has a NaN:
+// that of i comes in through its area, that of j through its coordinates, because `lower` and
+// `upper` return their second argument when either is NaN (as minps and maxps do, so it costs
+// nothing).
 template <typename T>
 struct Box {
   T x1, y1, x2, y2, area;
@@ -27,7 +30,7 @@ D2_SSOD_HOST_DEVICE T upper(T a, T b) {
 // max(x, 0) that keeps NaN.
 template <typename T>
 D2_SSOD_HOST_DEVICE T positive_part(T x) {
-  return upper(T(0), x);
+  return upper(T{}, x);
 }
 
 template <typename T>
@@ -57,7 +60,7 @@ D2_SSOD_HOST_DEVICE T box_intersection(const Box<T>& i, const Box<T>& j) {
 // x, or 1 where x is 0: the numerator is 0 there too, and the quotient is then 0 rather than NaN.
 template <typename T>
 D2_SSOD_HOST_DEVICE T nonzero(T x) {
-  return x <= T(0) ? T(1) : x;
+  return x <= T{} ? T{} + 1 : x;
 }
 
 // Denominator of the IoU.

@@ -1,0 +1,388 @@
+// Loss of the embedding (Eq. 6-7) and, on the way, its gradient.
+//
+// Napkin: per image 2 R^2 D FLOP for the cosines and as many for the gradient (the derivative of
+// all pairs times the embeddings); without the gradient the pairs below the diagonal blocks follow
+// from symmetry, R (R + 96) D. Bytes: the normalised embeddings twice (as columns of either
+// product), R D x 4 each; of the pairs' derivatives only a block of kChunkRows x kBlockColumns
+// exists at a time, 192 KiB per thread. The floor is the products'.
+//
+// 1. All rows, a panel per task: norms; normalised embeddings in the layouts of both products.
+// 2. Up to kChunkRows rows per task: for a block of columns the cosines, and from each tile while
+// it is in registers
+//    the loss and its derivative; then the block's part of the gradient of the normalised rows. At
+//    the end through the normalisation: (g - (g . u) u) / |f|.
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <torch/library.h>
+
+#include <cstring>
+#include <limits>
+#include <tuple>
+
+#include "checks.h"
+#include "cpu/box_panels.h"
+#include "cpu/embeddings.h"
+
+namespace d2_ssod {
+namespace {
+
+// A multiple of every kTileRows and kPanelColumns.
+constexpr int64_t kChunkRows = 96;
+constexpr int64_t kBlockColumns = 512;
+// Above it floats no longer tell classes apart.
+constexpr int64_t kMaxClasses = int64_t{1} << 24;
+
+// Rows of the second product's right side are padded per image to a multiple of it.
+constexpr int64_t kRowPadding = 32;
+
+template <typename T>
+struct LossArguments {
+  Embeddings embeddings;                     // [R, D]
+  const T* boxes;                            // [R, 4]
+  const std::vector<int64_t>& offsets;       // of the images' rows
+  const BoxPanels<T>& panels;                // of all rows
+  const std::vector<Chunk>& chunks;          // of all rows
+  const std::vector<int64_t>& slab_offsets;  // of the images' padded rows
+  T iof_threshold;
+  bool with_grad;
+  T* classes;      // [panel][panel columns], NaN: no class
+  T* columns;      // [panel][padded depth][panel columns]: normalised, for the cosines
+  T* slabs;        // per image [padded depth / panel columns][padded rows][panel columns]: for the
+                   // gradient
+  T* scales;       // [R]: inverse norms
+  double* losses;  // [chunk]: sum over its pairs
+  T* gradient;     // [R, D]
+};
+
+// Writes `row` times `scale` as row `position` of its image's slab.
+template <typename Isa, typename T>
+D2_SSOD_INLINE void place_in_slab(const T* row, int64_t depth, int64_t padded_depth, T scale,
+                                  int64_t position, int64_t padded_rows, T* slab) {
+  constexpr int64_t kColumns = kPanelColumns<Isa, T>;
+  for (int64_t start = 0; start < padded_depth; start += kColumns) {
+    T* destination = slab + start * padded_rows + position * kColumns;
+    for (int64_t k = 0; k < kColumns; ++k) {
+      destination[k] = start + k < depth ? row[start + k] * scale : T(0);
+    }
+  }
+}
+
+template <typename Isa, typename T>
+D2_SSOD_INLINE void prepare_panel(const LossArguments<T>& arguments, int64_t task, T* scratch) {
+  constexpr int64_t kColumns = kPanelColumns<Isa, T>;
+  const Embeddings& embeddings = arguments.embeddings;
+  const Chunk& chunk = arguments.panels.chunks[task];
+  const int64_t padded_depth = embeddings.padded_depth, first_row = arguments.offsets[chunk.image];
+  T* panel = arguments.columns + task * padded_depth * kColumns;
+  T* slab = arguments.slabs + arguments.slab_offsets[chunk.image] * padded_depth;
+  const int64_t padded_rows =
+      arguments.slab_offsets[chunk.image + 1] - arguments.slab_offsets[chunk.image];
+  for (int64_t row = chunk.begin; row < chunk.end; ++row) {
+    const T* numbers = read_row(embeddings, row, scratch);
+    const T scale = inverse_norm(squared_norm<Isa>(numbers, embeddings.depth));
+    arguments.scales[row] = scale;
+    place_column<Isa, T>(numbers, embeddings.depth, padded_depth, scale, row - chunk.begin, panel);
+    if (!arguments.with_grad) continue;
+    place_in_slab<Isa, T>(numbers, embeddings.depth, padded_depth, scale, row - first_row,
+                          padded_rows, slab);
+  }
+  for (int64_t column = chunk.end - chunk.begin; column < kColumns; ++column) {
+    place_column<Isa, T>(scratch, 0, padded_depth, T(0), column, panel);
+  }
+  if (!arguments.with_grad || chunk.end != arguments.offsets[chunk.image + 1]) return;
+  for (int64_t position = chunk.end - first_row; position < padded_rows; ++position) {
+    place_in_slab<Isa, T>(scratch, 0, padded_depth, T(0), position, padded_rows, slab);
+  }
+}
+
+template <typename T>
+struct ChunkRows {
+  Box<T> box[kChunkRows];
+  T class_id[kChunkRows];
+  T nan_if_box_is;
+};
+
+// Tiles of the chunk's rows, normalised.
+template <typename Isa, typename T>
+D2_SSOD_INLINE void prepare_rows(const LossArguments<T>& arguments, const Chunk& chunk,
+                                 T* converted, T* tiles, ChunkRows<T>& chunk_rows) {
+  constexpr int64_t kColumns = kPanelColumns<Isa, T>;
+  const Embeddings& embeddings = arguments.embeddings;
+  const int64_t rows = round_up(chunk.end - chunk.begin, Isa::kTileRows);
+  // Chunks begin at panels.
+  const T* classes = arguments.classes + arguments.panels.first[chunk.image] * kColumns +
+                     (chunk.begin - arguments.offsets[chunk.image]);
+  chunk_rows.nan_if_box_is = 0;
+  for (int64_t i = 0; i < rows; ++i) {
+    T* tile_row = tiles + (i / Isa::kTileRows) * Isa::kTileRows * embeddings.padded_depth +
+                  (i % Isa::kTileRows) * kDepthBlock;
+    chunk_rows.box[i] = {};
+    chunk_rows.class_id[i] = std::numeric_limits<T>::quiet_NaN();
+    if (chunk.begin + i >= chunk.end) {
+      place_zero_row<Isa>(embeddings.padded_depth, tile_row);
+      continue;
+    }
+    const int64_t row = chunk.begin + i;
+    place_row<Isa>(read_row(embeddings, row, converted), embeddings.depth, embeddings.padded_depth,
+                   arguments.scales[row], tile_row);
+    const Box<T> box = load_box(arguments.boxes + 4 * row);
+    const T nan_if_box_is = box.area - box.area;
+    chunk_rows.nan_if_box_is += nan_if_box_is;
+    if (nan_if_box_is == 0) chunk_rows.box[i] = box;
+    chunk_rows.class_id[i] = classes[i];
+  }
+}
+
+// The loss of one tile, its lanes added up per vector; with kGradient also the derivative in the
+// cosines, written as rows of the second product.
+template <typename Isa, typename T, bool kGradient>
+D2_SSOD_INLINE typename Isa::template Vector<T> tile_loss(
+    const LossArguments<T>& arguments, const Tile<Isa, T>& cosines, int64_t panel,
+    const ChunkRows<T>& chunk_rows, int64_t first_row, int64_t block_column, T* derivatives) {
+  using Vector = typename Isa::template Vector<T>;
+  constexpr int64_t kLanes = Isa::template kLanes<T>;
+  Vector sums = {};
+  for (int vector = 0; vector < kPanelVectors; ++vector) {
+    const auto others = load_boxes<Isa, T>(arguments.panels.at(panel), vector);
+    const Vector classes =
+        load<Vector>(arguments.classes + panel * kPanelColumns<Isa, T> + vector * kLanes);
+    const int64_t column = block_column + vector * kLanes;
+    T* destination =
+        derivatives + (column / kDepthBlock) * Isa::kTileRows * kDepthBlock + column % kDepthBlock;
+    for (int i = 0; i < Isa::kTileRows; ++i) {
+      const auto box = broadcast_box<Vector>(chunk_rows.box[first_row + i]);
+      // The larger of the two IoFs.
+      const Vector iof = box_intersection(box, others) / nonzero(lower(box.area, others.area));
+      const Vector one = Vector{} + 1;
+      const Vector similar =
+          ((iof > arguments.iof_threshold) | (classes == chunk_rows.class_id[first_row + i]))
+              ? one
+              : Vector{};
+      sums += pair_loss(cosines[i][vector], similar);
+      if (kGradient) {
+        store(destination + i * kDepthBlock, pair_loss_derivative(cosines[i][vector], similar));
+      }
+    }
+  }
+  return sums;
+}
+
+// tiles of gradients += derivatives x the slab's rows of this block.
+template <typename Isa, typename T>
+D2_SSOD_INLINE void add_gradient(const LossArguments<T>& arguments, const Chunk& chunk,
+                                 int64_t block_begin, int64_t block_columns, const T* derivatives,
+                                 T* gradients) {
+  constexpr int64_t kColumns = kPanelColumns<Isa, T>;
+  constexpr int64_t kTile = Isa::kTileRows * kColumns;
+  const int64_t padded_depth = arguments.embeddings.padded_depth;
+  const int64_t depth = round_up(block_columns, kDepthBlock);
+  const int64_t padded_rows =
+      arguments.slab_offsets[chunk.image + 1] - arguments.slab_offsets[chunk.image];
+  const T* slab = arguments.slabs + arguments.slab_offsets[chunk.image] * padded_depth;
+  for (int64_t start = 0; start < padded_depth; start += kColumns) {
+    const T* columns = slab + start * padded_rows + block_begin * kColumns;
+    for (int64_t first = 0; first < chunk.end - chunk.begin; first += Isa::kTileRows) {
+      T* sums = gradients + first * padded_depth + (start / kColumns) * kTile;
+      Tile<Isa, T> tile;
+      std::memcpy(tile, sums, sizeof(tile));
+      multiply<Isa, T, true>(depth, derivatives + first * kBlockColumns, columns, tile);
+      std::memcpy(sums, tile, sizeof(tile));
+    }
+  }
+  static_assert(sizeof(Tile<Isa, T>) == kTile * sizeof(T));
+}
+
+// Through the normalisation u = f / |f|: from g = dL/du to dL/df = (g - (g . u) u) / |f|.
+template <typename Isa, typename T>
+D2_SSOD_INLINE void write_gradient(const LossArguments<T>& arguments, const Chunk& chunk,
+                                   const T* gradients, T* converted) {
+  constexpr int64_t kColumns = kPanelColumns<Isa, T>;
+  const Embeddings& embeddings = arguments.embeddings;
+  const T rows =
+      static_cast<T>(arguments.offsets[chunk.image + 1] - arguments.offsets[chunk.image]);
+  const T images = static_cast<T>(arguments.offsets.size() - 1);
+  for (int64_t i = 0; i < chunk.end - chunk.begin; ++i) {
+    const int64_t row = chunk.begin + i;
+    const T* numbers = read_row(embeddings, row, converted);
+    const T* sums = gradients + (i / Isa::kTileRows) * Isa::kTileRows * embeddings.padded_depth +
+                    (i % Isa::kTileRows) * kColumns;
+    const T scale = arguments.scales[row];
+    // A norm below eps counts as eps, a constant: nothing to project out.
+    const bool constant_norm = scale >= 1 / static_cast<T>(kCosineEps);
+    T along = 0;
+    for (int64_t k = 0; k < embeddings.depth && !constant_norm; ++k) {
+      along +=
+          sums[(k / kColumns) * Isa::kTileRows * kColumns + k % kColumns] * (numbers[k] * scale);
+    }
+    // 2: the pairs (i, j) and (j, i).
+    const T factor = 2 * scale / (rows * rows * images);
+    T* destination = arguments.gradient + row * embeddings.depth;
+    for (int64_t start = 0; start < embeddings.depth; start += kColumns) {
+      const T* part = sums + start * Isa::kTileRows;
+      const int64_t size = std::min(kColumns, embeddings.depth - start);
+      for (int64_t k = 0; k < size; ++k) {
+        destination[start + k] = factor * (part[k] - along * (numbers[start + k] * scale));
+      }
+    }
+  }
+}
+
+template <typename Isa, typename T, bool kGradient>
+D2_SSOD_INLINE void compare_rows(const LossArguments<T>& arguments, int64_t task, T* scratch) {
+  constexpr int64_t kColumns = kPanelColumns<Isa, T>;
+  const Chunk& chunk = arguments.chunks[task];
+  const int64_t depth = arguments.embeddings.padded_depth, rows = chunk.end - chunk.begin;
+  T* const tiles = scratch + depth;
+  T* const gradients = tiles + kChunkRows * depth;
+  T* const derivatives = gradients + kChunkRows * depth;
+  ChunkRows<T> chunk_rows;
+  prepare_rows<Isa, T>(arguments, chunk, scratch, tiles, chunk_rows);
+  if (kGradient) std::fill_n(gradients, kChunkRows * depth, T(0));
+  const int64_t first_panel = arguments.panels.first[chunk.image];
+  const int64_t end_panel = arguments.panels.first[chunk.image + 1];
+  const int64_t own_panel = first_panel + (chunk.begin - arguments.offsets[chunk.image]) / kColumns;
+  double loss = chunk_rows.nan_if_box_is;
+  for (int64_t block = kGradient ? first_panel : own_panel; block < end_panel;
+       block += kBlockColumns / kColumns) {
+    const int64_t block_end = std::min(end_panel, block + kBlockColumns / kColumns);
+    const int64_t block_columns = (block_end - block) * kColumns;
+    if (kGradient && block_columns % kDepthBlock)
+      std::fill_n(derivatives, kChunkRows * kBlockColumns, T(0));
+    for (int64_t panel = block; panel < block_end; ++panel) {
+      // Without the gradient, the pairs left of the chunk's own square count through their mirror
+      // images on the right.
+      const double weight = !kGradient && panel >= own_panel + kChunkRows / kColumns ? 2 : 1;
+      for (int64_t first = 0; first < rows; first += Isa::kTileRows) {
+        Tile<Isa, T> cosines;
+        multiply<Isa, T, false>(depth, tiles + first * depth,
+                                arguments.columns + panel * depth * kColumns, cosines);
+        const auto sums = tile_loss<Isa, T, kGradient>(arguments, cosines, panel, chunk_rows, first,
+                                                       (panel - block) * kColumns,
+                                                       derivatives + first * kBlockColumns);
+        loss += weight * sum_of_lanes<T>(sums);
+      }
+    }
+    if (kGradient) {
+      add_gradient<Isa, T>(arguments, chunk, (block - first_panel) * kColumns, block_columns,
+                           derivatives, gradients);
+    }
+  }
+  arguments.losses[task] = loss;
+  if (kGradient) write_gradient<Isa, T>(arguments, chunk, gradients, scratch);
+}
+
+template <typename Isa, typename T>
+D2_SSOD_INLINE void compare_chunk(const LossArguments<T>& arguments, int64_t task, T* scratch) {
+  if (arguments.with_grad) {
+    compare_rows<Isa, T, true>(arguments, task, scratch);
+  } else {
+    compare_rows<Isa, T, false>(arguments, task, scratch);
+  }
+}
+
+D2_SSOD_INSTRUCTION_SETS(prepare_panel, LossArguments)
+D2_SSOD_INSTRUCTION_SETS(compare_chunk, LossArguments)
+
+// Class ids as numbers to compare, NaN (equal to nothing) for those below 0 and where there is no
+// row.
+template <typename T>
+void place_classes(const std::optional<at::Tensor>& classes, const BoxPanels<T>& panels,
+                   T* placed) {
+  std::fill_n(placed, panels.chunks.size() * panels.columns, std::numeric_limits<T>::quiet_NaN());
+  if (!classes) return;
+  const at::Tensor contiguous = classes->contiguous();
+  const int64_t* ids = contiguous.const_data_ptr<int64_t>();
+  for (size_t panel = 0; panel < panels.chunks.size(); ++panel) {
+    const Chunk& chunk = panels.chunks[panel];
+    for (int64_t row = chunk.begin; row < chunk.end; ++row) {
+      TORCH_CHECK_VALUE(ids[row] < kMaxClasses, "classes must be below ", kMaxClasses, ", got ",
+                        ids[row], " at row ", row);
+      if (ids[row] >= 0)
+        placed[panel * panels.columns + row - chunk.begin] = static_cast<T>(ids[row]);
+    }
+  }
+}
+
+// Mean over the images of the mean over their pairs; the chunks in their order, so that threads do
+// not matter.
+double mean_loss(const std::vector<double>& losses, const std::vector<Chunk>& chunks,
+                 const std::vector<int64_t>& offsets) {
+  double total = 0;
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    const double rows =
+        static_cast<double>(offsets[chunks[i].image + 1] - offsets[chunks[i].image]);
+    total += losses[i] / (rows * rows);
+  }
+  return offsets.size() > 1 ? total / static_cast<double>(offsets.size() - 1) : 0;
+}
+
+template <typename T>
+double run(const at::Tensor& boxes, const at::Tensor& embeddings,
+           const std::vector<int64_t>& offsets, double iof_threshold,
+           const std::optional<at::Tensor>& classes, const at::Tensor* gradient) {
+  const BoxPanels<T> panels(boxes.const_data_ptr<T>(), all_rows(offsets));
+  const std::vector<Chunk> chunks = cut(offsets, kChunkRows);
+  std::vector<int64_t> slab_offsets{0};
+  for (size_t image = 0; image + 1 < offsets.size(); ++image) {
+    slab_offsets.push_back(slab_offsets.back() +
+                           round_up(offsets[image + 1] - offsets[image], kRowPadding));
+  }
+  const Embeddings rows(embeddings);
+  const int64_t num_panels = static_cast<int64_t>(panels.chunks.size());
+  const int64_t panel_numbers = num_panels * panels.columns;
+  const Scratch<T> class_ids(panel_numbers), columns(panel_numbers * rows.padded_depth);
+  const Scratch<T> slabs(gradient ? slab_offsets.back() * rows.padded_depth : 0),
+      scales(boxes.size(0));
+  place_classes(classes, panels, class_ids.data());
+  std::vector<double> losses(chunks.size());
+  const LossArguments<T> arguments{rows,
+                                   boxes.const_data_ptr<T>(),
+                                   offsets,
+                                   panels,
+                                   chunks,
+                                   slab_offsets,
+                                   static_cast<T>(iof_threshold),
+                                   gradient != nullptr,
+                                   class_ids.data(),
+                                   columns.data(),
+                                   slabs.data(),
+                                   scales.data(),
+                                   losses.data(),
+                                   gradient ? gradient->mutable_data_ptr<T>() : nullptr};
+  const auto prepare = prepare_panel_for_this_cpu<T>();
+  parallel_tasks<T>(num_panels, rows.padded_depth,
+                    [&](int64_t task, T* scratch) { prepare(arguments, task, scratch); });
+  const auto compare = compare_chunk_for_this_cpu<T>();
+  const int64_t scratch_size =
+      gradient ? (1 + 2 * kChunkRows) * rows.padded_depth + kChunkRows * kBlockColumns
+               : (1 + kChunkRows) * rows.padded_depth;
+  parallel_tasks<T>(static_cast<int64_t>(chunks.size()), scratch_size,
+                    [&](int64_t task, T* scratch) { compare(arguments, task, scratch); });
+  return mean_loss(losses, chunks, offsets);
+}
+
+std::tuple<at::Tensor, at::Tensor> similarity_loss_cpu(
+    const at::Tensor& boxes, const at::Tensor& embeddings, c10::SymIntArrayRef rois_per_image,
+    double iof_threshold, const std::optional<at::Tensor>& classes, bool with_grad) {
+  check_boxes("boxes", boxes);
+  check_embeddings(embeddings, boxes);
+  if (classes) check_classes(*classes, boxes);
+  check_iof_threshold(iof_threshold);
+  const auto offsets = offsets_from_counts(
+      "rois_per_image", C10_AS_INTARRAYREF_SLOW(rois_per_image), "boxes", boxes.size(0));
+  const at::Tensor rois = boxes.contiguous(), rows = with_contiguous_rows(embeddings);
+  const at::Tensor gradient =
+      with_grad ? at::empty(embeddings.sizes(), boxes.options()) : at::empty({0}, boxes.options());
+  const at::Tensor* target = with_grad ? &gradient : nullptr;
+  const double loss = boxes.scalar_type() == at::kDouble
+                          ? run<double>(rois, rows, offsets, iof_threshold, classes, target)
+                          : run<float>(rois, rows, offsets, iof_threshold, classes, target);
+  return {at::scalar_tensor(loss, boxes.options()), gradient};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(d2_ssod, CPU, m) { m.impl("similarity_loss", &similarity_loss_cpu); }
+
+}  // namespace d2_ssod

@@ -1,0 +1,260 @@
+// Weights of overlap and dissimilarity (Eq. 2-5).
+//
+// Napkin: per image with B background and F foreground rows, 2 B F D FLOP (a core with 2 AVX-512
+// units at 3.9 GHz: 250 GFLOP/s, with AVX2 125), and B F x about 13 vector operations for the
+// boxes, so at D = 128 some 10 % on top. Bytes: the embeddings once (R D x 4), the foreground a
+// second time, transposed: far from the memory's limit. The floor is the product's, and only
+// background x foreground enters it: 3/16 of R x R at a quarter of foreground.
+//
+// 1. All foreground rows, a panel per task: normalised, transposed, their own results written.
+// 2. All background rows, up to kChunkRows per task: for each panel of the image's foreground and
+// each tile
+//    of rows the product, and while it is in registers 1 - IoF, product and maximum. A row's own
+//    norm scales all of its products alike, so it is applied once, to the maximum.
+
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include <array>
+#include <tuple>
+
+#include "checks.h"
+#include "core/gompertz.h"
+#include "cpu/box_panels.h"
+#include "cpu/embeddings.h"
+
+namespace d2_ssod {
+namespace {
+
+// A multiple of every kTileRows; with D = 1024 the rows take 384 KiB of L2.
+constexpr int64_t kChunkRows = 96;
+
+template <typename T>
+struct WeightArguments {
+  Embeddings embeddings;  // [R, D]
+  const T* boxes;         // [R, 4]
+  const RowsByImage& foreground;
+  const RowsByImage& background;
+  const BoxPanels<T>& panels;        // of the foreground
+  const BoxPanels<T>* ground_truth;  // null: variant "paper"
+  const std::vector<Chunk>& chunks;  // of the background
+  WeightCurve<T> curve;
+  T* columns;        // [panel][padded depth][panel columns]
+  T* weights;        // [R]
+  T* max_iou;        // [R]
+  T* dissimilarity;  // [R]
+};
+
+template <typename T>
+D2_SSOD_INLINE void write(const WeightArguments<T>& arguments, int64_t row, int64_t image,
+                          T max_iou, T dissimilarity, bool foreground) {
+  const T nan_if_any_is = (max_iou - max_iou) + (dissimilarity - dissimilarity);
+  const bool no_overlap_factor =
+      arguments.ground_truth ? arguments.ground_truth->count(image) == 0 : foreground;
+  T weight = no_overlap_factor ? T(1) : overlap_factor(max_iou, arguments.curve);
+  if (!foreground) weight *= dissimilarity_factor(dissimilarity, arguments.curve);
+  arguments.weights[row] = weight + nan_if_any_is;
+  arguments.max_iou[row] = max_iou;
+  arguments.dissimilarity[row] = dissimilarity;
+}
+
+template <typename Isa, typename T>
+D2_SSOD_INLINE void prepare_panel(const WeightArguments<T>& arguments, int64_t task, T* scratch) {
+  const Embeddings& embeddings = arguments.embeddings;
+  const Chunk& chunk = arguments.panels.chunks[task];
+  T* panel = arguments.columns + task * embeddings.padded_depth * kPanelColumns<Isa, T>;
+  for (int64_t column = 0; column < kPanelColumns<Isa, T>; ++column) {
+    if (chunk.begin + column >= chunk.end) {
+      place_column<Isa, T>(scratch, 0, embeddings.padded_depth, T(0), column, panel);
+      continue;
+    }
+    const int64_t row = arguments.foreground.index[chunk.begin + column];
+    const T* numbers = read_row(embeddings, row, scratch);
+    const T scale = inverse_norm(squared_norm<Isa>(numbers, embeddings.depth));
+    place_column<Isa, T>(numbers, embeddings.depth, embeddings.padded_depth, scale, column, panel);
+    const Box<T> box = load_box(arguments.boxes + 4 * row);
+    const T max_iou =
+        arguments.ground_truth
+            ? largest_overlaps<Isa, T, false>(box, *arguments.ground_truth, chunk.image).iou
+            : box_iou(box, box);
+    write(arguments, row, chunk.image, max_iou, 1 + (scale - scale) + (box.area - box.area), true);
+  }
+}
+
+// What a task keeps of its rows, besides the tiles of embeddings.
+template <typename Isa, typename T>
+struct ChunkState {
+  typename Isa::template Vector<T> largest[kChunkRows];
+  Box<T> box[kChunkRows];
+  T inverse_area[kChunkRows];
+  T scale[kChunkRows];
+};
+
+// Tiles of the chunk's rows, as they are (not normalised).
+template <typename Isa, typename T>
+D2_SSOD_INLINE void prepare_rows(const WeightArguments<T>& arguments, const Chunk& chunk,
+                                 T* converted, T* tiles, ChunkState<Isa, T>& state) {
+  const Embeddings& embeddings = arguments.embeddings;
+  const int64_t rows = round_up(chunk.end - chunk.begin, Isa::kTileRows);
+  for (int64_t i = 0; i < rows; ++i) {
+    T* tile_row = tiles + (i / Isa::kTileRows) * Isa::kTileRows * embeddings.padded_depth +
+                  (i % Isa::kTileRows) * kDepthBlock;
+    state.largest[i] = typename Isa::template Vector<T>{};
+    if (chunk.begin + i >= chunk.end) {
+      place_zero_row<Isa>(embeddings.padded_depth, tile_row);
+      state.box[i] = {};
+      state.inverse_area[i] = 0;
+      continue;
+    }
+    const int64_t row = arguments.background.index[chunk.begin + i];
+    const T* numbers = read_row(embeddings, row, converted);
+    state.scale[i] = inverse_norm(squared_norm<Isa>(numbers, embeddings.depth));
+    place_row<Isa>(numbers, embeddings.depth, embeddings.padded_depth, T(1), tile_row);
+    state.box[i] = load_box(arguments.boxes + 4 * row);
+    state.inverse_area[i] = 1 / nonzero(state.box[i].area);
+  }
+}
+
+// Maximum over one panel for one tile of rows. kVisible: of |cosine| (1 - IoF), else of |cosine|.
+template <typename Isa, typename T, bool kVisible>
+D2_SSOD_INLINE void update_largest(const Tile<Isa, T>& products, const T* panel_boxes,
+                                   int64_t first_row, ChunkState<Isa, T>& state) {
+  using Vector = typename Isa::template Vector<T>;
+  for (int vector = 0; vector < kPanelVectors; ++vector) {
+    const auto others = load_boxes<Isa, T>(panel_boxes, vector);
+    for (int i = 0; i < Isa::kTileRows; ++i) {
+      Vector similarity;
+      if (kVisible) {
+        const auto box = broadcast_box<Vector>(state.box[first_row + i]);
+        const Vector iof = box_intersection(box, others) * state.inverse_area[first_row + i];
+        similarity = visible_similarity(magnitude(products[i][vector]), iof);
+      } else {
+        similarity = magnitude(products[i][vector]);
+      }
+      state.largest[first_row + i] = upper(similarity, state.largest[first_row + i]);
+    }
+  }
+}
+
+template <typename Isa, typename T, bool kReleased>
+D2_SSOD_INLINE void weigh_rows(const WeightArguments<T>& arguments, const Chunk& chunk,
+                               T* scratch) {
+  const int64_t depth = arguments.embeddings.padded_depth;
+  T* const tiles = scratch + depth;
+  ChunkState<Isa, T> state;
+  prepare_rows<Isa, T>(arguments, chunk, scratch, tiles, state);
+  const int64_t rows = chunk.end - chunk.begin;
+  for (int64_t panel = arguments.panels.first[chunk.image];
+       panel < arguments.panels.first[chunk.image + 1]; ++panel) {
+    const T* columns = arguments.columns + panel * depth * kPanelColumns<Isa, T>;
+    for (int64_t first = 0; first < rows; first += Isa::kTileRows) {
+      Tile<Isa, T> products;
+      multiply<Isa, T, false>(depth, tiles + first * depth, columns, products);
+      update_largest<Isa, T, !kReleased>(products, arguments.panels.at(panel), first, state);
+    }
+  }
+  for (int64_t i = 0; i < rows; ++i) {
+    const BoxPanels<T>& references = kReleased ? *arguments.ground_truth : arguments.panels;
+    const Overlaps<T> overlaps =
+        largest_overlaps<Isa, T, kReleased>(state.box[i], references, chunk.image);
+    T similarity =
+        largest_lane<T>(state.largest[i]) * state.scale[i] + (overlaps.iou - overlaps.iou);
+    if (kReleased) similarity *= 1 - overlaps.iof;
+    write(arguments, arguments.background.index[chunk.begin + i], chunk.image, overlaps.iou,
+          1 - similarity, false);
+  }
+}
+
+template <typename Isa, typename T>
+D2_SSOD_INLINE void weigh_chunk(const WeightArguments<T>& arguments, int64_t task, T* scratch) {
+  if (arguments.ground_truth) {
+    weigh_rows<Isa, T, true>(arguments, arguments.chunks[task], scratch);
+  } else {
+    weigh_rows<Isa, T, false>(arguments, arguments.chunks[task], scratch);
+  }
+}
+
+D2_SSOD_INSTRUCTION_SETS(prepare_panel, WeightArguments)
+D2_SSOD_INSTRUCTION_SETS(weigh_chunk, WeightArguments)
+
+struct GroundTruth {
+  at::Tensor boxes;  // [G, 4]
+  RowsByImage rows;
+};
+
+template <typename T>
+void run(const at::Tensor& boxes, const at::Tensor& embeddings, const at::Tensor& is_foreground,
+         const std::vector<int64_t>& offsets, const WeightCurve<T>& curve,
+         const std::optional<GroundTruth>& ground_truth, const std::array<at::Tensor, 3>& results) {
+  const RowsByImage foreground = select_rows(is_foreground.const_data_ptr<bool>(), offsets, true);
+  const RowsByImage background = select_rows(is_foreground.const_data_ptr<bool>(), offsets, false);
+  const BoxPanels<T> panels(boxes.const_data_ptr<T>(), foreground);
+  std::optional<BoxPanels<T>> gt_panels;
+  if (ground_truth)
+    gt_panels.emplace(ground_truth->boxes.template const_data_ptr<T>(), ground_truth->rows);
+  const std::vector<Chunk> chunks = cut(background.offsets, kChunkRows);
+  const Embeddings rows(embeddings);
+  const int64_t num_panels = static_cast<int64_t>(panels.chunks.size());
+  const Scratch<T> columns(num_panels * rows.padded_depth * panels.columns);
+  const WeightArguments<T> arguments{rows,
+                                     boxes.const_data_ptr<T>(),
+                                     foreground,
+                                     background,
+                                     panels,
+                                     gt_panels ? &*gt_panels : nullptr,
+                                     chunks,
+                                     curve,
+                                     columns.data(),
+                                     results[0].mutable_data_ptr<T>(),
+                                     results[1].mutable_data_ptr<T>(),
+                                     results[2].mutable_data_ptr<T>()};
+  const auto prepare = prepare_panel_for_this_cpu<T>();
+  parallel_tasks<T>(num_panels, rows.padded_depth,
+                    [&](int64_t task, T* scratch) { prepare(arguments, task, scratch); });
+  const auto weigh = weigh_chunk_for_this_cpu<T>();
+  parallel_tasks<T>(static_cast<int64_t>(chunks.size()), (1 + kChunkRows) * rows.padded_depth,
+                    [&](int64_t task, T* scratch) { weigh(arguments, task, scratch); });
+}
+
+template <typename T>
+WeightCurve<T> make_curve(double a, double b, double c_iou, double c_sim) {
+  return {static_cast<T>(a), static_cast<T>(b), static_cast<T>(c_iou), static_cast<T>(c_sim)};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> uncertainty_weights_cpu(
+    const at::Tensor& boxes, const at::Tensor& embeddings, const at::Tensor& is_foreground,
+    c10::SymIntArrayRef rois_per_image, double a, double b, double c_iou, double c_sim,
+    const std::optional<at::Tensor>& gt_boxes, at::OptionalSymIntArrayRef gts_per_image) {
+  check_boxes("boxes", boxes);
+  check_embeddings(embeddings, boxes);
+  check_foreground(is_foreground, boxes);
+  const auto offsets = offsets_from_counts(
+      "rois_per_image", C10_AS_INTARRAYREF_SLOW(rois_per_image), "boxes", boxes.size(0));
+  check_ground_truth(gt_boxes, gts_per_image.has_value(), gts_per_image ? gts_per_image->size() : 0,
+                     rois_per_image.size(), boxes);
+  std::optional<GroundTruth> ground_truth;
+  if (gt_boxes) {
+    ground_truth = {
+        gt_boxes->contiguous(),
+        all_rows(offsets_from_counts("gts_per_image", C10_AS_INTARRAYREF_SLOW(*gts_per_image),
+                                     "gt_boxes", gt_boxes->size(0)))};
+  }
+  const auto empty = [&] { return at::empty({boxes.size(0)}, boxes.options()); };
+  const std::array<at::Tensor, 3> results{empty(), empty(), empty()};
+  const at::Tensor rois = boxes.contiguous(), rows = with_contiguous_rows(embeddings);
+  const at::Tensor flags = is_foreground.contiguous();
+  if (boxes.scalar_type() == at::kDouble) {
+    run<double>(rois, rows, flags, offsets, make_curve<double>(a, b, c_iou, c_sim), ground_truth,
+                results);
+  } else {
+    run<float>(rois, rows, flags, offsets, make_curve<float>(a, b, c_iou, c_sim), ground_truth,
+               results);
+  }
+  return {results[0], results[1], results[2]};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(d2_ssod, CPU, m) { m.impl("uncertainty_weights", &uncertainty_weights_cpu); }
+
+}  // namespace d2_ssod

@@ -1,0 +1,85 @@
+"""What the dispatcher must know of the operators besides their kernels: fake, autograd, autocast.
+
+- Fake: shapes and dtypes of the results, for ``torch.compile``, ``torch.export`` and meta tensors.
+- Autograd: overlaps and weights are constants, so their autograd key falls through and their results
+  require no gradient, whatever the inputs do. The similarity loss makes its gradient in the forward pass.
+- Autocast: box coordinates belong in float32. The operators that take embeddings have no rule: they take
+  half embeddings as they are, accumulate in float32, and the public functions see to the boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_OVERLAPS = ("pairwise_iou", "pairwise_iof", "overlap_weights")
+_CONSTANTS = (*_OVERLAPS, "uncertainty_weights")
+
+# Registrations last as long as this object.
+_library = torch.library.Library("d2_ssod", "IMPL")
+
+
+def _fake_pairwise(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    return boxes1.new_empty((boxes1.shape[0], boxes2.shape[0]))
+
+
+def _fake_overlap_weights(boxes: Tensor, *_: Any) -> Tensor:
+    return boxes.new_empty((boxes.shape[0],))
+
+
+def _fake_uncertainty_weights(boxes: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(boxes.new_empty((boxes.shape[0],)) for _ in range(3))
+
+
+def _fake_similarity_loss(
+    boxes: Tensor,
+    embeddings: Tensor,
+    rois_per_image: Sequence[int],
+    iof_threshold: float,
+    classes: Tensor | None,
+    with_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    return boxes.new_empty(()), boxes.new_empty(embeddings.shape if with_grad else (0,))
+
+
+def _save_gradient(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.with_grad = inputs[-1]
+    ctx.dtype = inputs[1].dtype
+    ctx.save_for_backward(output[1])
+
+
+def _scale_gradient(ctx: Any, grad_loss: Tensor | None, grad_of_gradient: Tensor | None) -> tuple:
+    if grad_of_gradient is not None:
+        raise RuntimeError("similarity_loss has no second derivative")
+    if not ctx.with_grad:
+        raise RuntimeError(
+            "d2_ssod::similarity_loss was called with with_grad=False, so there is no gradient; "
+            "d2_ssod.ops.similarity_loss sets it as needed"
+        )
+    if grad_loss is None:
+        return (None,) * 6
+    (gradient,) = ctx.saved_tensors
+    return None, (grad_loss * gradient).to(ctx.dtype), None, None, None, None
+
+
+def register() -> None:
+    """Register everything; once, after the compiled module is loaded."""
+    for name in ("pairwise_iou", "pairwise_iof"):
+        torch.library.register_fake(f"d2_ssod::{name}", _fake_pairwise)
+    torch.library.register_fake("d2_ssod::overlap_weights", _fake_overlap_weights)
+    torch.library.register_fake("d2_ssod::uncertainty_weights", _fake_uncertainty_weights)
+    torch.library.register_fake("d2_ssod::similarity_loss", _fake_similarity_loss)
+
+    for name in _CONSTANTS:
+        _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+    torch.library.register_autograd(
+        "d2_ssod::similarity_loss", _scale_gradient, setup_context=_save_gradient
+    )
+
+    for name in _OVERLAPS:
+        for device_type in ("cpu", "cuda"):
+            torch.library.register_autocast(f"d2_ssod::{name}", device_type, torch.float32)

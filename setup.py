@@ -1,0 +1,168 @@
+"""Builds d2_ssod._C: the CPU operators always, the CUDA ones where they can be compiled and used.
+
+Environment: FORCE_CUDA=1 (compile CUDA without a GPU at hand), FORCE_CUDA=0 (never), CUDA_HOME,
+TORCH_CUDA_ARCH_LIST, MAX_JOBS, D2_SSOD_CXXFLAGS (more compiler flags, such as a sanitizer's).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).resolve().parent
+CSRC = ROOT / "csrc"
+GENERATED = ROOT / "build" / "generated"
+
+
+def find_cuda_home() -> Path | None:
+    """Where the CUDA toolkit lies.
+
+    torch takes the folder above ``nvcc``, which is wrong where that is a wrapper script; nvcc itself knows.
+    """
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        if os.environ.get(variable):
+            return Path(os.environ[variable])
+    nvcc = shutil.which("nvcc")
+    if nvcc:
+        dry_run = subprocess.run([nvcc, "--dryrun", "-c", "x.cu"], capture_output=True, text=True)
+        top = re.search(r"^#\$ _HERE_=(.*)$", dry_run.stdout + dry_run.stderr, re.MULTILINE)
+        folder = Path(top[1]).parent if top else Path(nvcc).resolve().parent.parent
+        if (folder / "bin" / "nvcc").exists():
+            return folder
+    default = Path("/usr/local/cuda")
+    return default if (default / "bin" / "nvcc").exists() else None
+
+
+CUDA_HOME = find_cuda_home()
+if CUDA_HOME:
+    os.environ["CUDA_HOME"] = str(CUDA_HOME)  # before torch looks for it
+
+import torch  # noqa: E402
+from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension  # noqa: E402
+
+
+def load_source_hash():
+    path = ROOT / "d2_ssod" / "ops" / "_source_hash.py"
+    spec = importlib.util.spec_from_file_location("_source_hash", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.source_hash
+
+
+def cuda_sources() -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in (CSRC / "cuda").glob("*.cu"))
+
+
+def want_cuda() -> bool:
+    """Decide, and print why."""
+    forced = os.environ.get("FORCE_CUDA", "")
+    problems = []
+    if not torch.version.cuda:
+        problems.append("this torch has no CUDA")
+    if not CUDA_HOME:
+        problems.append("no CUDA toolkit was found (set CUDA_HOME)")
+    if not cuda_sources():
+        problems.append("there are no sources in csrc/cuda")
+    if forced == "1" and problems:
+        raise SystemExit(f"FORCE_CUDA=1, but {', and '.join(problems)}")
+    if not forced and not problems and not torch.cuda.is_available():
+        problems.append("there is no GPU (FORCE_CUDA=1 compiles without one)")
+    if forced == "0":
+        problems.append("FORCE_CUDA=0")
+    if problems:
+        print(f"d2_ssod: building the CPU operators only: {', and '.join(problems)}")
+        return False
+    print(f"d2_ssod: building the CPU and CUDA operators with the toolkit in {CUDA_HOME}")
+    return True
+
+
+def toolkit_knows(architecture: str) -> bool:
+    listed = subprocess.run(
+        [CUDA_HOME / "bin" / "nvcc", "--list-gpu-arch"], capture_output=True, text=True
+    ).stdout
+    return f"compute_{architecture}" in listed.split()
+
+
+def architectures() -> str:
+    """TORCH_CUDA_ARCH_LIST; without it the GPUs at hand, else the usual data-centre ones."""
+    if os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        return os.environ["TORCH_CUDA_ARCH_LIST"]
+    if torch.cuda.is_available():
+        found = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+        return ";".join(f"{major}.{minor}" for major, minor in sorted(found))
+    return "8.0;9.0;10.0+PTX" if toolkit_knows("100") else "8.0;9.0+PTX"
+
+
+def toolkit_version() -> str:
+    printed = subprocess.run(
+        [CUDA_HOME / "bin" / "nvcc", "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    return re.search(r"release ([\d.]+)", printed)[1]
+
+
+def write_build_info(with_cuda: bool) -> None:
+    """A header for pybind.cpp alone: macros on the command line would recompile everything."""
+    cuda = f'"{toolkit_version()} ({architectures()})"' if with_cuda else "pybind11::none()"
+    text = (
+        "#pragma once\n"
+        f'#define D2_SSOD_SOURCE_HASH "{load_source_hash()(CSRC, with_cuda)}"\n'
+        f'#define D2_SSOD_TORCH_VERSION "{torch.__version__}"\n'
+        f"#define D2_SSOD_CUDA {cuda}\n"
+    )
+    path = GENERATED / "d2_ssod_build_info.h"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+def extra_cuda_includes() -> list[str]:
+    """Headers that a slim toolkit lacks (cuBLAS, cuSPARSE, ...) and that torch's own wheels bring."""
+    major = torch.version.cuda.split(".")[0]
+    site_packages = Path(sysconfig.get_paths()["purelib"])
+    carried = site_packages / "nvidia" / f"cu{major}" / "include"
+    has_all = (CUDA_HOME / "include" / "cublas_v2.h").exists()
+    return [] if has_all or not carried.is_dir() else [str(carried)]
+
+
+def extension():
+    with_cuda = want_cuda()
+    write_build_info(with_cuda)
+    cxx = [
+        "-O3",
+        "-g0",
+        "-fopenmp",  # without it at::parallel_for is silently serial
+        "-fvisibility=hidden",
+        "-fno-math-errno",  # square roots and selections become vector instructions
+        "-fno-trapping-math",
+        "-Wall",
+        "-Wno-unknown-pragmas",
+        "-Wno-psabi",  # wide vectors never cross a function that is not inlined
+        *shlex.split(os.environ.get("D2_SSOD_CXXFLAGS", "")),
+    ]
+    sources = [str(path.relative_to(ROOT)) for path in sorted(CSRC.glob("*.cpp"))]
+    sources += [str(path.relative_to(ROOT)) for path in sorted((CSRC / "cpu").glob("*.cpp"))]
+    options = {
+        "include_dirs": [str(CSRC), str(GENERATED)],
+        "extra_compile_args": {"cxx": cxx},
+        "extra_link_args": ["-fopenmp", "-s", *shlex.split(os.environ.get("D2_SSOD_LDFLAGS", ""))],
+    }
+    if not with_cuda:
+        return CppExtension("d2_ssod._C", sources, **options)
+    os.environ["TORCH_CUDA_ARCH_LIST"] = architectures()
+    options["include_dirs"] += extra_cuda_includes()
+    options["extra_compile_args"]["nvcc"] = ["-O3", "-Xcompiler=-fopenmp"]
+    return CUDAExtension("d2_ssod._C", sources + cuda_sources(), **options)
+
+
+setup(
+    ext_modules=[extension()],
+    cmdclass={"build_ext": BuildExtension.with_options(use_ninja=True)},
+)
