@@ -8,6 +8,8 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results"
 CONFIG = "configs/digits_two_phase.yaml"
 
+KEPT_METRICS = ("AP", "AP50", "AP/easy", "AP50/easy", "AP/difficult", "AP50/difficult")
+
 SETTINGS = {
     "ordinary": [],
     # Only the better-scored half of the pseudo-boxes: many missing annotations.

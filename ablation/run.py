@@ -20,7 +20,7 @@ from pathlib import Path
 
 import d2_ssod.quiet  # noqa: F401  first: some warnings come from imports
 
-from .rows import CONFIG, SEMI_SUPERVISED, SETTINGS, Run, all_runs
+from .rows import CONFIG, KEPT_METRICS, SEMI_SUPERVISED, SETTINGS, Run, all_runs
 
 # FS x 3 fuses the model of the row's seed and those of two more, this far away.
 _FS_EXTRA_SEEDS = (100, 200)
@@ -128,6 +128,7 @@ def do(run: Run, output: Path) -> None:
             "row": run.row,
             "seed": run.seed,
             **result,
+            "metrics": _kept_metrics(result["metrics"]),
             "seconds": round(time.time() - started),
             "commit": _commit(),
             "versions": {
@@ -255,6 +256,14 @@ def _mean_weight(folder: Path) -> float | None:
         if line.get("phase", 0) > 0 and "roi_weighting/weights_mean" in line
     ]
     return sum(means) / len(means) if means else None
+
+
+def _kept_metrics(metrics: dict[str, dict]) -> dict[str, dict]:
+    """What the report shows, so that the results stay small."""
+    return {
+        model: {key: round(values[key], 3) for key in KEPT_METRICS}
+        for model, values in metrics.items()
+    }
 
 
 def _commit() -> str:

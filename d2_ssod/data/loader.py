@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import (
@@ -49,7 +50,8 @@ class StreamSampler(Sampler[int]):
     def _endless(self, number: int) -> Iterator[int]:
         group = self._groups[number]
         generator = torch.Generator()
-        generator.manual_seed(self._seed + number)
+        seed = np.random.SeedSequence([self._seed, number]).generate_state(1)[0]
+        generator.manual_seed(int(seed))
         while True:
             order = torch.randperm(len(group), generator=generator)
             yield from (group[position] for position in order.tolist())

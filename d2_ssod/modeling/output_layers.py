@@ -106,7 +106,7 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
     def losses(self, predictions: Predictions, proposals: list[SampledRoIs]) -> dict[str, Tensor]:
         """Weighted Fast R-CNN losses and the similarity loss of the sampled RoIs of a batch."""
         losses = super().losses(predictions[:2], proposals)
-        rois = _collect(proposals, predictions.embeddings, self.num_classes)
+        rois = collect_rois(proposals, predictions.embeddings, self.num_classes)
         classes = torch.cat([p.gt_classes for p in proposals])
         weights = self._weigh(rois)
         if weights is not None:
@@ -202,7 +202,14 @@ def is_pseudo(target: Instances) -> bool:
     return target.has("gt_is_pseudo") and len(target) > 0 and bool(target.gt_is_pseudo[0])
 
 
-def _collect(proposals: list[SampledRoIs], embeddings: Tensor, num_classes: int) -> RoIs:
+def collect_rois(proposals: list[SampledRoIs], embeddings: Tensor, num_classes: int) -> RoIs:
+    """The sampled RoIs of a batch as weightings take them.
+
+    Args:
+        proposals: one entry per image, with ``proposal_boxes`` and ``gt_classes``.
+        embeddings: Tensor[R, E], of all RoIs.
+        num_classes: K; class K is background.
+    """
     return RoIs(
         boxes=torch.cat([p.proposal_boxes.tensor for p in proposals]),
         embeddings=embeddings,
