@@ -70,14 +70,15 @@ template <int kParts, typename T>
 __global__ void __launch_bounds__(kPrepareThreads)
     prepare_weights_kernel(const __grid_constant__ UncertaintyParameters p,
                            const T* __restrict__ embeddings, int64_t dimensions) {
-  if (blockIdx.x < p.rois.count) {
-    const int image = blockIdx.x;
+  const int64_t block = blockIdx.x;
+  if (block < p.rois.count) {
+    const int image = static_cast<int>(block);
     order_rows(p.is_foreground, p.rois.begin[image], p.rois.begin[image + 1], p.foreground, image,
                shared_storage<OrderStorage>());
     return;
   }
-  const int64_t row = p.rois.begin[0] + static_cast<int64_t>(blockIdx.x - p.rois.count) * kPrepareRows +
-                      threadIdx.x / kWarpSize;
+  const int64_t row =
+      p.rois.begin[0] + (block - p.rois.count) * kPrepareRows + threadIdx.x / kWarpSize;
   if (row >= p.rois.begin[p.rois.count]) return;
   const float inverse =
       write_unit_vector<kParts>(embeddings + row * dimensions, dimensions, row, p.units);
@@ -267,24 +268,36 @@ void launch_uncertainty_tiles(const UncertaintyParameters& p, Stream stream) {
   launch(uncertainty_weights_kernel<Tile>, grid, Tile::kThreads, sizeof(UncertaintyStorage<Tile>), stream, p);
 }
 
-// The images of p.rois. Large tiles bring the least through the L2 cache, small ones busy the most
-// multiprocessors; all fit the 99 KB of shared memory that the smallest card has.
 template <int kParts, typename T, typename Stream>
-void launch_uncertainty_weights(const UncertaintyParameters& p, const T* embeddings, int64_t dimensions,
-                                Stream stream) {
-  if (p.rois.total() == 0) return;
+void launch_prepare_weights(const UncertaintyParameters& p, const T* embeddings, int64_t dimensions,
+                            Stream stream) {
   const dim3 grid(static_cast<unsigned>(p.rois.count + ceil_div<int64_t>(p.rois.total(), kPrepareRows)));
   launch(prepare_weights_kernel<kParts, T>, grid, kPrepareThreads, sizeof(OrderStorage), stream, p,
          embeddings, dimensions);
+}
+
+// Large tiles bring the least through the L2 cache, small ones busy the most multiprocessors; all fit the 99 KB of
+// shared memory that the smallest card has.
+template <int kParts>
+struct UncertaintyTiles {
   using Large = Tile<128, 128, 4, 4, 2, kParts>;
   using Medium = Tile<64, 64, 2, 2, 4, kParts>;
   using Small = Tile<32, 32, 2, 2, 8, kParts>;
-  if (expected_tiles<Large>(p.rois) >= kEnoughBlocks) {
-    launch_uncertainty_tiles<Large>(p, stream);
-  } else if (expected_tiles<Medium>(p.rois) >= kEnoughBlocks) {
-    launch_uncertainty_tiles<Medium>(p, stream);
+};
+
+// The images of p.rois.
+template <int kParts, typename T, typename Stream>
+void launch_uncertainty_weights(const UncertaintyParameters& p, const T* embeddings, int64_t dimensions,
+                                Stream stream) {
+  using Tiles = UncertaintyTiles<kParts>;
+  if (p.rois.total() == 0) return;
+  launch_prepare_weights<kParts>(p, embeddings, dimensions, stream);
+  if (expected_tiles<typename Tiles::Large>(p.rois) >= kEnoughBlocks) {
+    launch_uncertainty_tiles<typename Tiles::Large>(p, stream);
+  } else if (expected_tiles<typename Tiles::Medium>(p.rois) >= kEnoughBlocks) {
+    launch_uncertainty_tiles<typename Tiles::Medium>(p, stream);
   } else {
-    launch_uncertainty_tiles<Small>(p, stream);
+    launch_uncertainty_tiles<typename Tiles::Small>(p, stream);
   }
 }
 

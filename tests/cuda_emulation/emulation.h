@@ -1,0 +1,418 @@
+#pragma once
+
+// Runs CUDA kernels on the CPU, so that their logic can be tested where there is no GPU: the .cuh files of
+// csrc/cuda, compiled by g++ with D2_SSOD_EMULATE_CUDA, get from here all that is CUDA's.
+//
+// The threads of a block are fibers of one thread of the CPU; blocks run one after another. A fiber runs until a
+// barrier or an exchange within its warp, and what runs next is drawn by seed, with whole warps held back at
+// times; copies into shared memory happen at once or as late as they may, also by seed; shared memory starts as
+// NaN and ends at a page that may not be touched. So a missing barrier, a wrong index or a copy nobody waited for
+// has a good chance to show. What it cannot show: anything about the hardware, its memory model, its rounding
+// in matrix products, its speed, or a race between two barriers that does no harm in any of the orders tried.
+
+#include <setjmp.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <type_traits>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __grid_constant__
+#define __launch_bounds__(...)
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  dim3() = default;
+  explicit dim3(unsigned x_, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+inline dim3 threadIdx, blockIdx, gridDim;
+
+struct __half {
+  uint16_t bits;
+};
+struct __nv_bfloat16 {
+  uint16_t bits;
+};
+
+namespace emulation {
+
+[[noreturn]] inline void fail(const char* what) {
+  std::fprintf(stderr, "emulation: %s (block %u %u %u, thread %u)\n", what, blockIdx.x, blockIdx.y, blockIdx.z,
+               threadIdx.x);
+  std::abort();
+}
+
+inline std::mt19937& random_engine() {
+  static std::mt19937 engine;
+  return engine;
+}
+
+// Memory whose end is the end of a page, followed by one that may not be touched.
+class GuardedMemory {
+ public:
+  explicit GuardedMemory(size_t bytes) {
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t used = (bytes + page - 1) / page * page;
+    mapped_ = used + page;
+    base_ = static_cast<char*>(
+        mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    if (base_ == MAP_FAILED || mprotect(base_ + used, page, PROT_NONE) != 0) fail("no memory");
+    data_ = base_ + used - bytes;
+  }
+  GuardedMemory(const GuardedMemory&) = delete;
+  GuardedMemory& operator=(const GuardedMemory&) = delete;
+  ~GuardedMemory() { munmap(base_, mapped_); }
+  char* data() const { return data_; }
+
+ private:
+  char *base_, *data_;
+  size_t mapped_;
+};
+
+enum class Wait { kNone, kBlock, kShuffle, kLoad, kMultiply };
+
+// What a lane shows the others of its warp.
+struct Offer {
+  uint64_t value;
+  const __half* row;
+  uint32_t a[4], b[2];
+};
+
+struct PendingCopy {
+  void* to;
+  const void* from;
+  bool valid;
+};
+
+struct Fiber {
+  ucontext_t start;
+  jmp_buf state;
+  bool started = false, done = false;
+  Wait wait = Wait::kNone;
+  unsigned exchanges = 0;                      // of the warp so far: their parity picks the buffer of offers
+  std::vector<std::vector<PendingCopy>> copies;  // committed groups, then the open one
+};
+
+struct Warp {
+  int arrived = 0;
+  Offer offers[2][32];
+  int runnable = 32, priority = 0;
+};
+
+constexpr size_t kStackBytes = 128 * 1024;
+constexpr int kMaxThreads = 1024;
+
+struct Machine {
+  std::vector<Fiber> fibers;
+  std::vector<Warp> warps;
+  GuardedMemory stacks{kStackBytes * kMaxThreads};
+  jmp_buf scheduler;
+  int current = 0, arrived = 0;
+  char* shared = nullptr;
+  std::function<void()> body;
+
+  static Machine& get() {
+    static Machine machine;
+    return machine;
+  }
+
+  Fiber& fiber() { return fibers[current]; }
+  Warp& warp() { return warps[current / 32]; }
+
+  void suspend() {
+    if (_setjmp(fiber().state) == 0) _longjmp(scheduler, 1);
+  }
+
+  static void enter() {
+    Machine& machine = get();
+    machine.body();
+    machine.fiber().done = true;
+    --machine.warp().runnable;
+    _longjmp(machine.scheduler, 1);
+  }
+
+  void resume(int index) {
+    current = index;
+    threadIdx.x = static_cast<unsigned>(index);
+    Fiber& next = fibers[index];
+    if (_setjmp(scheduler) != 0) return;
+    if (next.started) _longjmp(next.state, 1);
+    next.started = true;
+    getcontext(&next.start);
+    next.start.uc_stack.ss_sp = stacks.data() + kStackBytes * static_cast<size_t>(index);
+    next.start.uc_stack.ss_size = kStackBytes;
+    next.start.uc_link = nullptr;
+    makecontext(&next.start, &Machine::enter, 0);
+    setcontext(&next.start);
+  }
+
+  // Any lane of the runnable warp of the highest priority, which is so allowed to run far ahead; -1 if none.
+  int choose() {
+    auto& random = random_engine();
+    if (random() % 64 == 0) {
+      for (Warp& w : warps) w.priority = static_cast<int>(random() % 1024);
+    }
+    int best = -1;
+    for (int w = 0; w < static_cast<int>(warps.size()); ++w) {
+      if (warps[w].runnable > 0 && (best < 0 || warps[w].priority > warps[best].priority)) best = w;
+    }
+    if (best < 0) return -1;
+    int lane = static_cast<int>(random() % 32);
+    while (fibers[best * 32 + lane].done || fibers[best * 32 + lane].wait != Wait::kNone) lane = (lane + 1) % 32;
+    return best * 32 + lane;
+  }
+
+  void wait_for(Wait what) {
+    fiber().wait = what;
+    --warp().runnable;
+  }
+
+  void release(int index) {
+    fibers[index].wait = Wait::kNone;
+    ++warps[index / 32].runnable;
+  }
+
+  void run_block(int threads) {
+    fibers.clear();
+    fibers.resize(static_cast<size_t>(threads));
+    warps.assign(static_cast<size_t>(threads / 32), Warp{});
+    arrived = 0;
+    for (Fiber& f : fibers) f.copies.emplace_back();
+    for (;;) {
+      const int next = choose();
+      if (next >= 0) {
+        resume(next);
+        continue;
+      }
+      for (const Fiber& f : fibers) {
+        if (!f.done) fail("threads wait for others that have ended or wait elsewhere");
+      }
+      return;
+    }
+  }
+
+  void block_barrier() {
+    wait_for(Wait::kBlock);
+    if (++arrived == static_cast<int>(fibers.size())) {
+      arrived = 0;
+      for (int i = 0; i < static_cast<int>(fibers.size()); ++i) release(i);
+    }
+    suspend();
+  }
+
+  // Shows `offer` to the warp and returns those of all lanes, valid until the lane's next exchange but one.
+  const Offer* exchange(Wait kind, const Offer& offer) {
+    Warp& own = warp();
+    const int first = current / 32 * 32;
+    const unsigned buffer = fiber().exchanges++ % 2;
+    own.offers[buffer][current % 32] = offer;
+    wait_for(kind);
+    if (++own.arrived == 32) {
+      own.arrived = 0;
+      for (int lane = 0; lane < 32; ++lane) {
+        if (fibers[first + lane].wait != kind) fail("lanes of a warp do different things");
+        release(first + lane);
+      }
+    }
+    suspend();
+    return own.offers[buffer];
+  }
+};
+
+template <typename Storage>
+Storage& shared_storage() {
+  return *reinterpret_cast<Storage*>(Machine::get().shared);
+}
+
+template <typename Stream, typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared_bytes, Stream,
+            const Arguments&... arguments) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) fail("empty grid");
+  if (grid.y > 65535 || grid.z > 65535) fail("grid too large");
+  if (threads % 32 != 0 || threads > kMaxThreads) fail("bad block size");
+  if (shared_bytes > 99 * 1024) fail("more shared memory than the smallest card has");
+  if ((sizeof(Arguments) + ... + 0) > 4096) fail("more parameters than fit");
+  Machine& machine = Machine::get();
+  gridDim = grid;
+  std::vector<uint64_t> blocks(static_cast<uint64_t>(grid.x) * grid.y * grid.z);
+  for (uint64_t i = 0; i < blocks.size(); ++i) blocks[i] = i;
+  std::shuffle(blocks.begin(), blocks.end(), random_engine());
+  const GuardedMemory shared((shared_bytes + 15) / 16 * 16);
+  machine.shared = shared.data();
+  machine.body = [&] { kernel(arguments...); };
+  for (const uint64_t block : blocks) {
+    blockIdx = dim3(static_cast<unsigned>(block % grid.x), static_cast<unsigned>(block / grid.x % grid.y),
+                    static_cast<unsigned>(block / grid.x / grid.y));
+    std::memset(shared.data(), 0xff, (shared_bytes + 15) / 16 * 16);
+    machine.run_block(threads);
+  }
+}
+
+// --- Half precision ---------------------------------------------------------------------------------------
+
+inline float half_to_float(uint16_t bits) {
+  static const std::vector<float> table = [] {
+    std::vector<float> values(65536);
+    for (int i = 0; i < 65536; ++i) {
+      const auto pattern = static_cast<uint16_t>(i);
+      _Float16 value;
+      std::memcpy(&value, &pattern, 2);
+      values[static_cast<size_t>(i)] = static_cast<float>(value);
+    }
+    return values;
+  }();
+  return table[bits];
+}
+
+// --- The instructions of csrc/cuda/primitives.cuh ---------------------------------------------------------
+
+inline float fast_quotient(float x, float y) { return x / y; }
+
+inline void perform(const PendingCopy& copy) {
+  if (copy.valid) {
+    std::memcpy(copy.to, copy.from, 16);
+  } else {
+    std::memset(copy.to, 0, 16);
+  }
+}
+
+inline void copy_async_16(void* shared, const void* global, bool valid) {
+  if (reinterpret_cast<uintptr_t>(shared) % 16 != 0 || reinterpret_cast<uintptr_t>(global) % 16 != 0) {
+    fail("copy of 16 bytes is not aligned");
+  }
+  const PendingCopy copy{shared, global, valid};
+  if (random_engine()() % 2 == 0) {
+    perform(copy);
+  } else {
+    Machine::get().fiber().copies.back().push_back(copy);
+  }
+}
+
+inline void copy_async_commit() { Machine::get().fiber().copies.emplace_back(); }
+
+template <int kPending>
+void copy_async_wait() {
+  auto& copies = Machine::get().fiber().copies;  // the last group is still open
+  while (copies.size() > kPending + 1) {
+    for (const PendingCopy& copy : copies.front()) perform(copy);
+    copies.erase(copies.begin());
+  }
+}
+
+inline uint32_t pack(uint16_t low, uint16_t high) { return low | static_cast<uint32_t>(high) << 16; }
+
+template <bool kTransposed>
+void load_matrices_as(uint32_t (&registers)[4], const __half* row) {
+  if (reinterpret_cast<uintptr_t>(row) % 16 != 0) fail("row of a matrix is not aligned");
+  Offer offer{};
+  offer.row = row;
+  const Offer* offers = Machine::get().exchange(Wait::kLoad, offer);
+  const int lane = Machine::get().current % 32, g = lane / 4, t = lane % 4;
+  for (int m = 0; m < 4; ++m) {
+    const Offer* rows = offers + 8 * m;
+    registers[m] = kTransposed ? pack(rows[2 * t].row[g].bits, rows[2 * t + 1].row[g].bits)
+                               : pack(rows[g].row[2 * t].bits, rows[g].row[2 * t + 1].bits);
+  }
+}
+
+inline void load_matrices(uint32_t (&registers)[4], const __half* row) {
+  load_matrices_as<false>(registers, row);
+}
+inline void load_matrices_transposed(uint32_t (&registers)[4], const __half* row) {
+  load_matrices_as<true>(registers, row);
+}
+
+// The layout of mma.m16n8k16 in the PTX manual: lane 4g + t holds, in pairs of neighbouring k,
+// a: (g, 2t), (g+8, 2t), (g, 2t+8), (g+8, 2t+8); b: (2t, g), (2t+8, g).
+inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  Offer offer{};
+  std::copy(a, a + 4, offer.a);
+  offer.b[0] = b0;
+  offer.b[1] = b1;
+  const Offer* offers = Machine::get().exchange(Wait::kMultiply, offer);
+  const int lane = Machine::get().current % 32, g = lane / 4, t = lane % 4;
+  for (int e = 0; e < 4; ++e) {
+    const int high_row = e / 2, col = 2 * t + e % 2;
+    double sum = c[e];
+    for (int k = 0; k < 16; ++k) {
+      const int shift = k % 2 * 16, high_k = k / 8, holder = k % 8 / 2;
+      const uint32_t row_pair = offers[4 * g + holder].a[high_row + 2 * high_k];
+      const uint32_t col_pair = offers[4 * col + holder].b[high_k];
+      sum += static_cast<double>(half_to_float(static_cast<uint16_t>(row_pair >> shift))) *
+             half_to_float(static_cast<uint16_t>(col_pair >> shift));
+    }
+    c[e] = static_cast<float>(sum);
+  }
+}
+
+template <typename T>
+T shuffle(T value, int source) {
+  static_assert(sizeof(T) <= 8);
+  Offer offer{};
+  std::memcpy(&offer.value, &value, sizeof(T));
+  const Offer* offers = Machine::get().exchange(Wait::kShuffle, offer);
+  std::memcpy(&value, &offers[source].value, sizeof(T));
+  return value;
+}
+
+inline int own_lane() { return Machine::get().current % 32; }
+
+}  // namespace emulation
+
+// --- What CUDA declares globally --------------------------------------------------------------------------
+
+inline void __syncthreads() { emulation::Machine::get().block_barrier(); }
+inline void __threadfence() {}
+template <typename T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+  return emulation::shuffle(value, emulation::own_lane() ^ mask);
+}
+template <typename T>
+T __shfl_up_sync(unsigned, T value, int delta) {
+  const int lane = emulation::own_lane();
+  return emulation::shuffle(value, lane < delta ? lane : lane - delta);
+}
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline float __ldcg(const float* pointer) { return *pointer; }
+inline int atomicMax(int* stored, int x) {
+  const int old = *stored;
+  *stored = std::max(old, x);
+  return old;
+}
+inline int atomicAdd(int* stored, int x) {
+  const int old = *stored;
+  *stored += x;
+  return old;
+}
+inline int __float_as_int(float x) {
+  int bits;
+  std::memcpy(&bits, &x, 4);
+  return bits;
+}
+inline float __half2float(__half x) { return emulation::half_to_float(x.bits); }
+inline __half __float2half_rn(float x) {
+  const auto value = static_cast<_Float16>(x);
+  __half result;
+  std::memcpy(&result.bits, &value, 2);
+  return result;
+}
+inline float __bfloat162float(__nv_bfloat16 x) {
+  const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
