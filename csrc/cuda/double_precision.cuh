@@ -1,8 +1,9 @@
 #pragma once
 
-// Similarity in float64, which the tensor cores' halves cannot give: for gradcheck and for those who ask for it.
-// One warp per pair of RoIs at a time, one launch; short rather than fast (an H200 has 34 TFLOP/s of float64, of
-// which this reaches little: every pair reads both embeddings from the caches).
+// Similarity in float64, which the tensor cores' halves cannot give: for gradcheck and for those
+// who ask for it. One warp per pair of RoIs at a time, one launch; short rather than fast (an H200
+// has 34 TFLOP/s of float64, of which this reaches little: every pair reads both embeddings from
+// the caches).
 
 #include "core/cosine.h"
 #include "cuda/images.cuh"

@@ -5,9 +5,10 @@
 
 namespace d2_ssod {
 
-// Sorts the rows of an image into foreground and background on the device, so that nobody has to wait for
-// the counts. `order` has one entry per row, the row's place within its image: the foreground from the front,
-// the background from the back. `num_foreground` has one entry per image.
+// Sorts the rows of an image into foreground and background on the device, so that nobody has to
+// wait for the counts. `order` has one entry per row, the row's place within its image: the
+// foreground from the front, the background from the back. `num_foreground` has one entry per
+// image.
 struct ForegroundOrder {
   int* order;
   int* num_foreground;

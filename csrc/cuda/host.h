@@ -1,10 +1,12 @@
 #pragma once
 
-// What the launchers share. Narrow includes: torch/extension.h would take a minute and a half per file.
+// What the launchers share. Narrow includes: torch/extension.h would take a minute and a half per
+// file.
 
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/SymIntArrayRef.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -16,11 +18,15 @@
 
 namespace d2_ssod {
 
-inline void check_image_sizes(at::IntArrayRef rois_per_image) {
-  for (const int64_t rois : rois_per_image) {
+// Where each image's rows begin (checks.h); the kernels number the rows of one image in 32 bits.
+inline std::vector<int64_t> image_offsets(c10::SymIntArrayRef rois_per_image,
+                                          const at::Tensor& boxes) {
+  const at::IntArrayRef counts = C10_AS_INTARRAYREF_SLOW(rois_per_image);
+  for (const int64_t rois : counts) {
     TORCH_CHECK_VALUE(rois <= std::numeric_limits<int>::max(),
                       "rois_per_image must be below 2^31 on CUDA, got ", rois);
   }
+  return offsets_from_counts("rois_per_image", counts, "boxes", boxes.size(0));
 }
 
 // Null for an argument that is not there.
@@ -44,7 +50,8 @@ class UnitVectorMemory {
  public:
   UnitVectorMemory(const at::Tensor& embeddings, int parts)
       : pitch_(unit_vector_pitch(embeddings.size(1))),
-        parts_(at::empty({embeddings.size(0), parts, pitch_}, embeddings.options().dtype(at::kHalf))),
+        parts_(
+            at::empty({embeddings.size(0), parts, pitch_}, embeddings.options().dtype(at::kHalf))),
         scale_(at::empty({embeddings.size(0)}, embeddings.options().dtype(at::kFloat))) {}
 
   UnitVectors get() const {
@@ -57,7 +64,8 @@ class UnitVectorMemory {
   at::Tensor parts_, scale_;
 };
 
-// Calls function(pointer to the embeddings' own type, std::integral_constant of the number of parts).
+// Calls function(pointer to the embeddings' own type, std::integral_constant of the number of
+// parts).
 template <typename Function>
 void dispatch_embeddings(const at::Tensor& embeddings, int parts, const Function& function) {
   using One = std::integral_constant<int, 1>;
@@ -67,7 +75,8 @@ void dispatch_embeddings(const at::Tensor& embeddings, int parts, const Function
       function(reinterpret_cast<const __half*>(embeddings.const_data_ptr<at::Half>()), One());
       break;
     case at::kBFloat16:
-      function(reinterpret_cast<const __nv_bfloat16*>(embeddings.const_data_ptr<at::BFloat16>()), One());
+      function(reinterpret_cast<const __nv_bfloat16*>(embeddings.const_data_ptr<at::BFloat16>()),
+               One());
       break;
     default:
       if (parts == 1) {

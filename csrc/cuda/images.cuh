@@ -4,8 +4,8 @@
 
 namespace d2_ssod {
 
-// Rows of image i: begin[i] to begin[i + 1]. Travels as a kernel parameter, by value: a copy to the device
-// would cost a launch, and could not be captured in a CUDA graph from pageable memory.
+// Rows of image i: begin[i] to begin[i + 1]. Travels as a kernel parameter, by value: a copy to the
+// device would cost a launch, and could not be captured in a CUDA graph from pageable memory.
 constexpr int kImagesPerLaunch = 64;
 
 struct ImageTable {
@@ -30,7 +30,8 @@ struct ImageTable {
   }
 };
 
-// Images first, first + 1, ... of `offsets` (one more number than there are `images`), as many as fit.
+// Images first, first + 1, ... of `offsets` (one more number than there are `images`), as many as
+// fit.
 inline ImageTable make_image_table(const int64_t* offsets, int64_t images, int64_t first) {
   ImageTable table{};
   const int64_t left = images - first;

@@ -1,8 +1,9 @@
 #pragma once
 
-// Starting kernels, and their shared memory. The files of this folder that end in .cuh include nothing of
-// torch and get all that is CUDA's own from here and from primitives.cuh, so that tests/cuda_emulation can
-// compile them with g++ and run them on the CPU (which checks their logic, not the hardware's behaviour).
+// Starting kernels, and their shared memory. The files of this folder that end in .cuh include
+// nothing of torch and get all that is CUDA's own from here and from primitives.cuh, so that
+// tests/cuda_emulation can compile them with g++ and run them on the CPU (which checks their logic,
+// not the hardware's behaviour).
 
 #include <cstddef>
 #include <cstdint>
@@ -28,7 +29,8 @@ __host__ __device__ constexpr T ceil_div(T numerator, T denominator) {
 using emulation::launch;
 using emulation::shared_storage;
 #else
-// Launches on `stream` without waiting for it; `shared_bytes` may exceed the 48 KB that need no asking.
+// Launches on `stream` without waiting for it; `shared_bytes` may exceed the 48 KB that need no
+// asking.
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared_bytes,
             cudaStream_t stream, const Arguments&... arguments) {
@@ -36,7 +38,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared
     C10_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                         static_cast<int>(shared_bytes)));
   }
-  kernel<<<grid, threads, shared_bytes, stream>>>(arguments...);
+  kernel<<<grid, threads, shared_bytes, stream> > >(arguments...);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 

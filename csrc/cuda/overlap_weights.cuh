@@ -1,9 +1,10 @@
 #pragma once
 
-// Eq. 2 for up to kImagesPerLaunch images. One launch against the ground truth; against the foreground one more,
-// which finds it (foreground.cuh): every block needs all of it.
+// Eq. 2 for up to kImagesPerLaunch images. One launch against the ground truth; against the
+// foreground one more, which finds it (foreground.cuh): every block needs all of it.
 //
-// Napkin (an H200: 4.3 TB/s, 30 T simple instructions/s): about 17 instructions per pair, 21 R bytes.
+// Napkin (an H200: 4.3 TB/s, 30 T simple instructions/s): about 17 instructions per pair, 21 R
+// bytes.
 //   16 x 512, F 128: 1 M pairs -> 0.6 us; the launches take longer
 //   1 x 65536, F 8192: 537 M pairs -> 0.3 ms; 1.4 MB -> 0.3 us: arithmetic
 
@@ -59,7 +60,8 @@ __global__ void __launch_bounds__(kOverlapThreads)
   T iou = 0;
   for (int64_t first = 0; first < num_references; first += kOverlapThreads) {
     if (first + thread < num_references) {
-      const int64_t j = ground_truth ? first + thread : p.foreground.foreground(begin, first + thread);
+      const int64_t j =
+          ground_truth ? first + thread : p.foreground.foreground(begin, first + thread);
       shared.cols[thread] = load_box(references + 4 * j);
     }
     __syncthreads();
@@ -78,7 +80,8 @@ __global__ void __launch_bounds__(kOverlapThreads)
   if (!valid || lane != 0) return;
   iou += box.area - box.area;
   const bool no_reference = ground_truth && num_references == 0;
-  p.weights[begin + row] = weightless || no_reference ? 1 + (iou - iou) : overlap_factor(iou, p.curve);
+  p.weights[begin + row] =
+      weightless || no_reference ? 1 + (iou - iou) : overlap_factor(iou, p.curve);
 }
 
 template <typename T, typename Stream>
@@ -88,7 +91,8 @@ void launch_overlap_weights(const OverlapParameters<T>& p, Stream stream) {
   if (p.gt_boxes == nullptr) {
     launch(order_rows_kernel<T>, dim3(images), kOrderThreads, sizeof(OrderStorage), stream, p);
   }
-  const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(largest_image(p.rois), kOverlapRows)), images);
+  const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(largest_image(p.rois), kOverlapRows)),
+                  images);
   launch(overlap_weights_kernel<T>, grid, kOverlapThreads, sizeof(OverlapStorage<T>), stream, p);
 }
 

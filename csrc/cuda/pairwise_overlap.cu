@@ -1,14 +1,14 @@
-#include "cuda/pairwise_overlap.cuh"
-
 #include <torch/library.h>
 
 #include "cuda/host.h"
+#include "cuda/pairwise_overlap.cuh"
 
 namespace d2_ssod {
 namespace {
 
 template <typename Overlap, typename T>
-void pairwise_overlap_of(const at::Tensor& boxes1, const at::Tensor& boxes2, const at::Tensor& result) {
+void pairwise_overlap_of(const at::Tensor& boxes1, const at::Tensor& boxes2,
+                         const at::Tensor& result) {
   launch_pairwise_overlap<Overlap>(boxes1.const_data_ptr<T>(), boxes2.const_data_ptr<T>(),
                                    result.mutable_data_ptr<T>(), boxes1.size(0), boxes2.size(0),
                                    c10::cuda::getCurrentCUDAStream().stream());

@@ -2,8 +2,9 @@
 
 // IoU and IoF of all pairs.
 //
-// Napkin (an H200: 4.3 TB/s, 30 T simple instructions/s): N M 4 bytes written, 16 (N + M) read; about 22
-// instructions per pair, of which the quotient takes half and is left out where the boxes do not meet.
+// Napkin (an H200: 4.3 TB/s, 30 T simple instructions/s): N M 4 bytes written, 16 (N + M) read;
+// about 22 instructions per pair, of which the quotient takes half and is left out where the boxes
+// do not meet.
 //   2000 x 500: 4 MB -> 1 us; the launch takes longer
 //   65536 x 8192: 2.1 GB -> 0.5 ms; 537 M pairs -> 0.2 to 0.4 ms: bound by memory, just
 
@@ -31,13 +32,15 @@ struct alignas(sizeof(T) * kVector) Columns {
   T values[kVector];
 };
 
-// A block covers kPairRows x (kPairThreads kVector); a thread keeps its columns and goes down the rows.
+// A block covers kPairRows x (kPairThreads kVector); a thread keeps its columns and goes down the
+// rows.
 constexpr int kPairThreads = 128, kPairRows = 16;
 
 template <typename Overlap, typename T, int kVector>
 __global__ void __launch_bounds__(kPairThreads)
     pairwise_overlap_kernel(const T* __restrict__ boxes1, const T* __restrict__ boxes2,
-                            T* __restrict__ result, int64_t rows, int64_t cols, int64_t col_blocks) {
+                            T* __restrict__ result, int64_t rows, int64_t cols,
+                            int64_t col_blocks) {
   const int64_t first_row = blockIdx.x / col_blocks * kPairRows;
   const int64_t col = (blockIdx.x % col_blocks * kPairThreads + threadIdx.x) * kVector;
   if (col >= cols) return;  // cols is a multiple of kVector
@@ -47,7 +50,8 @@ __global__ void __launch_bounds__(kPairThreads)
   const int64_t left = rows - first_row;
   const int count = static_cast<int>(left < kPairRows ? left : kPairRows);
   for (int r = 0; r < count; ++r) {
-    const Box<T> box = load_box(boxes1 + 4 * (first_row + r));  // the same for all threads: from the L1 cache
+    const Box<T> box =
+        load_box(boxes1 + 4 * (first_row + r));  // the same for all threads: from the L1 cache
     Columns<T, kVector> overlaps;
 #pragma unroll
     for (int v = 0; v < kVector; ++v) overlaps.values[v] = Overlap()(box, others[v]);
@@ -60,14 +64,14 @@ void launch_pairwise_tiles(const T* boxes1, const T* boxes2, T* result, int64_t 
                            Stream stream) {
   const int64_t col_blocks = ceil_div<int64_t>(cols, kPairThreads * kVector);
   const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(rows, kPairRows) * col_blocks));
-  launch(pairwise_overlap_kernel<Overlap, T, kVector>, grid, kPairThreads, 0, stream, boxes1, boxes2, result,
-         rows, cols, col_blocks);
+  launch(pairwise_overlap_kernel<Overlap, T, kVector>, grid, kPairThreads, 0, stream, boxes1,
+         boxes2, result, rows, cols, col_blocks);
 }
 
 // result [rows, cols], aligned to 16 bytes.
 template <typename Overlap, typename T, typename Stream>
-void launch_pairwise_overlap(const T* boxes1, const T* boxes2, T* result, int64_t rows, int64_t cols,
-                             Stream stream) {
+void launch_pairwise_overlap(const T* boxes1, const T* boxes2, T* result, int64_t rows,
+                             int64_t cols, Stream stream) {
   if (rows == 0 || cols == 0) return;
   constexpr int kVector = sizeof(T) == 4 ? 4 : 1;
   if (cols % kVector == 0) {

@@ -1,5 +1,3 @@
-#include "cuda/similarity_loss.cuh"
-
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
@@ -7,6 +5,7 @@
 #include <tuple>
 
 #include "cuda/host.h"
+#include "cuda/similarity_loss.cuh"
 #include "cuda/similarity_loss_double.cuh"
 
 namespace d2_ssod {
@@ -25,7 +24,8 @@ void similarity_loss_float(const at::Tensor& boxes, const at::Tensor& embeddings
   const int parts = unit_vector_parts(embeddings.scalar_type());
   const UnitVectorMemory units(embeddings, parts);
   const at::Tensor inverse_norm = at::empty({boxes.size(0)}, boxes.options());
-  const at::Tensor partial_loss = at::empty({images, row_tiles}, boxes.options().dtype(at::kDouble));
+  const at::Tensor partial_loss =
+      at::empty({images, row_tiles}, boxes.options().dtype(at::kDouble));
 
   SimilarityLossParameters p{};
   p.boxes = boxes.const_data_ptr<float>();
@@ -43,8 +43,8 @@ void similarity_loss_float(const at::Tensor& boxes, const at::Tensor& embeddings
       launch_similarity_loss<kParts.value>(p, pointer, row_tiles, stream.stream());
     });
   }
-  launch_sum(partial_loss.const_data_ptr<double>(), partial_loss.numel(), loss.mutable_data_ptr<float>(),
-             stream.stream());
+  launch_sum(partial_loss.const_data_ptr<double>(), partial_loss.numel(),
+             loss.mutable_data_ptr<float>(), stream.stream());
 }
 
 void similarity_loss_double(const at::Tensor& boxes, const at::Tensor& embeddings,
@@ -67,27 +67,28 @@ void similarity_loss_double(const at::Tensor& boxes, const at::Tensor& embedding
     p.rois = make_image_table(offsets.data(), images, first);
     launch_similarity_loss_double(p, stream.stream());
   }
-  launch_sum(partial_loss.const_data_ptr<double>(), partial_loss.numel(), loss.mutable_data_ptr<double>(),
-             stream.stream());
+  launch_sum(partial_loss.const_data_ptr<double>(), partial_loss.numel(),
+             loss.mutable_data_ptr<double>(), stream.stream());
 }
 
 // boxes [R, 4], embeddings [R, D], classes [R] -> loss [], gradient [R, D] (or [0])
-std::tuple<at::Tensor, at::Tensor> similarity_loss_cuda(const at::Tensor& boxes, const at::Tensor& embeddings,
-                                                        at::IntArrayRef rois_per_image, double iof_threshold,
-                                                        const std::optional<at::Tensor>& classes,
-                                                        bool with_grad) {
+std::tuple<at::Tensor, at::Tensor> similarity_loss_cuda(
+    const at::Tensor& boxes, const at::Tensor& embeddings, c10::SymIntArrayRef rois_per_image,
+    double iof_threshold, const std::optional<at::Tensor>& classes, bool with_grad) {
   check_boxes("boxes", boxes);
   check_embeddings(embeddings, boxes);
-  const auto offsets = offsets_from_counts("rois_per_image", rois_per_image, "boxes", boxes.size(0));
-  check_image_sizes(rois_per_image);
+  const auto offsets = image_offsets(rois_per_image, boxes);
   if (classes.has_value()) check_classes(*classes, boxes);
+  check_iof_threshold(iof_threshold);
   const c10::cuda::CUDAGuard guard(boxes.device());
-  const at::Tensor gradient = with_grad ? at::empty(embeddings.sizes(), boxes.options())
-                                        : at::empty({0}, boxes.options());
+  const at::Tensor gradient =
+      with_grad ? at::empty(embeddings.sizes(), boxes.options()) : at::empty({0}, boxes.options());
   if (boxes.size(0) == 0) return {at::zeros({}, boxes.options()), gradient};
   const at::Tensor loss = at::empty({}, boxes.options());
-  const auto run = boxes.scalar_type() == at::kDouble ? similarity_loss_double : similarity_loss_float;
-  run(boxes.contiguous(), embeddings.contiguous(), offsets, iof_threshold, contiguous(classes), loss, gradient);
+  const auto run =
+      boxes.scalar_type() == at::kDouble ? similarity_loss_double : similarity_loss_float;
+  run(boxes.contiguous(), embeddings.contiguous(), offsets, iof_threshold, contiguous(classes),
+      loss, gradient);
   return {loss, gradient};
 }
 

@@ -2,19 +2,22 @@
 
 // Eq. 7 and its derivative in three launches for up to kImagesPerLaunch images:
 // 1. prepare_loss_kernel: unit vectors.
-// 2. similarity_loss_kernel: a block takes 64 rows of an image, and kCols columns at a time: cosines on the tensor cores,
-//    then the pairs' losses and their derivatives G (which stay in shared memory), then rows of G U.
-//    With c_ij = u_i . u_j, L = 1/R^2 sum_ij loss(c_ij) and symmetric targets:
+// 2. similarity_loss_kernel: a block takes 64 rows of an image, and kCols columns at a time:
+// cosines on the tensor cores,
+//    then the pairs' losses and their derivatives G (which stay in shared memory), then rows of G
+//    U. With c_ij = u_i . u_j, L = 1/R^2 sum_ij loss(c_ij) and symmetric targets:
 //      dL/du_i = 2/R^2 sum_j G_ij u_j;   dL/df_i = (dL/du_i - u_i (u_i . dL/du_i)) / |f_i|
 //    and u_i . sum_j G_ij u_j = sum_j G_ij c_ij, which is known before the product is.
 // 3. sum_kernel: the blocks' parts of the loss in a fixed order, so that results are reproducible.
 //
-// Napkin, float32, 16 x 512, D 1024 (an H200: 4.3 TB/s; 990 TFLOP/s of dense half products on paper, of which
-// mma.sync reaches about 60%; about 5.5 TB/s from the L2 cache):
-//   arithmetic  2 products of 16 x 2 x 512^2 x D, in 3 parts each: 52 GFLOP -> 87 us; the forward alone half
-//   bytes       R D 4 read, R D 4 (unit vectors) written and read, R D 4 (gradient) written: 134 MB -> 31 us
-//   L2          128 blocks read all unit vectors of their image twice, their own per 128 columns, and update
-//               their gradient per 128 columns: 7 MB each -> 160 us: this bounds it. D 128: an eighth.
+// Napkin, float32, 16 x 512, D 1024 (an H200: 4.3 TB/s; 990 TFLOP/s of dense half products on
+// paper, of which mma.sync reaches about 60%; about 5.5 TB/s from the L2 cache):
+//   arithmetic  2 products of 16 x 2 x 512^2 x D, in 3 parts each: 52 GFLOP -> 87 us; the forward
+//   alone half bytes       R D 4 read, R D 4 (unit vectors) written and read, R D 4 (gradient)
+//   written: 134 MB -> 31 us L2          128 blocks read all unit vectors of their image twice,
+//   their own per 128 columns, and update
+//               their gradient per 128 columns: 7 MB each -> 160 us: this bounds it. D 128: an
+//               eighth.
 // With half or bfloat16 embeddings a third of the arithmetic and about 60% of the L2 traffic.
 
 #include "cuda/similarity_tile.cuh"
@@ -60,8 +63,8 @@ struct alignas(16) LossSide {
 template <int kParts>
 using LossTile = Tile<64, 128, 2, 4, 2, kParts>;
 
-// G U takes kDepth rows of U at a time, kCols components wide; a piece more per row, so that one piece of 8
-// rows lies in 8 different groups of banks.
+// G U takes kDepth rows of U at a time, kCols components wide; a piece more per row, so that one
+// piece of 8 rows lies in 8 different groups of banks.
 template <typename Tile>
 struct alignas(16) GradientStage {
   __half units[Tile::kParts][kDepth][Tile::kCols + kPiece];
@@ -79,8 +82,8 @@ struct LossStorage {
   double losses[Tile::kWarpsM * Tile::kWarpsN];
 };
 
-__device__ inline LossSide load_loss_side(const SimilarityLossParameters& p, int64_t begin, int64_t index,
-                                          int64_t rows) {
+__device__ inline LossSide load_loss_side(const SimilarityLossParameters& p, int64_t begin,
+                                          int64_t index, int64_t rows) {
   if (index >= rows) return {{0, 0, 0, 0, 0}, 0, -1, -1};
   const int64_t row = begin + index;
   return {load_box(p.boxes + 4 * row), p.units.scale[row], static_cast<int>(index),
@@ -93,12 +96,13 @@ __device__ __forceinline__ bool similar(const LossSide& i, const LossSide& j, fl
          (i.label >= 0 && i.label == j.label);
 }
 
-// Turns the dot products of the tile into derivatives G_ij scale_j in shared memory (as unit vectors are:
-// the sum of kParts halves); adds to the loss and to each row's sum_j G_ij c_ij.
+// Turns the dot products of the tile into derivatives G_ij scale_j in shared memory (as unit
+// vectors are: the sum of kParts halves); adds to the loss and to each row's sum_j G_ij c_ij.
 template <typename Tile>
 __device__ __forceinline__ float pair_terms(const SimilarityLossParameters& p,
                                             const typename Tile::Fragment& dots,
-                                            LossStorage<Tile>& shared, float (&projections)[Tile::kM][2]) {
+                                            LossStorage<Tile>& shared,
+                                            float (&projections)[Tile::kM][2]) {
   float loss = 0;
 #pragma unroll
   for (int m = 0; m < Tile::kM; ++m) {
@@ -121,7 +125,8 @@ __device__ __forceinline__ float pair_terms(const SimilarityLossParameters& p,
         const __half high = __float2half_rn(derivative);
         shared.derivatives[0][r][c] = high;
         if (Tile::kParts == 2) {
-          shared.derivatives[Tile::kParts - 1][r][c] = __float2half_rn(derivative - __half2float(high));
+          shared.derivatives[Tile::kParts - 1][r][c] =
+              __float2half_rn(derivative - __half2float(high));
         }
       }
     }
@@ -129,8 +134,8 @@ __device__ __forceinline__ float pair_terms(const SimilarityLossParameters& p,
   return loss;
 }
 
-// sums = G [kRows, kCols] of shared memory times components first_d .. first_d + kCols - 1 of the unit vectors
-// first_col .. first_col + kCols - 1 of the image.
+// sums = G [kRows, kCols] of shared memory times components first_d .. first_d + kCols - 1 of the
+// unit vectors first_col .. first_col + kCols - 1 of the image.
 template <typename Tile>
 __device__ __forceinline__ void gradient_products(typename Tile::Fragment& sums,
                                                   const SimilarityLossParameters& p, int64_t begin,
@@ -157,13 +162,14 @@ __device__ __forceinline__ void gradient_products(typename Tile::Fragment& sums,
     for (int k = 0; k < kDepth; k += 16) {
       multiply_parts<Tile>(
           sums,
-          [&](uint32_t(&a)[4], int part, int m) {
+          [&](uint32_t (&a)[4], int part, int m) {
             load_matrices(a, &shared.derivatives[part][warp_row + m * 16 + lane % 16]
                                                 [step * kDepth + k + lane / 16 * kPiece]);
           },
-          [&](uint32_t(&b)[4], int part, int n) {
-            load_matrices_transposed(b, &stages[stage].units[part][k + lane / 8 % 2 * 8 + lane % 8]
-                                                             [warp_col + n * 16 + lane / 16 * kPiece]);
+          [&](uint32_t (&b)[4], int part, int n) {
+            load_matrices_transposed(b,
+                                     &stages[stage].units[part][k + lane / 8 % 2 * 8 + lane % 8]
+                                                         [warp_col + n * 16 + lane / 16 * kPiece]);
           });
     }
     ++step;
@@ -172,8 +178,8 @@ __device__ __forceinline__ void gradient_products(typename Tile::Fragment& sums,
   pipeline<Tile::kStages>(Tile::kCols / kDepth, load, compute);
 }
 
-// Adds the products of these columns to the gradient; after the last ones projects it on the sphere's
-// tangent and scales it. The block is the only one to touch these elements.
+// Adds the products of these columns to the gradient; after the last ones projects it on the
+// sphere's tangent and scales it. The block is the only one to touch these elements.
 template <typename Tile>
 __device__ __forceinline__ void store_gradient(const typename Tile::Fragment& sums,
                                                const SimilarityLossParameters& p, int64_t begin,
@@ -217,7 +223,8 @@ __device__ __forceinline__ void store_gradient(const typename Tile::Fragment& su
   }
 }
 
-// Block (x, y, z): rows 64 x .. of image y; of the gradient every gridDim.z-th piece of kCols components.
+// Block (x, y, z): rows 64 x .. of image y; of the gradient every gridDim.z-th piece of kCols
+// components.
 template <typename Tile>
 __global__ void __launch_bounds__(Tile::kThreads)
     similarity_loss_kernel(const __grid_constant__ SimilarityLossParameters p) {
@@ -305,13 +312,16 @@ void launch_sum(const double* values, int64_t count, T* result, Stream stream) {
 }
 
 // How many parts of the loss each image has; `largest` image of the batch.
-inline int64_t loss_row_tiles(int64_t largest) { return ceil_div<int64_t>(largest, LossTile<1>::kRows); }
+inline int64_t loss_row_tiles(int64_t largest) {
+  return ceil_div<int64_t>(largest, LossTile<1>::kRows);
+}
 
-// The images of p.rois; `row_tiles` of the largest image of the batch. A gradient's components go to several
-// blocks, which then all compute the cosines, as long as multiprocessors would idle otherwise.
+// The images of p.rois; `row_tiles` of the largest image of the batch. A gradient's components go
+// to several blocks, which then all compute the cosines, as long as multiprocessors would idle
+// otherwise.
 template <int kParts, typename T, typename Stream>
-void launch_similarity_loss(const SimilarityLossParameters& p, const T* embeddings, int64_t row_tiles,
-                            Stream stream) {
+void launch_similarity_loss(const SimilarityLossParameters& p, const T* embeddings,
+                            int64_t row_tiles, Stream stream) {
   constexpr int64_t kEnoughBlocks = 128, kRowsPerBlock = kLossPrepareThreads / kWarpSize;
   using Tile = LossTile<kParts>;
   if (row_tiles == 0) return;

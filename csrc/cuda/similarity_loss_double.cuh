@@ -19,8 +19,8 @@ struct LossDoubleStorage {
   double derivatives[kDoubleWarps];  // G_ij / |f_j|
 };
 
-// Eq. 7 and its derivative; every block takes a row i, every warp an every kDoubleWarps-th column j.
-// The formulas stand in similarity_loss.cuh.
+// Eq. 7 and its derivative; every block takes a row i, every warp an every kDoubleWarps-th column
+// j. The formulas stand in similarity_loss.cuh.
 __global__ void __launch_bounds__(kDoubleThreads)
     similarity_loss_double_kernel(const __grid_constant__ SimilarityLossDoubleParameters p) {
   auto& shared = shared_storage<LossDoubleStorage>();
@@ -41,7 +41,8 @@ __global__ void __launch_bounds__(kDoubleThreads)
       const double other_inverse = inverse_norm(warp_dot(other, other, p.dimensions));
       const double cosine = warp_dot(embedding, other, p.dimensions) * inverse * other_inverse;
       const Box<double> other_box = load_box(p.boxes + 4 * j);
-      const bool one_class = p.classes != nullptr && p.classes[row] >= 0 && p.classes[row] == p.classes[j];
+      const bool one_class =
+          p.classes != nullptr && p.classes[row] >= 0 && p.classes[row] == p.classes[j];
       const bool target = box_iof(box, other_box) > p.iof_threshold ||
                           box_iof(other_box, box) > p.iof_threshold || one_class;
       loss += pair_loss(cosine, target) + (box.area - box.area);

@@ -4,8 +4,9 @@
 
 namespace d2_ssod {
 
-// A block's tile of a matrix product on the tensor cores, kRows x kCols, shared out to kWarpsM x kWarpsN warps;
-// 16-row, 8-column fragments. kStages buffers of kDepth components hide the way from the L2 cache.
+// A block's tile of a matrix product on the tensor cores, kRows x kCols, shared out to kWarpsM x
+// kWarpsN warps; 16-row, 8-column fragments. kStages buffers of kDepth components hide the way from
+// the L2 cache.
 template <int kRows_, int kCols_, int kWarpsM_, int kWarpsN_, int kStages_, int kParts_>
 struct Tile {
   static constexpr int kRows = kRows_, kCols = kCols_, kWarpsM = kWarpsM_, kWarpsN = kWarpsN_;
@@ -47,11 +48,14 @@ struct Tile {
 
 constexpr int kPiece = 8;  // halves in 16 bytes, the unit of copies and of load_matrices
 
-// Where a stage keeps piece `piece` of row `row`: such that one piece of 8 rows lies in 8 different groups
-// of banks, without the memory that padding would take.
-__device__ __forceinline__ int swizzled(int row, int piece) { return (piece ^ (row / 2 % 4)) * kPiece; }
+// Where a stage keeps piece `piece` of row `row`: such that one piece of 8 rows lies in 8 different
+// groups of banks, without the memory that padding would take.
+__device__ __forceinline__ int swizzled(int row, int piece) {
+  return (piece ^ (row / 2 % 4)) * kPiece;
+}
 
-// Runs `load(step, stage)` kStages - 1 steps ahead of `compute(stage)`. At the end all stages are free.
+// Runs `load(step, stage)` kStages - 1 steps ahead of `compute(stage)`. At the end all stages are
+// free.
 template <int kStages, typename Load, typename Compute>
 __device__ __forceinline__ void pipeline(int steps, const Load& load, const Compute& compute) {
   for (int step = 0; step < kStages - 1; ++step) {
@@ -60,7 +64,8 @@ __device__ __forceinline__ void pipeline(int steps, const Load& load, const Comp
   }
   for (int step = 0; step < steps; ++step) {
     copy_async_wait<kStages - 2>();
-    __syncthreads();  // everybody's copies of `step` are there, and nobody computes on `step - 1` any more
+    __syncthreads();  // everybody's copies of `step` are there, and nobody computes on `step - 1`
+                      // any more
     const int ahead = step + kStages - 1;
     if (ahead < steps) load(ahead, ahead % kStages);
     copy_async_commit();
@@ -71,7 +76,8 @@ __device__ __forceinline__ void pipeline(int steps, const Load& load, const Comp
 }
 
 template <typename Tile>
-__device__ __forceinline__ void multiply(typename Tile::Fragment& sums, const uint32_t (&a)[Tile::kM][4],
+__device__ __forceinline__ void multiply(typename Tile::Fragment& sums,
+                                         const uint32_t (&a)[Tile::kM][4],
                                          const uint32_t (&b)[Tile::kN / 2][4]) {
 #pragma unroll
   for (int m = 0; m < Tile::kM; ++m) {
@@ -103,11 +109,13 @@ __device__ __forceinline__ void multiply_parts(typename Tile::Fragment& sums, co
   }
 }
 
-// sums = dot products of the unit vectors row_of(0..kRows-1) and col_of(0..kCols-1), rows of `units`
-// counted from `begin`; a negative one stands for a zero vector. All threads of the block call it.
+// sums = dot products of the unit vectors row_of(0..kRows-1) and col_of(0..kCols-1), rows of
+// `units` counted from `begin`; a negative one stands for a zero vector. All threads of the block
+// call it.
 template <typename Tile, typename RowOf, typename ColOf>
-__device__ __forceinline__ void dot_products(typename Tile::Fragment& sums, const UnitVectors& units,
-                                             int64_t begin, const RowOf& row_of, const ColOf& col_of,
+__device__ __forceinline__ void dot_products(typename Tile::Fragment& sums,
+                                             const UnitVectors& units, int64_t begin,
+                                             const RowOf& row_of, const ColOf& col_of,
                                              typename Tile::Stage* stages) {
   constexpr int kParts = Tile::kParts, kPieces = kDepth / kPiece;
   const int lane = Tile::lane();
@@ -123,11 +131,13 @@ __device__ __forceinline__ void dot_products(typename Tile::Fragment& sums, cons
     const int64_t first_d = static_cast<int64_t>(step) * kDepth;
     for (int i = threadIdx.x; i < Tile::kRows * kParts * kPieces; i += Tile::kThreads) {
       const int piece = i % kPieces, part = i / kPieces % kParts, r = i / (kPieces * kParts);
-      copy(&stages[stage].rows[part][r][swizzled(r, piece)], row_of(r), part, first_d + piece * kPiece);
+      copy(&stages[stage].rows[part][r][swizzled(r, piece)], row_of(r), part,
+           first_d + piece * kPiece);
     }
     for (int i = threadIdx.x; i < Tile::kCols * kParts * kPieces; i += Tile::kThreads) {
       const int piece = i % kPieces, part = i / kPieces % kParts, c = i / (kPieces * kParts);
-      copy(&stages[stage].cols[part][c][swizzled(c, piece)], col_of(c), part, first_d + piece * kPiece);
+      copy(&stages[stage].cols[part][c][swizzled(c, piece)], col_of(c), part,
+           first_d + piece * kPiece);
     }
   };
   const auto compute = [&](int stage) {
@@ -135,11 +145,11 @@ __device__ __forceinline__ void dot_products(typename Tile::Fragment& sums, cons
     for (int k = 0; k < kDepth / kPiece; k += 2) {
       multiply_parts<Tile>(
           sums,
-          [&](uint32_t(&a)[4], int part, int m) {
+          [&](uint32_t (&a)[4], int part, int m) {
             const int r = warp_row + m * 16 + lane % 16;
             load_matrices(a, &stages[stage].rows[part][r][swizzled(r, k + lane / 16)]);
           },
-          [&](uint32_t(&b)[4], int part, int n) {
+          [&](uint32_t (&b)[4], int part, int n) {
             const int c = warp_col + n * 16 + lane / 16 * 8 + lane % 8;
             load_matrices(b, &stages[stage].cols[part][c][swizzled(c, k + lane / 8 % 2)]);
           });

@@ -1,10 +1,9 @@
-#include "cuda/uncertainty_weights.cuh"
-
 #include <torch/library.h>
 
 #include <tuple>
 
 #include "cuda/host.h"
+#include "cuda/uncertainty_weights.cuh"
 #include "cuda/uncertainty_weights_double.cuh"
 
 namespace d2_ssod {
@@ -16,7 +15,8 @@ struct Outputs {
 
 void uncertainty_weights_float(const at::Tensor& boxes, const at::Tensor& embeddings,
                                const at::Tensor& is_foreground, const std::vector<int64_t>& offsets,
-                               const WeightCurve<double>& curve, const std::optional<at::Tensor>& gt_boxes,
+                               const WeightCurve<double>& curve,
+                               const std::optional<at::Tensor>& gt_boxes,
                                const std::vector<int64_t>& gt_offsets, const Outputs& out) {
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const int64_t rows = boxes.size(0), images = static_cast<int64_t>(offsets.size()) - 1;
@@ -37,8 +37,8 @@ void uncertainty_weights_float(const at::Tensor& boxes, const at::Tensor& embedd
   p.weights = out.weights.mutable_data_ptr<float>();
   p.max_iou = out.max_iou.mutable_data_ptr<float>();
   p.dissimilarity = out.dissimilarity.mutable_data_ptr<float>();
-  p.curve = {static_cast<float>(curve.a), static_cast<float>(curve.b), static_cast<float>(curve.c_iou),
-             static_cast<float>(curve.c_sim)};
+  p.curve = {static_cast<float>(curve.a), static_cast<float>(curve.b),
+             static_cast<float>(curve.c_iou), static_cast<float>(curve.c_sim)};
   for (int64_t first = 0; first < images; first += kImagesPerLaunch) {
     p.rois = make_image_table(offsets.data(), images, first);
     if (gt_boxes.has_value()) p.gts = make_image_table(gt_offsets.data(), images, first);
@@ -50,8 +50,10 @@ void uncertainty_weights_float(const at::Tensor& boxes, const at::Tensor& embedd
 }
 
 void uncertainty_weights_double(const at::Tensor& boxes, const at::Tensor& embeddings,
-                                const at::Tensor& is_foreground, const std::vector<int64_t>& offsets,
-                                const WeightCurve<double>& curve, const std::optional<at::Tensor>& gt_boxes,
+                                const at::Tensor& is_foreground,
+                                const std::vector<int64_t>& offsets,
+                                const WeightCurve<double>& curve,
+                                const std::optional<at::Tensor>& gt_boxes,
                                 const std::vector<int64_t>& gt_offsets, const Outputs& out) {
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const int64_t images = static_cast<int64_t>(offsets.size()) - 1;
@@ -72,24 +74,26 @@ void uncertainty_weights_double(const at::Tensor& boxes, const at::Tensor& embed
   }
 }
 
-// boxes [R, 4], embeddings [R, D], is_foreground [R], gt_boxes [G, 4] -> weights, max_iou, dissimilarity [R]
+// boxes [R, 4], embeddings [R, D], is_foreground [R], gt_boxes [G, 4] -> weights, max_iou,
+// dissimilarity [R]
 std::tuple<at::Tensor, at::Tensor, at::Tensor> uncertainty_weights_cuda(
     const at::Tensor& boxes, const at::Tensor& embeddings, const at::Tensor& is_foreground,
-    at::IntArrayRef rois_per_image, double a, double b, double c_iou, double c_sim,
-    const std::optional<at::Tensor>& gt_boxes, at::OptionalIntArrayRef gts_per_image) {
+    c10::SymIntArrayRef rois_per_image, double a, double b, double c_iou, double c_sim,
+    const std::optional<at::Tensor>& gt_boxes, at::OptionalSymIntArrayRef gts_per_image) {
   check_boxes("boxes", boxes);
   check_embeddings(embeddings, boxes);
   check_foreground(is_foreground, boxes);
-  const auto offsets = offsets_from_counts("rois_per_image", rois_per_image, "boxes", boxes.size(0));
-  check_image_sizes(rois_per_image);
+  const auto offsets = image_offsets(rois_per_image, boxes);
   check_ground_truth(gt_boxes, gts_per_image.has_value(), gts_per_image ? gts_per_image->size() : 0,
                      rois_per_image.size(), boxes);
   std::vector<int64_t> gt_offsets;
   if (gt_boxes.has_value()) {
-    gt_offsets = offsets_from_counts("gts_per_image", *gts_per_image, "gt_boxes", gt_boxes->size(0));
+    gt_offsets = offsets_from_counts("gts_per_image", C10_AS_INTARRAYREF_SLOW(*gts_per_image),
+                                     "gt_boxes", gt_boxes->size(0));
   }
   const c10::cuda::CUDAGuard guard(boxes.device());
-  const Outputs out{at::empty({boxes.size(0)}, boxes.options()), at::empty({boxes.size(0)}, boxes.options()),
+  const Outputs out{at::empty({boxes.size(0)}, boxes.options()),
+                    at::empty({boxes.size(0)}, boxes.options()),
                     at::empty({boxes.size(0)}, boxes.options())};
   if (boxes.size(0) > 0) {
     const auto run =

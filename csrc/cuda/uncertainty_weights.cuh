@@ -1,15 +1,17 @@
 #pragma once
 
 // Eq. 2-5 in two launches for up to kImagesPerLaunch images, whatever their sizes:
-// 1. prepare_weights_kernel: per RoI the unit vector, and all that needs no pair of RoIs; per image the order
+// 1. prepare_weights_kernel: per RoI the unit vector, and all that needs no pair of RoIs; per image
+// the order
 //    of foreground and background. It cannot be part of 2, whose blocks need all of it.
 // 2. uncertainty_weights_kernel: tiles of background x foreground; maxima, then weights.
 //
-// Napkin, float32 (an H200: 4.3 TB/s; 990 TFLOP/s of dense half products on paper, of which mma.sync reaches
-// about 60%; 30 T simple instructions/s). B background, F foreground rows per image:
-//   arithmetic  3 products x 2 B F D; and about 22 instructions per pair for the overlaps and maxima
-//   bytes       R D 4 read, R D 4 written, read again mostly from the L2 cache
-//   16 x 512, F 128, D 1024: 4.8 GFLOP -> 8 us; 33 MB read + 33 MB written -> 16 us: the preparation bounds it
+// Napkin, float32 (an H200: 4.3 TB/s; 990 TFLOP/s of dense half products on paper, of which
+// mma.sync reaches about 60%; 30 T simple instructions/s). B background, F foreground rows per
+// image:
+//   arithmetic  3 products x 2 B F D; and about 22 instructions per pair for the overlaps and
+//   maxima bytes       R D 4 read, R D 4 written, read again mostly from the L2 cache 16 x 512, F
+//   128, D 1024: 4.8 GFLOP -> 8 us; 33 MB read + 33 MB written -> 16 us: the preparation bounds it
 //   1 x 8192, F 2048, D 256: 19 GFLOP -> 32 us; 13 M pairs -> 9 us
 //   1 x 65536, F 8192, D 128: 361 GFLOP -> 0.6 ms; 470 M pairs -> 0.35 ms
 // With half or bfloat16 embeddings a third of the arithmetic and half of the bytes.
@@ -26,10 +28,10 @@ struct UncertaintyParameters {
   const float* gt_boxes;      // [G, 4]; null: variant "paper"
   UnitVectors units;
   ForegroundOrder foreground;
-  int* arrivals;       // [R]: blocks that are done with the row tile that starts here
-  float* hidden;       // [R]: max IoF with the ground truth; null in "paper"
-  float* weights;      // [R]
-  float* max_iou;      // [R]; in "paper" it collects the maximum over the blocks
+  int* arrivals;         // [R]: blocks that are done with the row tile that starts here
+  float* hidden;         // [R]: max IoF with the ground truth; null in "paper"
+  float* weights;        // [R]
+  float* max_iou;        // [R]; in "paper" it collects the maximum over the blocks
   float* dissimilarity;  // [R]; collects max_j of Eq. 4 over the blocks, before it becomes Eq. 4
   WeightCurve<float> curve;
   ImageTable rois, gts;
@@ -39,7 +41,9 @@ struct UncertaintyParameters {
     const float area = load_box(boxes + 4 * row).area;
     return area - area;
   }
-  __device__ float own(int64_t row) const { return own_box(row) + (units.scale[row] - units.scale[row]); }
+  __device__ float own(int64_t row) const {
+    return own_box(row) + (units.scale[row] - units.scale[row]);
+  }
 
   // g(IoU); an image without ground truth knows nothing against its RoIs.
   __device__ float overlap_factor_of(int image, float iou) const {
@@ -56,7 +60,8 @@ __device__ inline void ground_truth_overlaps(const UncertaintyParameters& p, int
                                              float& max_iou, float& max_iof) {
   const Box<float> box = load_box(p.boxes + 4 * row);
   max_iou = max_iof = 0;
-  for (int64_t g = p.gts.begin[image] + threadIdx.x % kWarpSize; g < p.gts.begin[image + 1]; g += kWarpSize) {
+  for (int64_t g = p.gts.begin[image] + threadIdx.x % kWarpSize; g < p.gts.begin[image + 1];
+       g += kWarpSize) {
     const Box<float> gt = load_box(p.gt_boxes + 4 * g);
     max_iou = fmaxf(max_iou, box_iou(box, gt));  // fmaxf passes over NaN
     max_iof = fmaxf(max_iof, box_iof(box, gt));
@@ -117,7 +122,8 @@ struct UncertaintyStorage {
   int last;
 };
 
-// In "released" the overlap is with the ground truth and known already: boxes without area leave it alone.
+// In "released" the overlap is with the ground truth and known already: boxes without area leave it
+// alone.
 __device__ inline PairSide load_side(const UncertaintyParameters& p, int64_t begin, int index) {
   PairSide side{{}, 0, 1, index};
   if (index < 0) return side;
@@ -134,7 +140,8 @@ __device__ inline PairSide load_side(const UncertaintyParameters& p, int64_t beg
 struct RowMaxima {
   float iou, similarity;
 
-  // Pairs with NaN lose every comparison. The quotient of the IoU is only taken where it is a new maximum.
+  // Pairs with NaN lose every comparison. The quotient of the IoU is only taken where it is a new
+  // maximum.
   __device__ __forceinline__ void add(const PairSide& row, const PairSide& col, float dot) {
     const float intersection = box_intersection(row.box, col.box);
     const float denominator = box_union(row.box.area, col.box.area, intersection);
@@ -174,9 +181,9 @@ __device__ inline void finish_row(const UncertaintyParameters& p, int image, int
   p.weights[row] = p.overlap_factor_of(image, iou) * dissimilarity_factor(dissimilarity, p.curve);
 }
 
-// Block (x, y, z): x-th tile of background rows of image y, against every gridDim.z-th tile of its foreground.
-// The last block to arrive at a row tile turns the maxima into weights. Maxima do not depend on the
-// order of arrival, so results are reproducible.
+// Block (x, y, z): x-th tile of background rows of image y, against every gridDim.z-th tile of its
+// foreground. The last block to arrive at a row tile turns the maxima into weights. Maxima do not
+// depend on the order of arrival, so results are reproducible.
 template <typename Tile>
 __global__ void __launch_bounds__(Tile::kThreads)
     uncertainty_weights_kernel(const __grid_constant__ UncertaintyParameters p) {
@@ -192,13 +199,15 @@ __global__ void __launch_bounds__(Tile::kThreads)
 
   for (int r = thread; r < Tile::kRows; r += Tile::kThreads) {
     const int64_t rank = first_row + r;
-    shared.rows[r] = load_side(p, begin, rank < num_background ? p.foreground.background(end, rank) : -1);
+    shared.rows[r] =
+        load_side(p, begin, rank < num_background ? p.foreground.background(end, rank) : -1);
   }
   RowMaxima maxima[Tile::kM][2] = {};
   for (int64_t tile = blockIdx.z; tile < col_tiles; tile += sharers) {
     for (int c = thread; c < Tile::kCols; c += Tile::kThreads) {
       const int64_t rank = tile * Tile::kCols + c;
-      shared.cols[c] = load_side(p, begin, rank < num_foreground ? p.foreground.foreground(begin, rank) : -1);
+      shared.cols[c] =
+          load_side(p, begin, rank < num_foreground ? p.foreground.foreground(begin, rank) : -1);
     }
     __syncthreads();
     typename Tile::Fragment dots;
@@ -246,7 +255,8 @@ int64_t row_tiles(const ImageTable& rois) {
   return tiles;
 }
 
-// Tiles there are to do if a quarter of each image's rows is foreground, which the host does not know.
+// Tiles there are to do if a quarter of each image's rows is foreground, which the host does not
+// know.
 template <typename Tile>
 int64_t expected_tiles(const ImageTable& rois) {
   int64_t tiles = 0;
@@ -265,19 +275,21 @@ void launch_uncertainty_tiles(const UncertaintyParameters& p, Stream stream) {
   const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(largest, Tile::kRows)),
                   static_cast<unsigned>(p.rois.count),
                   static_cast<unsigned>(wanted < most ? wanted : most));
-  launch(uncertainty_weights_kernel<Tile>, grid, Tile::kThreads, sizeof(UncertaintyStorage<Tile>), stream, p);
+  launch(uncertainty_weights_kernel<Tile>, grid, Tile::kThreads, sizeof(UncertaintyStorage<Tile>),
+         stream, p);
 }
 
 template <int kParts, typename T, typename Stream>
 void launch_prepare_weights(const UncertaintyParameters& p, const T* embeddings, int64_t dimensions,
                             Stream stream) {
-  const dim3 grid(static_cast<unsigned>(p.rois.count + ceil_div<int64_t>(p.rois.total(), kPrepareRows)));
+  const dim3 grid(
+      static_cast<unsigned>(p.rois.count + ceil_div<int64_t>(p.rois.total(), kPrepareRows)));
   launch(prepare_weights_kernel<kParts, T>, grid, kPrepareThreads, sizeof(OrderStorage), stream, p,
          embeddings, dimensions);
 }
 
-// Large tiles bring the least through the L2 cache, small ones busy the most multiprocessors; all fit the 99 KB of
-// shared memory that the smallest card has.
+// Large tiles bring the least through the L2 cache, small ones busy the most multiprocessors; all
+// fit the 99 KB of shared memory that the smallest card has.
 template <int kParts>
 struct UncertaintyTiles {
   using Large = Tile<128, 128, 4, 4, 2, kParts>;
@@ -287,8 +299,8 @@ struct UncertaintyTiles {
 
 // The images of p.rois.
 template <int kParts, typename T, typename Stream>
-void launch_uncertainty_weights(const UncertaintyParameters& p, const T* embeddings, int64_t dimensions,
-                                Stream stream) {
+void launch_uncertainty_weights(const UncertaintyParameters& p, const T* embeddings,
+                                int64_t dimensions, Stream stream) {
   using Tiles = UncertaintyTiles<kParts>;
   if (p.rois.total() == 0) return;
   launch_prepare_weights<kParts>(p, embeddings, dimensions, stream);

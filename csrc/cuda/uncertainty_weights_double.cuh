@@ -18,13 +18,15 @@ struct UncertaintyDoubleParameters {
 // Eq. 2-5; every warp takes a row. `fmax` passes over NaN.
 __global__ void __launch_bounds__(kDoubleThreads)
     uncertainty_weights_double_kernel(const __grid_constant__ UncertaintyDoubleParameters p) {
-  const int64_t row = p.rois.begin[0] + static_cast<int64_t>(blockIdx.x) * kDoubleWarps + threadIdx.x / kWarpSize;
+  const int64_t row =
+      p.rois.begin[0] + static_cast<int64_t>(blockIdx.x) * kDoubleWarps + threadIdx.x / kWarpSize;
   if (row >= p.rois.begin[p.rois.count]) return;
   const int image = p.rois.find(row);
   const bool released = p.gt_boxes != nullptr, foreground = p.is_foreground[row];
   const Box<double> box = load_box(p.boxes + 4 * row);
   const double* embedding = p.embeddings + row * p.dimensions;
-  const double squared = warp_dot(embedding, embedding, p.dimensions), inverse = inverse_norm(squared);
+  const double squared = warp_dot(embedding, embedding, p.dimensions),
+               inverse = inverse_norm(squared);
 
   double iou = 0, hidden = 0, similarity = 0;
   if (released) {

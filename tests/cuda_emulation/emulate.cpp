@@ -1,6 +1,6 @@
 // Runs one operator's kernels on the CPU (emulation.h): emulate DIRECTORY key=value...
-// Reads every tensor from a file of raw numbers in DIRECTORY named like the argument, and writes the results there.
-// test_kernels.py says which keys and files each operator takes.
+// Reads every tensor from a file of raw numbers in DIRECTORY named like the argument, and writes
+// the results there. test_kernels.py says which keys and files each operator takes.
 #include <fstream>
 #include <map>
 #include <memory>
@@ -48,7 +48,8 @@ class Case {
   // Memory full of NaN, or of -1.
   template <typename T>
   T* memory(int64_t count) {
-    memory_.push_back(std::make_unique<emulation::GuardedMemory>(sizeof(T) * static_cast<size_t>(count)));
+    memory_.push_back(
+        std::make_unique<emulation::GuardedMemory>(sizeof(T) * static_cast<size_t>(count)));
     std::memset(memory_.back()->data(), 0xff, sizeof(T) * static_cast<size_t>(count));
     return reinterpret_cast<T*>(memory_.back()->data());
   }
@@ -56,7 +57,8 @@ class Case {
   template <typename T>
   T* output(const std::string& name, int64_t count) {
     T* data = memory<T>(count);
-    outputs_.push_back({name, reinterpret_cast<const char*>(data), sizeof(T) * static_cast<size_t>(count)});
+    outputs_.push_back(
+        {name, reinterpret_cast<const char*>(data), sizeof(T) * static_cast<size_t>(count)});
     return data;
   }
 
@@ -124,7 +126,8 @@ UnitVectors unit_vectors(Case& c, int64_t rows, int64_t dimensions, int parts) {
 template <int kParts, typename T>
 void run_uncertainty_weights(Case& c) {
   using Tiles = UncertaintyTiles<kParts>;
-  const int64_t images = c.integer("images"), rows = c.integer("rows"), dimensions = c.integer("dimensions");
+  const int64_t images = c.integer("images"), rows = c.integer("rows"),
+                dimensions = c.integer("dimensions");
   const auto *offsets = c.input<int64_t>("offsets"), *gt_offsets = c.input<int64_t>("gt_offsets");
   const T* embeddings = c.input<T>("embeddings");
   UncertaintyParameters p{};
@@ -178,7 +181,8 @@ void run_uncertainty_weights_double(Case& c) {
 
 template <int kParts, typename T>
 void run_similarity_loss(Case& c) {
-  const int64_t images = c.integer("images"), rows = c.integer("rows"), dimensions = c.integer("dimensions");
+  const int64_t images = c.integer("images"), rows = c.integer("rows"),
+                dimensions = c.integer("dimensions");
   const auto* offsets = c.input<int64_t>("offsets");
   const T* embeddings = c.input<T>("embeddings");
   int64_t largest = 0;
@@ -190,7 +194,8 @@ void run_similarity_loss(Case& c) {
   p.classes = c.input<int64_t>("classes");
   p.units = unit_vectors(c, rows, dimensions, kParts);
   p.inverse_norm = c.memory<float>(rows);
-  p.gradient = c.integer("with_grad") != 0 ? c.output<float>("gradient", rows * dimensions) : nullptr;
+  p.gradient =
+      c.integer("with_grad") != 0 ? c.output<float>("gradient", rows * dimensions) : nullptr;
   p.dimensions = dimensions;
   p.batch_images = images;
   p.iof_threshold = static_cast<float>(c.number("iof_threshold"));
@@ -210,7 +215,8 @@ void run_similarity_loss_double(Case& c) {
   p.embeddings = c.input<double>("embeddings");
   p.classes = c.input<int64_t>("classes");
   p.dimensions = c.integer("dimensions");
-  p.gradient = c.integer("with_grad") != 0 ? c.output<double>("gradient", rows * p.dimensions) : nullptr;
+  p.gradient =
+      c.integer("with_grad") != 0 ? c.output<double>("gradient", rows * p.dimensions) : nullptr;
   p.partial_loss = c.memory<double>(rows);
   p.batch_images = images;
   p.iof_threshold = c.number("iof_threshold");

@@ -1,14 +1,15 @@
 #pragma once
 
-// Runs CUDA kernels on the CPU, so that their logic can be tested where there is no GPU: the .cuh files of
-// csrc/cuda, compiled by g++ with D2_SSOD_EMULATE_CUDA, get from here all that is CUDA's.
+// Runs CUDA kernels on the CPU, so that their logic can be tested where there is no GPU: the .cuh
+// files of csrc/cuda, compiled by g++ with D2_SSOD_EMULATE_CUDA, get from here all that is CUDA's.
 //
-// The threads of a block are fibers of one thread of the CPU; blocks run one after another. A fiber runs until a
-// barrier or an exchange within its warp, and what runs next is drawn by seed, with whole warps held back at
-// times; copies into shared memory happen at once or as late as they may, also by seed; shared memory starts as
-// NaN and ends at a page that may not be touched. So a missing barrier, a wrong index or a copy nobody waited for
-// has a good chance to show. What it cannot show: anything about the hardware, its memory model, its rounding
-// in matrix products, its speed, or a race between two barriers that does no harm in any of the orders tried.
+// The threads of a block are fibers of one thread of the CPU; blocks run one after another. A fiber
+// runs until a barrier or an exchange within its warp, and what runs next is drawn by seed, with
+// whole warps held back at times; copies into shared memory happen at once or as late as they may,
+// also by seed; shared memory starts as NaN and ends at a page that may not be touched. So a
+// missing barrier, a wrong index or a copy nobody waited for has a good chance to show. What it
+// cannot show: anything about the hardware, its memory model, its rounding in matrix products, its
+// speed, or a race between two barriers that does no harm in any of the orders tried.
 
 #include <setjmp.h>
 #include <sys/mman.h>
@@ -51,8 +52,8 @@ struct __nv_bfloat16 {
 namespace emulation {
 
 [[noreturn]] inline void fail(const char* what) {
-  std::fprintf(stderr, "emulation: %s (block %u %u %u, thread %u)\n", what, blockIdx.x, blockIdx.y, blockIdx.z,
-               threadIdx.x);
+  std::fprintf(stderr, "emulation: %s (block %u %u %u, thread %u)\n", what, blockIdx.x, blockIdx.y,
+               blockIdx.z, threadIdx.x);
   std::abort();
 }
 
@@ -68,8 +69,8 @@ class GuardedMemory {
     const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
     const size_t used = (bytes + page - 1) / page * page;
     mapped_ = used + page;
-    base_ = static_cast<char*>(
-        mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    base_ = static_cast<char*>(mmap(nullptr, mapped_, PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (base_ == MAP_FAILED || mprotect(base_ + used, page, PROT_NONE) != 0) fail("no memory");
     data_ = base_ + used - bytes;
   }
@@ -103,7 +104,7 @@ struct Fiber {
   jmp_buf state;
   bool started = false, done = false;
   Wait wait = Wait::kNone;
-  unsigned exchanges = 0;                      // of the warp so far: their parity picks the buffer of offers
+  unsigned exchanges = 0;  // of the warp so far: their parity picks the buffer of offers
   std::vector<std::vector<PendingCopy>> copies;  // committed groups, then the open one
 };
 
@@ -160,7 +161,8 @@ struct Machine {
     setcontext(&next.start);
   }
 
-  // Any lane of the runnable warp of the highest priority, which is so allowed to run far ahead; -1 if none.
+  // Any lane of the runnable warp of the highest priority, which is so allowed to run far ahead; -1
+  // if none.
   int choose() {
     auto& random = random_engine();
     if (random() % 64 == 0) {
@@ -172,7 +174,8 @@ struct Machine {
     }
     if (best < 0) return -1;
     int lane = static_cast<int>(random() % 32);
-    while (fibers[best * 32 + lane].done || fibers[best * 32 + lane].wait != Wait::kNone) lane = (lane + 1) % 32;
+    while (fibers[best * 32 + lane].done || fibers[best * 32 + lane].wait != Wait::kNone)
+      lane = (lane + 1) % 32;
     return best * 32 + lane;
   }
 
@@ -214,7 +217,8 @@ struct Machine {
     suspend();
   }
 
-  // Shows `offer` to the warp and returns those of all lanes, valid until the lane's next exchange but one.
+  // Shows `offer` to the warp and returns those of all lanes, valid until the lane's next exchange
+  // but one.
   const Offer* exchange(Wait kind, const Offer& offer) {
     Warp& own = warp();
     const int first = current / 32 * 32;
@@ -255,14 +259,16 @@ void launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared
   machine.shared = shared.data();
   machine.body = [&] { kernel(arguments...); };
   for (const uint64_t block : blocks) {
-    blockIdx = dim3(static_cast<unsigned>(block % grid.x), static_cast<unsigned>(block / grid.x % grid.y),
-                    static_cast<unsigned>(block / grid.x / grid.y));
+    blockIdx =
+        dim3(static_cast<unsigned>(block % grid.x), static_cast<unsigned>(block / grid.x % grid.y),
+             static_cast<unsigned>(block / grid.x / grid.y));
     std::memset(shared.data(), 0xff, (shared_bytes + 15) / 16 * 16);
     machine.run_block(threads);
   }
 }
 
-// --- Half precision ---------------------------------------------------------------------------------------
+// --- Half precision
+// ---------------------------------------------------------------------------------------
 
 inline float half_to_float(uint16_t bits) {
   static const std::vector<float> table = [] {
@@ -278,7 +284,8 @@ inline float half_to_float(uint16_t bits) {
   return table[bits];
 }
 
-// --- The instructions of csrc/cuda/primitives.cuh ---------------------------------------------------------
+// --- The instructions of csrc/cuda/primitives.cuh
+// ---------------------------------------------------------
 
 inline float fast_quotient(float x, float y) { return x / y; }
 
@@ -291,7 +298,8 @@ inline void perform(const PendingCopy& copy) {
 }
 
 inline void copy_async_16(void* shared, const void* global, bool valid) {
-  if (reinterpret_cast<uintptr_t>(shared) % 16 != 0 || reinterpret_cast<uintptr_t>(global) % 16 != 0) {
+  if (reinterpret_cast<uintptr_t>(shared) % 16 != 0 ||
+      reinterpret_cast<uintptr_t>(global) % 16 != 0) {
     fail("copy of 16 bytes is not aligned");
   }
   const PendingCopy copy{shared, global, valid};
@@ -313,7 +321,9 @@ void copy_async_wait() {
   }
 }
 
-inline uint32_t pack(uint16_t low, uint16_t high) { return low | static_cast<uint32_t>(high) << 16; }
+inline uint32_t pack(uint16_t low, uint16_t high) {
+  return low | static_cast<uint32_t>(high) << 16;
+}
 
 template <bool kTransposed>
 void load_matrices_as(uint32_t (&registers)[4], const __half* row) {
@@ -373,7 +383,8 @@ inline int own_lane() { return Machine::get().current % 32; }
 
 }  // namespace emulation
 
-// --- What CUDA declares globally --------------------------------------------------------------------------
+// --- What CUDA declares globally
+// --------------------------------------------------------------------------
 
 inline void __syncthreads() { emulation::Machine::get().block_barrier(); }
 inline void __threadfence() {}

@@ -19,6 +19,7 @@ from d2_ssod.ops import reference
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
+SOURCE = HERE / "emulate.cpp"
 COMPILER = os.environ.get("CXX", "g++")
 FLAGS = "-std=c++20 -O2 -Wall -Wextra -Wno-unknown-pragmas -U_FORTIFY_SOURCE"
 FLAGS += " -fsanitize=bounds -fsanitize-undefined-trap-on-error -DD2_SSOD_EMULATE_CUDA"
@@ -34,7 +35,7 @@ def emulator(tmp_path_factory) -> Path:
         pytest.skip(f"no {COMPILER}")
     program = tmp_path_factory.mktemp("emulation") / "emulate"
     built = subprocess.run(
-        [COMPILER, *FLAGS.split(), "-I", ROOT / "csrc", HERE / "emulate.cpp", "-o", program],
+        [COMPILER, *FLAGS.split(), f"-I{ROOT / 'csrc'}", f"-I{HERE}", SOURCE, "-o", program],
         capture_output=True,
         text=True,
     )
