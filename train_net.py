@@ -1,4 +1,4 @@
-"""Train and evaluate: ``python train_net.py --config-file configs/voc_two_phase.yaml --num-gpus 8``.
+"""Train and evaluate: ``python train_net.py --config-file configs/mine.yaml --num-gpus 8``.
 
 Takes Detectron2's own flags (``--resume``, ``--eval-only``, ``--num-machines``, ... and
 ``KEY VALUE`` overrides at the end) and also runs under ``torchrun``.
@@ -15,6 +15,7 @@ from d2_ssod.engine import (
 
 
 def main(args) -> None:
+    """What every process of the run does."""
     cfg = setup(args)
     if not args.eval_only:
         trainer = MultiPhaseTrainer(cfg, load_run_data(cfg))

@@ -1,10 +1,11 @@
 """Install Detectron2's Python part into the running interpreter's environment.
 
 An installed Detectron2 is kept as it is, and ``--requirement`` (any pip requirement: a version, a
-wheel, ``git+https://...``) replaces the pinned one. Otherwise the pinned wheel is used: Detectron2's
-main branch, built for CPython 3.10 and for another torch. Only its Python part is wanted, which runs
-on any later Python, so the compiled module is removed: Faster R-CNN, ROIAlign, NMS and both evaluators
-work without it. Also removed is a stray top-level package, ``tools``, that the wheel carries.
+wheel, ``git+https://...``) replaces the pinned one. Otherwise the pinned wheel is used: the main
+branch of Detectron2, built for CPython 3.10 and for another torch. Only its Python part is wanted,
+which runs on any later Python, so the compiled module is removed: Faster R-CNN, ROIAlign, NMS and
+both evaluators work without it. Also removed is a stray top-level package, ``tools``, that the
+wheel carries.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def pip_install(*arguments: str) -> None:
 
 
 def install_pinned(site_packages: Path) -> None:
-    """Unpack the pinned wheel next to ``site_packages``, drop what is not wanted, move the rest in."""
+    """Unpack the pinned wheel beside ``site_packages`` and move in what is wanted."""
     with tempfile.TemporaryDirectory(dir=site_packages.parent) as folder:
         staging = Path(folder)
         requirements = staging / "requirements.txt"
