@@ -1,0 +1,5 @@
+import os
+
+# The models of the tests are so small that threads cost more than they bring, above all where
+# other processes use the cores. Before torch is imported; tests of threads set their number.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
