@@ -1,0 +1,262 @@
+import copy
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.data import transforms as T
+from detectron2.data.dataset_mapper import DatasetMapper
+from detectron2.structures import BoxMode
+from detectron2.utils.env import seed_all_rng
+from pictures import save_picture
+
+from d2_ssod.config import add_ssod_config
+from d2_ssod.data.mapper import PseudoLabelMapper, build_augmentations
+
+WIDTH, HEIGHT = 60, 40
+
+
+@pytest.fixture
+def cfg():
+    cfg = get_cfg()
+    add_ssod_config(cfg)
+    cfg.INPUT.MIN_SIZE_TRAIN = (HEIGHT,)
+    cfg.INPUT.RANDOM_FLIP = "none"
+    return cfg
+
+
+@pytest.fixture
+def picture(tmp_path):
+    return str(save_picture(tmp_path / "1.png", WIDTH, HEIGHT))
+
+
+def annotation(box, category=0, **keys):
+    return {"bbox": list(box), "bbox_mode": BoxMode.XYXY_ABS, "category_id": category, **keys}
+
+
+def pseudo(box, score, category=0, **keys):
+    return annotation(box, category, score=score, pseudo=True, **keys)
+
+
+def record(picture, annotations, **keys):
+    return {
+        "file_name": picture,
+        "image_id": 1,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "annotations": annotations,
+        **keys,
+    }
+
+
+def mapper_with(cfg, *augmentations):
+    mapper = PseudoLabelMapper(cfg, is_train=True)
+    mapper.augmentations = T.AugmentationList(list(augmentations))
+    return mapper
+
+
+def test_labels_of_people_are_certain_and_not_pseudo(cfg, picture):
+    mapped = PseudoLabelMapper(cfg)(record(picture, [annotation((1, 2, 20, 30), 3)]))
+    instances = mapped["instances"]
+    assert instances.gt_scores.tolist() == [1.0]
+    assert instances.gt_is_pseudo.tolist() == [False]
+    assert instances.gt_is_pseudo.dtype == torch.bool
+    assert instances.gt_scores.dtype == torch.float32
+    assert instances.gt_classes.tolist() == [3]
+    assert instances.gt_boxes.tensor.tolist() == [[1, 2, 20, 30]]
+
+
+def test_pseudo_labels_carry_score_and_mark(cfg, picture):
+    boxes = [pseudo((1, 2, 20, 30), 0.25), pseudo((5, 5, 9, 9), 0.75)]
+    instances = PseudoLabelMapper(cfg)(record(picture, boxes, is_pseudo=True))["instances"]
+    assert instances.gt_scores.tolist() == [0.25, 0.75]
+    assert instances.gt_is_pseudo.tolist() == [True, True]
+
+
+def test_scores_follow_their_boxes_through_the_filter(cfg, picture):
+    """The crop cuts the middle box away, and others' scores stay with their classes."""
+    boxes = [
+        pseudo((2, 2, 18, 18), 0.9, 0),
+        pseudo((40, 20, 58, 38), 0.8, 1),
+        pseudo((10, 10, 30, 18), 0.7, 2),
+    ]
+
+    class CropTopLeft(T.Augmentation):
+        def get_transform(self, image):
+            return T.CropTransform(0, 0, 20, 20)
+
+    mapped = mapper_with(cfg, CropTopLeft())(record(picture, boxes, is_pseudo=True))
+    instances = mapped["instances"]
+    assert instances.gt_classes.tolist() == [0, 2]
+    assert instances.gt_scores.tolist() == pytest.approx([0.9, 0.7])
+    assert instances.gt_is_pseudo.tolist() == [True, True]
+    assert instances.gt_boxes.tensor.tolist() == [[2, 2, 18, 18], [10, 10, 20, 18]]
+
+
+def test_scores_follow_their_boxes_through_a_flip(cfg, picture):
+    boxes = [pseudo((2, 2, 18, 18), 0.9, 0), pseudo((40, 20, 58, 38), 0.8, 1)]
+    flip = T.RandomFlip(prob=1.0)
+    instances = mapper_with(cfg, flip)(record(picture, boxes, is_pseudo=True))["instances"]
+    assert instances.gt_boxes.tensor.tolist() == [[42, 2, 58, 18], [2, 20, 20, 38]]
+    assert instances.gt_scores.tolist() == pytest.approx([0.9, 0.8])
+
+
+def test_scores_follow_their_boxes_through_random_augmentations(cfg, picture):
+    """Class, score and position tell the same box, whatever the augmentation did."""
+    cfg.SSOD.AUG.SCALE = (0.4, 1.3)
+    cfg.SSOD.AUG.SHIFT = 0.3
+    cfg.SSOD.AUG.COLOR = 0.2
+    cfg.INPUT.RANDOM_FLIP = "horizontal"
+    mapper = PseudoLabelMapper(cfg)
+    boxes = [(3 + 14 * i, 5, 13 + 14 * i, 35) for i in range(4)]
+    image = record(picture, [pseudo(b, 0.1 + 0.2 * i, i) for i, b in enumerate(boxes)])
+    seed_all_rng(0)
+    lost = 0
+    for _ in range(60):
+        instances = mapper(image)["instances"]
+        expected = [0.1 + 0.2 * number for number in instances.gt_classes.tolist()]
+        assert instances.gt_scores.tolist() == pytest.approx(expected)
+        centers = instances.gt_boxes.get_centers()[:, 0].tolist()
+        assert centers in (sorted(centers), sorted(centers, reverse=True))
+        lost += len(boxes) - len(instances)
+    assert lost > 0
+
+
+class CropEmptyCorner(T.Augmentation):
+    def get_transform(self, image):
+        return T.CropTransform(50, 30, 10, 10)
+
+
+def test_pseudo_labeled_image_without_boxes_left_is_drawn_again(cfg, picture):
+    image = record(picture, [pseudo((2, 2, 18, 18), 0.9)], is_pseudo=True)
+    assert mapper_with(cfg, CropEmptyCorner())(image) is None
+
+
+def test_labeled_image_without_boxes_left_is_kept(cfg, picture):
+    mapped = mapper_with(cfg, CropEmptyCorner())(record(picture, [annotation((2, 2, 18, 18))]))
+    assert len(mapped["instances"]) == 0
+    assert set(mapped["instances"].get_fields()) >= {"gt_scores", "gt_is_pseudo", "gt_boxes"}
+
+
+def test_labeled_image_without_annotations_is_kept(cfg, picture):
+    mapped = PseudoLabelMapper(cfg)(record(picture, []))
+    instances = mapped["instances"]
+    assert len(instances) == 0
+    assert instances.gt_boxes.tensor.shape == (0, 4)
+    assert instances.gt_scores.shape == instances.gt_is_pseudo.shape == (0,)
+
+
+def test_crowds_are_skipped_with_their_scores(cfg, picture):
+    boxes = [
+        pseudo((1, 1, 9, 9), 0.3, 0, iscrowd=1),
+        pseudo((2, 2, 18, 18), 0.9, 1, iscrowd=0),
+        pseudo((3, 3, 30, 30), 0.5, 2),
+    ]
+    instances = PseudoLabelMapper(cfg)(record(picture, boxes, is_pseudo=True))["instances"]
+    assert instances.gt_classes.tolist() == [1, 2]
+    assert instances.gt_scores.tolist() == pytest.approx([0.9, 0.5])
+
+
+def test_pseudo_labeled_image_of_crowds_alone_is_drawn_again(cfg, picture):
+    boxes = [pseudo((1, 1, 9, 9), 0.3, iscrowd=1)]
+    assert PseudoLabelMapper(cfg)(record(picture, boxes, is_pseudo=True)) is None
+
+
+def test_mapper_leaves_the_data_set_as_it_is(cfg, picture):
+    boxes = [pseudo((2, 2, 18, 18), 0.9, segmentation=[[2, 2, 18, 2, 18, 18]])]
+    image = record(picture, boxes, is_pseudo=True)
+    before = copy.deepcopy(image)
+    PseudoLabelMapper(cfg)(image)
+    assert image == before
+
+
+def test_labeled_images_are_mapped_as_by_detectron2(cfg, picture):
+    cfg.INPUT.RANDOM_FLIP = "horizontal"
+    cfg.INPUT.MIN_SIZE_TRAIN = (30, 50, 70)
+    image = record(
+        picture,
+        [
+            annotation((2, 2, 18, 18), 1, segmentation=[[2, 2, 18, 2, 18, 18]]),
+            annotation((5, 5, 50, 30), 2, iscrowd=1),
+            annotation((7, 3, 50, 30), 0),
+        ],
+    )
+    for seed in range(5):
+        results = []
+        for mapper in (PseudoLabelMapper(cfg), DatasetMapper(cfg)):
+            seed_all_rng(seed)
+            results.append(mapper(copy.deepcopy(image)))
+        ours, theirs = results
+        assert torch.equal(ours["image"], theirs["image"])
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs["instances"].get_fields().items():
+            found = ours["instances"].get(name)
+            if name == "gt_boxes":
+                value, found = value.tensor, found.tensor
+            assert torch.equal(found, value), name
+
+
+def test_masks_are_kept_where_the_model_trains_on_them(cfg, picture):
+    cfg.MODEL.MASK_ON = True
+    polygon = [[2.0, 2.0, 18.0, 2.0, 18.0, 18.0]]
+    image = record(picture, [annotation((2, 2, 18, 18), segmentation=polygon)])
+    instances = PseudoLabelMapper(cfg)(image)["instances"]
+    assert len(instances.gt_masks) == 1
+    assert len(instances.gt_scores) == 1
+
+
+def test_mapper_for_inference_has_no_augmentation_and_no_targets(cfg, picture):
+    cfg.SSOD.AUG.COLOR = 0.5
+    cfg.SSOD.AUG.SCALE = (0.5, 1.5)
+    cfg.INPUT.MIN_SIZE_TEST = HEIGHT
+    mapper = PseudoLabelMapper(cfg, is_train=False)
+    image = record(picture, [pseudo((2, 2, 18, 18), 0.9)], is_pseudo=True)
+    first, second = mapper(image), mapper(image)
+    assert "instances" not in first
+    assert torch.equal(first["image"], second["image"])
+    assert tuple(first["image"].shape) == (3, HEIGHT, WIDTH)
+
+
+def test_no_augmentation_by_default(cfg):
+    assert build_augmentations(cfg) == []
+
+
+def test_color_changes_pixels_within_its_limits(cfg, picture):
+    cfg.SSOD.AUG.COLOR = 0.2
+    plain = PseudoLabelMapper(cfg, is_train=False)
+    image = record(picture, [annotation((2, 2, 18, 18))])
+    cfg.INPUT.MIN_SIZE_TEST = HEIGHT
+    original = plain(image)["image"].float()
+    seed_all_rng(0)
+    means = [PseudoLabelMapper(cfg)(image)["image"].float().mean().item() for _ in range(20)]
+    assert len(set(means)) > 10
+    # Three factors, of which the contrast's and the saturation's keep the mean about the same.
+    assert all(0.75 < mean / original.mean().item() < 1.25 for mean in means)
+
+
+def test_shift_moves_the_window_by_up_to_its_share(cfg, picture):
+    """A small box in the middle moves by at most SHIFT times the image's size, either way."""
+    cfg.SSOD.AUG.SHIFT = 0.25
+    mapper = PseudoLabelMapper(cfg)
+    image = record(picture, [annotation((29, 19, 31, 21))])
+    seed_all_rng(0)
+    centers = torch.cat([mapper(image)["instances"].gt_boxes.get_centers() for _ in range(100)])
+    moved = (centers - torch.tensor([30.0, 20.0])) / torch.tensor([WIDTH, HEIGHT])
+    assert moved.abs().max() <= 0.25 + 0.02
+    assert moved.max() > 0.2
+    assert moved.min() < -0.2
+
+
+def test_scale_zooms_within_its_limits(cfg, picture):
+    cfg.SSOD.AUG.SCALE = (0.5, 2.0)
+    mapper = PseudoLabelMapper(cfg)
+    image = record(picture, [annotation((28, 18, 32, 22))])
+    seed_all_rng(0)
+    widths = []
+    for _ in range(100):
+        mapped = mapper(image)
+        box = mapped["instances"].gt_boxes.tensor[0]
+        # The window is resized to the shorter side of the config, so compare shares.
+        widths.append(((box[2] - box[0]) / mapped["image"].shape[2]).item() / (4 / WIDTH))
+    # A window of half the size shows a box twice as large.
+    assert 0.45 < min(widths) < 0.6
+    assert 1.6 < max(widths) < 2.1
