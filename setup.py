@@ -25,7 +25,8 @@ GENERATED = ROOT / "build" / "generated"
 def find_cuda_home() -> Path | None:
     """Where the CUDA toolkit lies.
 
-    torch takes the folder above ``nvcc``, which is wrong where that is a wrapper script; nvcc itself knows.
+    torch takes the folder above ``nvcc``, which is wrong where that is a wrapper script; nvcc
+    itself knows.
     """
     for variable in ("CUDA_HOME", "CUDA_PATH"):
         if os.environ.get(variable):
@@ -124,7 +125,7 @@ def write_build_info(with_cuda: bool) -> None:
 
 
 def extra_cuda_includes() -> list[str]:
-    """Headers that a slim toolkit lacks (cuBLAS, cuSPARSE, ...) and that torch's own wheels bring."""
+    """Headers that a slim toolkit lacks (cuBLAS, cuSPARSE, ...); torch's own wheels bring them."""
     major = torch.version.cuda.split(".")[0]
     site_packages = Path(sysconfig.get_paths()["purelib"])
     carried = site_packages / "nvidia" / f"cu{major}" / "include"

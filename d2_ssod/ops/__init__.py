@@ -1,7 +1,7 @@
 """Fused operators on boxes and embeddings, for any PyTorch project: needs torch, never Detectron2.
 
-Boxes are XYXY. The RoIs of all images of a batch lie one after another, and ``rois_per_image`` says where
-one ends. Importing this loads the compiled module, or says how to build it.
+Boxes are XYXY. The RoIs of all images of a batch lie one after another, and ``rois_per_image`` says
+where one ends. Importing this loads the compiled module, or says how to build it.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def build_info() -> dict[str, object]:
     """How the compiled module was built.
 
     Returns:
-        ``compiler`` (str), ``openmp`` (version date, or None), ``torch`` (version built for), ``cuda`` (toolkit version and
-        architectures, or "cpu only"), ``source_hash``.
+        ``compiler`` (str), ``openmp`` (version date, or None), ``torch`` (version built for),
+        ``cuda`` (toolkit version and architectures, or "cpu only"), ``source_hash``.
     """
     info = dict(_C.build_info())
     info["cuda"] = info["cuda"] or "cpu only"

@@ -1,9 +1,12 @@
 """What the dispatcher must know of the operators besides their kernels: fake, autograd, autocast.
 
 - Fake: shapes and dtypes of the results, for ``torch.compile``, ``torch.export`` and meta tensors.
-- Autograd: overlaps and weights are constants, so their autograd key falls through and their results
-  require no gradient, whatever the inputs do. The similarity loss makes its gradient in the forward pass.
-- Autocast: box coordinates belong in float32. The operators that take embeddings have no rule: they take
+- Autograd: overlaps and weights are constants, so their autograd key falls through and their
+results
+  require no gradient, whatever the inputs do. The similarity loss makes its gradient in the forward
+  pass.
+- Autocast: box coordinates belong in float32. The operators that take embeddings have no rule: they
+take
   half embeddings as they are, accumulate in float32, and the public functions see to the boxes.
 """
 
@@ -45,25 +48,36 @@ def _fake_similarity_loss(
     return boxes.new_empty(()), boxes.new_empty(embeddings.shape if with_grad else (0,))
 
 
-def _save_gradient(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    ctx.set_materialize_grads(False)
-    ctx.with_grad = inputs[-1]
-    ctx.dtype = inputs[1].dtype
-    ctx.save_for_backward(output[1])
+class _ScaleOnce(torch.autograd.Function):
+    """``scale * gradient``, whose derivative in ``embeddings`` exists but is not implemented."""
 
+    @staticmethod
+    def forward(ctx: Any, scale: Tensor, gradient: Tensor, embeddings: Tensor) -> Tensor:
+        return scale * gradient
 
-def _scale_gradient(ctx: Any, grad_loss: Tensor | None, grad_of_gradient: Tensor | None) -> tuple:
-    if grad_of_gradient is not None:
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> tuple:
         raise RuntimeError("similarity_loss has no second derivative")
+
+
+def _save_gradient(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.with_grad = inputs[-1]
+    ctx.save_for_backward(output[1], inputs[1])
+
+
+def _scale_gradient(ctx: Any, grad_loss: Tensor, _: Any) -> tuple:
     if not ctx.with_grad:
         raise RuntimeError(
             "d2_ssod::similarity_loss was called with with_grad=False, so there is no gradient; "
             "d2_ssod.ops.similarity_loss sets it as needed"
         )
-    if grad_loss is None:
-        return (None,) * 6
-    (gradient,) = ctx.saved_tensors
-    return None, (grad_loss * gradient).to(ctx.dtype), None, None, None, None
+    gradient, embeddings = ctx.saved_tensors
+    if torch.is_grad_enabled():  # create_graph=True
+        scaled = _ScaleOnce.apply(grad_loss, gradient, embeddings)
+    else:
+        scaled = grad_loss * gradient
+    return None, scaled.to(embeddings.dtype), None, None, None, None
 
 
 def register() -> None:

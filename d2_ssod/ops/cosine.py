@@ -9,9 +9,10 @@ from torch import Tensor
 def pairwise_cosine_similarity(x1: Tensor, x2: Tensor, eps: float = 1e-8) -> Tensor:
     """Signed cosine similarity of every row of ``x1`` with every row of ``x2``.
 
-    ``x1_i . x2_j / (max(|x1_i|, eps) max(|x2_j|, eps))``: 0 for zero vectors. Composed from PyTorch's own
-    operators, since all of the work is one matrix product; differentiable in both arguments. Half and
-    bfloat16 rows are normalised in float32, and multiplied in their own dtype with float32 accumulation.
+    ``x1_i . x2_j / (max(|x1_i|, eps) max(|x2_j|, eps))``: 0 for zero vectors. Composed from
+    PyTorch's own operators, since all of the work is one matrix product; differentiable in both
+    arguments. Half and bfloat16 rows are normalised in float32, and multiplied in their own dtype
+    with float32 accumulation.
 
     Args:
         x1: ``Tensor[N, D]``.

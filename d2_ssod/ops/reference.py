@@ -1,7 +1,7 @@
 """The formulas in plain PyTorch, image by image: what the operators are tested and timed against.
 
-Written to be read, not to be fast, and never used as a fall-back. The functions take the arguments of
-the public ones and work in the dtype they are given (tests give them float64).
+Written to be read, not to be fast, and never used as a fall-back. The functions take the arguments
+of the public ones and work in the dtype they are given (tests give them float64).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def gompertz(x: Tensor, a: float, b: float, c: float) -> Tensor:
 
 
 def _row_max(values: Tensor, own: Tensor) -> Tensor:
-    """Largest value of each row, 0 if there is none, ignoring NaN; NaN where the row's ``own`` is."""
+    """Largest value of each row, or 0; ignores NaN; NaN where the row's ``own`` is."""
     largest = values.new_zeros(len(values))
     if values.shape[1] > 0:
         largest = values.nan_to_num(nan=0.0).amax(dim=1)

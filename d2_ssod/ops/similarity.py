@@ -18,25 +18,28 @@ def similarity_loss(
     iof_threshold: float = 0.7,
     classes: Tensor | None = None,
 ) -> Tensor:
-    """Pull the embeddings of RoIs that lie in one another together, and push all others apart (Eq. 6-7).
+    """Pull the embeddings of RoIs that lie in one another together, and push all others apart (Eq.
+    6-7).
 
-    With ``s_ij = |f_i . f_j| / (|f_i| |f_j|)`` and ``y_ij = 1`` if ``IoF_ij > t`` or ``IoF_ji > t``, else 0: the
-    mean over all ordered pairs of an image, i = j included, of ``y (1 - s)^2 + (1 - y) s^2``; then the mean
-    over the images, those without RoIs counting as 0.
+    With ``s_ij = |f_i . f_j| / (|f_i| |f_j|)`` and ``y_ij = 1`` if ``IoF_ij > t`` or ``IoF_ji >
+    t``, else 0: the mean over all ordered pairs of an image, i = j included, of ``y (1 - s)^2 + (1
+    - y) s^2``; then the mean over the images, those without RoIs counting as 0.
 
-    Differentiable once, in ``embeddings`` alone; the gradient is made in the forward pass if it will be
-    needed. Neither pass stores a matrix of pairs.
+    Differentiable once, in ``embeddings`` alone; the gradient is made in the forward pass if it
+    will be needed. Neither pass stores a matrix of pairs.
 
     Args:
-        boxes: ``Tensor[R, 4]`` of (x1, y1, x2, y2), any unit: the RoIs of all images, one after another.
+        boxes: ``Tensor[R, 4]`` of (x1, y1, x2, y2), any unit: the RoIs of all images, one after
+            another.
         embeddings: ``Tensor[R, D]``, float32, float64, or half/bfloat16 (accumulated in float32).
         rois_per_image: RoIs of each image; they add up to R. Pairs never cross images.
         iof_threshold: t, in 0..1.
-        classes: ``Tensor[R]``, int64, below 2^24: pairs of one class >= 0 also count as y = 1. Classes
-            below 0 never do (give background RoIs one of these).
+        classes: ``Tensor[R]``, int64, below 2^24: pairs of one class >= 0 also count as y = 1.
+            Classes below 0 never do (give background RoIs one of these).
 
     Returns:
-        ``Tensor[]``, float32 (float64 if an input is): 0 without images. NaN if a box or an embedding has a NaN.
+        ``Tensor[]``, float32 (float64 if an input is): 0 without images. NaN if a box or an
+        embedding has a NaN.
 
     Raises:
         ValueError: if a shape, dtype, device, count or the threshold does not fit.

@@ -1,4 +1,4 @@
-"""Weights of RoIs by their overlap with, and their dissimilarity from, the foreground of their image."""
+"""Weights of RoIs by their overlap with, and dissimilarity from, the foreground of their image."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class UncertaintyTerms(NamedTuple):
 def gompertz(x: Tensor, a: float, b: float, c: float) -> Tensor:
     """Gompertz curve ``a + (1 - a) exp(-b exp(-c x))``.
 
-    Rises from about ``a`` at 0 to 1. Composed from PyTorch's own operators: differentiable, any shape and
-    floating dtype, NaN in gives NaN out.
+    Rises from about ``a`` at 0 to 1. Composed from PyTorch's own operators: differentiable, any
+    shape and floating dtype, NaN in gives NaN out.
 
     Args:
         x: Overlap or dissimilarity, usually in 0..1.
@@ -52,12 +52,14 @@ def overlap_weights(
 ) -> Tensor:
     """Weight ``g(IoU_i; a, b, c)`` of every RoI (Eq. 2; Soft Sampling).
 
-    ``IoU_i`` is the RoI's largest IoU with its image's foreground RoIs, which have weight 1 themselves; or,
-    with ``gt_boxes``, with those of its image, for foreground RoIs too. Without reference box in the
+    ``IoU_i`` is the RoI's largest IoU with its image's foreground RoIs, which have weight 1
+    themselves; or, with ``gt_boxes``, with those of its image, for foreground RoIs too. Without
+    reference box in the
     image: ``g(0)``, or 1 with ``gt_boxes``.
 
     Args:
-        boxes: ``Tensor[R, 4]`` of (x1, y1, x2, y2), any unit: the RoIs of all images, one after another.
+        boxes: ``Tensor[R, 4]`` of (x1, y1, x2, y2), any unit: the RoIs of all images, one after
+            another.
         is_foreground: ``Tensor[R]``, bool.
         rois_per_image: RoIs of each image; they add up to R.
         a: Weight of a RoI far from everything.
@@ -67,8 +69,8 @@ def overlap_weights(
         gts_per_image: Reference boxes of each image; goes with ``gt_boxes``.
 
     Returns:
-        ``Tensor[R]``, float32 (float64 if the boxes are), without gradient. NaN where the RoI's box has a NaN;
-        reference boxes with a NaN overlap nothing.
+        ``Tensor[R]``, float32 (float64 if the boxes are), without gradient. NaN where the RoI's box
+        has a NaN; reference boxes with a NaN overlap nothing.
 
     Raises:
         ValueError: if a shape, dtype, device or count does not fit.
@@ -102,8 +104,9 @@ def uncertainty_terms(
 ) -> UncertaintyTerms:
     """:func:`uncertainty_weights` together with the IoU and the dissimilarity behind them.
 
-    ``max_iou`` is ``IoU_i``; in variant "paper" that of a foreground RoI is 1, with its own box (0 if that is
-    degenerate). ``dissimilarity`` is ``D_i``, 1 for foreground RoIs. Arguments and errors: see there.
+    ``max_iou`` is ``IoU_i``; in variant "paper" that of a foreground RoI is 1, with its own box (0
+    if that is degenerate). ``dissimilarity`` is ``D_i``, 1 for foreground RoIs. Arguments and
+    errors: see there.
     """
     if variant not in ("paper", "released"):
         raise ValueError(f'variant must be "paper" or "released", got {variant!r}')
@@ -150,18 +153,21 @@ def uncertainty_weights(
 ) -> Tensor:
     """Weight ``w_i = g(IoU_i; a, b, c_iou) g(D_i; 0, b, c_sim)`` of every RoI (Eq. 2-5).
 
-    Variant "paper": foreground RoIs have weight 1. For a background RoI i and its image's foreground RoIs j,
-    ``IoU_i = max_j IoU_ij``, ``D_i = 1 - max_j s_ij (1 - IoF_ij)`` with ``s_ij = |f_i . f_j| / (|f_i| |f_j|)``; without
-    foreground ``IoU_i = 0`` and ``D_i = 1``.
+    Variant "paper": foreground RoIs have weight 1. For a background RoI i and its image's
+    foreground RoIs j, ``IoU_i = max_j IoU_ij``, ``D_i = 1 - max_j s_ij (1 - IoF_ij)`` with ``s_ij =
+    |f_i . f_j| / (|f_i| |f_j|)``; without foreground ``IoU_i = 0`` and ``D_i = 1``.
 
-    Variant "released": ``IoU_i`` is the largest IoU with the image's ``gt_boxes``, for foreground RoIs too
-    (factor 1 in images without); ``D_i = 1 - (max_j s_ij) (1 - max_g IoF_ig)``, for background RoIs alone.
+    Variant "released": ``IoU_i`` is the largest IoU with the image's ``gt_boxes``, for foreground
+    RoIs too (factor 1 in images without); ``D_i = 1 - (max_j s_ij) (1 - max_g IoF_ig)``, for
+    background RoIs alone.
 
     Pairs never cross images; no matrix of pairs is stored; weights have no gradient, so that
-    ``(weights * losses).sum()`` trains through the losses only, and asking the weights for one raises.
+    ``(weights * losses).sum()`` trains through the losses only, and asking the weights for one
+    raises.
 
     Args:
-        boxes: ``Tensor[R, 4]`` of (x1, y1, x2, y2), any unit: the RoIs of all images, one after another.
+        boxes: ``Tensor[R, 4]`` of (x1, y1, x2, y2), any unit: the RoIs of all images, one after
+            another.
         embeddings: ``Tensor[R, D]``, float32, float64, or half/bfloat16 (accumulated in float32).
         is_foreground: ``Tensor[R]``, bool.
         rois_per_image: RoIs of each image; they add up to R.
@@ -175,8 +181,8 @@ def uncertainty_weights(
         gts_per_image: Boxes of each image; with "released" only.
 
     Returns:
-        ``Tensor[R]`` in 0..1, float32 (float64 if an input is). NaN where the RoI's own box or embedding has
-        a NaN; for its neighbours that RoI then does not exist.
+        ``Tensor[R]`` in 0..1, float32 (float64 if an input is). NaN where the RoI's own box or
+        embedding has a NaN; for its neighbours that RoI then does not exist.
 
     Raises:
         ValueError: if a shape, dtype, device, count or the variant does not fit.

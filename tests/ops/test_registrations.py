@@ -1,0 +1,201 @@
+"""What the dispatcher is told: torch.compile, opcheck, autocast, meta tensors."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch._dynamo.testing
+from op_samples import HALVES, make_sample, sample_inputs
+
+from d2_ssod import ops
+
+OPERATORS = torch.ops.d2_ssod
+
+
+def operator_arguments(sample):
+    """Arguments of every operator, as the public functions pass them."""
+    curve = (0.25, 50.0, 15.0, 10.0)
+    gts = (sample.gt_boxes, sample.gts_per_image)
+    rois = (sample.boxes, sample.is_foreground, sample.rois_per_image)
+    loss = (sample.boxes, sample.embeddings, sample.rois_per_image, 0.7)
+    return {
+        "pairwise_iou": [(sample.boxes, sample.gt_boxes)],
+        "pairwise_iof": [(sample.boxes, sample.gt_boxes)],
+        "overlap_weights": [(*rois, *curve[:3], None, None), (*rois, *curve[:3], *gts)],
+        "uncertainty_weights": [
+            (*sample.rois(), *curve, None, None),
+            (*sample.rois(), *curve, *gts),
+        ],
+        "similarity_loss": [
+            (*loss, None, True),
+            (*loss, sample.classes, True),
+            (*loss, None, False),
+        ],
+    }
+
+
+NAMES = list(operator_arguments(make_sample([3], 2)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("sample", sample_inputs())
+def test_opcheck_schema_and_fake(sample, name, device):
+    for arguments in operator_arguments(sample.to(device))[name]:
+        torch.library.opcheck(
+            getattr(OPERATORS, name).default,
+            arguments,
+            test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_opcheck_with_gradients(name, device):
+    sample = make_sample([12, 0, 5], 6).to(device)
+    sample.embeddings.requires_grad_()
+    for arguments in operator_arguments(sample)[name]:
+        if name == "similarity_loss" and not arguments[-1]:
+            continue  # a gradient is then an error, by design
+        torch.library.opcheck(getattr(OPERATORS, name).default, arguments)
+
+
+def everything(sample):
+    """All public functions, in one graph."""
+    rois = (sample.boxes, sample.is_foreground, sample.rois_per_image)
+    truth = sample.ground_truth()
+    return (
+        ops.pairwise_iou(sample.boxes, sample.gt_boxes),
+        ops.pairwise_iof(sample.boxes, sample.gt_boxes),
+        ops.pairwise_cosine_similarity(sample.embeddings, sample.embeddings),
+        ops.gompertz(sample.boxes, 0.1, 5.0, 0.01),
+        ops.overlap_weights(*rois),
+        ops.overlap_weights(*rois, **truth),
+        *ops.uncertainty_terms(*sample.rois()),
+        ops.uncertainty_weights(*sample.rois(), variant="released", **truth),
+        ops.similarity_loss(sample.boxes, sample.embeddings, sample.rois_per_image),
+        ops.similarity_loss(
+            sample.boxes, sample.embeddings, sample.rois_per_image, classes=sample.classes
+        ),
+    )
+
+
+def test_compile_fullgraph_with_changing_sizes_compiles_twice(device):
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(everything, fullgraph=True, backend=counter)
+    for seed, counts in enumerate([[30, 20], [41, 17], [5, 60], [33, 34], [100, 2]]):
+        sample = make_sample(counts, 8, seed=seed).to(device)
+        for actual, expected in zip(compiled(sample), everything(sample), strict=True):
+            torch.testing.assert_close(actual, expected)
+    # The first sizes as constants, then all others at once.
+    assert counter.frame_count == 2
+
+
+def test_compile_gradient_of_the_loss(device):
+    torch._dynamo.reset()
+    loss_of = torch.compile(ops.similarity_loss, fullgraph=True, backend="aot_eager")
+    for counts in ([20, 9], [14, 31]):
+        sample = make_sample(counts, 8).to(device)
+        gradients = []
+        for function in (loss_of, ops.similarity_loss):
+            embeddings = sample.embeddings.clone().requires_grad_()
+            (3 * function(sample.boxes, embeddings * 2, counts)).backward()
+            gradients.append(embeddings.grad)
+        torch.testing.assert_close(*gradients)
+
+
+def test_compile_with_inductor(device):
+    torch._dynamo.reset()
+
+    def weighted(boxes, embeddings, foreground, losses):
+        weights = ops.uncertainty_weights(boxes, embeddings * 2, foreground, [50])
+        return (weights * losses.exp()).mean()
+
+    sample = make_sample([50], 8).to(device)
+    losses = torch.rand(50, device=device)
+    arguments = (sample.boxes, sample.embeddings, sample.is_foreground, losses)
+    compiled = torch.compile(weighted, fullgraph=True)
+    torch.testing.assert_close(compiled(*arguments), weighted(*arguments))
+
+
+def test_meta_tensors_give_shapes(device):
+    sample = make_sample([7, 4], 3)
+    for result, expected in zip(everything(sample.to("meta")), everything(sample), strict=True):
+        assert result.is_meta
+        assert (result.shape, result.dtype) == (expected.shape, expected.dtype)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_autocast_changes_nothing_but_the_embeddings(dtype, device):
+    sample = make_sample([60, 40], 32).to(device)
+    half = dataclasses.replace(sample, embeddings=sample.embeddings.to(dtype))
+    weights = ops.uncertainty_weights(*half.rois())
+    loss = ops.similarity_loss(half.boxes, half.embeddings, half.rois_per_image)
+    with torch.autocast(device, dtype):
+        # As in a network: a layer gives half embeddings.
+        embeddings = torch.nn.functional.linear(sample.embeddings, torch.eye(32, device=device))
+        assert embeddings.dtype == dtype
+        rois = (sample.boxes, embeddings, sample.is_foreground, sample.rois_per_image)
+        assert torch.equal(ops.uncertainty_weights(*rois), weights)
+        autocast_loss = ops.similarity_loss(sample.boxes, embeddings, sample.rois_per_image)
+        assert autocast_loss.dtype == torch.float32
+        torch.testing.assert_close(autocast_loss, loss)
+
+
+def test_autocast_keeps_boxes_in_float32(device):
+    sample = make_sample([20], 2).to(device)
+    expected = ops.pairwise_iou(sample.boxes, sample.gt_boxes)
+    rounded = OPERATORS.pairwise_iou(sample.boxes.half().float(), sample.gt_boxes.half().float())
+    with torch.autocast(device, torch.bfloat16):
+        actual = ops.pairwise_iou(sample.boxes, sample.gt_boxes)
+        direct = OPERATORS.pairwise_iou(sample.boxes.half(), sample.gt_boxes.half())
+    assert torch.equal(actual, expected)
+    assert direct.dtype == torch.float32
+    assert torch.equal(direct, rounded)
+
+
+def test_autocast_gradient_has_the_dtype_of_the_embeddings(device):
+    sample = make_sample([30], 16).to(device)
+    weight = torch.eye(16, device=device, requires_grad=True)
+    with torch.autocast(device, torch.bfloat16):
+        embeddings = torch.nn.functional.linear(sample.embeddings, weight)
+        loss = ops.similarity_loss(sample.boxes, embeddings, [30])
+    loss.backward()
+    assert weight.grad.dtype == torch.float32
+    assert weight.grad.abs().sum() > 0
+
+
+def test_small_gradients_of_half_embeddings_survive_a_loss_scale(device):
+    # Unscaled they are below the smallest half, 6e-8.
+    sample = make_sample([600], 8).to(device)
+    embeddings = (sample.embeddings * 100).half().requires_grad_()
+    (ops.similarity_loss(sample.boxes, embeddings, [600]) * 2.0**16).backward()
+    assert (embeddings.grad == 0).float().mean() < 0.05
+
+
+def test_mixed_precision_takes_the_wider(device):
+    sample = make_sample([20], 8).to(device)
+    arguments = (sample.boxes.double(), *sample.rois()[1:])
+    assert ops.uncertainty_weights(*arguments).dtype == torch.float64
+    assert ops.pairwise_iou(sample.boxes.double(), sample.gt_boxes).dtype == torch.float64
+    arguments = (sample.boxes.half(), sample.embeddings.bfloat16(), *sample.rois()[2:])
+    assert ops.uncertainty_weights(*arguments).dtype == torch.float32
+
+
+def test_inference_mode_and_no_grad_work(device):
+    sample = make_sample([20], 8).to(device)
+    sample.embeddings.requires_grad_()
+    with torch.inference_mode():
+        first = everything(sample)
+    with torch.no_grad():
+        second = everything(sample)
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a, b)
+        assert not b.requires_grad
+
+
+def test_operator_without_gradient_says_so(device):
+    sample = make_sample([9], 4).to(device)
+    embeddings = sample.embeddings.requires_grad_()
+    loss, _ = OPERATORS.similarity_loss(sample.boxes, embeddings, [9], 0.7, None, False)
+    with pytest.raises(RuntimeError, match="with_grad=False"):
+        loss.backward()
