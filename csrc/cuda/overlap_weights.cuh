@@ -3,8 +3,7 @@
 // Eq. 2 for up to kImagesPerLaunch images. One launch against the ground truth; against the
 // foreground one more, which finds it (foreground.cuh): every block needs all of it.
 //
-// Napkin (an H200: 4.3 TB/s, 30 T simple instructions/s): about 17 instructions per pair, 21 R
-// bytes.
+// Napkin (an H200: 4.3 TB/s, 30 T simple instructions/s): 21 R bytes, about 17 instructions a pair.
 //   16 x 512, F 128: 1 M pairs -> 0.6 us; the launches take longer
 //   1 x 65536, F 8192: 537 M pairs -> 0.3 ms; 1.4 MB -> 0.3 us: arithmetic
 

@@ -2,11 +2,10 @@
 
 // IoU and IoF of all pairs.
 //
-// Napkin (an H200: 4.3 TB/s, 30 T simple instructions/s): N M 4 bytes written, 16 (N + M) read;
-// about 22 instructions per pair, of which the quotient takes half and is left out where the boxes
-// do not meet.
+// Napkin (an H200: 4.3 TB/s, 30 T simple instructions/s): 4 N M bytes written, 16 (N + M) read;
+// about 22 instructions per pair, of which the quotient takes half.
 //   2000 x 500: 4 MB -> 1 us; the launch takes longer
-//   65536 x 8192: 2.1 GB -> 0.5 ms; 537 M pairs -> 0.2 to 0.4 ms: bound by memory, just
+//   65536 x 8192: 2.1 GB -> 0.5 ms; 537 M pairs -> 0.4 ms: bound by memory, just
 
 #include "cuda/primitives.cuh"
 
@@ -26,14 +25,7 @@ struct IofOf {
   }
 };
 
-// kVector neighbouring columns, stored at once.
-template <typename T, int kVector>
-struct alignas(sizeof(T) * kVector) Columns {
-  T values[kVector];
-};
-
-// A block covers kPairRows x (kPairThreads kVector); a thread keeps its columns and goes down the
-// rows.
+// A block covers kPairRows x (kPairThreads kVector); a thread keeps its columns for all rows.
 constexpr int kPairThreads = 128, kPairRows = 16;
 
 template <typename Overlap, typename T, int kVector>
@@ -52,10 +44,10 @@ __global__ void __launch_bounds__(kPairThreads)
   for (int r = 0; r < count; ++r) {
     const Box<T> box =
         load_box(boxes1 + 4 * (first_row + r));  // the same for all threads: from the L1 cache
-    Columns<T, kVector> overlaps;
+    Vector<T, kVector> overlaps;
 #pragma unroll
     for (int v = 0; v < kVector; ++v) overlaps.values[v] = Overlap()(box, others[v]);
-    *reinterpret_cast<Columns<T, kVector>*>(result + (first_row + r) * cols + col) = overlaps;
+    *reinterpret_cast<Vector<T, kVector>*>(result + (first_row + r) * cols + col) = overlaps;
   }
 }
 

@@ -6,6 +6,10 @@
 #include "core/box.h"
 #include "cuda/launch.cuh"
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#error "the CUDA operators need compute capability 8.0 or more: set TORCH_CUDA_ARCH_LIST"
+#endif
+
 #ifndef D2_SSOD_EMULATE_CUDA
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -106,6 +110,12 @@ __device__ __forceinline__ float fast_quotient(float x, float y) {
   return result;
 }
 #endif
+
+// kCount neighbouring numbers, loaded or stored at once.
+template <typename T, int kCount>
+struct alignas(sizeof(T) * kCount) Vector {
+  T values[kCount];
+};
 
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(__half x) { return __half2float(x); }

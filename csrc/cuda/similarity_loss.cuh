@@ -2,23 +2,22 @@
 
 // Eq. 7 and its derivative in three launches for up to kImagesPerLaunch images:
 // 1. prepare_loss_kernel: unit vectors.
-// 2. similarity_loss_kernel: a block takes 64 rows of an image, and kCols columns at a time:
-// cosines on the tensor cores,
-//    then the pairs' losses and their derivatives G (which stay in shared memory), then rows of G
-//    U. With c_ij = u_i . u_j, L = 1/R^2 sum_ij loss(c_ij) and symmetric targets:
-//      dL/du_i = 2/R^2 sum_j G_ij u_j;   dL/df_i = (dL/du_i - u_i (u_i . dL/du_i)) / |f_i|
-//    and u_i . sum_j G_ij u_j = sum_j G_ij c_ij, which is known before the product is.
+// 2. similarity_loss_kernel: a block takes 64 rows of an image, and kCols columns at a time: first
+//    cosines on the tensor cores, then the pairs' losses and their derivatives G, which stay in
+//    shared memory, then rows of G U. With c_ij = u_i . u_j, L = 1/R^2 sum_ij loss(c_ij):
+//      dL/du_i = 2/R^2 sum_j G_ij u_j (the targets are symmetric)
+//      dL/df_i = (dL/du_i - u_i (u_i . dL/du_i)) / |f_i|
+//    where u_i . sum_j G_ij u_j = sum_j G_ij c_ij, which is known before the product G U is.
 // 3. sum_kernel: the blocks' parts of the loss in a fixed order, so that results are reproducible.
 //
-// Napkin, float32, 16 x 512, D 1024 (an H200: 4.3 TB/s; 990 TFLOP/s of dense half products on
-// paper, of which mma.sync reaches about 60%; about 5.5 TB/s from the L2 cache):
-//   arithmetic  2 products of 16 x 2 x 512^2 x D, in 3 parts each: 52 GFLOP -> 87 us; the forward
-//   alone half bytes       R D 4 read, R D 4 (unit vectors) written and read, R D 4 (gradient)
-//   written: 134 MB -> 31 us L2          128 blocks read all unit vectors of their image twice,
-//   their own per 128 columns, and update
-//               their gradient per 128 columns: 7 MB each -> 160 us: this bounds it. D 128: an
-//               eighth.
-// With half or bfloat16 embeddings a third of the arithmetic and about 60% of the L2 traffic.
+// Napkin, float32, 16 x 512, D 1024 (an H200: 4.3 TB/s; about 5.5 TB/s from the L2 cache;
+// 990 TFLOP/s of dense half products on paper, of which mma.sync reaches about 60%).
+//   arithmetic: 2 products of 16 x 2 x 512^2 x D FLOP in 3 parts each: 52 GFLOP -> 87 us.
+//   bytes: embeddings read, unit vectors written and read, gradient written: 134 MB -> 31 us.
+//   L2: 128 blocks read all unit vectors of their image twice, their own once per 128 columns, and
+//   update their gradient once per 128 columns: 7 MB each -> 160 us, so this bounds it.
+// The forward alone is half of it, D 128 an eighth; half or bfloat16 embeddings need a third of the
+// arithmetic and about 60% of the L2 traffic.
 
 #include "cuda/similarity_tile.cuh"
 
@@ -39,7 +38,7 @@ struct SimilarityLossParameters {
 
 constexpr int kLossPrepareThreads = 256;
 
-template <int kParts, typename T>
+template <int kParts, int kAtOnce, typename T>
 __global__ void __launch_bounds__(kLossPrepareThreads)
     prepare_loss_kernel(const __grid_constant__ SimilarityLossParameters p,
                         const T* __restrict__ embeddings) {
@@ -47,8 +46,8 @@ __global__ void __launch_bounds__(kLossPrepareThreads)
                       static_cast<int64_t>(blockIdx.x) * (kLossPrepareThreads / kWarpSize) +
                       threadIdx.x / kWarpSize;
   if (row >= p.rois.begin[p.rois.count]) return;
-  const float inverse =
-      write_unit_vector<kParts>(embeddings + row * p.dimensions, p.dimensions, row, p.units);
+  const float inverse = write_unit_vector<kParts, kAtOnce>(embeddings + row * p.dimensions,
+                                                           p.dimensions, row, p.units);
   if (threadIdx.x % kWarpSize == 0) p.inverse_norm[row] = inverse;
 }
 
@@ -316,9 +315,8 @@ inline int64_t loss_row_tiles(int64_t largest) {
   return ceil_div<int64_t>(largest, LossTile<1>::kRows);
 }
 
-// The images of p.rois; `row_tiles` of the largest image of the batch. A gradient's components go
-// to several blocks, which then all compute the cosines, as long as multiprocessors would idle
-// otherwise.
+// The images of p.rois; `row_tiles` of the largest image of the batch. Where multiprocessors would
+// idle otherwise, several blocks share the components of a gradient, and all compute the cosines.
 template <int kParts, typename T, typename Stream>
 void launch_similarity_loss(const SimilarityLossParameters& p, const T* embeddings,
                             int64_t row_tiles, Stream stream) {
@@ -327,7 +325,10 @@ void launch_similarity_loss(const SimilarityLossParameters& p, const T* embeddin
   if (row_tiles == 0) return;
   if (p.rois.total() > 0) {
     const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(p.rois.total(), kRowsPerBlock)));
-    launch(prepare_loss_kernel<kParts, T>, grid, kLossPrepareThreads, 0, stream, p, embeddings);
+    const auto kernel = components_at_once(embeddings, p.dimensions) == 4
+                            ? prepare_loss_kernel<kParts, 4, T>
+                            : prepare_loss_kernel<kParts, 1, T>;
+    launch(kernel, grid, kLossPrepareThreads, 0, stream, p, embeddings);
   }
   const int64_t idle = kEnoughBlocks / (row_tiles * p.rois.count);
   const int64_t pieces = p.gradient == nullptr ? 1 : ceil_div<int64_t>(p.dimensions, Tile::kCols);

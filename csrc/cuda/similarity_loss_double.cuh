@@ -19,8 +19,8 @@ struct LossDoubleStorage {
   double derivatives[kDoubleWarps];  // G_ij / |f_j|
 };
 
-// Eq. 7 and its derivative; every block takes a row i, every warp an every kDoubleWarps-th column
-// j. The formulas stand in similarity_loss.cuh.
+// Eq. 7 and its derivative (see similarity_loss.cuh); every block takes a row i, every warp every
+// kDoubleWarps-th column j.
 __global__ void __launch_bounds__(kDoubleThreads)
     similarity_loss_double_kernel(const __grid_constant__ SimilarityLossDoubleParameters p) {
   auto& shared = shared_storage<LossDoubleStorage>();

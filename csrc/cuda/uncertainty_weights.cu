@@ -22,17 +22,18 @@ void uncertainty_weights_float(const at::Tensor& boxes, const at::Tensor& embedd
   const int64_t rows = boxes.size(0), images = static_cast<int64_t>(offsets.size()) - 1;
   const int parts = unit_vector_parts(embeddings.scalar_type());
   const UnitVectorMemory units(embeddings, parts);
-  const auto integers = boxes.options().dtype(at::kInt);
-  const at::Tensor order = at::empty({rows}, integers), arrivals = at::empty({rows}, integers);
-  const at::Tensor num_foreground = at::empty({images}, integers);
-  const at::Tensor hidden = at::empty({gt_boxes.has_value() ? rows : 0}, boxes.options());
+  // Every allocation costs the CPU a microsecond: one for all integers.
+  const at::Tensor integers = at::empty({2 * rows + images}, boxes.options().dtype(at::kInt));
+  int* const order = integers.mutable_data_ptr<int>();
+  at::Tensor hidden;
+  if (gt_boxes.has_value()) hidden = at::empty({rows}, boxes.options());
 
   UncertaintyParameters p{};
   p.boxes = boxes.const_data_ptr<float>();
   p.is_foreground = is_foreground.const_data_ptr<bool>();
   p.gt_boxes = data_or_null<float>(gt_boxes);
   p.units = units.get();
-  p.arrivals = arrivals.mutable_data_ptr<int>();
+  p.arrivals = order + rows;
   p.hidden = gt_boxes.has_value() ? hidden.mutable_data_ptr<float>() : nullptr;
   p.weights = out.weights.mutable_data_ptr<float>();
   p.max_iou = out.max_iou.mutable_data_ptr<float>();
@@ -42,7 +43,7 @@ void uncertainty_weights_float(const at::Tensor& boxes, const at::Tensor& embedd
   for (int64_t first = 0; first < images; first += kImagesPerLaunch) {
     p.rois = make_image_table(offsets.data(), images, first);
     if (gt_boxes.has_value()) p.gts = make_image_table(gt_offsets.data(), images, first);
-    p.foreground = {order.mutable_data_ptr<int>(), num_foreground.mutable_data_ptr<int>() + first};
+    p.foreground = {order, order + 2 * rows + first};
     dispatch_embeddings(embeddings, parts, [&](const auto* pointer, auto kParts) {
       launch_uncertainty_weights<kParts.value>(p, pointer, embeddings.size(1), stream.stream());
     });

@@ -2,18 +2,17 @@
 
 // Eq. 2-5 in two launches for up to kImagesPerLaunch images, whatever their sizes:
 // 1. prepare_weights_kernel: per RoI the unit vector, and all that needs no pair of RoIs; per image
-// the order
-//    of foreground and background. It cannot be part of 2, whose blocks need all of it.
+//    the order of foreground and background. Not part of 2, whose blocks need all of it.
 // 2. uncertainty_weights_kernel: tiles of background x foreground; maxima, then weights.
 //
-// Napkin, float32 (an H200: 4.3 TB/s; 990 TFLOP/s of dense half products on paper, of which
-// mma.sync reaches about 60%; 30 T simple instructions/s). B background, F foreground rows per
-// image:
-//   arithmetic  3 products x 2 B F D; and about 22 instructions per pair for the overlaps and
-//   maxima bytes       R D 4 read, R D 4 written, read again mostly from the L2 cache 16 x 512, F
-//   128, D 1024: 4.8 GFLOP -> 8 us; 33 MB read + 33 MB written -> 16 us: the preparation bounds it
-//   1 x 8192, F 2048, D 256: 19 GFLOP -> 32 us; 13 M pairs -> 9 us
-//   1 x 65536, F 8192, D 128: 361 GFLOP -> 0.6 ms; 470 M pairs -> 0.35 ms
+// Napkin, float32, for B background and F foreground rows per image (an H200: 4.3 TB/s; 990 TFLOP/s
+// of dense half products on paper, of which mma.sync reaches about 60%; 30 T simple
+// instructions/s).
+//   arithmetic: 3 products of 2 B F D FLOP; about 22 instructions per pair for the overlaps.
+//   bytes: R D 4 read, R D 4 written, and read again mostly from the L2 cache.
+//   16 x 512, F 128, D 1024: 4.8 GFLOP -> 8 us; 67 MB -> 16 us, so the preparation bounds it.
+//   1 x 8192, F 2048, D 256: 19 GFLOP -> 32 us; 13 M pairs -> 9 us; 17 MB -> 4 us.
+//   1 x 65536, F 8192, D 128: 361 GFLOP -> 0.6 ms; 470 M pairs -> 0.35 ms; 67 MB -> 16 us.
 // With half or bfloat16 embeddings a third of the arithmetic and half of the bytes.
 
 #include "core/gompertz.h"
@@ -71,7 +70,7 @@ __device__ inline void ground_truth_overlaps(const UncertaintyParameters& p, int
 }
 
 // Blocks 0 .. images - 1 order an image's rows each; then every warp prepares a row.
-template <int kParts, typename T>
+template <int kParts, int kAtOnce, typename T>
 __global__ void __launch_bounds__(kPrepareThreads)
     prepare_weights_kernel(const __grid_constant__ UncertaintyParameters p,
                            const T* __restrict__ embeddings, int64_t dimensions) {
@@ -86,7 +85,7 @@ __global__ void __launch_bounds__(kPrepareThreads)
       p.rois.begin[0] + (block - p.rois.count) * kPrepareRows + threadIdx.x / kWarpSize;
   if (row >= p.rois.begin[p.rois.count]) return;
   const float inverse =
-      write_unit_vector<kParts>(embeddings + row * dimensions, dimensions, row, p.units);
+      write_unit_vector<kParts, kAtOnce>(embeddings + row * dimensions, dimensions, row, p.units);
   const bool released = p.gt_boxes != nullptr, foreground = p.is_foreground[row];
   const int image = p.rois.find(row);
   float iou = 0, iof = 0;
@@ -122,8 +121,8 @@ struct UncertaintyStorage {
   int last;
 };
 
-// In "released" the overlap is with the ground truth and known already: boxes without area leave it
-// alone.
+// In "released" the overlaps are with the ground truth and known already: a box without area
+// leaves them alone.
 __device__ inline PairSide load_side(const UncertaintyParameters& p, int64_t begin, int index) {
   PairSide side{{}, 0, 1, index};
   if (index < 0) return side;
@@ -202,6 +201,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
     shared.rows[r] =
         load_side(p, begin, rank < num_background ? p.foreground.background(end, rank) : -1);
   }
+  __syncthreads();
   RowMaxima maxima[Tile::kM][2] = {};
   for (int64_t tile = blockIdx.z; tile < col_tiles; tile += sharers) {
     for (int c = thread; c < Tile::kCols; c += Tile::kThreads) {
@@ -217,7 +217,6 @@ __global__ void __launch_bounds__(Tile::kThreads)
     update_maxima<Tile>(maxima, dots, shared.rows, shared.cols);
     __syncthreads();  // before the next tile overwrites the columns
   }
-  __syncthreads();
 
 #pragma unroll
   for (int m = 0; m < Tile::kM; ++m) {
@@ -255,8 +254,7 @@ int64_t row_tiles(const ImageTable& rois) {
   return tiles;
 }
 
-// Tiles there are to do if a quarter of each image's rows is foreground, which the host does not
-// know.
+// Tiles there are to do if a quarter of each image's rows is foreground: the host does not know.
 template <typename Tile>
 int64_t expected_tiles(const ImageTable& rois) {
   int64_t tiles = 0;
@@ -267,10 +265,12 @@ int64_t expected_tiles(const ImageTable& rois) {
   return tiles;
 }
 
+// About `blocks` blocks: the columns of a row tile are shared out as far as that takes.
 template <typename Tile, typename Stream>
-void launch_uncertainty_tiles(const UncertaintyParameters& p, Stream stream) {
+void launch_uncertainty_tiles(const UncertaintyParameters& p, Stream stream,
+                              int64_t blocks = kManyBlocks) {
   const int64_t largest = largest_image(p.rois);
-  const int64_t wanted = ceil_div<int64_t>(kManyBlocks, row_tiles<Tile>(p.rois));
+  const int64_t wanted = ceil_div<int64_t>(blocks, row_tiles<Tile>(p.rois));
   const int64_t most = ceil_div<int64_t>(largest, Tile::kCols);
   const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(largest, Tile::kRows)),
                   static_cast<unsigned>(p.rois.count),
@@ -284,8 +284,10 @@ void launch_prepare_weights(const UncertaintyParameters& p, const T* embeddings,
                             Stream stream) {
   const dim3 grid(
       static_cast<unsigned>(p.rois.count + ceil_div<int64_t>(p.rois.total(), kPrepareRows)));
-  launch(prepare_weights_kernel<kParts, T>, grid, kPrepareThreads, sizeof(OrderStorage), stream, p,
-         embeddings, dimensions);
+  const auto kernel = components_at_once(embeddings, dimensions) == 4
+                          ? prepare_weights_kernel<kParts, 4, T>
+                          : prepare_weights_kernel<kParts, 1, T>;
+  launch(kernel, grid, kPrepareThreads, sizeof(OrderStorage), stream, p, embeddings, dimensions);
 }
 
 // Large tiles bring the least through the L2 cache, small ones busy the most multiprocessors; all

@@ -11,13 +11,11 @@ namespace d2_ssod {
 //
 // 1 part:  u = h + e, |e| <= 2^-11 |u|: what half, bfloat16 and TF32 promise anyway.
 // 2 parts: u = h + l + e, |e| <= 2^-22 |u| or 2^-25, whichever is larger. Of the four products of
-// (h_i + l_i)(h_j + l_j)
-//          the three larger ones are computed: the dropped one and e cost a cosine no more than
-//          about 1e-6, next to 1e-7 sqrt(D) of plain float32 sums. A weight changes at most 3.7
-//          times as much as a cosine.
+//          (h_i + l_i)(h_j + l_j) the three larger ones are computed. The dropped one and e cost a
+//          cosine about 1e-6 at most, as the sums do; a weight changes up to 3.7 times as much.
 //
-// Halves rather than bfloat16 or TF32: components of unit vectors need no range, halves have TF32's
-// precision at twice its speed, and a vector is normalised before anything can overflow.
+// Halves rather than bfloat16 or TF32: components of unit vectors need no range, halves have
+// TF32's precision at twice its speed, and a vector is normalised before anything can overflow.
 struct UnitVectors {
   __half* parts;  // [R, kParts, pitch], zeros from D to pitch
   float* scale;   // [R]: length of u over that of its parts, near 1; NaN if the embedding has no
@@ -32,37 +30,51 @@ inline int64_t unit_vector_pitch(int64_t dimensions) {
   return ceil_div<int64_t>(dimensions, kDepth) * kDepth;
 }
 
-// One warp writes one row. Returns 1 / max(|f|, eps), NaN if f has a NaN or its squared norm
-// overflows.
-template <int kParts, typename T>
+// How many components a lane takes at once: 4 if all rows start where 4 can be loaded at once.
+template <typename T>
+int components_at_once(const T* embeddings, int64_t dimensions) {
+  const bool aligned = reinterpret_cast<uintptr_t>(embeddings) % (4 * sizeof(T)) == 0;
+  return aligned && dimensions % 4 == 0 ? 4 : 1;
+}
+
+// One warp writes one row. Returns 1 / max(|f|, eps); NaN if f has a NaN or |f|^2 overflows.
+template <int kParts, int kAtOnce, typename T>
 __device__ __forceinline__ float write_unit_vector(const T* embedding, int64_t dimensions,
                                                    int64_t row, const UnitVectors& out) {
-  const int lane = threadIdx.x % kWarpSize;
+  const int64_t first = threadIdx.x % kWarpSize * kAtOnce;
+  constexpr int kStep = kWarpSize * kAtOnce;
   float squared = 0;
 #pragma unroll 4
-  for (int64_t d = lane; d < dimensions; d += kWarpSize) {
-    const float x = to_float(embedding[d]);
-    squared += x * x;
+  for (int64_t d = first; d < dimensions; d += kStep) {
+    const auto components = *reinterpret_cast<const Vector<T, kAtOnce>*>(embedding + d);
+#pragma unroll
+    for (const T component : components.values) {
+      squared += to_float(component) * to_float(component);
+    }
   }
   squared = warp_sum(squared);
   const float inverse = inverse_norm(squared);
   float written_squared = 0;
   __half* parts = out.parts + row * kParts * out.pitch;
 #pragma unroll 4
-  for (int64_t d = lane; d < out.pitch; d += kWarpSize) {
-    const float u = d < dimensions ? to_float(embedding[d]) * inverse : 0.0f;
-    const __half high = __float2half_rn(u);
-    parts[d] = high;
-    float written = __half2float(high);
-    if (kParts == 2) {
-      const __half low = __float2half_rn(u - written);
-      parts[out.pitch + d] = low;
-      written += __half2float(low);
+  for (int64_t d = first; d < out.pitch; d += kStep) {
+    Vector<T, kAtOnce> components{};
+    if (d < dimensions) components = *reinterpret_cast<const Vector<T, kAtOnce>*>(embedding + d);
+    Vector<__half, kAtOnce> high, low;
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const float u = d < dimensions ? to_float(components.values[i]) * inverse : 0.0f;
+      high.values[i] = __float2half_rn(u);
+      float written = __half2float(high.values[i]);
+      low.values[i] = __float2half_rn(u - written);
+      if (kParts == 2) written += __half2float(low.values[i]);
+      written_squared += written * written;
     }
-    written_squared += written * written;
+    *reinterpret_cast<Vector<__half, kAtOnce>*>(parts + d) = high;
+    if (kParts == 2) *reinterpret_cast<Vector<__half, kAtOnce>*>(parts + out.pitch + d) = low;
   }
   written_squared = warp_sum(written_squared);
-  if (lane == 0) {
+  if (threadIdx.x % kWarpSize == 0) {
     const float length = sqrtf(squared) * inverse;
     out.scale[row] = written_squared == 0.0f ? 0.0f : length / sqrtf(written_squared);
   }

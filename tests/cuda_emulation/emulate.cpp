@@ -153,9 +153,10 @@ void run_uncertainty_weights(Case& c) {
       continue;
     }
     launch_prepare_weights<kParts>(p, embeddings, dimensions, NoStream());
-    if (tile == "large") launch_uncertainty_tiles<typename Tiles::Large>(p, NoStream());
-    if (tile == "medium") launch_uncertainty_tiles<typename Tiles::Medium>(p, NoStream());
-    if (tile == "small") launch_uncertainty_tiles<typename Tiles::Small>(p, NoStream());
+    const int64_t blocks = c.integer("blocks");
+    if (tile == "large") launch_uncertainty_tiles<typename Tiles::Large>(p, NoStream(), blocks);
+    if (tile == "medium") launch_uncertainty_tiles<typename Tiles::Medium>(p, NoStream(), blocks);
+    if (tile == "small") launch_uncertainty_tiles<typename Tiles::Small>(p, NoStream(), blocks);
   }
 }
 

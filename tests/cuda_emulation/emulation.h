@@ -3,7 +3,7 @@
 // Runs CUDA kernels on the CPU, so that their logic can be tested where there is no GPU: the .cuh
 // files of csrc/cuda, compiled by g++ with D2_SSOD_EMULATE_CUDA, get from here all that is CUDA's.
 //
-// The threads of a block are fibers of one thread of the CPU; blocks run one after another. A fiber
+// The threads of a block are fibers of one thread of the CPU; a few blocks take turns. A fiber
 // runs until a barrier or an exchange within its warp, and what runs next is drawn by seed, with
 // whole warps held back at times; copies into shared memory happen at once or as late as they may,
 // also by seed; shared memory starts as NaN and ends at a page that may not be touched. So a
@@ -23,6 +23,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
+#include <numeric>
 #include <random>
 #include <type_traits>
 #include <vector>
@@ -103,6 +105,7 @@ struct Fiber {
   ucontext_t start;
   jmp_buf state;
   bool started = false, done = false;
+  bool runnable() const { return !done && wait == Wait::kNone; }
   Wait wait = Wait::kNone;
   unsigned exchanges = 0;  // of the warp so far: their parity picks the buffer of offers
   std::vector<std::vector<PendingCopy>> copies;  // committed groups, then the open one
@@ -115,67 +118,99 @@ struct Warp {
 };
 
 constexpr size_t kStackBytes = 128 * 1024;
-constexpr int kMaxThreads = 1024;
+constexpr int kMaxThreads = 512, kResidentBlocks = 3;
 
-struct Machine {
-  std::vector<Fiber> fibers;
-  std::vector<Warp> warps;
-  GuardedMemory stacks{kStackBytes * kMaxThreads};
-  jmp_buf scheduler;
-  int current = 0, arrived = 0;
-  char* shared = nullptr;
-  std::function<void()> body;
+// Where a fiber returns to when it has to wait.
+inline jmp_buf scheduler;
 
-  static Machine& get() {
-    static Machine machine;
-    return machine;
+// A block that runs, with the memory of its threads.
+class Block {
+ public:
+  // The one whose thread runs now.
+  static Block*& running() {
+    static Block* block = nullptr;
+    return block;
   }
 
-  Fiber& fiber() { return fibers[current]; }
-  Warp& warp() { return warps[current / 32]; }
-
-  void suspend() {
-    if (_setjmp(fiber().state) == 0) _longjmp(scheduler, 1);
+  void start(dim3 index, int threads, size_t shared_bytes, std::function<void()> body) {
+    index_ = index;
+    body_ = std::move(body);
+    shared_ = std::make_unique<GuardedMemory>(shared_bytes);
+    std::memset(shared_->data(), 0xff, shared_bytes);
+    fibers_.clear();
+    fibers_.resize(static_cast<size_t>(threads));
+    for (Fiber& f : fibers_) f.copies.emplace_back();
+    warps_.assign(static_cast<size_t>(threads / 32), Warp{});
+    arrived_ = 0;
   }
 
-  static void enter() {
-    Machine& machine = get();
-    machine.body();
-    machine.fiber().done = true;
-    --machine.warp().runnable;
-    _longjmp(machine.scheduler, 1);
+  // Runs some threads for a while, each up to where it waits; says whether any is left.
+  bool advance() {
+    running() = this;
+    blockIdx = index_;
+    const auto turns = random_engine()() % 256;
+    for (unsigned turn = 0; turn <= turns; ++turn) {
+      const int next = choose();
+      if (next < 0) {
+        for (const Fiber& f : fibers_) {
+          if (!f.done) fail("threads wait for others that have ended or wait elsewhere");
+        }
+        return false;
+      }
+      resume(next);
+    }
+    return true;
   }
 
-  void resume(int index) {
-    current = index;
-    threadIdx.x = static_cast<unsigned>(index);
-    Fiber& next = fibers[index];
-    if (_setjmp(scheduler) != 0) return;
-    if (next.started) _longjmp(next.state, 1);
-    next.started = true;
-    getcontext(&next.start);
-    next.start.uc_stack.ss_sp = stacks.data() + kStackBytes * static_cast<size_t>(index);
-    next.start.uc_stack.ss_size = kStackBytes;
-    next.start.uc_link = nullptr;
-    makecontext(&next.start, &Machine::enter, 0);
-    setcontext(&next.start);
+  char* shared() const { return shared_->data(); }
+  int lane() const { return current_ % 32; }
+  Fiber& fiber() { return fibers_[current_]; }
+
+  void barrier() {
+    wait_for(Wait::kBlock);
+    if (++arrived_ == static_cast<int>(fibers_.size())) {
+      arrived_ = 0;
+      for (int i = 0; i < static_cast<int>(fibers_.size()); ++i) release(i);
+    }
+    suspend();
   }
 
-  // Any lane of the runnable warp of the highest priority, which is so allowed to run far ahead; -1
-  // if none.
+  // Shows `offer` to the warp and returns those of all lanes, valid until the lane's next exchange
+  // but one.
+  const Offer* exchange(Wait kind, const Offer& offer) {
+    Warp& own = warp();
+    const int first = current_ / 32 * 32;
+    const unsigned buffer = fiber().exchanges++ % 2;
+    own.offers[buffer][lane()] = offer;
+    wait_for(kind);
+    if (++own.arrived == 32) {
+      own.arrived = 0;
+      for (int i = first; i < first + 32; ++i) {
+        if (fibers_[i].wait != kind) fail("lanes of a warp do different things");
+        release(i);
+      }
+    }
+    suspend();
+    return own.offers[buffer];
+  }
+
+ private:
+  Warp& warp() { return warps_[current_ / 32]; }
+
+  // Any lane of the runnable warp of the highest priority, which may so run far ahead; -1 if none.
   int choose() {
     auto& random = random_engine();
     if (random() % 64 == 0) {
-      for (Warp& w : warps) w.priority = static_cast<int>(random() % 1024);
+      for (Warp& w : warps_) w.priority = static_cast<int>(random() % 1024);
     }
     int best = -1;
-    for (int w = 0; w < static_cast<int>(warps.size()); ++w) {
-      if (warps[w].runnable > 0 && (best < 0 || warps[w].priority > warps[best].priority)) best = w;
+    for (int w = 0; w < static_cast<int>(warps_.size()); ++w) {
+      if (warps_[w].runnable == 0) continue;
+      if (best < 0 || warps_[w].priority > warps_[best].priority) best = w;
     }
     if (best < 0) return -1;
     int lane = static_cast<int>(random() % 32);
-    while (fibers[best * 32 + lane].done || fibers[best * 32 + lane].wait != Wait::kNone)
-      lane = (lane + 1) % 32;
+    while (!fibers_[best * 32 + lane].runnable()) lane = (lane + 1) % 32;
     return best * 32 + lane;
   }
 
@@ -185,61 +220,49 @@ struct Machine {
   }
 
   void release(int index) {
-    fibers[index].wait = Wait::kNone;
-    ++warps[index / 32].runnable;
+    fibers_[index].wait = Wait::kNone;
+    ++warps_[index / 32].runnable;
   }
 
-  void run_block(int threads) {
-    fibers.clear();
-    fibers.resize(static_cast<size_t>(threads));
-    warps.assign(static_cast<size_t>(threads / 32), Warp{});
-    arrived = 0;
-    for (Fiber& f : fibers) f.copies.emplace_back();
-    for (;;) {
-      const int next = choose();
-      if (next >= 0) {
-        resume(next);
-        continue;
-      }
-      for (const Fiber& f : fibers) {
-        if (!f.done) fail("threads wait for others that have ended or wait elsewhere");
-      }
-      return;
-    }
+  void suspend() {
+    if (_setjmp(fiber().state) == 0) _longjmp(scheduler, 1);
   }
 
-  void block_barrier() {
-    wait_for(Wait::kBlock);
-    if (++arrived == static_cast<int>(fibers.size())) {
-      arrived = 0;
-      for (int i = 0; i < static_cast<int>(fibers.size()); ++i) release(i);
-    }
-    suspend();
+  static void enter() {
+    Block& block = *running();
+    block.body_();
+    block.fiber().done = true;
+    --block.warp().runnable;
+    _longjmp(scheduler, 1);
   }
 
-  // Shows `offer` to the warp and returns those of all lanes, valid until the lane's next exchange
-  // but one.
-  const Offer* exchange(Wait kind, const Offer& offer) {
-    Warp& own = warp();
-    const int first = current / 32 * 32;
-    const unsigned buffer = fiber().exchanges++ % 2;
-    own.offers[buffer][current % 32] = offer;
-    wait_for(kind);
-    if (++own.arrived == 32) {
-      own.arrived = 0;
-      for (int lane = 0; lane < 32; ++lane) {
-        if (fibers[first + lane].wait != kind) fail("lanes of a warp do different things");
-        release(first + lane);
-      }
-    }
-    suspend();
-    return own.offers[buffer];
+  void resume(int index) {
+    current_ = index;
+    threadIdx.x = static_cast<unsigned>(index);
+    Fiber& next = fibers_[index];
+    if (_setjmp(scheduler) != 0) return;
+    if (next.started) _longjmp(next.state, 1);
+    next.started = true;
+    getcontext(&next.start);
+    next.start.uc_stack.ss_sp = stacks_.data() + kStackBytes * static_cast<size_t>(index);
+    next.start.uc_stack.ss_size = kStackBytes;
+    next.start.uc_link = nullptr;
+    makecontext(&next.start, &Block::enter, 0);
+    setcontext(&next.start);
   }
+
+  dim3 index_;
+  std::function<void()> body_;
+  std::unique_ptr<GuardedMemory> shared_;
+  GuardedMemory stacks_{kStackBytes * kMaxThreads};
+  std::vector<Fiber> fibers_;
+  std::vector<Warp> warps_;
+  int current_ = 0, arrived_ = 0;
 };
 
 template <typename Storage>
 Storage& shared_storage() {
-  return *reinterpret_cast<Storage*>(Machine::get().shared);
+  return *reinterpret_cast<Storage*>(Block::running()->shared());
 }
 
 template <typename Stream, typename... Parameters, typename... Arguments>
@@ -250,20 +273,33 @@ void launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared
   if (threads % 32 != 0 || threads > kMaxThreads) fail("bad block size");
   if (shared_bytes > 99 * 1024) fail("more shared memory than the smallest card has");
   if ((sizeof(Arguments) + ... + 0) > 4096) fail("more parameters than fit");
-  Machine& machine = Machine::get();
   gridDim = grid;
-  std::vector<uint64_t> blocks(static_cast<uint64_t>(grid.x) * grid.y * grid.z);
-  for (uint64_t i = 0; i < blocks.size(); ++i) blocks[i] = i;
-  std::shuffle(blocks.begin(), blocks.end(), random_engine());
-  const GuardedMemory shared((shared_bytes + 15) / 16 * 16);
-  machine.shared = shared.data();
-  machine.body = [&] { kernel(arguments...); };
-  for (const uint64_t block : blocks) {
-    blockIdx =
-        dim3(static_cast<unsigned>(block % grid.x), static_cast<unsigned>(block / grid.x % grid.y),
-             static_cast<unsigned>(block / grid.x / grid.y));
-    std::memset(shared.data(), 0xff, (shared_bytes + 15) / 16 * 16);
-    machine.run_block(threads);
+  std::vector<uint64_t> waiting(static_cast<uint64_t>(grid.x) * grid.y * grid.z);
+  std::iota(waiting.begin(), waiting.end(), 0);
+  std::shuffle(waiting.begin(), waiting.end(), random_engine());
+  const auto start_next = [&](Block* block) {
+    const uint64_t index = waiting.back();
+    waiting.pop_back();
+    block->start(
+        dim3(static_cast<unsigned>(index % grid.x), static_cast<unsigned>(index / grid.x % grid.y),
+             static_cast<unsigned>(index / grid.x / grid.y)),
+        threads, (shared_bytes + 15) / 16 * 16, [&] { kernel(arguments...); });
+  };
+  static std::vector<Block> resident(kResidentBlocks);
+  std::vector<Block*> running;
+  for (Block& block : resident) {
+    if (waiting.empty()) break;
+    start_next(&block);
+    running.push_back(&block);
+  }
+  while (!running.empty()) {
+    const size_t turn = random_engine()() % running.size();
+    if (running[turn]->advance()) continue;
+    if (waiting.empty()) {
+      running.erase(running.begin() + static_cast<std::ptrdiff_t>(turn));
+    } else {
+      start_next(running[turn]);
+    }
   }
 }
 
@@ -306,15 +342,15 @@ inline void copy_async_16(void* shared, const void* global, bool valid) {
   if (random_engine()() % 2 == 0) {
     perform(copy);
   } else {
-    Machine::get().fiber().copies.back().push_back(copy);
+    Block::running()->fiber().copies.back().push_back(copy);
   }
 }
 
-inline void copy_async_commit() { Machine::get().fiber().copies.emplace_back(); }
+inline void copy_async_commit() { Block::running()->fiber().copies.emplace_back(); }
 
 template <int kPending>
 void copy_async_wait() {
-  auto& copies = Machine::get().fiber().copies;  // the last group is still open
+  auto& copies = Block::running()->fiber().copies;  // the last group is still open
   while (copies.size() > kPending + 1) {
     for (const PendingCopy& copy : copies.front()) perform(copy);
     copies.erase(copies.begin());
@@ -330,8 +366,8 @@ void load_matrices_as(uint32_t (&registers)[4], const __half* row) {
   if (reinterpret_cast<uintptr_t>(row) % 16 != 0) fail("row of a matrix is not aligned");
   Offer offer{};
   offer.row = row;
-  const Offer* offers = Machine::get().exchange(Wait::kLoad, offer);
-  const int lane = Machine::get().current % 32, g = lane / 4, t = lane % 4;
+  const Offer* offers = Block::running()->exchange(Wait::kLoad, offer);
+  const int lane = Block::running()->lane(), g = lane / 4, t = lane % 4;
   for (int m = 0; m < 4; ++m) {
     const Offer* rows = offers + 8 * m;
     registers[m] = kTransposed ? pack(rows[2 * t].row[g].bits, rows[2 * t + 1].row[g].bits)
@@ -353,8 +389,8 @@ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uin
   std::copy(a, a + 4, offer.a);
   offer.b[0] = b0;
   offer.b[1] = b1;
-  const Offer* offers = Machine::get().exchange(Wait::kMultiply, offer);
-  const int lane = Machine::get().current % 32, g = lane / 4, t = lane % 4;
+  const Offer* offers = Block::running()->exchange(Wait::kMultiply, offer);
+  const int lane = Block::running()->lane(), g = lane / 4, t = lane % 4;
   for (int e = 0; e < 4; ++e) {
     const int high_row = e / 2, col = 2 * t + e % 2;
     double sum = c[e];
@@ -374,19 +410,19 @@ T shuffle(T value, int source) {
   static_assert(sizeof(T) <= 8);
   Offer offer{};
   std::memcpy(&offer.value, &value, sizeof(T));
-  const Offer* offers = Machine::get().exchange(Wait::kShuffle, offer);
+  const Offer* offers = Block::running()->exchange(Wait::kShuffle, offer);
   std::memcpy(&value, &offers[source].value, sizeof(T));
   return value;
 }
 
-inline int own_lane() { return Machine::get().current % 32; }
+inline int own_lane() { return Block::running()->lane(); }
 
 }  // namespace emulation
 
 // --- What CUDA declares globally
 // --------------------------------------------------------------------------
 
-inline void __syncthreads() { emulation::Machine::get().block_barrier(); }
+inline void __syncthreads() { emulation::Block::running()->barrier(); }
 inline void __threadfence() {}
 template <typename T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
