@@ -97,11 +97,23 @@ def build_phase_loader(
     )
 
 
-def build_inference_loader(cfg: CfgNode, images: list[dict]) -> DataLoader:
-    """A loader that gives each image once, its part of them to each rank."""
+def build_inference_loader(
+    cfg: CfgNode, images: list[dict], *, original_size: bool = False
+) -> DataLoader:
+    """A loader that gives each image once, its part of them to each rank.
+
+    Args:
+        cfg: sizes and format of the images, batch size, workers.
+        images: data set dicts.
+        original_size: leave resizing to the model, as multi-transform inference does.
+    """
+    if original_size:
+        mapper = DatasetMapper(is_train=False, augmentations=[], image_format=cfg.INPUT.FORMAT)
+    else:
+        mapper = DatasetMapper(cfg, is_train=False)
     return build_detection_test_loader(
         images,
-        mapper=DatasetMapper(cfg, is_train=False),
+        mapper=mapper,
         batch_size=cfg.SSOD.INFERENCE_BATCH_SIZE,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )

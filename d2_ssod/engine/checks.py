@@ -108,6 +108,11 @@ def _check_detectron2_keys(cfg: CfgNode, world_size: int) -> None:
             f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; it must stay "
             "'TrainingSampler': how images are drawn is chosen by SSOD.SAMPLING"
         )
+    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
+        raise ConfigError(
+            "SOLVER.AMP.ENABLED is True, but training is on the CPU, where Detectron2 has no mixed "
+            "precision: set it to False, or train on a GPU"
+        )
     if cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE:
         raise ConfigError(
             "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE is True; RoI re-weighting is defined for the "

@@ -74,7 +74,7 @@ def prepare_predictions(cfg: CfgNode, phase: int, data: RunData) -> None:
             model = GeneralizedRCNNWithTTA(cfg, model)
         predictions = predict(
             model,
-            build_inference_loader(cfg, data.unlabeled),
+            build_inference_loader(cfg, data.unlabeled, original_size=cfg.SSOD.TTA.ENABLED),
             description=f"Phase {phase}'s model on the unlabeled images",
             image_ids=[image["image_id"] for image in data.unlabeled],
         )

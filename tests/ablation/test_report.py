@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+from ablation import report, rows
+
+METRICS = ("AP", "AP50", "AP/easy", "AP50/easy", "AP/difficult", "AP50/difficult")
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+
+    def add(setting: str, row: str, seed: int, models: dict[str, float]) -> None:
+        path = tmp_path / setting / row / f"seed_{seed}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metrics = {model: dict.fromkeys(METRICS, value) for model, value in models.items()}
+        content = {"setting": setting, "row": row, "seed": seed, "metrics": metrics}
+        provenance = {"seconds": 3600, "commit": "abc", "versions": {"torch": "2.0"}}
+        path.write_text(json.dumps({**content, **provenance}))
+
+    return add
+
+
+def _row(text: str, title: str) -> list[str]:
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {title} "))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_report_without_results_says_so(results):
+    text = report.report()
+    assert "No run is finished yet" in text
+    assert "no result yet" in report.control()
+
+
+def test_report_gives_mean_and_standard_error(results):
+    for seed, value in enumerate((70.0, 72.0, 74.0)):
+        results("ordinary", "fs", seed, {"phase_0": value})
+    # standard deviation 2, so standard error 2 / sqrt(3) = 1.15
+    assert _row(report.report(), rows.SUPERVISED["fs"])[1:3] == ["3", "72.0 ± 1.2"]
+
+
+def test_differences_are_paired_by_seed(results):
+    for seed, (base, gain) in enumerate(((70.0, 1.0), (80.0, 3.0))):
+        results("ordinary", "none", seed, {"phase_2": base})
+        results("ordinary", "paper", seed, {"phase_2": base + gain})
+    results("ordinary", "paper", 2, {"phase_2": 10.0})  # has no partner
+    text = report.report()
+    differences = text[text.index("Paired") :]
+    assert _row(differences, rows.SEMI_SUPERVISED["paper"][0])[1] == "+2.0 ± 1.0"
+
+
+def test_control_is_the_mean_of_fs_plus(results):
+    results("ordinary", "fs_plus", 0, {"phase_0": 75.0})
+    results("ordinary", "fs_plus", 1, {"phase_0": 77.0})
+    assert "76.0 ± 1.0 (2 seeds" in report.control()
+
+
+def test_values_of_a_model_that_a_run_lacks_are_left_out(results):
+    results("ordinary", "one_phase", 0, {"phase_1": 50.0})
+    assert report._values(report.load("ordinary", "one_phase"), "phase_2", "AP50") == []
