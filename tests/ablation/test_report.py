@@ -46,7 +46,7 @@ def test_differences_are_paired_by_seed(results):
         results("ordinary", "paper", seed, {"phase_2": base + gain})
     results("ordinary", "paper", 2, {"phase_2": 10.0})  # has no partner
     text = report.report()
-    differences = text[text.index("Paired") :]
+    differences = text[text.index("Paired") : text.index("How well")]
     assert _row(differences, rows.SEMI_SUPERVISED["paper"][0])[1] == "+2.0 ± 1.0"
 
 
