@@ -38,7 +38,12 @@ void launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared
     C10_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                         static_cast<int>(shared_bytes)));
   }
-  kernel<<<grid, threads, shared_bytes, stream> > >(arguments...);
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  C10_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, arguments...));
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
