@@ -23,8 +23,9 @@ def results(tmp_path, monkeypatch):
 
 
 def _row(text: str, title: str) -> list[str]:
-    (line,) = (line for line in text.splitlines() if line.startswith(f"| {title} "))
-    return [cell.strip() for cell in line.strip("|").split("|")]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    (row,) = (cells for cells in table if cells[0] == title)
+    return row
 
 
 def test_report_without_results_says_so(results):
