@@ -1,0 +1,524 @@
+"""The command as a user runs it, on a dozen images and for a few iterations."""
+
+import itertools
+import json
+import math
+import re
+import shutil
+import signal
+import socket
+
+import pytest
+import runs
+import torch
+from runs import PHASE_LENGTHS, SIZES, log_of, read, run_command, run_here, summary_of
+
+from d2_ssod.engine import trainer
+
+USER_ERROR = 2
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    return runs.make_data(tmp_path_factory.mktemp("tiny") / "digit_scenes")
+
+
+@pytest.fixture(scope="session")
+def finished_run(data, tmp_path_factory):
+    """The output folder of a two-phase run; not to be changed."""
+    output = tmp_path_factory.mktemp("run") / "output"
+    run_command(runs.arguments(data, output))
+    return output
+
+
+@pytest.fixture
+def copied_run(finished_run, tmp_path):
+    return shutil.copytree(finished_run, tmp_path / "output")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As the command is run here; sums of several threads round differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def cut_back_to_phase_0(output):
+    """Leave what an interruption right after the last iteration of phase 0 leaves."""
+    for phase in (1, 2):
+        shutil.rmtree(output / f"phase_{phase}")
+    (output / "phase_0" / "predictions.json").unlink()
+    (output / "summary.json").unlink()
+    last = f"model_{PHASE_LENGTHS[0] - 1:07d}.pth"
+    for checkpoint in output.glob("model_*.pth"):
+        if checkpoint.name != last:
+            checkpoint.unlink()
+    (output / "last_checkpoint").write_text(last)
+
+
+# A whole run
+
+
+def test_run_writes_the_files_of_the_contract(finished_run):
+    names = {"config.yaml", "log.txt", "metrics.json", "summary.json"}
+    assert names <= {path.name for path in finished_run.iterdir()}
+    assert list(finished_run.glob("events.out.tfevents.*"))
+    for phase in range(3):
+        folder = finished_run / f"phase_{phase}"
+        expected = {"model_final.pth"}
+        if phase < 2:
+            expected |= {"predictions.json"}
+        if phase > 0:
+            expected |= {"pseudo_labels.json", "manifest.json"}
+        assert expected <= {path.name for path in folder.iterdir()}
+    assert not list(finished_run.rglob("*.tmp"))
+
+
+def test_predictions_are_coco_results(finished_run):
+    results = read(finished_run / "phase_0" / "predictions.json")
+    assert results
+    for result in results:
+        assert set(result) == {"image_id", "category_id", "bbox", "score"}
+        assert 1 <= result["image_id"] <= SIZES["unlabeled"]
+        assert result["category_id"] in range(1, 6)
+        assert len(result["bbox"]) == 4
+        assert 0.05 <= result["score"] <= 1
+
+
+def test_pseudo_labels_are_coco_instances(finished_run, data):
+    for phase in (1, 2):
+        content = read(finished_run / f"phase_{phase}" / "pseudo_labels.json")
+        assert [c["name"] for c in content["categories"]] == list("01234")
+        images = {image["id"] for image in content["images"]}
+        assert 0 < len(images) <= SIZES["unlabeled"]
+        assert {a["image_id"] for a in content["annotations"]} == images
+        assert all(0 < a["score"] <= 1 and a["bbox"][2] > 0 for a in content["annotations"])
+        assert all(image["file_name"].startswith(data[1]["IMAGES"]) for image in content["images"])
+
+
+def test_manifest_tells_sources_thresholds_and_selection(finished_run):
+    for phase in (1, 2):
+        manifest = read(finished_run / f"phase_{phase}" / "manifest.json")
+        models = [f"phase_{source}/model_final.pth" for source in range(phase)]
+        assert list(manifest["sources"]) == models
+        for source in manifest["sources"].values():
+            assert list(source) == list("01234")
+            assert all(0.1 <= c["threshold"] <= 1 for c in source.values())
+            assert all(
+                {"target_per_image", "achieved_per_image"} <= set(c) for c in source.values()
+            )
+        selection = manifest["selection"]
+        assert selection["fraction"] == phase / 2
+        counts = [selection[f"images_{part}"] for part in ("kept", "left_out", "empty")]
+        assert sum(counts) == selection["images"] == SIZES["unlabeled"]
+        assert counts[0] == math.floor(phase / 2 * (counts[0] + counts[1]))
+        labels = read(finished_run / f"phase_{phase}" / "pseudo_labels.json")
+        assert manifest["boxes"]["kept"] == len(labels["annotations"])
+
+
+def test_summary_has_the_keys_of_the_contract(finished_run):
+    summary = summary_of(finished_run)
+    assert set(summary) == {"dataset", "phases", "ensembles"}
+    assert summary["dataset"] == runs.TEST
+    assert [phase["phase"] for phase in summary["phases"]] == [0, 1, 2]
+    assert set(summary["ensembles"]) == {"1~N", "0~N"}
+    for phase in summary["phases"]:
+        keys = {"phase", "labeled_images", "pseudo_images", "pseudo_boxes", "metrics"}
+        assert set(phase) == keys
+        assert phase["labeled_images"] == SIZES["labeled"]
+    for metrics in [p["metrics"] for p in summary["phases"]] + list(summary["ensembles"].values()):
+        for name in ("AP", "AP50", "AP50/easy", "AP50/difficult"):
+            assert 0 <= metrics[name] <= 100
+    assert summary["phases"][0]["pseudo_images"] == summary["phases"][0]["pseudo_boxes"] == 0
+
+
+def test_summary_counts_what_was_trained_on(finished_run):
+    for phase in (1, 2):
+        labels = read(finished_run / f"phase_{phase}" / "pseudo_labels.json")
+        entry = summary_of(finished_run)["phases"][phase]
+        assert entry["pseudo_images"] == len(labels["images"]) > 0
+        assert entry["pseudo_boxes"] == len(labels["annotations"])
+
+
+def test_checkpoints_hold_plain_values_only(finished_run):
+    for path in [*finished_run.glob("model_*.pth"), *finished_run.glob("phase_*/model_final.pth")]:
+        assert "model" in torch.load(path, weights_only=True)
+
+
+def test_phases_start_afresh_and_differ(finished_run):
+    weights = [
+        torch.load(finished_run / f"phase_{phase}" / "model_final.pth", weights_only=True)["model"]
+        for phase in range(3)
+    ]
+    for one, other in itertools.combinations(weights, 2):
+        assert one.keys() == other.keys()
+        key = "roi_heads.box_predictor.cls_score.weight"
+        assert not torch.equal(one[key], other[key])
+
+
+def test_metrics_file_has_phases_and_weights(finished_run):
+    lines = [json.loads(line) for line in (finished_run / "metrics.json").read_text().splitlines()]
+    assert {line["phase"] for line in lines} >= {0, 2}
+    last = lines[-1]
+    for quantity in ("weights", "max_iou", "dissimilarity"):
+        assert f"roi_weighting/{quantity}_mean" in last
+    assert {"loss_cls", "loss_box_reg", "loss_similarity", "lr"} <= set(last)
+
+
+def test_log_says_what_was_chosen(finished_run):
+    log = log_of(finished_run)
+    for phase in (1, 2):
+        assert re.search(rf"Phase {phase}: Model 0: score thresholds 0 0\.\d\d", log)
+        assert re.search(rf"Phase {phase}: Selected the easiest \d+ of 12 images", log)
+    assert "Phase 2: Consensus of 2 models" in log
+    assert re.search(r"Phase 1: 12 labeled \+ \d+ pseudo-labeled images, iterations 24 to 29", log)
+    assert "ensemble 0~2" in log
+
+
+def test_same_seed_gives_the_same_summary(finished_run, data, tmp_path):
+    output = tmp_path / "again"
+    run_here(runs.arguments(data, output))
+    assert (output / "summary.json").read_bytes() == (finished_run / "summary.json").read_bytes()
+    for name in ("predictions.json", "model_final.pth"):
+        first, second = (folder / "phase_1" / name for folder in (output, finished_run))
+        if name.endswith(".json"):
+            assert first.read_bytes() == second.read_bytes()
+        else:
+            models = [torch.load(path, weights_only=True)["model"] for path in (first, second)]
+            assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+
+
+def test_other_seed_gives_other_models(finished_run, data, tmp_path):
+    output = tmp_path / "other"
+    keys = {"SSOD__NUM_PHASES": 1, "SSOD__SCHEDULE__MAX_ITER": [PHASE_LENGTHS[0], 1], "SEED": 2}
+    run_here(runs.arguments(data, output, **keys))
+    first, second = (folder / "phase_0" / "predictions.json" for folder in (output, finished_run))
+    assert first.read_bytes() != second.read_bytes()
+
+
+# Evaluation, interruptions, corrections
+
+
+def test_eval_only_reproduces_the_summary(copied_run, data):
+    expected = summary_of(copied_run)
+    (copied_run / "summary.json").unlink()
+    run_here(runs.arguments(data, copied_run, "--eval-only"))
+    assert summary_of(copied_run) == expected
+
+
+def test_eval_only_follows_the_config(copied_run, data):
+    expected = summary_of(copied_run)
+    weights = {"SSOD__ENSEMBLE__WEIGHTS": [1.0, 0.1, 0.1], "SSOD__ENSEMBLE__IOU_THRESH": 0.1}
+    run_here(runs.arguments(data, copied_run, "--eval-only", **weights))
+    found = summary_of(copied_run)
+    assert found["phases"] == expected["phases"]
+    assert found["ensembles"]["0~N"] != expected["ensembles"]["0~N"]
+
+
+def test_killed_run_is_resumed_within_its_phase(data, tmp_path):
+    output = tmp_path / "output"
+    lengths = {"SSOD__SCHEDULE__MAX_ITER": [4, 6, 4], "SOLVER__CHECKPOINT_PERIOD": 2}
+    # Kills itself in iteration 8, the fifth of phase 1, where the last checkpoint is of 7.
+    code = (
+        "import os, signal, runs\n"
+        "from d2_ssod.engine import MultiPhaseTrainer as Trainer\n"
+        "run_step = Trainer.run_step\n"
+        "def killing(self):\n"
+        "    if self.iter == 8: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    run_step(self)\n"
+        "Trainer.run_step = killing\n"
+        "import sys; runs.run_here(sys.argv[1:])\n"
+    )
+    script = tmp_path / "killing.py"
+    script.write_text(
+        f"import sys; sys.path[:0] = [{str(runs.ROOT)!r}, {runs.__file__[:-8]!r}]\n" + code
+    )
+    argv = runs.arguments(data, output, **lengths)
+    result = run_command(argv, launcher=(str(script),), check=False)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    assert (output / "last_checkpoint").read_text() == "model_0000007.pth"
+    assert not (output / "phase_1" / "model_final.pth").exists()
+    labels = (output / "phase_1" / "pseudo_labels.json").read_bytes()
+
+    run_here(runs.arguments(data, output, "--resume", **lengths))
+    assert "Resuming at iteration 8 of 14" in log_of(output)
+    assert (output / "phase_1" / "pseudo_labels.json").read_bytes() == labels
+    assert len(summary_of(output)["phases"]) == 3
+
+
+def test_run_interrupted_between_phases_is_resumed(copied_run, finished_run, data):
+    cut_back_to_phase_0(copied_run)
+    run_here(runs.arguments(data, copied_run, "--resume"))
+    assert f"Resuming at iteration {PHASE_LENGTHS[0]} of" in log_of(copied_run)
+    # The models are the same, so what is made of them is.
+    for name in ("phase_0/predictions.json", "phase_1/pseudo_labels.json", "phase_1/manifest.json"):
+        assert (copied_run / name).read_bytes() == (finished_run / name).read_bytes()
+    assert summary_of(copied_run)["phases"][0] == summary_of(finished_run)["phases"][0]
+    assert len(summary_of(copied_run)["phases"]) == 3
+
+
+def test_corrected_pseudo_labels_are_trained_on(copied_run, data, monkeypatch):
+    cut_back_to_phase_0(copied_run)
+    corrected = copied_run / "phase_1" / "pseudo_labels.json"
+    corrected.parent.mkdir()
+    # As a labeling tool might write it: its own ids, names without folders, no scores.
+    images = [
+        {"id": 70 + number, "file_name": f"0000{number}.png", "width": 128, "height": 128}
+        for number in range(3)
+    ]
+    boxes = [[10, 20, 30, 40], [50, 60, 20, 25]]
+    content = {
+        "images": images,
+        "categories": [{"id": 9, "name": "3"}, {"id": 4, "name": "1"}],
+        "annotations": [
+            {"id": 1, "image_id": 70, "category_id": 9, "bbox": boxes[0]},
+            {"id": 2, "image_id": 70, "category_id": 4, "bbox": boxes[1]},
+            {"id": 3, "image_id": 72, "category_id": 4, "bbox": boxes[1]},
+        ],
+    }
+    corrected.write_text(json.dumps(content))
+    trained_on = []
+
+    def watch(cfg, mapper, labeled, pseudo, **keys):
+        trained_on.append(pseudo)
+        return build(cfg, mapper, labeled, pseudo, **keys)
+
+    build = trainer.build_phase_loader
+    monkeypatch.setattr(trainer, "build_phase_loader", watch)
+    run_here(runs.arguments(data, copied_run, "--resume"))
+    assert read(corrected) == content
+    first, second = trained_on[0]
+    assert [a["bbox"] for a in first["annotations"]] == boxes
+    assert [a["category_id"] for a in first["annotations"]] == [3, 1]
+    assert second["file_name"].endswith("00002.png")
+    assert summary_of(copied_run)["phases"][1]["pseudo_images"] == 2
+    assert summary_of(copied_run)["phases"][1]["pseudo_boxes"] == 3
+
+
+def test_finished_run_is_only_evaluated_again(copied_run, data):
+    before = (copied_run / "phase_2" / "model_final.pth").stat().st_mtime_ns
+    expected = summary_of(copied_run)
+    run_here(runs.arguments(data, copied_run, "--resume"))
+    assert summary_of(copied_run) == expected
+    assert (copied_run / "phase_2" / "model_final.pth").stat().st_mtime_ns == before
+
+
+def test_new_run_sets_the_previous_one_aside(copied_run, data):
+    keys = {"SSOD__NUM_PHASES": 1, "SSOD__SCHEDULE__MAX_ITER": [2, 2]}
+    expected = (copied_run / "summary.json").read_bytes()
+    run_here(runs.arguments(data, copied_run, **keys))
+    aside = copied_run.with_name("output.previous_1")
+    assert (aside / "summary.json").read_bytes() == expected
+    assert len(summary_of(copied_run)["phases"]) == 2
+    assert not (copied_run / "phase_2").exists()
+
+
+# Settings
+
+
+def test_one_phase_from_the_supervised_model(data, tmp_path):
+    keys = {"SSOD__NUM_PHASES": 1, "SSOD__SCHEDULE__MAX_ITER": [3, 3], "SSOD__OPTIMIZER": "SGD"}
+    run_here(runs.arguments(data, tmp_path, **keys, SSOD__PHASE_INIT="supervised"))
+    summary = summary_of(tmp_path)
+    assert len(summary["phases"]) == 2
+    assert summary["ensembles"]["1~N"] == summary["phases"][1]["metrics"]
+    log = log_of(tmp_path).split("Phase 1: Selected", 1)[1]
+    assert re.search(r"Loading from \S*phase_0/model_final.pth", log.split("Phase 1: 12 lab")[0])
+
+
+def test_three_phases_each_from_the_one_before(data, tmp_path):
+    keys = {"SSOD__NUM_PHASES": 3, "SSOD__SCHEDULE__MAX_ITER": [12, 3, 3, 3]}
+    run_here(runs.arguments(data, tmp_path, **keys, SSOD__PHASE_INIT="previous"))
+    assert len(summary_of(tmp_path)["phases"]) == 4
+    manifests = [read(tmp_path / f"phase_{phase}" / "manifest.json") for phase in (1, 2, 3)]
+    assert [len(manifest["sources"]) for manifest in manifests] == [1, 2, 3]
+    fractions = [manifest["selection"]["fraction"] for manifest in manifests]
+    assert fractions == pytest.approx([1 / 3, 2 / 3, 1])
+    for phase in (1, 2, 3):
+        entering = log_of(tmp_path).split(f"Phase {phase}: Selected", 1)[1]
+        entering = entering.split(f"Phase {phase}: 12 labeled", 1)[0]
+        assert f"phase_{phase - 1}/model_final.pth" in entering
+
+
+def test_without_selectable_image_labeled_ones_are_trained_on(data, tmp_path):
+    keys = {"SSOD__NUM_PHASES": 1, "SSOD__SCHEDULE__MAX_ITER": [2, 2]}
+    # No detection reaches this score; then no model has one on the test images, either.
+    run_here(runs.arguments(data, tmp_path, **keys, MODEL__ROI_HEADS__SCORE_THRESH_TEST=0.99))
+    assert "Phase 1: no unlabeled image has a pseudo-label that could be selected" in log_of(
+        tmp_path
+    )
+    entry = summary_of(tmp_path)["phases"][1]
+    assert entry["pseudo_images"] == entry["pseudo_boxes"] == 0
+    assert entry["metrics"]["AP50"] == 0
+
+
+def test_tta_and_other_heads_run(data, tmp_path):
+    keys = {"SSOD__NUM_PHASES": 1, "SSOD__SCHEDULE__MAX_ITER": [3, 3]}
+    heads = {
+        "MODEL__ROI_HEADS__NAME": "UncertaintyCascadeROIHeads",
+        "MODEL__ROI_BOX_HEAD__CLS_AGNOSTIC_BBOX_REG": True,
+    }
+    tta = {"SSOD__TTA__ENABLED": True, "TEST__AUG__MIN_SIZES": [96, 128]}
+    workers = {"DATALOADER__NUM_WORKERS": 1, "SSOD__SAMPLING": "union"}
+    run_here(runs.arguments(data, tmp_path, **keys, **heads, **tta, **workers))
+    assert read(tmp_path / "phase_1" / "manifest.json")["settings"]["tta"] is True
+    assert len(summary_of(tmp_path)["phases"]) == 2
+
+
+# Several processes
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would be two GPUs")
+def test_two_processes_run_and_agree_with_torchrun(data, tmp_path):
+    keys = {"SSOD__NUM_PHASES": 1, "SSOD__SCHEDULE__MAX_ITER": [4, 4]}
+    spawned, launched = tmp_path / "spawned", tmp_path / "torchrun"
+    run_command(
+        runs.arguments(data, spawned, "--num-gpus", "2", "--dist-url", "auto", **keys),
+    )
+    log = log_of(spawned)
+    assert log.count("No CUDA device is used: 2 processes train on the CPU (gloo)") == 1
+    assert (spawned / "log.txt.rank1").exists()
+    torchrun = ("-m", "torch.distributed.run", "--nproc_per_node", "2")
+    port = ("--master_port", str(free_port()))
+    run_command(runs.arguments(data, launched, **keys), launcher=(*torchrun, *port, "train_net.py"))
+    assert "Rank of current process: 0. World size: 2" in log_of(launched)
+    # The same run, started in another way: its files are the same.
+    for name in ("summary.json", "phase_0/predictions.json", "phase_1/pseudo_labels.json"):
+        assert (launched / name).read_bytes() == (spawned / name).read_bytes()
+
+
+# A user's mistakes
+
+
+def assert_one_error_line(stderr, *parts):
+    """The error is one line, of all that could be taken for one the only one."""
+    errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, stderr
+    assert "Traceback" not in stderr
+    for part in parts:
+        assert part in errors[0]
+
+
+def error_of(capfd, argv):
+    """What a run in this process says on stderr as it ends."""
+    with pytest.raises(SystemExit) as info:
+        run_here(argv)
+    assert info.value.code == USER_ERROR
+    return capfd.readouterr().err
+
+
+def test_unknown_key_ends_the_command_with_one_line(data, tmp_path):
+    argv = runs.arguments(data, tmp_path, SSOD__NUMBER_OF_PHASES=2)
+    result = run_command(argv, check=False)
+    assert result.returncode == USER_ERROR
+    assert_one_error_line(result.stderr, "SSOD.NUMBER_OF_PHASES")
+    assert result.stderr.strip().count("\n") == 0
+
+
+def test_error_of_two_processes_is_said_once(data, tmp_path):
+    argv = runs.arguments(
+        data, tmp_path, "--num-gpus", "2", "--dist-url", "auto", DATASETS__TEST=["missing_set"]
+    )
+    result = run_command(argv, check=False)
+    assert result.returncode == USER_ERROR, result.stderr
+    assert_one_error_line(result.stderr, "DATASETS.TEST", "missing_set")
+
+
+@pytest.mark.parametrize(
+    ("keys", "parts"),
+    [
+        ({"SSOD__NUM_PHASES": 0}, ["SSOD.NUM_PHASES"]),
+        ({"SSOD__NUM_PHASES": 1}, ["SSOD.SCHEDULE.MAX_ITER"]),
+        ({"DATASETS__TRAIN": ["no_such_set"]}, ["DATASETS.TRAIN", "no_such_set"]),
+        ({"DATASETS__UNLABELED": []}, ["DATASETS.UNLABELED"]),
+        ({"MODEL__ROI_HEADS__NUM_CLASSES": 7}, ["MODEL.ROI_HEADS.NUM_CLASSES"]),
+        ({"MODEL__WEIGHTS": "/no/such/weights.pth"}, ["MODEL.WEIGHTS", "/no/such/weights.pth"]),
+        ({"MODEL__ROI_HEADS__NAME": "NoSuchHeads"}, ["MODEL.ROI_HEADS.NAME", "NoSuchHeads"]),
+    ],
+)
+def test_wrong_value_ends_with_one_line(data, tmp_path, capfd, keys, parts):
+    stderr = error_of(capfd, runs.arguments(data, tmp_path / "output", **keys))
+    assert_one_error_line(stderr, *parts)
+    assert not (tmp_path / "output" / "phase_0").exists()
+
+
+def test_eval_only_of_an_unfinished_run_ends_with_one_line(data, tmp_path, capfd):
+    stderr = error_of(capfd, runs.arguments(data, tmp_path / "output", "--eval-only"))
+    assert_one_error_line(stderr, "phase_0", "OUTPUT_DIR")
+
+
+def test_damaged_corrected_labels_end_with_one_line(copied_run, data, capfd):
+    cut_back_to_phase_0(copied_run)
+    corrected = copied_run / "phase_1" / "pseudo_labels.json"
+    corrected.parent.mkdir()
+    corrected.write_text('{"images": [,')
+    stderr = error_of(capfd, runs.arguments(data, copied_run, "--resume"))
+    assert_one_error_line(stderr, "phase_1/pseudo_labels.json", "line 1")
+
+
+def changed_data(data, tmp_path, name, number, change):
+    """The data sets with one of them copied, changed and registered under another name."""
+    entry = dict(data[number])
+    images = shutil.copytree(entry["IMAGES"], tmp_path / "images")
+    contents = read(entry["JSON"]) if "JSON" in entry else None
+    change(images, contents)
+    entry.update(NAME=name, IMAGES=str(images))
+    if contents is not None:
+        (tmp_path / "changed.json").write_text(json.dumps(contents))
+        entry["JSON"] = str(tmp_path / "changed.json")
+    return [*data, entry]
+
+
+def cut_image(images, contents):
+    path = images / "00001.png"
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def remove_image(images, contents):
+    (images / "00001.png").unlink()
+
+
+def remove_all_images(images, contents):
+    for path in images.iterdir():
+        path.unlink()
+    if contents:
+        contents.update(images=[], annotations=[])
+
+
+def remove_annotations(images, contents):
+    contents["annotations"] = []
+
+
+def rename_class(images, contents):
+    contents["categories"][2]["name"] = "two"
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "parts"),
+    [
+        ("TRAIN", cut_image, ["00001.png"]),
+        ("TRAIN", remove_image, ["00001.png"]),
+        ("TRAIN", remove_all_images, []),
+        ("TRAIN", remove_annotations, []),
+        ("UNLABELED", cut_image, ["00001.png"]),
+        ("UNLABELED", remove_all_images, []),
+        ("TEST", cut_image, ["00001.png"]),
+        ("TEST", remove_all_images, []),
+        ("TEST", rename_class, ["two"]),
+    ],
+)
+def test_wrong_data_ends_before_training_with_one_line(data, tmp_path, capfd, key, change, parts):
+    name = f"tiny_{key.lower()}_{change.__name__}"
+    number = ["TRAIN", "UNLABELED", "TEST"].index(key)
+    changed = changed_data(data, tmp_path, name, number, change)
+    argv = runs.arguments(changed, tmp_path / "output", **{f"DATASETS__{key}": [name]})
+    assert_one_error_line(error_of(capfd, argv), f"DATASETS.{key}", *parts)
+    assert not (tmp_path / "output" / "phase_0").exists()
