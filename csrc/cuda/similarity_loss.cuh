@@ -16,7 +16,7 @@
 //   bytes: embeddings read, unit vectors written and read, gradient written: 134 MB -> 31 us.
 //   L2: 128 blocks read all unit vectors of their image twice, their own once per 128 columns, and
 //   update their gradient once per 128 columns: 7 MB each -> 160 us, so this bounds it.
-// The forward alone is half of it, D 128 an eighth; half or bfloat16 embeddings need a third of the
+// The forward alone is half of it, D 128 an eighth; half or bfloat16 embeddings need half of the
 // arithmetic and about 60% of the L2 traffic.
 
 #include "cuda/similarity_tile.cuh"
@@ -75,7 +75,7 @@ struct LossStorage {
     typename Tile::Stage cosine[Tile::kStages];
     GradientStage<Tile> gradient[Tile::kStages];
   } stages;
-  __half derivatives[Tile::kParts][Tile::kRows][Tile::kCols + kPiece];
+  __half derivatives[2][Tile::kRows][Tile::kCols + kPiece];
   LossSide rows[Tile::kRows], cols[Tile::kCols];
   float projections[Tile::kWarpsN][Tile::kRows];  // sum_j G_ij c_ij over the columns of each warp
   double losses[Tile::kWarpsM * Tile::kWarpsN];
@@ -96,7 +96,8 @@ __device__ __forceinline__ bool similar(const LossSide& i, const LossSide& j, fl
 }
 
 // Turns the dot products of the tile into derivatives G_ij scale_j in shared memory (as unit
-// vectors are: the sum of kParts halves); adds to the loss and to each row's sum_j G_ij c_ij.
+// vectors are: the sum of halves, always two here); adds to the loss and to each row's sum_j G_ij
+// c_ij.
 template <typename Tile>
 __device__ __forceinline__ float pair_terms(const SimilarityLossParameters& p,
                                             const typename Tile::Fragment& dots,
@@ -123,10 +124,7 @@ __device__ __forceinline__ float pair_terms(const SimilarityLossParameters& p,
         }
         const __half high = __float2half_rn(derivative);
         shared.derivatives[0][r][c] = high;
-        if (Tile::kParts == 2) {
-          shared.derivatives[Tile::kParts - 1][r][c] =
-              __float2half_rn(derivative - __half2float(high));
-        }
+        shared.derivatives[1][r][c] = __float2half_rn(derivative - __half2float(high));
       }
     }
   }
@@ -159,7 +157,7 @@ __device__ __forceinline__ void gradient_products(typename Tile::Fragment& sums,
   const auto compute = [&](int stage) {
 #pragma unroll
     for (int k = 0; k < kDepth; k += 16) {
-      multiply_parts<Tile>(
+      multiply_parts<Tile, 2, kParts>(
           sums,
           [&](uint32_t (&a)[4], int part, int m) {
             load_matrices(a, &shared.derivatives[part][warp_row + m * 16 + lane % 16]

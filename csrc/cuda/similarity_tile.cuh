@@ -88,8 +88,9 @@ __device__ __forceinline__ void multiply(typename Tile::Fragment& sums,
   }
 }
 
-// sums += the products of 16 components: high x high, and with 2 parts high x low and low x high.
-template <typename Tile, typename LoadA, typename LoadB>
+// sums += the products of 16 components: high x high, and high x low and low x high of what has two
+// parts.
+template <typename Tile, int kPartsA, int kPartsB, typename LoadA, typename LoadB>
 __device__ __forceinline__ void multiply_parts(typename Tile::Fragment& sums, const LoadA& load_a,
                                                const LoadB& load_b) {
   uint32_t a[Tile::kM][4], b[Tile::kN / 2][4];
@@ -98,11 +99,13 @@ __device__ __forceinline__ void multiply_parts(typename Tile::Fragment& sums, co
 #pragma unroll
   for (int n = 0; n < Tile::kN / 2; ++n) load_b(b[n], 0, n);
   multiply<Tile>(sums, a, b);
-  if constexpr (Tile::kParts == 2) {
+  if constexpr (kPartsB == 2) {
     uint32_t low_b[Tile::kN / 2][4];
 #pragma unroll
     for (int n = 0; n < Tile::kN / 2; ++n) load_b(low_b[n], 1, n);
     multiply<Tile>(sums, a, low_b);
+  }
+  if constexpr (kPartsA == 2) {
 #pragma unroll
     for (int m = 0; m < Tile::kM; ++m) load_a(a[m], 1, m);
     multiply<Tile>(sums, a, b);
@@ -143,7 +146,7 @@ __device__ __forceinline__ void dot_products(typename Tile::Fragment& sums,
   const auto compute = [&](int stage) {
 #pragma unroll
     for (int k = 0; k < kDepth / kPiece; k += 2) {
-      multiply_parts<Tile>(
+      multiply_parts<Tile, kParts, kParts>(
           sums,
           [&](uint32_t (&a)[4], int part, int m) {
             const int r = warp_row + m * 16 + lane % 16;

@@ -6,20 +6,19 @@
 
 namespace d2_ssod {
 
-// Embeddings on their way to the tensor cores: divided by their norm, then written as the sum of
-// kParts halves.
+// Embeddings on their way to the tensor cores: multiplied by a power of two that makes their norm
+// 0.5 to 1, which rounds nothing, then written as the sum of kParts halves.
 //
-// 1 part:  u = h + e, |e| <= 2^-11 |u|: what half, bfloat16 and TF32 promise anyway.
-// 2 parts: u = h + l + e, |e| <= 2^-22 |u| or 2^-25, whichever is larger. Of the four products of
-//          (h_i + l_i)(h_j + l_j) the three larger ones are computed. The dropped one and e cost a
-//          cosine about 1e-6 at most, as the sums do; a weight changes up to 3.7 times as much.
+// 1 part:  half and bfloat16 exactly (but for 2^-25); float32 rounded to 11 bits, as TF32 does it.
+// 2 parts: float32 but for 2^-22 of it or 2^-25, whichever is larger. Of the four products of
+//          (h_i + l_i)(h_j + l_j) the three larger ones are computed. The dropped one and the
+//          rounding cost a cosine about 1e-6 at most, as the sums do.
 //
-// Halves rather than bfloat16 or TF32: components of unit vectors need no range, halves have
-// TF32's precision at twice its speed, and a vector is normalised before anything can overflow.
+// A weight changes up to 3.7 times as much as a cosine. Halves rather than bfloat16 or TF32: these
+// vectors need no range, and halves have TF32's precision at twice its speed.
 struct UnitVectors {
   __half* parts;  // [R, kParts, pitch], zeros from D to pitch
-  float* scale;   // [R]: length of u over that of its parts, near 1; NaN if the embedding has no
-                  // direction
+  float* scale;   // [R]: makes unit vectors of them; NaN if the embedding has no direction
   int64_t pitch;  // D rounded up to a multiple of kDepth
 };
 
@@ -35,6 +34,11 @@ template <typename T>
 int components_at_once(const T* embeddings, int64_t dimensions) {
   const bool aligned = reinterpret_cast<uintptr_t>(embeddings) % (4 * sizeof(T)) == 0;
   return aligned && dimensions % 4 == 0 ? 4 : 1;
+}
+
+// The largest power of two up to x > 0; infinite for NaN.
+__device__ __forceinline__ float power_of_two(float x) {
+  return __int_as_float(__float_as_int(x) & 0x7f800000);
 }
 
 // One warp writes one row. Returns 1 / max(|f|, eps); NaN if f has a NaN or |f|^2 overflows.
@@ -53,7 +57,7 @@ __device__ __forceinline__ float write_unit_vector(const T* embedding, int64_t d
     }
   }
   squared = warp_sum(squared);
-  const float inverse = inverse_norm(squared);
+  const float inverse = inverse_norm(squared), power = power_of_two(inverse);
   float written_squared = 0;
   __half* parts = out.parts + row * kParts * out.pitch;
 #pragma unroll 4
@@ -63,7 +67,7 @@ __device__ __forceinline__ float write_unit_vector(const T* embedding, int64_t d
     Vector<__half, kAtOnce> high, low;
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
-      const float u = d < dimensions ? to_float(components.values[i]) * inverse : 0.0f;
+      const float u = d < dimensions ? to_float(components.values[i]) * power : 0.0f;
       high.values[i] = __float2half_rn(u);
       float written = __half2float(high.values[i]);
       low.values[i] = __float2half_rn(u - written);

@@ -148,8 +148,8 @@ class Block {
   bool advance() {
     running() = this;
     blockIdx = index_;
-    const auto turns = random_engine()() % 256;
-    for (unsigned turn = 0; turn <= turns; ++turn) {
+    const unsigned turns = 1u << random_engine()() % 13;
+    for (unsigned turn = 0; turn < turns; ++turn) {
       const int next = choose();
       if (next < 0) {
         for (const Fiber& f : fibers_) {
@@ -449,6 +449,11 @@ inline int __float_as_int(float x) {
   int bits;
   std::memcpy(&bits, &x, 4);
   return bits;
+}
+inline float __int_as_float(int bits) {
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
 }
 inline float __half2float(__half x) { return emulation::half_to_float(x.bits); }
 inline __half __float2half_rn(float x) {
