@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 
 from d2_ssod import config
 from d2_ssod.errors import ConfigError
 from d2_ssod.modeling import ROI_WEIGHTINGS
 from d2_ssod.pseudo_label import easy_fraction
 
-from .phases import phase_config
+from .phases import value_of_phase
 
 
 def check_config(cfg: CfgNode, world_size: int) -> None:
@@ -25,20 +27,11 @@ def check_config(cfg: CfgNode, world_size: int) -> None:
     _check_choices(cfg)
     _check_numbers(cfg)
     for phase in range(ssod.NUM_PHASES + 1):
-        own = phase_config(cfg, phase)
-        if own.SOLVER.MAX_ITER < 1:
-            raise ConfigError(
-                f"SOLVER.MAX_ITER (or SSOD.SCHEDULE.MAX_ITER) is {own.SOLVER.MAX_ITER} in phase "
-                f"{phase}; it must be at least 1"
-            )
+        _check_schedule(cfg, phase)
     for phase in range(1, ssod.NUM_PHASES + 1):
         easy_fraction(phase, ssod.NUM_PHASES, ssod.EASY_FRACTIONS)
-    weights = ssod.ENSEMBLE.WEIGHTS
-    if weights and len(weights) != ssod.NUM_PHASES + 1:
-        raise ConfigError(
-            f"SSOD.ENSEMBLE.WEIGHTS has {len(weights)} values, {tuple(weights)}; give one for each "
-            f"of the phases 0..{ssod.NUM_PHASES}, or none for equal weights"
-        )
+    _check_ensemble_weights(cfg)
+    _check_registered_names(cfg)
     _check_detectron2_keys(cfg, world_size)
 
 
@@ -60,7 +53,6 @@ def _check_choices(cfg: CfgNode) -> None:
 def _check_numbers(cfg: CfgNode) -> None:
     unit, positive, factor = (0.0, 1.0), (1e-12, math.inf), (0.0, math.inf)
     limits = {
-        "LABELED_REPEAT": (1, math.inf),
         "INFERENCE_BATCH_SIZE": (1, math.inf),
         "PSEUDO_LABEL.KEEP_FRACTION": unit,
         "CONSENSUS.IOU_THRESH": unit,
@@ -91,6 +83,57 @@ def _check_numbers(cfg: CfgNode) -> None:
         )
 
 
+def _check_schedule(cfg: CfgNode, phase: int) -> None:
+    """What a phase reads from ``SSOD.SCHEDULE``, whose values the config itself does not check."""
+    for key in cfg.SSOD.SCHEDULE:
+        _check_scheduled(key, value_of_phase(cfg, key, phase), phase)
+
+
+def _check_scheduled(key: str, value: Any, phase: int) -> None:
+    other = "SSOD.LABELED_REPEAT" if key == "LABELED_REPEAT" else f"SOLVER.{key}"
+    right, expected = {
+        "MAX_ITER": (_is_count(value) and value >= 1, "a whole number, at least 1"),
+        "STEPS": (
+            isinstance(value, (list, tuple))
+            and all(map(_is_count, value))
+            and list(value) == sorted(value),
+            "whole numbers, smallest first",
+        ),
+        "BASE_LR": (_is_number(value) and value > 0, "a number above 0"),
+        "LABELED_REPEAT": (_is_count(value) and value >= 1, "a whole number, at least 1"),
+    }[key]
+    if not right:
+        raise ConfigError(
+            f"{other} (or SSOD.SCHEDULE.{key}) is {value!r} in phase {phase}; it must be {expected}"
+        )
+
+
+def _check_ensemble_weights(cfg: CfgNode) -> None:
+    weights, phases = cfg.SSOD.ENSEMBLE.WEIGHTS, cfg.SSOD.NUM_PHASES
+    if weights and len(weights) != phases + 1:
+        raise ConfigError(
+            f"SSOD.ENSEMBLE.WEIGHTS has {len(weights)} values, {tuple(weights)}; give one for each "
+            f"of the phases 0..{phases}, or none for equal weights"
+        )
+    if not all(_is_number(weight) and weight > 0 for weight in weights):
+        raise ConfigError(
+            f"SSOD.ENSEMBLE.WEIGHTS is {tuple(weights)}; its values must be numbers above 0"
+        )
+
+
+def _check_registered_names(cfg: CfgNode) -> None:
+    """Names of building blocks that Detectron2 looks up."""
+    registries = {
+        "META_ARCHITECTURE": (META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE),
+        "BACKBONE.NAME": (BACKBONE_REGISTRY, cfg.MODEL.BACKBONE.NAME),
+        "ROI_HEADS.NAME": (ROI_HEADS_REGISTRY, cfg.MODEL.ROI_HEADS.NAME),
+    }
+    for key, (registry, name) in registries.items():
+        if name not in registry:
+            known = ", ".join(sorted(known for known, _ in registry))
+            raise ConfigError(f"MODEL.{key} is {name!r}; it must be one of {known}")
+
+
 def _check_detectron2_keys(cfg: CfgNode, world_size: int) -> None:
     """Keys of Detectron2 that this trainer needs, or needs to be at their defaults."""
     if cfg.SOLVER.IMS_PER_BATCH % world_size != 0 or cfg.SOLVER.IMS_PER_BATCH < 1:
@@ -118,6 +161,14 @@ def _check_detectron2_keys(cfg: CfgNode, world_size: int) -> None:
             "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE is True; RoI re-weighting is defined for the "
             "softmax cross-entropy: set it to False"
         )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _get(cfg: CfgNode, key: str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -50,13 +51,10 @@ def phase_config(cfg: CfgNode, phase: int) -> CfgNode:
     """
     own = cfg.clone()
     own.defrost()
-    schedule = cfg.SSOD.SCHEDULE
-    own.SOLVER.MAX_ITER = _of_phase(cfg, "MAX_ITER", phase, cfg.SOLVER.MAX_ITER)
-    own.SOLVER.BASE_LR = float(_of_phase(cfg, "BASE_LR", phase, cfg.SOLVER.BASE_LR))
-    own.SSOD.LABELED_REPEAT = _of_phase(cfg, "LABELED_REPEAT", phase, cfg.SSOD.LABELED_REPEAT)
-    if schedule.STEPS:
-        steps = _of_phase(cfg, "STEPS", phase, ())
-        own.SOLVER.STEPS = tuple(steps) if isinstance(steps, (list, tuple)) else (steps,)
+    own.SOLVER.MAX_ITER = value_of_phase(cfg, "MAX_ITER", phase)
+    own.SOLVER.STEPS = tuple(value_of_phase(cfg, "STEPS", phase))
+    own.SOLVER.BASE_LR = float(value_of_phase(cfg, "BASE_LR", phase))
+    own.SSOD.LABELED_REPEAT = value_of_phase(cfg, "LABELED_REPEAT", phase)
     own.freeze()
     return own
 
@@ -65,7 +63,7 @@ def phase_starts(cfg: CfgNode) -> list[int]:
     """First iteration of each phase, and last the total number of iterations."""
     starts = [0]
     for phase in range(cfg.SSOD.NUM_PHASES + 1):
-        starts.append(starts[-1] + _of_phase(cfg, "MAX_ITER", phase, cfg.SOLVER.MAX_ITER))
+        starts.append(starts[-1] + value_of_phase(cfg, "MAX_ITER", phase))
     return starts
 
 
@@ -80,14 +78,21 @@ def phase_seed(seed: int, phase: int) -> int:
     return int(np.random.SeedSequence([seed, phase]).generate_state(1)[0])
 
 
-def _of_phase(cfg: CfgNode, key: str, phase: int, default):
+def value_of_phase(cfg: CfgNode, key: str, phase: int) -> Any:
+    """The value of a key of ``SSOD.SCHEDULE`` in a phase, or that which holds for all phases.
+
+    Raises:
+        ConfigError: the schedule has another number of values than there are phases.
+    """
     values = cfg.SSOD.SCHEDULE[key]
     if not values:
-        return default
+        return cfg.SSOD.LABELED_REPEAT if key == "LABELED_REPEAT" else cfg.SOLVER[key]
     if len(values) != cfg.SSOD.NUM_PHASES + 1:
         raise ConfigError(
             f"SSOD.SCHEDULE.{key} has {len(values)} values, {tuple(values)}, but SSOD.NUM_PHASES = "
             f"{cfg.SSOD.NUM_PHASES} needs {cfg.SSOD.NUM_PHASES + 1}, one for each of the phases "
             f"0..{cfg.SSOD.NUM_PHASES}; or leave it empty"
         )
-    return values[phase]
+    value = values[phase]
+    # One step may stand without a list around it.
+    return (value,) if key == "STEPS" and not isinstance(value, (list, tuple)) else value
