@@ -41,9 +41,10 @@ __global__ void __launch_bounds__(kPairThreads)
   for (int v = 0; v < kVector; ++v) others[v] = load_box(boxes2 + 4 * (col + v));
   const int64_t left = rows - first_row;
   const int count = static_cast<int>(left < kPairRows ? left : kPairRows);
+#pragma unroll 4
   for (int r = 0; r < count; ++r) {
-    const Box<T> box =
-        load_box(boxes1 + 4 * (first_row + r));  // the same for all threads: from the L1 cache
+    // The same for all threads: comes from the L1 cache.
+    const Box<T> box = load_box(boxes1 + 4 * (first_row + r));
     Vector<T, kVector> overlaps;
 #pragma unroll
     for (int v = 0; v < kVector; ++v) overlaps.values[v] = Overlap()(box, others[v]);
