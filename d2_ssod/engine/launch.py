@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -50,12 +51,18 @@ def _run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -
 
 def _or_exit(function: Callable[[], object]) -> None:
     """Call ``function``; a user's error ends the process with one line, said once."""
+    logging.getLogger("detectron2.engine.train_loop").addFilter(_is_no_user_error)
     try:
         function()
     except ConfigError as error:
         if comm.is_main_process():
             print(f"error: {error}", file=sys.stderr)
         sys.exit(_USER_ERROR)
+
+
+def _is_no_user_error(record: logging.LogRecord) -> bool:
+    """False for the traceback that Detectron2 logs when training ends with a user's error."""
+    return not (record.exc_info and isinstance(record.exc_info[1], ConfigError))
 
 
 def _join_torchrun() -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from yaml import YAMLError
 
 from d2_ssod.config import add_ssod_config
 from d2_ssod.data import register_from_config
@@ -28,13 +30,9 @@ def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:
     """
     cfg = get_cfg()
     add_ssod_config(cfg)
-    try:
-        if args.config_file:
-            cfg.merge_from_file(args.config_file)
-        cfg.merge_from_list(args.opts)
-    except (KeyError, ValueError, AssertionError, OSError, yaml.YAMLError) as error:
-        source = args.config_file or "the command line"
-        raise ConfigError(f"config ({source}): {_one_line(error)}") from error
+    if args.config_file:
+        _merge(cfg.merge_from_file, args.config_file, args.config_file)
+    _merge(cfg.merge_from_list, args.opts, "the command line")
     if args.num_gpus == 0 or not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()
@@ -63,12 +61,27 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
+def _merge(merge: Callable[[Any], None], values: Any, source: str) -> None:
+    """Call ``merge(values)``; what goes wrong is said with its source, a file or the command."""
+    try:
+        merge(values)
+    except OSError as error:
+        raise ConfigError(
+            f"config ({source}): {error.filename or source} cannot be read ({error.strerror}); "
+            "correct the path"
+        ) from error
+    except (KeyError, ValueError, AttributeError, TypeError, AssertionError, YAMLError) as error:
+        raise ConfigError(f"config ({source}): {_one_line(error)}") from error
+
+
 def _one_line(error: Exception) -> str:
-    """What yacs or YAML says, on one line; a KeyError's text without its quotes."""
+    """What yacs or YAML says, on one line, and what to do; a KeyError's text without its quotes."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     line = " ".join(str(text).split())
-    if line.startswith("Non-existent config key"):
+    if line.startswith(("Non-existent config key", "Non-existent key")):
         line += " (unknown: correct or remove it; d2_ssod/config.py lists the keys under SSOD)"
+    if line.startswith("Config file") and line.endswith("does not exist!"):
+        line += " Correct the path."
     return line
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from pathlib import Path
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -17,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from d2_ssod.data.loader import build_phase_loader
 from d2_ssod.data.mapper import PseudoLabelMapper
+from d2_ssod.errors import ConfigError
 
 from .data import RunData
 from .hooks import PhaseHook
@@ -148,8 +150,9 @@ class MultiPhaseTrainer(DefaultTrainer):
             group["lr"] = group["initial_lr"] = fresh_group["lr"]
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         if iterations_done > 0:
-            self.scheduler.last_epoch = iterations_done - 1
-            self.scheduler.step()
+            self.scheduler.last_epoch = iterations_done
+            for group, rate in zip(optimizer.param_groups, self.scheduler.get_lr(), strict=True):
+                group["lr"] = rate
 
 
 def distribute(model: nn.Module) -> nn.Module:
@@ -162,11 +165,22 @@ def distribute(model: nn.Module) -> nn.Module:
 
 
 def load_phase_start(cfg: CfgNode, phase: int, model: nn.Module, seed: int) -> None:
-    """Put the weights that ``SSOD.PHASE_INIT`` names into ``model``, the same on all ranks."""
+    """Put the weights that ``SSOD.PHASE_INIT`` names into ``model``, the same on all ranks.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
     source = cfg.MODEL.WEIGHTS
     if phase > 0 and cfg.SSOD.PHASE_INIT != "pretrained":
         start = 0 if cfg.SSOD.PHASE_INIT == "supervised" else phase - 1
         source = str(phase_files(cfg.OUTPUT_DIR, start).model)
+    # Detectron2 takes options after a question mark.
+    if source and "://" not in source and not Path(source.split("?")[0]).is_file():
+        key = "MODEL.WEIGHTS" if source == cfg.MODEL.WEIGHTS else "SSOD.PHASE_INIT"
+        raise ConfigError(
+            f"{key}: phase {phase} starts from {source}, which is not a file; correct the path "
+            "(an empty MODEL.WEIGHTS starts from random weights)"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         fresh = build_model(cfg)
