@@ -18,7 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import d2_ssod.quiet  # noqa: F401  first: some warnings come from imports
+import d2_ssod.quiet  # noqa: F401
 
 from .rows import CONFIG, KEPT_METRICS, SEMI_SUPERVISED, SETTINGS, Run, all_runs
 

@@ -14,7 +14,7 @@ import copy
 import statistics
 import time
 
-import d2_ssod.quiet  # noqa: F401, I001  first: some warnings come from imports
+import d2_ssod.quiet  # noqa: F401
 
 import torch
 from detectron2.data import DatasetCatalog

@@ -1,6 +1,6 @@
 """The training run: phases, their hook and trainer, and what surrounds them."""
 
-import d2_ssod.quiet  # noqa: F401, I001  first: some warnings come from imports
+import d2_ssod.quiet  # noqa: F401
 
 from detectron2.engine import default_argument_parser
 
