@@ -1,0 +1,185 @@
+import pytest
+import runs
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from runs import CONFIG_FILE
+
+from d2_ssod.data import registry
+from d2_ssod.engine import build_config, default_argument_parser
+from d2_ssod.engine import setup as engine_setup
+from d2_ssod.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def restored_catalogs():
+    """Forget the data sets that a test registers."""
+    known = set(registry._registered)
+    yield
+    for name in set(registry._registered) - known:
+        del registry._registered[name]
+        DatasetCatalog.remove(name)
+        MetadataCatalog.pop(name, None)
+
+
+def build(*opts, config_file=CONFIG_FILE, flags=("--num-gpus", "0"), world_size=1):
+    argv = ["--config-file", str(config_file), *flags, *opts]
+    return build_config(default_argument_parser().parse_args(argv), world_size)
+
+
+def error_of(*opts, **keys):
+    with pytest.raises(ConfigError) as info:
+        build(*opts, **keys)
+    message = str(info.value)
+    assert "\n" not in message
+    return message
+
+
+def write(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_config_is_the_file_with_the_command_lines_values(tmp_path):
+    cfg = build("SOLVER.BASE_LR", "0.5", "SSOD.NUM_PHASES", "2", "OUTPUT_DIR", str(tmp_path))
+    assert cfg.SOLVER.BASE_LR == 0.5
+    assert cfg.SSOD.SAMPLING == "balanced"
+    assert {cfg.OUTPUT_DIR} == {str(tmp_path)}
+    assert cfg.is_frozen()
+
+
+def test_config_without_gpus_is_for_the_cpu():
+    assert build().MODEL.DEVICE == "cpu"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_config_for_gpus_that_are_not_there_is_for_the_cpu():
+    assert build(flags=("--num-gpus", "2"), world_size=2).MODEL.DEVICE == "cpu"
+
+
+def test_every_config_file_is_right():
+    for path in CONFIG_FILE.parent.glob("*.yaml"):
+        cfg = build(config_file=path)
+        assert cfg.MODEL.ROI_HEADS.NAME == "UncertaintyROIHeads"
+
+
+def test_unknown_key_on_the_command_line_is_named():
+    message = error_of("SSOD.NUM_PHASE", "2")
+    assert "SSOD.NUM_PHASE" in message
+    assert "unknown" in message
+    assert "the command line" in message
+
+
+def test_unknown_key_in_the_file_is_named(tmp_path):
+    path = write(tmp_path, "SSOD:\n  NUM_PHASE: 2\n")
+    message = error_of(config_file=path)
+    assert "SSOD.NUM_PHASE" in message
+    assert str(path) in message
+
+
+def test_missing_file_is_named(tmp_path):
+    path = tmp_path / "missing.yaml"
+    message = error_of(config_file=path)
+    assert str(path) in message
+    assert "correct the path" in message.lower()
+
+
+def test_missing_base_file_is_named(tmp_path):
+    message = error_of(config_file=write(tmp_path, "_BASE_: no_such_base.yaml\n"))
+    assert str(tmp_path / "no_such_base.yaml") in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SSOD: [1, 2\n",
+        "just a sentence\n",
+        "- a\n- list\n",
+        "SSOD:\n  NUM_PHASES: [1]\n",
+        "SSOD: 3\n",
+    ],
+)
+def test_file_that_is_no_config_is_named(tmp_path, text):
+    path = write(tmp_path, text)
+    assert str(path) in error_of(config_file=path)
+
+
+def test_value_of_a_wrong_type_is_named():
+    message = error_of("SSOD.NUM_PHASES", "two")
+    assert "SSOD.NUM_PHASES" in message
+
+
+def test_key_without_a_value_is_an_error():
+    assert "odd length" in error_of("SSOD.NUM_PHASES")
+
+
+def test_wrong_number_of_phases_is_named():
+    assert "SSOD.NUM_PHASES is 0" in error_of("SSOD.NUM_PHASES", "0")
+
+
+def test_uneven_batch_is_named():
+    assert "SOLVER.IMS_PER_BATCH is 8" in error_of(world_size=3)
+
+
+def test_wrong_register_entry_is_named():
+    message = error_of("SSOD.REGISTER", "[{'NAME': 'a', 'IMAGES': '/no/such/folder'}]")
+    assert "SSOD.REGISTER[0].IMAGES" in message
+
+
+def test_registered_data_sets_are_known(tmp_path):
+    build("SSOD.REGISTER", f"[{{'NAME': 'test_setup_set', 'IMAGES': '{tmp_path}'}}]")
+    assert "test_setup_set" in DatasetCatalog
+
+
+# The output folder of an earlier run
+
+
+@pytest.fixture
+def output(tmp_path):
+    folder = tmp_path / "output"
+    folder.mkdir()
+    (folder / "note.txt").write_text("mine")
+    return folder
+
+
+def run_setup(output, *flags):
+    argv = ["--config-file", str(CONFIG_FILE), "--num-gpus", "0", *flags, "OUTPUT_DIR", str(output)]
+    try:
+        return engine_setup(default_argument_parser().parse_args(argv))
+    finally:
+        runs.forget_log_files()
+
+
+def test_folder_without_a_run_is_used_as_it_is(output):
+    run_setup(output)
+    assert (output / "note.txt").exists()
+    assert (output / "config.yaml").exists()
+    assert [path.name for path in output.parent.iterdir()] == ["output"]
+
+
+@pytest.mark.parametrize("trace", ["last_checkpoint", "phase_0", "phase_1", "summary.json"])
+def test_previous_run_is_set_aside(output, trace):
+    (output / trace).touch()
+    run_setup(output)
+    aside = output.with_name("output.previous_1")
+    assert (aside / trace).exists()
+    assert (aside / "note.txt").exists()
+    assert not (output / trace).exists()
+    assert (output / "config.yaml").exists()
+
+
+def test_several_previous_runs_are_all_kept(output):
+    for number in range(1, 4):
+        (output / "phase_0").mkdir()
+        (output / "number").write_text(str(number))
+        run_setup(output)
+    kept = [output.with_name(f"output.previous_{number}") / "number" for number in range(1, 4)]
+    assert [path.read_text() for path in kept] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--eval-only"])
+def test_run_that_goes_on_is_not_set_aside(output, flag):
+    (output / "phase_0").mkdir()
+    run_setup(output, flag)
+    assert (output / "phase_0").exists()
+    assert [path.name for path in output.parent.iterdir()] == ["output"]
