@@ -52,6 +52,7 @@ def _load(cfg: CfgNode) -> RunData:
             f"{names['TRAIN'][0]} (DATASETS.TRAIN) has {len(classes)} classes: set it to that"
         )
     validation.check_annotations(images["TRAIN"], "DATASETS.TRAIN", num_classes)
+    _check_has_objects(images["TRAIN"], names["TRAIN"])
     if comm.is_main_process():
         for key, of_key in images.items():
             validation.check_images(of_key, f"DATASETS.{key}")
@@ -72,6 +73,16 @@ def _load_images(key: str, names: list[str]) -> list[dict]:
         validation.check_not_empty(of_name, key, [name])
         images += of_name
     return images
+
+
+def _check_has_objects(images: list[dict], names: list[str]) -> None:
+    """Crowds are not trained on."""
+    objects = (o for image in images for o in image["annotations"] if o.get("iscrowd", 0) == 0)
+    if next(objects, None) is None:
+        raise ConfigError(
+            f"DATASETS.TRAIN: no image of {', '.join(names)} has an object to train on; name data "
+            "sets with annotations other than crowds"
+        )
 
 
 def _check_unique_ids(images: list[dict], names: list[str]) -> None:
