@@ -1,0 +1,215 @@
+import copy
+import logging
+
+import numpy as np
+import pytest
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from PIL import Image
+
+from d2_ssod.config import add_ssod_config
+from d2_ssod.engine import data as engine_data
+from d2_ssod.engine import load_run_data
+from d2_ssod.errors import ConfigError
+
+LABELED, UNLABELED, TEST = "run_data_labeled", "run_data_unlabeled", "run_data_test"
+CLASSES = ["cat", "dog"]
+
+
+@pytest.fixture
+def register():
+    """Register data sets for one test."""
+    names = []
+
+    def add(name, images, classes=CLASSES, **metadata):
+        DatasetCatalog.register(name, lambda: copy.deepcopy(images))
+        if classes is not None:
+            metadata["thing_classes"] = list(classes)
+        MetadataCatalog.get(name).set(**metadata)
+        names.append(name)
+
+    yield add
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.pop(name)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Make data set dicts of new image files."""
+
+    def make(prefix, count, first_id=0, annotated=True, **keys):
+        records = []
+        for number in range(count):
+            path = tmp_path / f"{prefix}{number}.png"
+            Image.fromarray(np.zeros((16, 24, 3), dtype=np.uint8)).save(path)
+            record = {"file_name": str(path), "image_id": first_id + number}
+            record.update(height=16, width=24)
+            if annotated:
+                box = {"bbox": [1, 2, 10, 8], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 1}
+                record["annotations"] = [{**box, "iscrowd": 0, **keys}]
+            records.append(record)
+        return records
+
+    return make
+
+
+@pytest.fixture
+def cfg():
+    cfg = get_cfg()
+    add_ssod_config(cfg)
+    cfg.DATASETS.TRAIN = (LABELED,)
+    cfg.DATASETS.UNLABELED = (UNLABELED,)
+    cfg.DATASETS.TEST = (TEST,)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
+    return cfg
+
+
+@pytest.fixture
+def registered(register, images):
+    register(LABELED, images("l", 3), thing_dataset_id_to_contiguous_id={7: 1, 9: 0})
+    register(UNLABELED, images("u", 4, annotated=False), classes=None)
+    register(TEST, images("t", 2))
+
+
+def error_of(cfg):
+    with pytest.raises(ConfigError) as info:
+        load_run_data(cfg)
+    assert "\n" not in str(info.value)
+    return str(info.value)
+
+
+def test_run_data_is_what_the_data_sets_hold(cfg, registered):
+    data = load_run_data(cfg)
+    assert [len(data.labeled), len(data.unlabeled)] == [3, 4]
+    assert data.thing_classes == CLASSES
+    # In the order of the classes.
+    assert data.category_ids == [9, 7]
+
+
+def test_category_ids_without_a_mapping_are_the_classes_numbers(cfg, register, images):
+    register(LABELED, images("l", 3))
+    register(UNLABELED, images("u", 4, annotated=False), classes=None)
+    register(TEST, images("t", 2))
+    assert load_run_data(cfg).category_ids == [0, 1]
+
+
+def test_several_data_sets_are_joined(cfg, registered, register, images):
+    register("run_data_more", images("m", 2))
+    register("run_data_more_unlabeled", images("n", 5, first_id=100, annotated=False))
+    cfg.DATASETS.TRAIN = (LABELED, "run_data_more")
+    cfg.DATASETS.UNLABELED = (UNLABELED, "run_data_more_unlabeled")
+    data = load_run_data(cfg)
+    assert [len(data.labeled), len(data.unlabeled)] == [5, 9]
+
+
+def test_images_without_objects_are_left_out_as_by_detectron2(cfg, registered, register, images):
+    some = images("e", 3)
+    some[1]["annotations"] = []
+    register("run_data_some", some)
+    cfg.DATASETS.TRAIN = ("run_data_some",)
+    assert len(load_run_data(cfg).labeled) == 2
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    assert len(load_run_data(cfg).labeled) == 3
+
+
+@pytest.mark.parametrize("key", ["TRAIN", "UNLABELED", "TEST"])
+def test_unknown_data_set_is_named(cfg, registered, key):
+    cfg.DATASETS[key] = ("no_such_set",)
+    message = error_of(cfg)
+    assert f"DATASETS.{key}" in message
+    assert "no_such_set" in message
+
+
+@pytest.mark.parametrize("key", ["TRAIN", "UNLABELED", "TEST"])
+def test_missing_data_sets_are_named(cfg, registered, key):
+    cfg.DATASETS[key] = ()
+    assert f"DATASETS.{key}" in error_of(cfg)
+
+
+@pytest.mark.parametrize("key", ["TRAIN", "UNLABELED", "TEST"])
+def test_empty_data_set_is_named(cfg, registered, register, key):
+    register("run_data_empty", [])
+    cfg.DATASETS[key] = ("run_data_empty",)
+    message = error_of(cfg)
+    assert f"DATASETS.{key}" in message
+    assert "run_data_empty" in message
+
+
+@pytest.mark.parametrize("crowd", [False, True])
+def test_labeled_set_without_objects_is_named(cfg, registered, register, images, crowd):
+    without = images("w", 2, iscrowd=1)
+    if not crowd:
+        for image in without:
+            image["annotations"] = []
+    register("run_data_without", without)
+    cfg.DATASETS.TRAIN = ("run_data_without",)
+    message = error_of(cfg)
+    assert "DATASETS.TRAIN" in message
+    assert "run_data_without" in message
+
+
+def test_labeled_set_without_annotations_is_named(cfg, registered):
+    cfg.DATASETS.TRAIN = (UNLABELED,)
+    assert "DATASETS.TRAIN" in error_of(cfg)
+
+
+@pytest.mark.parametrize("key", ["TRAIN", "TEST"])
+@pytest.mark.parametrize("classes", [["cat", "bird"], ["dog", "cat"], ["cat", "dog", "bird"]])
+def test_other_classes_are_named(cfg, registered, register, images, key, classes):
+    register("run_data_other", images("o", 2), classes)
+    cfg.DATASETS[key] = (*cfg.DATASETS[key], "run_data_other")
+    message = error_of(cfg)
+    assert f"DATASETS.{key}" in message
+    assert "run_data_other" in message
+
+
+def test_wrong_number_of_classes_is_named(cfg, registered):
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
+    message = error_of(cfg)
+    assert "MODEL.ROI_HEADS.NUM_CLASSES is 80" in message
+    assert "2 classes" in message
+
+
+def test_wrong_annotation_is_named(cfg, registered, register, images):
+    register("run_data_wrong", images("x", 2, category_id=5))
+    cfg.DATASETS.TRAIN = ("run_data_wrong",)
+    message = error_of(cfg)
+    assert "DATASETS.TRAIN" in message
+    assert "x0.png" in message
+
+
+@pytest.mark.parametrize("key", ["TRAIN", "UNLABELED", "TEST"])
+def test_unreadable_image_is_named(cfg, registered, register, images, key):
+    records = images("b", 2, annotated=key != "UNLABELED")
+    with open(records[1]["file_name"], "wb") as file:
+        file.write(b"no image")
+    register("run_data_bad", records)
+    cfg.DATASETS[key] = ("run_data_bad",)
+    message = error_of(cfg)
+    assert f"DATASETS.{key}" in message
+    assert "b1.png" in message
+
+
+def test_unlabeled_images_that_share_ids_are_named(cfg, registered, register, images):
+    register("run_data_same_ids", images("s", 2, annotated=False))
+    cfg.DATASETS.UNLABELED = (UNLABELED, "run_data_same_ids")
+    message = error_of(cfg)
+    assert "DATASETS.UNLABELED" in message
+    assert "image_id 0" in message
+
+
+def test_labeled_images_among_the_unlabeled_are_warned_of(cfg, registered, caplog):
+    cfg.DATASETS.UNLABELED = (LABELED,)
+    with caplog.at_level(logging.WARNING, logger="d2_ssod"):
+        load_run_data(cfg)
+    assert "3 of 3 unlabeled images are labeled images too" in caplog.text
+
+
+def test_error_of_another_rank_is_raised_here(cfg, registered, monkeypatch):
+    """Only one rank reads the images, but all must end."""
+    monkeypatch.setattr(
+        engine_data.comm, "all_gather", lambda own: [own, "DATASETS.TRAIN: a.png is damaged"]
+    )
+    assert error_of(cfg) == "DATASETS.TRAIN: a.png is damaged"
