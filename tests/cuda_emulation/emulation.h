@@ -146,6 +146,10 @@ class Block {
 
   // Runs some threads for a while, each up to where it waits; says whether any is left.
   bool advance() {
+    if (nap_ > 0) {
+      --nap_;
+      return true;
+    }
     running() = this;
     blockIdx = index_;
     const unsigned turns = 1u << random_engine()() % 13;
@@ -158,8 +162,16 @@ class Block {
         return false;
       }
       resume(next);
+      if (nap_ > 0) break;
     }
     return true;
+  }
+
+  // Where blocks exchange data: at times lets the others run far ahead.
+  void maybe_nap() {
+    if (random_engine()() % 32 != 0) return;
+    nap_ = static_cast<int>(random_engine()() % 64);
+    suspend();
   }
 
   char* shared() const { return shared_->data(); }
@@ -257,7 +269,7 @@ class Block {
   GuardedMemory stacks_{kStackBytes * kMaxThreads};
   std::vector<Fiber> fibers_;
   std::vector<Warp> warps_;
-  int current_ = 0, arrived_ = 0;
+  int current_ = 0, arrived_ = 0, nap_ = 0;
 };
 
 template <typename Storage>
@@ -423,7 +435,7 @@ inline int own_lane() { return Block::running()->lane(); }
 // --------------------------------------------------------------------------
 
 inline void __syncthreads() { emulation::Block::running()->barrier(); }
-inline void __threadfence() {}
+inline void __threadfence() { emulation::Block::running()->maybe_nap(); }
 template <typename T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
   return emulation::shuffle(value, emulation::own_lane() ^ mask);
