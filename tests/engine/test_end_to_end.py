@@ -462,6 +462,7 @@ def test_damaged_corrected_labels_end_with_one_line(copied_run, data, capfd):
     corrected.write_text('{"images": [,')
     stderr = error_of(capfd, runs.arguments(data, copied_run, "--resume"))
     assert_one_error_line(stderr, "phase_1/pseudo_labels.json", "line 1")
+    assert "Traceback" not in log_of(copied_run)
 
 
 def changed_data(data, tmp_path, name, number, change):
