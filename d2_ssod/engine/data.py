@@ -66,7 +66,6 @@ def _load(cfg: CfgNode) -> RunData:
 
 def _load_images(key: str, names: list[str]) -> list[dict]:
     """The images of all data sets of a key, each of which has at least one."""
-    check_registered(names, key)
     images = []
     for name in names:
         of_name = DatasetCatalog.get(name)
@@ -106,20 +105,22 @@ def _category_ids(metadata: Metadata) -> list[int]:
     return sorted(to_contiguous, key=to_contiguous.__getitem__)
 
 
-def check_registered(names: list[str], key: str) -> None:
-    """Every name of ``key`` is a registered data set, and there is at least one.
+def check_data_sets(cfg: CfgNode) -> None:
+    """Every data set that the config names is registered, and each kind is named.
 
     Raises:
         ConfigError: otherwise.
     """
-    if not names:
-        raise ConfigError(f"{key} is empty: name at least one registered data set")
-    for name in names:
-        if name not in DatasetCatalog:
-            raise ConfigError(
-                f"{key}: no data set is registered as {name!r}: correct the name, or register "
-                "yours in SSOD.REGISTER"
-            )
+    for key in ("TRAIN", "UNLABELED", "TEST"):
+        names = cfg.DATASETS[key]
+        if not names:
+            raise ConfigError(f"DATASETS.{key} is empty: name at least one registered data set")
+        for name in names:
+            if name not in DatasetCatalog:
+                raise ConfigError(
+                    f"DATASETS.{key}: no data set is registered as {name!r}: correct the name, or "
+                    "register yours in SSOD.REGISTER"
+                )
 
 
 def _on_all_ranks(load: Callable[[], RunData]) -> RunData:

@@ -20,6 +20,7 @@ from d2_ssod.data import register_from_config
 from d2_ssod.errors import ConfigError
 
 from .checks import check_config
+from .data import check_data_sets
 
 
 def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:
@@ -38,6 +39,7 @@ def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:
     cfg.freeze()
     check_config(cfg, world_size)
     register_from_config(cfg.SSOD.REGISTER, "SSOD.REGISTER")
+    check_data_sets(cfg)
     return cfg
 
 
@@ -93,7 +95,13 @@ def _set_previous_run_aside(output_dir: Path) -> None:
     number = 1
     while (aside := output_dir.with_name(f"{output_dir.name}.previous_{number}")).exists():
         number += 1
-    output_dir.rename(aside)
+    try:
+        output_dir.rename(aside)
+    except OSError as error:
+        raise ConfigError(
+            f"OUTPUT_DIR {output_dir} holds a run and cannot be renamed to {aside} "
+            f"({error.strerror}); choose another folder, or continue the run with --resume"
+        ) from error
     logging.getLogger(__name__).warning(
         "OUTPUT_DIR %s held a run; it is now %s. Use --resume to continue a run.",
         *(output_dir, aside),

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from d2_ssod.data.loader import build_phase_loader
 from d2_ssod.data.mapper import PseudoLabelMapper
 from d2_ssod.errors import ConfigError
+from d2_ssod.modeling import UncertaintyOutputLayers
 
 from .data import RunData
 from .hooks import PhaseHook
@@ -43,6 +44,7 @@ class MultiPhaseTrainer(DefaultTrainer):
         self.starts = phase_starts(cfg)
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         model = self.build_model(cfg)
+        _warn_if_nothing_weighs(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
         trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer = trainer(distribute(model), None, optimizer)
@@ -153,6 +155,16 @@ class MultiPhaseTrainer(DefaultTrainer):
             self.scheduler.last_epoch = iterations_done
             for group, rate in zip(optimizer.param_groups, self.scheduler.get_lr(), strict=True):
                 group["lr"] = rate
+
+
+def _warn_if_nothing_weighs(cfg: CfgNode, model: nn.Module) -> None:
+    weighs = any(isinstance(module, UncertaintyOutputLayers) for module in model.modules())
+    if cfg.SSOD.ROI_WEIGHTING.NAME != "none" and not weighs:
+        logger.warning(
+            "SSOD.ROI_WEIGHTING.NAME is %r, but MODEL.ROI_HEADS.NAME %r weighs no RoIs: choose "
+            "heads whose name starts with Uncertainty, or set it to 'none'",
+            *(cfg.SSOD.ROI_WEIGHTING.NAME, cfg.MODEL.ROI_HEADS.NAME),
+        )
 
 
 def distribute(model: nn.Module) -> nn.Module:

@@ -11,6 +11,7 @@ from PIL import Image
 from d2_ssod.config import add_ssod_config
 from d2_ssod.engine import data as engine_data
 from d2_ssod.engine import load_run_data
+from d2_ssod.engine.data import check_data_sets
 from d2_ssod.errors import ConfigError
 
 LABELED, UNLABELED, TEST = "run_data_labeled", "run_data_unlabeled", "run_data_test"
@@ -117,15 +118,19 @@ def test_images_without_objects_are_left_out_as_by_detectron2(cfg, registered, r
 @pytest.mark.parametrize("key", ["TRAIN", "UNLABELED", "TEST"])
 def test_unknown_data_set_is_named(cfg, registered, key):
     cfg.DATASETS[key] = ("no_such_set",)
-    message = error_of(cfg)
-    assert f"DATASETS.{key}" in message
-    assert "no_such_set" in message
+    with pytest.raises(ConfigError, match=rf"DATASETS\.{key}: .*'no_such_set'"):
+        check_data_sets(cfg)
 
 
 @pytest.mark.parametrize("key", ["TRAIN", "UNLABELED", "TEST"])
 def test_missing_data_sets_are_named(cfg, registered, key):
     cfg.DATASETS[key] = ()
-    assert f"DATASETS.{key}" in error_of(cfg)
+    with pytest.raises(ConfigError, match=rf"DATASETS\.{key} is empty"):
+        check_data_sets(cfg)
+
+
+def test_known_data_sets_pass(cfg, registered):
+    check_data_sets(cfg)
 
 
 @pytest.mark.parametrize("key", ["TRAIN", "UNLABELED", "TEST"])

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import runs
 import torch
@@ -58,7 +60,7 @@ def test_config_for_gpus_that_are_not_there_is_for_the_cpu():
 
 
 def test_every_config_file_is_right():
-    for path in CONFIG_FILE.parent.glob("*.yaml"):
+    for path in CONFIG_FILE.parent.glob("[a-z]*.yaml"):  # not Base-*.yaml, which names no data
         cfg = build(config_file=path)
         assert cfg.MODEL.ROI_HEADS.NAME == "UncertaintyROIHeads"
 
@@ -140,6 +142,24 @@ def output(tmp_path):
     folder.mkdir()
     (folder / "note.txt").write_text("mine")
     return folder
+
+
+def test_run_that_cannot_be_set_aside_is_named(output, monkeypatch):
+    (output / "summary.json").touch()
+
+    def refuse(*_):
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(ConfigError, match=r"OUTPUT_DIR .*resource busy.*--resume"):
+        run_setup(output)
+
+
+def test_previous_run_stays_where_a_data_set_is_unknown(output):
+    (output / "summary.json").touch()
+    with pytest.raises(ConfigError, match=r"DATASETS\.TRAIN"):
+        run_setup(output, "DATASETS.TRAIN", "('no_such_set',)")
+    assert (output / "summary.json").exists()
 
 
 def run_setup(output, *flags):

@@ -250,3 +250,19 @@ def test_running_statistics_of_one_process_stay(cfg):
     before = {name: value.clone() for name, value in model.named_buffers()}
     average_running_statistics(model)
     assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+
+
+@pytest.mark.parametrize(
+    ("heads", "weighting", "warned"),
+    [
+        ("StandardROIHeads", "uncertainty", True),
+        ("StandardROIHeads", "none", False),
+        ("UncertaintyROIHeads", "uncertainty", False),
+    ],
+)
+def test_heads_that_weigh_nothing_are_warned_of(tmp_path, caplog, heads, weighting, warned):
+    cfg = make_config(tmp_path)
+    cfg.MODEL.ROI_HEADS.NAME = heads
+    cfg.SSOD.ROI_WEIGHTING.NAME = weighting
+    RecordingTrainer(cfg)
+    assert ("weighs no RoIs" in caplog.text) == warned
