@@ -40,7 +40,7 @@ cuda: $(ENVIRONMENT)
 	PYTHON=$(BIN)/python bash scripts/compile_cuda.sh
 
 sanitize: $(ENVIRONMENT)
-	PYTHON=$(BIN)/python bash scripts/sanitize_cpu.sh
+	sh scripts/sanitize_cpu.sh $(abspath $(BIN)/python)
 
 ablation: $(BUILT)
 	$(BIN)/python -m ablation.run --processes $(CORES)
