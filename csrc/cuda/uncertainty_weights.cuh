@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kPrepareThreads)
 // A RoI as the pairs see it.
 struct alignas(16) PairSide {
   Box<float> box;
-  float scale;  // of the unit vector; NaN if pairs with this RoI do not count
+  float scale;  // of the unit vector; NaN if it has none
   float inverse_area;
   int index;  // row within the image, -1 beyond the end
 };
@@ -129,7 +129,6 @@ __device__ inline PairSide load_side(const UncertaintyParameters& p, int64_t beg
   side.scale = p.units.scale[begin + index];
   if (p.gt_boxes != nullptr) return side;
   side.box = load_box(p.boxes + 4 * (begin + index));
-  if (side.box.area != side.box.area) side.scale = side.box.area;
   // Finite, so that no product with an intersection is NaN.
   side.inverse_area = lower(1 / nonzero(side.box.area), 3e38f);
   return side;
