@@ -88,7 +88,7 @@ def check_close(actual: Tensor, expected: Tensor, scale: float = 1.0) -> None:
 
 
 def check_weights(batch: Batch, weights: Tensor) -> None:
-    """All foreground rows and some background rows of each image: rows do not depend on one another."""
+    """All foreground rows and some background rows of each image: rows are independent."""
     for number, flags in enumerate(batch.foreground.split(batch.counts)):
         background = (~flags).nonzero()[:: max(1, len(flags) // 200), 0]
         rows = torch.cat([flags.nonzero()[:, 0], background]) + sum(batch.counts[:number])

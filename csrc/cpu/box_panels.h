@@ -38,6 +38,7 @@ struct BoxPanels {
       }
     }
   }
+  int64_t num_images() const { return static_cast<int64_t>(first.size()) - 1; }
   int64_t size() const { return static_cast<int64_t>(chunks.size()) * kBoxFields * columns; }
   T* at(int64_t panel) const { return memory.data() + panel * kBoxFields * columns; }
   int64_t count(int64_t image) const { return first[image + 1] - first[image]; }

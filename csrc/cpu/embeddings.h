@@ -3,9 +3,12 @@
 // Embeddings of any floating dtype, read as rows of float or double; their norms; their layouts
 // (tile.h).
 
+#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
+
+#include <algorithm>
 
 #include "core/cosine.h"
 #include "cpu/tile.h"
@@ -27,6 +30,14 @@ struct Embeddings {
   int64_t row_bytes;
   const char* data;
 };
+
+// How many panels to have in memory at a time: work for all threads that stays in their caches.
+template <typename T>
+int64_t most_panels_at_once(const Embeddings& embeddings) {
+  constexpr int64_t kBytesPerThread = int64_t{2} << 20;
+  const int64_t panel_bytes = embeddings.padded_depth * panel_columns<T>() * sizeof(T);
+  return at::get_num_threads() * kBytesPerThread / std::max<int64_t>(1, panel_bytes);
+}
 
 inline at::Tensor with_contiguous_rows(const at::Tensor& embeddings) {
   return embeddings.size(1) <= 1 || embeddings.stride(1) == 1 ? embeddings
@@ -102,14 +113,28 @@ D2_SSOD_INLINE void place_zero_row(int64_t padded_depth, T* tile_row) {
   }
 }
 
-// Writes `row` times `scale` as column `column` of a panel.
+// Writes rows index[0], ..., index[count - 1] as a panel of columns, normalised; scales: their
+// inverse norms; converted: kPanelColumns * depth numbers. A few depths of all columns at a time,
+// so that the lines of the panel that are written, a number per column, stay in L1.
 template <typename Isa, typename T>
-D2_SSOD_INLINE void place_column(const T* row, int64_t depth, int64_t padded_depth, T scale,
-                                 int64_t column, T* panel) {
+D2_SSOD_INLINE void place_columns(const Embeddings& embeddings, int64_t count, const int64_t* index,
+                                  T* converted, T* scales, T* panel) {
   constexpr int64_t kColumns = kPanelColumns<Isa, T>;
-  T* destination = panel + column;
-  for (int64_t k = 0; k < depth; ++k) destination[k * kColumns] = row[k] * scale;
-  for (int64_t k = depth; k < padded_depth; ++k) destination[k * kColumns] = T(0);
+  const T* rows[kColumns];
+  for (int64_t column = 0; column < count; ++column) {
+    rows[column] = read_row(embeddings, index[column], converted + column * embeddings.depth);
+    scales[column] = inverse_norm(squared_norm<Isa>(rows[column], embeddings.depth));
+  }
+  for (int64_t start = 0; start < embeddings.padded_depth; start += kDepthBlock) {
+    T* const block = panel + start * kColumns;
+    const int64_t depths = std::clamp<int64_t>(embeddings.depth - start, 0, kDepthBlock);
+    if (count < kColumns || depths < kDepthBlock) std::fill_n(block, kDepthBlock * kColumns, T(0));
+    for (int64_t column = 0; column < count; ++column) {
+      const T* numbers = rows[column] + start;
+      for (int64_t k = 0; k < depths; ++k)
+        block[k * kColumns + column] = numbers[k] * scales[column];
+    }
+  }
 }
 
 }  // namespace d2_ssod

@@ -61,7 +61,7 @@ void run(const at::Tensor& boxes, const at::Tensor& is_foreground,
                                       static_cast<T>(c),
                                       weights.mutable_data_ptr<T>()};
   const auto weigh = weigh_chunk_for_this_cpu<T>();
-  parallel_tasks<T>(static_cast<int64_t>(chunks.size()), 0,
+  parallel_tasks<T>(0, static_cast<int64_t>(chunks.size()), 0,
                     [&](int64_t task, T* scratch) { weigh(arguments, task, scratch); });
 }
 

@@ -74,7 +74,7 @@ void run(const at::Tensor& boxes1, const at::Tensor& boxes2, bool iof, const at:
       boxes1.const_data_ptr<T>(),  panels, rows, columns, rows_per_task, iof,
       result.mutable_data_ptr<T>()};
   const auto compare = compare_rows_for_this_cpu<T>();
-  parallel_tasks<T>(ceil_div(rows, rows_per_task), 0,
+  parallel_tasks<T>(0, ceil_div(rows, rows_per_task), 0,
                     [&](int64_t task, T* scratch) { compare(arguments, task, scratch); });
 }
 

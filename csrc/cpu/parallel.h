@@ -19,18 +19,18 @@ class Scratch {
   c10::DataPtr memory_;
 };
 
-// Runs run(task, scratch) for task = 0..tasks-1 on all threads, with scratch of `scratch_size` per
-// thread. Threads take the next task when they are free, since tasks differ in size and cores in
-// load; a task writes only what is its own, so the results depend neither on the order nor on the
-// number of threads.
+// Runs run(task, scratch) for task = begin..end-1 on all threads, with scratch of `scratch_size`
+// per thread. Threads take the next task when they are free, since tasks differ in size and cores
+// in load; a task writes only what is its own, so the results depend neither on the order nor on
+// the threads.
 template <typename T, typename Run>
-void parallel_tasks(int64_t tasks, int64_t scratch_size, const Run& run) {
-  if (tasks == 0) return;
-  std::atomic<int64_t> next{0};
-  const int64_t threads = std::min<int64_t>(tasks, at::get_num_threads());
+void parallel_tasks(int64_t begin, int64_t end, int64_t scratch_size, const Run& run) {
+  if (begin >= end) return;
+  std::atomic<int64_t> next{begin};
+  const int64_t threads = std::min<int64_t>(end - begin, at::get_num_threads());
   at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
     const Scratch<T> scratch(scratch_size);
-    for (int64_t task = next++; task < tasks; task = next++) run(task, scratch.data());
+    for (int64_t task = next++; task < end; task = next++) run(task, scratch.data());
   });
 }
 

@@ -60,4 +60,24 @@ inline std::vector<int64_t> first_chunks(const std::vector<Chunk>& chunks, int64
   return first;
 }
 
+// Images first..end-1.
+struct ImageRange {
+  int64_t first, end;
+};
+
+// All images, in ranges that have at most `most_panels` panels, or a single image.
+inline std::vector<ImageRange> group_images(const std::vector<int64_t>& first_panel,
+                                            int64_t most_panels) {
+  std::vector<ImageRange> groups;
+  for (int64_t image = 0; image + 1 < static_cast<int64_t>(first_panel.size()); ++image) {
+    if (!groups.empty() &&
+        first_panel[image + 1] - first_panel[groups.back().first] <= most_panels) {
+      groups.back().end = image + 1;
+    } else {
+      groups.push_back({image, image + 1});
+    }
+  }
+  return groups;
+}
+
 }  // namespace d2_ssod

@@ -4,8 +4,9 @@
 // all pairs times the embeddings); without the gradient the pairs below the diagonal blocks follow
 // from symmetry, R (R + 96) D. Bytes: the normalised embeddings twice (as columns of either
 // product), R D x 4 each; of the pairs' derivatives only a block of kChunkRows x kBlockColumns
-// exists at a time, 192 KiB per thread. The floor is the products'.
+// exists at a time, 96 KiB per thread. The floor is the products'.
 //
+// Group by group of images, so that these layouts stay in the caches:
 // 1. All rows, a panel per task: norms; normalised embeddings in the layouts of both products.
 // 2. Up to kChunkRows rows per task: for a block of columns the cosines, and from each tile while
 // it is in registers
@@ -27,8 +28,11 @@
 namespace d2_ssod {
 namespace {
 
-// A multiple of every kTileRows and kPanelColumns.
+// Rows per task, multiples of every kTileRows. Without the gradient also of every kPanelColumns,
+// for the symmetry; with it the rows, their gradients and derivatives are to fit in L2 together
+// (0.5 MiB with D = 1024).
 constexpr int64_t kChunkRows = 96;
+constexpr int64_t kGradientChunkRows = 48;
 constexpr int64_t kBlockColumns = 512;
 // Above it floats no longer tell classes apart.
 constexpr int64_t kMaxClasses = int64_t{1} << 24;
@@ -41,18 +45,28 @@ struct LossArguments {
   Embeddings embeddings;                     // [R, D]
   const T* boxes;                            // [R, 4]
   const std::vector<int64_t>& offsets;       // of the images' rows
+  const RowsByImage& rows;                   // all
   const BoxPanels<T>& panels;                // of all rows
   const std::vector<Chunk>& chunks;          // of all rows
   const std::vector<int64_t>& slab_offsets;  // of the images' padded rows
   T iof_threshold;
   bool with_grad;
-  T* classes;      // [panel][panel columns], NaN: no class
-  T* columns;      // [panel][padded depth][panel columns]: normalised, for the cosines
-  T* slabs;        // per image [padded depth / panel columns][padded rows][panel columns]: for the
-                   // gradient
-  T* scales;       // [R]: inverse norms
-  double* losses;  // [chunk]: sum over its pairs
-  T* gradient;     // [R, D]
+  T* classes;           // [panel][panel columns], NaN: no class
+  T* scales;            // [R]: inverse norms
+  double* losses;       // [chunk]: sum over its pairs
+  T* gradient;          // [R, D]
+  int64_t first_image;  // in memory
+  T* columns;           // [panel][padded depth][panel columns]: normalised, for the cosines
+  T* slabs;  // per image [padded depth / panel columns][padded rows][panel columns]: for the
+             // gradient
+
+  T* columns_of(int64_t panel) const {
+    return columns + (panel - panels.first[first_image]) * embeddings.padded_depth * panels.columns;
+  }
+  T* slab_of(int64_t image) const {
+    return slabs + (slab_offsets[image] - slab_offsets[first_image]) * embeddings.padded_depth;
+  }
+  int64_t padded_rows(int64_t image) const { return slab_offsets[image + 1] - slab_offsets[image]; }
 };
 
 // Writes `row` times `scale` as row `position` of its image's slab.
@@ -62,35 +76,29 @@ D2_SSOD_INLINE void place_in_slab(const T* row, int64_t depth, int64_t padded_de
   constexpr int64_t kColumns = kPanelColumns<Isa, T>;
   for (int64_t start = 0; start < padded_depth; start += kColumns) {
     T* destination = slab + start * padded_rows + position * kColumns;
-    for (int64_t k = 0; k < kColumns; ++k) {
-      destination[k] = start + k < depth ? row[start + k] * scale : T(0);
-    }
+    const int64_t size = std::clamp<int64_t>(depth - start, 0, kColumns);
+    for (int64_t k = 0; k < size; ++k) destination[k] = row[start + k] * scale;
+    std::fill_n(destination + size, kColumns - size, T(0));
   }
 }
 
 template <typename Isa, typename T>
 D2_SSOD_INLINE void prepare_panel(const LossArguments<T>& arguments, int64_t task, T* scratch) {
-  constexpr int64_t kColumns = kPanelColumns<Isa, T>;
   const Embeddings& embeddings = arguments.embeddings;
   const Chunk& chunk = arguments.panels.chunks[task];
-  const int64_t padded_depth = embeddings.padded_depth, first_row = arguments.offsets[chunk.image];
-  T* panel = arguments.columns + task * padded_depth * kColumns;
-  T* slab = arguments.slabs + arguments.slab_offsets[chunk.image] * padded_depth;
-  const int64_t padded_rows =
-      arguments.slab_offsets[chunk.image + 1] - arguments.slab_offsets[chunk.image];
+  const int64_t count = chunk.end - chunk.begin, first_row = arguments.offsets[chunk.image];
+  T* scales = arguments.scales + chunk.begin;
+  place_columns<Isa, T>(embeddings, count, &arguments.rows.index[chunk.begin], scratch, scales,
+                        arguments.columns_of(task));
+  if (!arguments.with_grad) return;
+  const int64_t padded_depth = embeddings.padded_depth;
+  const int64_t padded_rows = arguments.padded_rows(chunk.image);
+  T* slab = arguments.slab_of(chunk.image);
   for (int64_t row = chunk.begin; row < chunk.end; ++row) {
-    const T* numbers = read_row(embeddings, row, scratch);
-    const T scale = inverse_norm(squared_norm<Isa>(numbers, embeddings.depth));
-    arguments.scales[row] = scale;
-    place_column<Isa, T>(numbers, embeddings.depth, padded_depth, scale, row - chunk.begin, panel);
-    if (!arguments.with_grad) continue;
-    place_in_slab<Isa, T>(numbers, embeddings.depth, padded_depth, scale, row - first_row,
-                          padded_rows, slab);
+    place_in_slab<Isa, T>(read_row(embeddings, row, scratch), embeddings.depth, padded_depth,
+                          scales[row - chunk.begin], row - first_row, padded_rows, slab);
   }
-  for (int64_t column = chunk.end - chunk.begin; column < kColumns; ++column) {
-    place_column<Isa, T>(scratch, 0, padded_depth, T(0), column, panel);
-  }
-  if (!arguments.with_grad || chunk.end != arguments.offsets[chunk.image + 1]) return;
+  if (chunk.end != arguments.offsets[chunk.image + 1]) return;
   for (int64_t position = chunk.end - first_row; position < padded_rows; ++position) {
     place_in_slab<Isa, T>(scratch, 0, padded_depth, T(0), position, padded_rows, slab);
   }
@@ -110,7 +118,6 @@ D2_SSOD_INLINE void prepare_rows(const LossArguments<T>& arguments, const Chunk&
   constexpr int64_t kColumns = kPanelColumns<Isa, T>;
   const Embeddings& embeddings = arguments.embeddings;
   const int64_t rows = round_up(chunk.end - chunk.begin, Isa::kTileRows);
-  // Chunks begin at panels.
   const T* classes = arguments.classes + arguments.panels.first[chunk.image] * kColumns +
                      (chunk.begin - arguments.offsets[chunk.image]);
   chunk_rows.nan_if_box_is = 0;
@@ -142,6 +149,8 @@ D2_SSOD_INLINE typename Isa::template Vector<T> tile_loss(
     const ChunkRows<T>& chunk_rows, int64_t first_row, int64_t block_column, T* derivatives) {
   using Vector = typename Isa::template Vector<T>;
   constexpr int64_t kLanes = Isa::template kLanes<T>;
+  const Vector one = broadcast<Vector>(T(1)),
+               threshold = broadcast<Vector>(arguments.iof_threshold);
   Vector sums = {};
   for (int vector = 0; vector < kPanelVectors; ++vector) {
     const auto others = load_boxes<Isa, T>(arguments.panels.at(panel), vector);
@@ -154,11 +163,11 @@ D2_SSOD_INLINE typename Isa::template Vector<T> tile_loss(
       const auto box = broadcast_box<Vector>(chunk_rows.box[first_row + i]);
       // The larger of the two IoFs.
       const Vector iof = box_intersection(box, others) / nonzero(lower(box.area, others.area));
-      const Vector one = Vector{} + 1;
-      const Vector similar =
-          ((iof > arguments.iof_threshold) | (classes == chunk_rows.class_id[first_row + i]))
-              ? one
-              : Vector{};
+      // 1 for equal ids, at most 0 for different ones, 0 for NaN. (As a comparison it would be
+      // scalar code.)
+      const Vector same_class =
+          upper(1 - magnitude(classes - chunk_rows.class_id[first_row + i]), Vector{});
+      const Vector similar = iof > threshold ? one : same_class;
       sums += pair_loss(cosines[i][vector], similar);
       if (kGradient) {
         store(destination + i * kDepthBlock, pair_loss_derivative(cosines[i][vector], similar));
@@ -177,20 +186,38 @@ D2_SSOD_INLINE void add_gradient(const LossArguments<T>& arguments, const Chunk&
   constexpr int64_t kTile = Isa::kTileRows * kColumns;
   const int64_t padded_depth = arguments.embeddings.padded_depth;
   const int64_t depth = round_up(block_columns, kDepthBlock);
-  const int64_t padded_rows =
-      arguments.slab_offsets[chunk.image + 1] - arguments.slab_offsets[chunk.image];
-  const T* slab = arguments.slabs + arguments.slab_offsets[chunk.image] * padded_depth;
+  const int64_t padded_rows = arguments.padded_rows(chunk.image);
+  const T* slab = arguments.slab_of(chunk.image);
   for (int64_t start = 0; start < padded_depth; start += kColumns) {
     const T* columns = slab + start * padded_rows + block_begin * kColumns;
     for (int64_t first = 0; first < chunk.end - chunk.begin; first += Isa::kTileRows) {
       T* sums = gradients + first * padded_depth + (start / kColumns) * kTile;
       Tile<Isa, T> tile;
       std::memcpy(tile, sums, sizeof(tile));
-      multiply<Isa, T, true>(depth, derivatives + first * kBlockColumns, columns, tile);
+      multiply<true>(depth, derivatives + first * kBlockColumns, columns, tile);
       std::memcpy(sums, tile, sizeof(tile));
     }
   }
   static_assert(sizeof(Tile<Isa, T>) == kTile * sizeof(T));
+}
+
+// g . f of one row; its gradient g lies in pieces of kPanelColumns numbers.
+template <typename Isa, typename T>
+D2_SSOD_INLINE T dot(const T* gradient, const T* row, int64_t depth) {
+  using Vector = typename Isa::template Vector<T>;
+  constexpr int64_t kColumns = kPanelColumns<Isa, T>, kLanes = Isa::template kLanes<T>;
+  Vector left = {}, right = {};
+  T rest = 0;
+  for (int64_t start = 0; start < depth; start += kColumns) {
+    const T* part = gradient + start * Isa::kTileRows;
+    if (start + kColumns <= depth) {
+      left += load<Vector>(part) * load<Vector>(row + start);
+      right += load<Vector>(part + kLanes) * load<Vector>(row + start + kLanes);
+    } else {
+      for (int64_t k = start; k < depth; ++k) rest += part[k - start] * row[k];
+    }
+  }
+  return rest + sum_of_lanes<T>(left + right);
 }
 
 // Through the normalisation u = f / |f|: from g = dL/du to dL/df = (g - (g . u) u) / |f|.
@@ -210,11 +237,8 @@ D2_SSOD_INLINE void write_gradient(const LossArguments<T>& arguments, const Chun
     const T scale = arguments.scales[row];
     // A norm below eps counts as eps, a constant: nothing to project out.
     const bool constant_norm = scale >= 1 / static_cast<T>(kCosineEps);
-    T along = 0;
-    for (int64_t k = 0; k < embeddings.depth && !constant_norm; ++k) {
-      along +=
-          sums[(k / kColumns) * Isa::kTileRows * kColumns + k % kColumns] * (numbers[k] * scale);
-    }
+    const T along =
+        constant_norm ? T(0) : dot<Isa>(sums, numbers, embeddings.depth) * scale * scale;
     // 2: the pairs (i, j) and (j, i).
     const T factor = 2 * scale / (rows * rows * images);
     T* destination = arguments.gradient + row * embeddings.depth;
@@ -222,7 +246,7 @@ D2_SSOD_INLINE void write_gradient(const LossArguments<T>& arguments, const Chun
       const T* part = sums + start * Isa::kTileRows;
       const int64_t size = std::min(kColumns, embeddings.depth - start);
       for (int64_t k = 0; k < size; ++k) {
-        destination[start + k] = factor * (part[k] - along * (numbers[start + k] * scale));
+        destination[start + k] = factor * (part[k] - along * numbers[start + k]);
       }
     }
   }
@@ -234,11 +258,11 @@ D2_SSOD_INLINE void compare_rows(const LossArguments<T>& arguments, int64_t task
   const Chunk& chunk = arguments.chunks[task];
   const int64_t depth = arguments.embeddings.padded_depth, rows = chunk.end - chunk.begin;
   T* const tiles = scratch + depth;
-  T* const gradients = tiles + kChunkRows * depth;
-  T* const derivatives = gradients + kChunkRows * depth;
+  T* const gradients = tiles + kGradientChunkRows * depth;
+  T* const derivatives = gradients + kGradientChunkRows * depth;
   ChunkRows<T> chunk_rows;
   prepare_rows<Isa, T>(arguments, chunk, scratch, tiles, chunk_rows);
-  if (kGradient) std::fill_n(gradients, kChunkRows * depth, T(0));
+  if (kGradient) std::fill_n(gradients, kGradientChunkRows * depth, T(0));
   const int64_t first_panel = arguments.panels.first[chunk.image];
   const int64_t end_panel = arguments.panels.first[chunk.image + 1];
   const int64_t own_panel = first_panel + (chunk.begin - arguments.offsets[chunk.image]) / kColumns;
@@ -248,15 +272,14 @@ D2_SSOD_INLINE void compare_rows(const LossArguments<T>& arguments, int64_t task
     const int64_t block_end = std::min(end_panel, block + kBlockColumns / kColumns);
     const int64_t block_columns = (block_end - block) * kColumns;
     if (kGradient && block_columns % kDepthBlock)
-      std::fill_n(derivatives, kChunkRows * kBlockColumns, T(0));
+      std::fill_n(derivatives, kGradientChunkRows * kBlockColumns, T(0));
     for (int64_t panel = block; panel < block_end; ++panel) {
       // Without the gradient, the pairs left of the chunk's own square count through their mirror
       // images on the right.
       const double weight = !kGradient && panel >= own_panel + kChunkRows / kColumns ? 2 : 1;
       for (int64_t first = 0; first < rows; first += Isa::kTileRows) {
         Tile<Isa, T> cosines;
-        multiply<Isa, T, false>(depth, tiles + first * depth,
-                                arguments.columns + panel * depth * kColumns, cosines);
+        multiply<false>(depth, tiles + first * depth, arguments.columns_of(panel), cosines);
         const auto sums = tile_loss<Isa, T, kGradient>(arguments, cosines, panel, chunk_rows, first,
                                                        (panel - block) * kColumns,
                                                        derivatives + first * kBlockColumns);
@@ -321,44 +344,53 @@ template <typename T>
 double run(const at::Tensor& boxes, const at::Tensor& embeddings,
            const std::vector<int64_t>& offsets, double iof_threshold,
            const std::optional<at::Tensor>& classes, const at::Tensor* gradient) {
-  const BoxPanels<T> panels(boxes.const_data_ptr<T>(), all_rows(offsets));
-  const std::vector<Chunk> chunks = cut(offsets, kChunkRows);
+  const RowsByImage all = all_rows(offsets);
+  const BoxPanels<T> panels(boxes.const_data_ptr<T>(), all);
+  const std::vector<Chunk> chunks = cut(offsets, gradient ? kGradientChunkRows : kChunkRows);
+  const std::vector<int64_t> first_chunk = first_chunks(chunks, panels.num_images());
   std::vector<int64_t> slab_offsets{0};
-  for (size_t image = 0; image + 1 < offsets.size(); ++image) {
+  for (int64_t image = 0; image < panels.num_images(); ++image) {
     slab_offsets.push_back(slab_offsets.back() +
                            round_up(offsets[image + 1] - offsets[image], kRowPadding));
   }
   const Embeddings rows(embeddings);
-  const int64_t num_panels = static_cast<int64_t>(panels.chunks.size());
-  const int64_t panel_numbers = num_panels * panels.columns;
-  const Scratch<T> class_ids(panel_numbers), columns(panel_numbers * rows.padded_depth);
-  const Scratch<T> slabs(gradient ? slab_offsets.back() * rows.padded_depth : 0),
-      scales(boxes.size(0));
+  const Scratch<T> class_ids(panels.chunks.size() * panels.columns), scales(boxes.size(0));
   place_classes(classes, panels, class_ids.data());
   std::vector<double> losses(chunks.size());
-  const LossArguments<T> arguments{rows,
-                                   boxes.const_data_ptr<T>(),
-                                   offsets,
-                                   panels,
-                                   chunks,
-                                   slab_offsets,
-                                   static_cast<T>(iof_threshold),
-                                   gradient != nullptr,
-                                   class_ids.data(),
-                                   columns.data(),
-                                   slabs.data(),
-                                   scales.data(),
-                                   losses.data(),
-                                   gradient ? gradient->mutable_data_ptr<T>() : nullptr};
+  LossArguments<T> arguments{rows,
+                             boxes.const_data_ptr<T>(),
+                             offsets,
+                             all,
+                             panels,
+                             chunks,
+                             slab_offsets,
+                             static_cast<T>(iof_threshold),
+                             gradient != nullptr,
+                             class_ids.data(),
+                             scales.data(),
+                             losses.data(),
+                             gradient ? gradient->mutable_data_ptr<T>() : nullptr,
+                             /*first_image=*/0,
+                             /*columns=*/nullptr,
+                             /*slabs=*/nullptr};
   const auto prepare = prepare_panel_for_this_cpu<T>();
-  parallel_tasks<T>(num_panels, rows.padded_depth,
-                    [&](int64_t task, T* scratch) { prepare(arguments, task, scratch); });
   const auto compare = compare_chunk_for_this_cpu<T>();
-  const int64_t scratch_size =
-      gradient ? (1 + 2 * kChunkRows) * rows.padded_depth + kChunkRows * kBlockColumns
-               : (1 + kChunkRows) * rows.padded_depth;
-  parallel_tasks<T>(static_cast<int64_t>(chunks.size()), scratch_size,
-                    [&](int64_t task, T* scratch) { compare(arguments, task, scratch); });
+  const int64_t depth = rows.padded_depth;
+  const int64_t scratch_size = gradient ? depth + kGradientChunkRows * (2 * depth + kBlockColumns)
+                                        : depth + kChunkRows * depth;
+  for (const ImageRange& group : group_images(panels.first, most_panels_at_once<T>(rows))) {
+    const int64_t first_panel = panels.first[group.first], end_panel = panels.first[group.end];
+    const int64_t slab_rows = slab_offsets[group.end] - slab_offsets[group.first];
+    const Scratch<T> columns((end_panel - first_panel) * panels.columns * depth);
+    const Scratch<T> slabs(gradient ? slab_rows * depth : 0);
+    arguments.first_image = group.first;
+    arguments.columns = columns.data();
+    arguments.slabs = slabs.data();
+    parallel_tasks<T>(first_panel, end_panel, panels.columns * depth,
+                      [&](int64_t task, T* scratch) { prepare(arguments, task, scratch); });
+    parallel_tasks<T>(first_chunk[group.first], first_chunk[group.end], scratch_size,
+                      [&](int64_t task, T* scratch) { compare(arguments, task, scratch); });
+  }
   return mean_loss(losses, chunks, offsets);
 }
 

@@ -43,10 +43,9 @@ int64_t panel_columns() {
 template <typename Isa, typename T>
 using Tile = typename Isa::template Vector<T>[Isa::kTileRows][kPanelVectors];
 
-// tile = rows x columns over `depth` (a multiple of kDepthBlock), or tile += with kAdd. The sums
-// are in registers; `tile` is memory, so that the loops over it need no unrolling.
 template <typename Isa, typename T, bool kAdd>
-D2_SSOD_INLINE void multiply(int64_t depth, const T* rows, const T* columns, Tile<Isa, T>& tile) {
+D2_SSOD_INLINE void multiply_in_registers(int64_t depth, const T* rows, const T* columns,
+                                          Tile<Isa, T>& tile) {
   using Vector = typename Isa::template Vector<T>;
   constexpr int kLanes = Isa::template kLanes<T>;
   Tile<Isa, T> sums;
@@ -74,6 +73,28 @@ D2_SSOD_INLINE void multiply(int64_t depth, const T* rows, const T* columns, Til
     tile[row][0] = sums[row][0];
     tile[row][1] = sums[row][1];
   }
+}
+
+// tile = rows x columns over `depth` (a multiple of kDepthBlock), or tile += with kAdd. Functions
+// of their own, one per instruction set: inlined, the surrounding loops' constants take registers
+// that the sums need.
+template <bool kAdd, typename T>
+D2_SSOD_TARGET_AVX512 __attribute__((noinline)) void multiply(int64_t depth, const T* rows,
+                                                              const T* columns,
+                                                              Tile<Avx512, T>& tile) {
+  multiply_in_registers<Avx512, T, kAdd>(depth, rows, columns, tile);
+}
+
+template <bool kAdd, typename T>
+D2_SSOD_TARGET_AVX2 __attribute__((noinline)) void multiply(int64_t depth, const T* rows,
+                                                            const T* columns, Tile<Avx2, T>& tile) {
+  multiply_in_registers<Avx2, T, kAdd>(depth, rows, columns, tile);
+}
+
+template <bool kAdd, typename T>
+__attribute__((noinline)) void multiply(int64_t depth, const T* rows, const T* columns,
+                                        Tile<Baseline, T>& tile) {
+  multiply_in_registers<Baseline, T, kAdd>(depth, rows, columns, tile);
 }
 
 }  // namespace d2_ssod

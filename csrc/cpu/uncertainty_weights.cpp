@@ -6,6 +6,7 @@
 // second time, transposed: far from the memory's limit. The floor is the product's, and only
 // background x foreground enters it: 3/16 of R x R at a quarter of foreground.
 //
+// Group by group of images, so that the transposed foreground stays in the caches:
 // 1. All foreground rows, a panel per task: normalised, transposed, their own results written.
 // 2. All background rows, up to kChunkRows per task: for each panel of the image's foreground and
 // each tile
@@ -39,10 +40,15 @@ struct WeightArguments {
   const BoxPanels<T>* ground_truth;  // null: variant "paper"
   const std::vector<Chunk>& chunks;  // of the background
   WeightCurve<T> curve;
-  T* columns;        // [panel][padded depth][panel columns]
-  T* weights;        // [R]
-  T* max_iou;        // [R]
-  T* dissimilarity;  // [R]
+  T* weights;           // [R]
+  T* max_iou;           // [R]
+  T* dissimilarity;     // [R]
+  int64_t first_panel;  // in memory
+  T* columns;           // [panel - first_panel][padded depth][panel columns]
+
+  T* columns_of(int64_t panel) const {
+    return columns + (panel - first_panel) * embeddings.padded_depth * panels.columns;
+  }
 };
 
 template <typename T>
@@ -62,22 +68,18 @@ template <typename Isa, typename T>
 D2_SSOD_INLINE void prepare_panel(const WeightArguments<T>& arguments, int64_t task, T* scratch) {
   const Embeddings& embeddings = arguments.embeddings;
   const Chunk& chunk = arguments.panels.chunks[task];
-  T* panel = arguments.columns + task * embeddings.padded_depth * kPanelColumns<Isa, T>;
-  for (int64_t column = 0; column < kPanelColumns<Isa, T>; ++column) {
-    if (chunk.begin + column >= chunk.end) {
-      place_column<Isa, T>(scratch, 0, embeddings.padded_depth, T(0), column, panel);
-      continue;
-    }
-    const int64_t row = arguments.foreground.index[chunk.begin + column];
-    const T* numbers = read_row(embeddings, row, scratch);
-    const T scale = inverse_norm(squared_norm<Isa>(numbers, embeddings.depth));
-    place_column<Isa, T>(numbers, embeddings.depth, embeddings.padded_depth, scale, column, panel);
-    const Box<T> box = load_box(arguments.boxes + 4 * row);
+  T scales[kPanelColumns<Isa, T>];
+  const int64_t* rows = &arguments.foreground.index[chunk.begin];
+  const int64_t count = chunk.end - chunk.begin;
+  place_columns<Isa, T>(embeddings, count, rows, scratch, scales, arguments.columns_of(task));
+  for (int64_t column = 0; column < count; ++column) {
+    const Box<T> box = load_box(arguments.boxes + 4 * rows[column]);
     const T max_iou =
         arguments.ground_truth
             ? largest_overlaps<Isa, T, false>(box, *arguments.ground_truth, chunk.image).iou
             : box_iou(box, box);
-    write(arguments, row, chunk.image, max_iou, 1 + (scale - scale) + (box.area - box.area), true);
+    const T nan_if_any_is = (scales[column] - scales[column]) + (box.area - box.area);
+    write(arguments, rows[column], chunk.image, max_iou, 1 + nan_if_any_is, true);
   }
 }
 
@@ -146,10 +148,10 @@ D2_SSOD_INLINE void weigh_rows(const WeightArguments<T>& arguments, const Chunk&
   const int64_t rows = chunk.end - chunk.begin;
   for (int64_t panel = arguments.panels.first[chunk.image];
        panel < arguments.panels.first[chunk.image + 1]; ++panel) {
-    const T* columns = arguments.columns + panel * depth * kPanelColumns<Isa, T>;
+    const T* columns = arguments.columns_of(panel);
     for (int64_t first = 0; first < rows; first += Isa::kTileRows) {
       Tile<Isa, T> products;
-      multiply<Isa, T, false>(depth, tiles + first * depth, columns, products);
+      multiply<false>(depth, tiles + first * depth, columns, products);
       update_largest<Isa, T, !kReleased>(products, arguments.panels.at(panel), first, state);
     }
   }
@@ -193,27 +195,34 @@ void run(const at::Tensor& boxes, const at::Tensor& embeddings, const at::Tensor
   if (ground_truth)
     gt_panels.emplace(ground_truth->boxes.template const_data_ptr<T>(), ground_truth->rows);
   const std::vector<Chunk> chunks = cut(background.offsets, kChunkRows);
+  const std::vector<int64_t> first_chunk = first_chunks(chunks, panels.num_images());
   const Embeddings rows(embeddings);
-  const int64_t num_panels = static_cast<int64_t>(panels.chunks.size());
-  const Scratch<T> columns(num_panels * rows.padded_depth * panels.columns);
-  const WeightArguments<T> arguments{rows,
-                                     boxes.const_data_ptr<T>(),
-                                     foreground,
-                                     background,
-                                     panels,
-                                     gt_panels ? &*gt_panels : nullptr,
-                                     chunks,
-                                     curve,
-                                     columns.data(),
-                                     results[0].mutable_data_ptr<T>(),
-                                     results[1].mutable_data_ptr<T>(),
-                                     results[2].mutable_data_ptr<T>()};
+  WeightArguments<T> arguments{rows,
+                               boxes.const_data_ptr<T>(),
+                               foreground,
+                               background,
+                               panels,
+                               gt_panels ? &*gt_panels : nullptr,
+                               chunks,
+                               curve,
+                               results[0].mutable_data_ptr<T>(),
+                               results[1].mutable_data_ptr<T>(),
+                               results[2].mutable_data_ptr<T>(),
+                               /*first_panel=*/0,
+                               /*columns=*/nullptr};
   const auto prepare = prepare_panel_for_this_cpu<T>();
-  parallel_tasks<T>(num_panels, rows.padded_depth,
-                    [&](int64_t task, T* scratch) { prepare(arguments, task, scratch); });
   const auto weigh = weigh_chunk_for_this_cpu<T>();
-  parallel_tasks<T>(static_cast<int64_t>(chunks.size()), (1 + kChunkRows) * rows.padded_depth,
-                    [&](int64_t task, T* scratch) { weigh(arguments, task, scratch); });
+  const int64_t depth = rows.padded_depth;
+  for (const ImageRange& group : group_images(panels.first, most_panels_at_once<T>(rows))) {
+    const int64_t first_panel = panels.first[group.first], end_panel = panels.first[group.end];
+    const Scratch<T> columns((end_panel - first_panel) * depth * panels.columns);
+    arguments.first_panel = first_panel;
+    arguments.columns = columns.data();
+    parallel_tasks<T>(first_panel, end_panel, panels.columns * depth,
+                      [&](int64_t task, T* scratch) { prepare(arguments, task, scratch); });
+    parallel_tasks<T>(first_chunk[group.first], first_chunk[group.end], (1 + kChunkRows) * depth,
+                      [&](int64_t task, T* scratch) { weigh(arguments, task, scratch); });
+  }
 }
 
 template <typename T>
