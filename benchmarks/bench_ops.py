@@ -266,10 +266,40 @@ def usable_providers(case: Case, device: str, chosen: list[str] | None) -> dict[
     return usable
 
 
-def run_case(case: Case, device: str, seconds: float, speed: tuple, chosen: list | None) -> list:
+def graphed(calls: dict[str, Callable]) -> dict[str, Callable]:
+    """Those that a CUDA graph can record: one that waits for the device cannot."""
+    recorded = {}
+    for name, call in calls.items():
+        try:
+            recorded[name] = measure.as_cuda_graph(call)
+        except RuntimeError as error:
+            print(f"  {name}: no CUDA graph ({str(error).splitlines()[0]})")
+    return recorded
+
+
+def run_case(
+    case: Case, device: str, seconds: float, speed: tuple[float, float], chosen: list[str] | None
+) -> list[dict]:
+    """Rows of all providers of a case, on CUDA with and without graphs."""
     print(f"{case.op}, {case.shape}, {case.mode}")
-    clock = measure.Clock(device)
     calls = usable_providers(case, device, chosen)
+    rows = time_calls(case, case.mode, calls, device, seconds, speed)
+    if device == "cuda" and case.mode == "forward":
+        recorded = graphed(calls)
+        if "ours" in recorded:
+            rows += time_calls(case, "forward, CUDA graph", recorded, device, seconds, speed)
+    return rows
+
+
+def time_calls(
+    case: Case,
+    mode: str,
+    calls: dict[str, Callable],
+    device: str,
+    seconds: float,
+    speed: tuple[float, float],
+) -> list[dict]:
+    clock = measure.Clock(device)
     peaks = {name: clock.peak_mb(call) for name, call in calls.items()}
     times = clock.by_turns(calls, seconds)
     floor = max(case.flop / speed[0], case.bytes / speed[1]) * 1e6
@@ -281,7 +311,7 @@ def run_case(case: Case, device: str, seconds: float, speed: tuple, chosen: list
                 "op": case.op,
                 "shape": case.shape,
                 "provider": name,
-                "mode": case.mode,
+                "mode": mode,
                 "median_us": round(median, 1),
                 "p20_us": round(measure.quantile(values, 0.2) * 1e6, 1),
                 "p80_us": round(measure.quantile(values, 0.8) * 1e6, 1),
@@ -293,7 +323,9 @@ def run_case(case: Case, device: str, seconds: float, speed: tuple, chosen: list
         )
         print(
             "  {provider:13} {ratio_to_ours:7.2f} x ours  {median_us:10.1f} us "
-            "({p20_us:.1f} - {p80_us:.1f})  peak {peak_mb} MB  share {share}".format(**rows[-1])
+            "({p20_us:.1f} - {p80_us:.1f})  peak {peak_mb} MB  share {share}  {mode}".format(
+                **rows[-1]
+            )
         )
     return rows
 

@@ -1,17 +1,16 @@
 // Loss of the embedding (Eq. 6-7) and, on the way, its gradient.
 //
-// Napkin: per image 2 R^2 D FLOP for the cosines and as many for the gradient (the derivative of
-// all pairs times the embeddings); without the gradient the pairs below the diagonal blocks follow
-// from symmetry, R (R + 96) D. Bytes: the normalised embeddings twice (as columns of either
-// product), R D x 4 each; of the pairs' derivatives only a block of kChunkRows x kBlockColumns
-// exists at a time, 96 KiB per thread. The floor is the products'.
+// Napkin: per image 2 R^2 D FLOP for the cosines and as many for the gradient (the derivatives of
+// all pairs times the embeddings); without the gradient, pairs to the left of the diagonal blocks
+// follow from symmetry, which leaves R (R + 96) D. Bytes: the normalised embeddings in two layouts,
+// R D x 4 each; of the pairs' derivatives only kGradientChunkRows x kBlockColumns exist at a time,
+// 96 KiB per thread. The floor is the products'.
 //
 // Group by group of images, so that these layouts stay in the caches:
 // 1. All rows, a panel per task: norms; normalised embeddings in the layouts of both products.
-// 2. Up to kChunkRows rows per task: for a block of columns the cosines, and from each tile while
-// it is in registers
-//    the loss and its derivative; then the block's part of the gradient of the normalised rows. At
-//    the end through the normalisation: (g - (g . u) u) / |f|.
+// 2. Some rows per task: for a block of columns the cosines, and right after each tile its loss and
+//    derivatives; then the block's part of the gradient in the normalised rows. At the end through
+//    the normalisation.
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/scalar_tensor.h>

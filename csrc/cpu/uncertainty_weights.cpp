@@ -1,16 +1,15 @@
 // Weights of overlap and dissimilarity (Eq. 2-5).
 //
-// Napkin: per image with B background and F foreground rows, 2 B F D FLOP (a core with 2 AVX-512
-// units at 3.9 GHz: 250 GFLOP/s, with AVX2 125), and B F x about 13 vector operations for the
-// boxes, so at D = 128 some 10 % on top. Bytes: the embeddings once (R D x 4), the foreground a
-// second time, transposed: far from the memory's limit. The floor is the product's, and only
-// background x foreground enters it: 3/16 of R x R at a quarter of foreground.
+// Napkin: per image with B background and F foreground rows 2 B F D FLOP (a core with two AVX-512
+// units at 3.9 GHz does 250 GFLOP/s, with AVX2 half of that), and B x F x about 20 vector
+// operations for the boxes, at D = 128 some 15 % on top. Bytes: the embeddings once, R D x 4, and
+// the foreground a second time, transposed: far from the memory's limit. So the floor is the
+// product's, and only background x foreground enters it: 3/16 of R x R at a quarter of foreground.
 //
 // Group by group of images, so that the transposed foreground stays in the caches:
 // 1. All foreground rows, a panel per task: normalised, transposed, their own results written.
 // 2. All background rows, up to kChunkRows per task: for each panel of the image's foreground and
-// each tile
-//    of rows the product, and while it is in registers 1 - IoF, product and maximum. A row's own
+//    each tile of rows the product, and right after it 1 - IoF, product and maximum. A row's own
 //    norm scales all of its products alike, so it is applied once, to the maximum.
 
 #include <ATen/ops/empty.h>
