@@ -84,31 +84,33 @@ def _setting_parts(setting: str) -> list[str]:
         "ordinary": "## Two phases, thresholds as in the method",
         "sparse": "## Two phases, sparse: only the better-scored half of the pseudo-boxes",
     }[setting]
-    return [
-        heading,
-        _accuracy_table(setting),
-        "Paired differences of the last model's AP50, seed by seed:",
-        _difference_table(setting),
-        "How well weights tell missed objects from background (AUC, 0.5 is chance), and the mean "
-        "weight of background RoIs in training:",
-        _separation_table(setting),
-    ]
+    missing = [title for row, (title, _) in SEMI_SUPERVISED.items() if not load(setting, row)]
+    parts = [heading]
+    if len(missing) < len(SEMI_SUPERVISED):
+        parts += [
+            _accuracy_table(setting),
+            "Paired differences of the last model's AP50, seed by seed:",
+            _difference_table(setting),
+            "How well weights tell missed objects from background (AUC, 0.5 is chance), and the "
+            "mean weight of background RoIs in training:",
+            _separation_table(setting),
+        ]
+    if missing:
+        parts.append(f"Not run yet: {'; '.join(missing)}.")
+    return parts
 
 
 def _accuracy_table(setting: str) -> str:
     rows = []
-    for row, (title, _) in SEMI_SUPERVISED.items():
-        results = load(setting, row)
-        last = "phase_1" if row == "one_phase" else "phase_2"
+    for row, results in _finished(setting).items():
         columns = [
             ("phase_1", "AP50"),
-            *((last, key) for key in ("AP50", "AP", "AP50/easy", "AP50/difficult")),
+            *((_last(row), key) for key in ("AP50", "AP", "AP50/easy", "AP50/difficult")),
             ("1~N", "AP50"),
             ("0~N", "AP50"),
         ]
-        rows.append(
-            [title, len(results), *(_mean(_values(results, *column)) for column in columns)]
-        )
+        cells = [_mean(_values(results, *column)) for column in columns]
+        rows.append([SEMI_SUPERVISED[row][0], len(results), *cells])
     return _table(
         rows,
         [
@@ -119,36 +121,44 @@ def _accuracy_table(setting: str) -> str:
 
 
 def _difference_table(setting: str) -> str:
+    """Each finished row against the two controls of its setting and against FS+."""
     references = {
-        "to no re-weighting": load(setting, "none"),
-        "to constant": load(setting, "constant"),
+        "to no re-weighting": ("none", load(setting, "none"), "phase_2"),
+        "to constant": ("constant", load(setting, "constant"), "phase_2"),
+        "to FS+": ("fs_plus", load("ordinary", "fs_plus"), "phase_0"),
     }
-    supervised = load("ordinary", "fs_plus")
     rows = []
-    for row, (title, _) in SEMI_SUPERVISED.items():
-        last = "phase_1" if row == "one_phase" else "phase_2"
-        own = load(setting, row)
+    for row, own in _finished(setting).items():
         cells = [
-            _mean(_differences(own, last, reference, "phase_2"), signed=True)
-            for reference in references.values()
+            "" if row == name else _mean(_differences(own, _last(row), other, model), signed=True)
+            for name, other, model in references.values()
         ]
-        cells.append(_mean(_differences(own, last, supervised, "phase_0"), signed=True))
-        rows.append([title, *cells])
-    return _table(rows, ["", *references, "to FS+"])
+        rows.append([SEMI_SUPERVISED[row][0], *cells])
+    return _table(rows, ["", *references])
+
+
+def _finished(setting: str) -> dict[str, Results]:
+    """The rows of a setting that have results."""
+    found = {row: load(setting, row) for row in SEMI_SUPERVISED}
+    return {row: results for row, results in found.items() if results}
+
+
+def _last(row: str) -> str:
+    """The model of a row's last phase."""
+    return "phase_1" if row == "one_phase" else "phase_2"
 
 
 def _separation_table(setting: str) -> str:
     rows = []
-    for row, (title, _) in SEMI_SUPERVISED.items():
-        results = load(setting, row)
-        found = [r.get("separation", {}) for r in results.values()]
+    for row, results in _finished(setting).items():
+        found = [r["separation"] for r in results.values()]
         cells = [
             _mean([s[phase]["auc"] for s in found if s.get(phase)], digits=3)
             for phase in ("phase_1", "phase_2")
         ]
-        weights = [r["mean_weight"] for r in results.values() if r.get("mean_weight") is not None]
-        if any(cell != "-" for cell in cells) or weights:
-            rows.append([title, *cells, _mean(weights, digits=3)])
+        weights = [r["mean_weight"] for r in results.values() if r["mean_weight"] is not None]
+        if weights:
+            rows.append([SEMI_SUPERVISED[row][0], *cells, _mean(weights, digits=3)])
     return _table(rows, ["", "AUC phase 1", "AUC phase 2", "mean weight"])
 
 
@@ -158,8 +168,6 @@ def _values(results: Results, model: str, key: str) -> list[float]:
 
 def _differences(own: Results, model: str, reference: Results, other: str) -> list[float]:
     """AP50 of ``own`` minus that of ``reference``, over the seeds that both have."""
-    if own is reference:
-        return []
     return [
         own[seed]["metrics"][model]["AP50"] - reference[seed]["metrics"][other]["AP50"]
         for seed in own.keys() & reference.keys()
@@ -205,7 +213,7 @@ row is one way to train; all rows of a seed share its phase 0 and, in a setting,
 of phase 1. Figures are percentages on the 1000 test images: mean ± standard error over seeds.
 Nothing was tuned on the test set: all constants are those of the method, and `constant` uses the
 mean weight that `paper` gave with the same seed. The rows {", ".join(f"`{r}`" for r in MAIN_ROWS)}
-carry the main question, so they get more seeds; a `-` is a run that has not been made yet.
+carry the main question, so they get more seeds.
 
 Read a difference smaller than twice its standard error as none."""
 

@@ -16,6 +16,7 @@ def results(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         metrics = {model: dict.fromkeys(METRICS, value) for model, value in models.items()}
         content = {"setting": setting, "row": row, "seed": seed, "metrics": metrics}
+        content |= {"separation": {}, "mean_weight": None}
         provenance = {"seconds": 3600, "commit": "abc", "versions": {"torch": "2.0"}}
         path.write_text(json.dumps({**content, **provenance}))
 
@@ -49,6 +50,13 @@ def test_differences_are_paired_by_seed(results):
     text = report.report()
     differences = text[text.index("Paired") : text.index("How well")]
     assert _row(differences, rows.SEMI_SUPERVISED["paper"][0])[1] == "+2.0 ± 1.0"
+
+
+def test_rows_without_a_run_are_listed(results):
+    results("ordinary", "none", 0, {"phase_2": 70.0})
+    line = next(x for x in report.report().splitlines() if x.startswith("Not run yet:"))
+    assert rows.SEMI_SUPERVISED["oracle"][0] in line
+    assert rows.SEMI_SUPERVISED["none"][0] not in line
 
 
 def test_control_is_the_mean_of_fs_plus(results):
