@@ -21,11 +21,12 @@ FORCE_CUDA=0 D2_SSOD_CXXFLAGS="$flags -O1 -g1" D2_SSOD_LDFLAGS="-fsanitize=addre
 
 # The interpreter is not built with the sanitizer, so its runtime comes first. Left out: leaks (the
 # interpreter's own), tests that start other processes or compilers.
-# libstdc++ must be there before the sanitizer looks for the exceptions' functions.
+# libstdc++ must be there before the sanitizer looks for the exceptions' functions. pytest must not
+# capture (-s): it would swallow the sanitizer's report.
 export LD_PRELOAD="$(${CXX:-g++} -print-file-name=libasan.so) $(${CXX:-g++} -print-file-name=libstdc++.so)"
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 for capability in default avx2 avx512; do
   echo "instruction set: $capability (or the best below it)"
-  ATEN_CPU_CAPABILITY=$capability "$python" -m pytest -q -p no:cacheprovider tests/ops \
+  ATEN_CPU_CAPABILITY=$capability "$python" -m pytest -q -s -p no:cacheprovider tests/ops \
     --ignore tests/ops/test_loading.py -k "not inductor and not compile"
 done
