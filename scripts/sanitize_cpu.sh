@@ -4,6 +4,9 @@
 set -eu
 
 python=${1:-python}
+case $python in
+  */*) python=$(cd "$(dirname "$python")" && pwd)/$(basename "$python") ;;
+esac
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
