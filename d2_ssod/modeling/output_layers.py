@@ -239,16 +239,14 @@ def _select_images(rois: RoIs, chosen: list[bool]) -> RoIs:
 
 def _log_weights(result: RoIWeights, is_foreground: Tensor) -> None:
     """Mean and quantiles of the background RoIs' weights and their ingredients, for TensorBoard."""
+    found = {name: values for name, values in result._asdict().items() if values is not None}
+    background = torch.stack(list(found.values())).float()[:, ~is_foreground]
+    if background.shape[1] == 0:
+        return
+    quantiles = background.quantile(background.new_tensor((0.1, 0.5, 0.9)), dim=1)
+    # One transfer from the device for all of them.
+    statistics = torch.cat([background.mean(dim=1)[None], quantiles]).tolist()
     storage = get_event_storage()
-    levels = (0.1, 0.5, 0.9)
-    for name, values in result._asdict().items():
-        if values is None:
-            continue
-        background = values[~is_foreground].float()
-        if len(background) == 0:
-            continue
-        quantiles = background.quantile(background.new_tensor(levels))
-        numbers = torch.cat([background.mean()[None], quantiles]).tolist()
-        labels = ["mean", *(f"q{round(100 * level)}" for level in levels)]
-        for label, number in zip(labels, numbers, strict=True):
+    for label, of_label in zip(("mean", "q10", "q50", "q90"), statistics, strict=True):
+        for name, number in zip(found, of_label, strict=True):
             storage.put_scalar(f"roi_weighting/{name}_{label}", number)
