@@ -2,12 +2,11 @@
 
 - Fake: shapes and dtypes of the results, for ``torch.compile``, ``torch.export`` and meta tensors.
 - Autograd: overlaps and weights are constants, so their autograd key falls through and their
-results
-  require no gradient, whatever the inputs do. The similarity loss makes its gradient in the forward
-  pass.
+  results require no gradient, whatever the inputs do. The similarity loss makes its gradient in the
+  forward pass.
 - Autocast: box coordinates belong in float32. The operators that take embeddings have no rule: they
-take
-  half embeddings as they are, accumulate in float32, and the public functions see to the boxes.
+  take half embeddings as they are, accumulate in float32, and the public functions see to the
+  boxes.
 """
 
 from __future__ import annotations
