@@ -39,11 +39,33 @@ def main() -> None:
         setting, row, seed = args.only.split("/")
         do(Run(setting, row, int(seed)), args.output)
         return
-    runs = [run for run in all_runs(args.seeds, args.main_seeds) if not run.result.exists()]
+    runs = runs_to_do(all_runs(args.seeds, args.main_seeds), args.output)
     print(f"{len(runs)} runs to do, {args.processes} at a time")
     failed = do_all(runs, args.processes, args.output)
     if failed:
         sys.exit(f"{len(failed)} runs failed: {', '.join(map(_name, failed))}")
+
+
+def runs_to_do(runs: list[Run], output: Path) -> list[Run]:
+    """The runs without a result, and the phases 0 that these need where only the result is left.
+
+    Results are kept in the repository, models are not: on a fresh clone the shared phase 0 of a
+    seed is trained again as soon as a row of that seed is missing.
+    """
+    needed = {need for run in runs if not run.result.exists() for need in run.needs}
+    return [
+        run
+        for run in runs
+        if not run.result.exists() or (run in needed and not _is_usable(run, output))
+    ]
+
+
+def _is_usable(run: Run, output: Path) -> bool:
+    """Whether other runs can build on this one: of phase 0 they need files, not only the result."""
+    from d2_ssod.engine.phases import phase_files
+
+    has_files = run.row != "fs" or phase_files(run_folder(run, output), 0).predictions.exists()
+    return run.result.exists() and has_files
 
 
 def do_all(runs: list[Run], processes: int, output: Path) -> list[Run]:
@@ -54,7 +76,7 @@ def do_all(runs: list[Run], processes: int, output: Path) -> list[Run]:
     def work() -> None:
         while True:
             with changed:
-                while not (ready := _first_ready(pending)):
+                while not (ready := _first_ready(pending, output)):
                     if not pending or any(_is_lost(run, failed) for run in pending):
                         return
                     changed.wait(timeout=5)
@@ -77,8 +99,8 @@ def do_all(runs: list[Run], processes: int, output: Path) -> list[Run]:
     return failed + pending
 
 
-def _first_ready(pending: list[Run]) -> Run | None:
-    return next((r for r in pending if all(n.result.exists() for n in r.needs)), None)
+def _first_ready(pending: list[Run], output: Path) -> Run | None:
+    return next((r for r in pending if all(_is_usable(n, output) for n in r.needs)), None)
 
 
 def _is_lost(run: Run, failed: list[Run]) -> bool:
@@ -109,7 +131,7 @@ def run_folder(run: Run, output: Path) -> Path:
 
 
 def do(run: Run, output: Path) -> None:
-    """Train and evaluate one run in this process, and write its result."""
+    """Train and evaluate one run in this process, and write its result unless it has one."""
     from d2_ssod.files import write_json
 
     started = time.time()
@@ -121,6 +143,10 @@ def do(run: Run, output: Path) -> None:
         result = _supervised_ensemble(run, output)
     else:
         result = _semi_supervised(run, output)
+    metrics = _kept_metrics(result["metrics"])
+    if run.result.exists():
+        _compare_with_kept(run, metrics)
+        return
     write_json(
         run.result,
         {
@@ -128,7 +154,7 @@ def do(run: Run, output: Path) -> None:
             "row": run.row,
             "seed": run.seed,
             **result,
-            "metrics": _kept_metrics(result["metrics"]),
+            "metrics": metrics,
             "seconds": round(time.time() - started),
             "commit": _commit(),
             "versions": {
@@ -136,6 +162,19 @@ def do(run: Run, output: Path) -> None:
             },
         },
     )
+
+
+def _compare_with_kept(run: Run, metrics: dict[str, dict]) -> None:
+    """Say whether a run that was done again came out as before; the kept result stays."""
+    kept = json.loads(run.result.read_text())["metrics"]
+    if metrics == kept:
+        print(f"{_name(run)}: as in {run.result}")
+    else:
+        print(
+            f"WARNING: {_name(run)}: {metrics}, but {run.result} has {kept}: another processor or "
+            "version of torch. Rows trained from here on start from another phase 0 than those "
+            "before; to train all anew, delete the results of this seed."
+        )
 
 
 def _supervised(folder: Path, seed: int, whole_chain: bool = False) -> dict:
