@@ -20,18 +20,24 @@ from pathlib import Path
 
 import d2_ssod.quiet  # noqa: F401
 
-from .rows import CONFIG, KEPT_METRICS, SEMI_SUPERVISED, SETTINGS, Run, all_runs
-
-# FS x 3 fuses the model of the row's seed and those of two more, this far away.
-_FS_EXTRA_SEEDS = (100, 200)
+from .rows import (
+    CONFIG,
+    KEPT_METRICS,
+    MAIN_SEEDS,
+    SEEDS,
+    SEMI_SUPERVISED,
+    SETTINGS,
+    Run,
+    all_runs,
+)
 
 
 def main() -> None:
     """Do one run in this process, or all that are missing in processes of their own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, default=1, help="runs at a time")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of every row")
-    parser.add_argument("--main-seeds", type=int, default=5, help="seeds of the main rows")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of every row")
+    parser.add_argument("--main-seeds", type=int, nargs="+", default=MAIN_SEEDS, help="of the main")
     parser.add_argument("--output", type=Path, default=Path("output/ablation"))
     parser.add_argument("--only", metavar="SETTING/ROW/SEED", help="do this run, in this process")
     args = parser.parse_args()
@@ -197,12 +203,9 @@ def _supervised(folder: Path, seed: int, whole_chain: bool = False) -> dict:
 
 
 def _supervised_ensemble(run: Run, output: Path) -> dict:
-    """Phase 0 of this seed and of two more, fused."""
-    folders = [run_folder(Run("ordinary", "fs", run.seed), output)]
-    for extra in _FS_EXTRA_SEEDS:
-        folders.append(run_folder(run, output) / f"member_{extra}")
-        _supervised(folders[-1], run.seed + extra)
-    return {"metrics": _evaluate(_config(folders[-1], run.seed, []), folders)}
+    """Three phases 0, fused."""
+    folders = [run_folder(member, output) for member in run.needs]
+    return {"metrics": _evaluate(_config(run_folder(run, output), run.seed, []), folders)}
 
 
 def _semi_supervised(run: Run, output: Path) -> dict:
