@@ -89,7 +89,8 @@ def _setting_parts(setting: str) -> list[str]:
     if len(missing) < len(SEMI_SUPERVISED):
         parts += [
             _accuracy_table(setting),
-            "Paired differences of the last model's AP50, seed by seed:",
+            "Differences of the last model's AP50: to the rows of this table seed by seed (in "
+            "brackets how many), to FS+, which shares nothing with them, between the means:",
             _difference_table(setting),
             "How well weights tell missed objects from background (AUC, 0.5 is chance), and the "
             "mean weight of background RoIs in training:",
@@ -122,19 +123,17 @@ def _accuracy_table(setting: str) -> str:
 
 def _difference_table(setting: str) -> str:
     """Each finished row against the two controls of its setting and against FS+."""
-    references = {
-        "to no re-weighting": ("none", load(setting, "none"), "phase_2"),
-        "to constant": ("constant", load(setting, "constant"), "phase_2"),
-        "to FS+": ("fs_plus", load("ordinary", "fs_plus"), "phase_0"),
-    }
+    controls = {name: load(setting, name) for name in ("none", "constant")}
+    fs_plus = _values(load("ordinary", "fs_plus"), "phase_0", "AP50")
     rows = []
     for row, own in _finished(setting).items():
-        cells = [
-            "" if row == name else _mean(_differences(own, _last(row), other, model), signed=True)
-            for name, other, model in references.values()
+        paired = [
+            "" if row == name else _paired(_differences(own, _last(row), control, "phase_2"))
+            for name, control in controls.items()
         ]
+        cells = [*paired, _unpaired(_values(own, _last(row), "AP50"), fs_plus)]
         rows.append([SEMI_SUPERVISED[row][0], *cells])
-    return _table(rows, ["", *references])
+    return _table(rows, ["", "to no re-weighting", "to constant", "to FS+"])
 
 
 def _finished(setting: str) -> dict[str, Results]:
@@ -167,22 +166,46 @@ def _values(results: Results, model: str, key: str) -> list[float]:
 
 
 def _differences(own: Results, model: str, reference: Results, other: str) -> list[float]:
-    """AP50 of ``own`` minus that of ``reference``, over the seeds that both have."""
+    """AP50 of ``own`` minus that of ``reference``, over the seeds in which both share phase 0.
+
+    The same seed does not make the same phase 0 on every processor.
+    """
     return [
         own[seed]["metrics"][model]["AP50"] - reference[seed]["metrics"][other]["AP50"]
         for seed in own.keys() & reference.keys()
+        if own[seed]["metrics"].get("phase_0") == reference[seed]["metrics"].get("phase_0")
     ]
 
 
-def _mean(values: list[float], *, digits: int = 1, signed: bool = False) -> str:
+def _mean(values: list[float], *, digits: int = 1) -> str:
     """Mean +- standard error; the error needs two values."""
     if not values:
         return "-"
-    mean = format(statistics.fmean(values), f"{'+' if signed else ''}.{digits}f")
-    if len(values) < 2:
-        return mean
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean} ± {error:.{digits}f}"
+    mean = format(statistics.fmean(values), f".{digits}f")
+    return mean if len(values) < 2 else f"{mean} ± {_error(values):.{digits}f}"
+
+
+def _error(values: list[float]) -> float:
+    """Standard error of the mean."""
+    return statistics.stdev(values) / math.sqrt(len(values))
+
+
+def _paired(differences: list[float]) -> str:
+    """Mean difference, its standard error and the number of pairs."""
+    if not differences:
+        return "-"
+    error = f" ± {_error(differences):.1f}" if len(differences) > 1 else ""
+    return f"{statistics.fmean(differences):+.1f}{error} ({len(differences)})"
+
+
+def _unpaired(own: list[float], reference: list[float]) -> str:
+    """Difference of two means, with the standard error that both give it."""
+    if not own or not reference:
+        return "-"
+    difference = f"{statistics.fmean(own) - statistics.fmean(reference):+.1f}"
+    if min(len(own), len(reference)) < 2:
+        return difference
+    return f"{difference} ± {math.hypot(_error(own), _error(reference)):.1f}"
 
 
 def _table(rows: list[list], headers: list[str]) -> str:
@@ -209,11 +232,11 @@ def _provenance() -> str:
 _INTRODUCTION = f"""# What each part is worth on `digit_scenes`
 
 Made by `make ablation`, which trains what has no result yet, and `python -m ablation.report`. One
-row is one way to train; all rows of a seed share its phase 0 and, in a setting, the pseudo-labels
-of phase 1. Figures are percentages on the 1000 test images: mean ± standard error over seeds.
-Nothing was tuned on the test set: all constants are those of the method, and `constant` uses the
-mean weight that `paper` gave with the same seed. The rows {", ".join(f"`{r}`" for r in MAIN_ROWS)}
-carry the main question, so they get more seeds.
+row is one way to train; rows that are compared seed by seed share phase 0 and, in a setting, the
+pseudo-labels of phase 1. Figures are percentages on the 1000 test images: mean ± standard error
+over seeds. Nothing was tuned on the test set: all constants are those of the method, and `constant`
+uses the mean weight that `paper` gave with the same seed. The rows
+{", ".join(f"`{r}`" for r in MAIN_ROWS)} carry the main question, so they get more seeds.
 
 Read a difference smaller than twice its standard error as none."""
 

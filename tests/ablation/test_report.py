@@ -42,14 +42,33 @@ def test_report_gives_mean_and_standard_error(results):
     assert _row(report.report(), rows.SUPERVISED["fs"])[1:3] == ["3", "72.0 ± 1.2"]
 
 
+def _differences() -> str:
+    """The table of differences of the first setting."""
+    text = report.report()
+    return text[text.index("Differences") : text.index("How well")]
+
+
 def test_differences_are_paired_by_seed(results):
     for seed, (base, gain) in enumerate(((70.0, 1.0), (80.0, 3.0))):
         results("ordinary", "none", seed, {"phase_2": base})
         results("ordinary", "paper", seed, {"phase_2": base + gain})
     results("ordinary", "paper", 2, {"phase_2": 10.0})  # has no partner
-    text = report.report()
-    differences = text[text.index("Paired") : text.index("How well")]
-    assert _row(differences, rows.SEMI_SUPERVISED["paper"][0])[1] == "+2.0 ± 1.0"
+    assert _row(_differences(), rows.SEMI_SUPERVISED["paper"][0])[1] == "+2.0 ± 1.0 (2)"
+
+
+def test_only_rows_that_share_phase_0_are_paired(results):
+    for seed, own_start in enumerate((60.0, 60.0, 61.0)):
+        results("ordinary", "none", seed, {"phase_0": 60.0, "phase_2": 70.0})
+        results("ordinary", "paper", seed, {"phase_0": own_start, "phase_2": 71.0 + seed})
+    assert _row(_differences(), rows.SEMI_SUPERVISED["paper"][0])[1] == "+1.5 ± 0.5 (2)"
+
+
+def test_fs_plus_is_compared_between_means(results):
+    for seed, (value, base) in enumerate(((70.0, 60.0), (76.0, 68.0))):
+        results("ordinary", "paper", seed + 5, {"phase_2": value})
+        results("ordinary", "fs_plus", seed, {"phase_0": base})
+    # standard errors 3 and 4 make one of 5
+    assert _row(_differences(), rows.SEMI_SUPERVISED["paper"][0])[3] == "+9.0 ± 5.0"
 
 
 def test_rows_without_a_run_are_listed(results):
