@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ._dtypes import computed_in, with_boxes
+from ._dtypes import check_boxes, computed_in, references_in, with_boxes
 
 Variant = Literal["paper", "released"]
 
@@ -75,6 +75,7 @@ def overlap_weights(
     Raises:
         ValueError: if a shape, dtype, device or count does not fit.
     """
+    check_boxes(boxes)
     dtype = computed_in(boxes)
     return torch.ops.d2_ssod.overlap_weights.default(
         boxes.to(dtype),
@@ -83,7 +84,7 @@ def overlap_weights(
         a,
         b,
         c,
-        None if gt_boxes is None else gt_boxes.to(dtype),
+        references_in(dtype, gt_boxes),
         gts_per_image,
     )
 
@@ -131,7 +132,7 @@ def uncertainty_terms(
             b,
             c_iou,
             c_sim,
-            None if gt_boxes is None else gt_boxes.to(boxes.dtype),
+            references_in(boxes.dtype, gt_boxes),
             gts_per_image,
         )
     )

@@ -183,6 +183,7 @@ def test_similarity_threads_do_not_change_results():
         ({"classes": torch.zeros(6)}, "classes must be int64.*Float"),
         ({"rois_per_image": [5]}, "rois_per_image must add up to the number of boxes, 6"),
         ({"embeddings": torch.zeros(6)}, r"embeddings must be a Tensor\[6, D\]"),
+        ({"boxes": torch.zeros(6, 4).long()}, "boxes must be a floating.*int64"),
     ],
 )
 def test_similarity_wrong_arguments_raise(change, message):
