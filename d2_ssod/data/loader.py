@@ -23,7 +23,8 @@ class StreamSampler(Sampler[int]):
     Each group is shuffled anew once all its images were drawn. Rank r of W takes every W-th image
     of each group, so the ranks together draw what one process would. With one group this is
     uniform sampling; with a group of labeled and one of pseudo-labeled images, every other image
-    of a batch is labeled.
+    of a batch is labeled: rank r begins with group r, so that this holds where each rank has an
+    odd number of images, too.
     """
 
     def __init__(self, groups: list[range], *, seed: int, start: int = 0) -> None:
@@ -44,7 +45,8 @@ class StreamSampler(Sampler[int]):
             itertools.islice(self._endless(number), self._rank, None, self._world_size)
             for number in range(len(self._groups))
         ]
-        in_turn = (next(stream) for stream in itertools.cycle(streams))
+        first = self._rank % max(len(streams), 1)
+        in_turn = (next(stream) for stream in itertools.cycle(streams[first:] + streams[:first]))
         return itertools.islice(in_turn, self._start, None)
 
     def _endless(self, number: int) -> Iterator[int]:

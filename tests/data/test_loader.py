@@ -107,10 +107,11 @@ def test_ranks_together_draw_what_one_process_would(as_rank, groups, world_size)
         assert sorted(itertools.chain(*together)) == sorted(expected)
 
 
-def test_each_rank_alternates(as_rank):
-    as_rank(1, 2)
+@pytest.mark.parametrize("rank", [0, 1, 2, 3])
+def test_each_rank_alternates_and_every_other_begins_labeled(as_rank, rank):
+    as_rank(rank, 4)
     drawn = draw(20, TWO_GROUPS, seed=0)
-    assert all((index < 5) == (number % 2 == 0) for number, index in enumerate(drawn))
+    assert all((index < 5) == ((rank + number) % 2 == 0) for number, index in enumerate(drawn))
 
 
 # Whole loaders, of dicts in place of images
