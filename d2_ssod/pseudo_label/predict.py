@@ -38,7 +38,8 @@ def predict(
             default that of the processes' parts one after another.
 
     Returns:
-        On the main process the detections of every image; None on the others.
+        On the main process the detections of every image, boxes without area left out; None on the
+        others.
 
     Raises:
         ValueError: an image of ``image_ids`` was not predicted, or one was predicted twice.
@@ -49,7 +50,9 @@ def predict(
             for record, output in zip(inputs, model(inputs), strict=True):
                 if record["image_id"] in own:
                     raise ValueError(f"image_id {record['image_id']!r} occurs twice in the data")
-                own[record["image_id"]] = from_instances(output["instances"])
+                instances = output["instances"]
+                # Multi-transform inference leaves boxes without area, where the others do not.
+                own[record["image_id"]] = from_instances(instances[instances.pred_boxes.nonempty()])
     parts = comm.gather(own, dst=0)
     return _merge(parts, image_ids) if comm.is_main_process() else None
 

@@ -40,6 +40,20 @@ def test_predict_collects_every_image_in_order():
         assert_same(predictions[image_id], found)
 
 
+def test_predict_leaves_out_boxes_without_area():
+    """Multi-transform inference gives such boxes, where the single-scale one removes them."""
+
+    def model(inputs):
+        found = detections((0, 5, 0, 9, 0.9, 1), (0, 0, 1, 1, 0.5, 0), (2, 4, 6, 4, 0.7, 0))
+        return [{"instances": to_instances(found, (10, 10))} for _ in inputs]
+
+    class Model(nn.Module):
+        forward = staticmethod(model)
+
+    predictions = predict(Model(), [[{"image_id": 1}]], description="test")
+    assert_same(predictions[1], detections((0, 0, 1, 1, 0.5, 0)))
+
+
 def test_predict_orders_by_image_ids():
     assert list(predict(LookUp(), BATCHES, description="test", image_ids=[3, 5, "x"])) == [
         3,
