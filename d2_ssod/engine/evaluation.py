@@ -38,6 +38,8 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
         ConfigError: a phase has not been trained to its end.
     """
     models = [load_phase_model(cfg, phase) for phase in range(cfg.SSOD.NUM_PHASES + 1)]
+    infos = _phase_infos(cfg)
+    limit = cfg.TEST.DETECTIONS_PER_IMAGE
     summaries = []
     for number, name in enumerate(cfg.DATASETS.TEST):
         images = DatasetCatalog.get(name)
@@ -48,10 +50,11 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
             weights=list(cfg.SSOD.ENSEMBLE.WEIGHTS) or None,
             iou_thresh=cfg.SSOD.ENSEMBLE.IOU_THRESH,
             skip_box_thresh=cfg.SSOD.ENSEMBLE.SKIP_BOX_THRESH,
+            max_detections=limit if limit >= 0 else None,
             subsets=difficulty_subsets(images),
         )
         if comm.is_main_process():
-            summary = summarize(name, _phase_infos(cfg), results)
+            summary = summarize(name, infos, results)
             file_name = "summary.json" if number == 0 else f"summary_{name}.json"
             path = write_json(Path(cfg.OUTPUT_DIR) / file_name, summary)
             logger.info("Results, also in %s:\n%s", path, format_table(summary))

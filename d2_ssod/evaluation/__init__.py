@@ -15,6 +15,7 @@ from .evaluate import (
     build_evaluator,
     difficulty_subsets,
     evaluate_phases,
+    evaluator_kind,
 )
 from .fusion import TUNED_WEIGHTS, fuse, preset_weights
 from .summary import format_table, summarize
@@ -28,6 +29,7 @@ __all__ = [
     "difficulty_subsets",
     "easy_images",
     "evaluate_phases",
+    "evaluator_kind",
     "format_table",
     "fuse",
     "fuse_outputs",

@@ -29,7 +29,7 @@ class EnsembleRCNN(nn.Module):
         weights: Sequence[float] | None = None,
         iou_thresh: float = 0.6,
         skip_box_thresh: float = 1e-4,
-        max_detections: int = 100,
+        max_detections: int | None = 100,
     ) -> None:
         """Takes the models and the constants of ``fuse``.
 
@@ -38,7 +38,7 @@ class EnsembleRCNN(nn.Module):
             weights: of each model; 1 by default.
             iou_thresh: IoU above which boxes are fused.
             skip_box_thresh: boxes with a lower score are left out.
-            max_detections: boxes per image.
+            max_detections: boxes per image; None: all.
 
         Raises:
             ValueError: no models, or another number of weights than models.
@@ -96,7 +96,7 @@ def fuse_outputs(
     weights: Sequence[float],
     iou_thresh: float = 0.6,
     skip_box_thresh: float = 1e-4,
-    max_detections: int = 100,
+    max_detections: int | None = 100,
 ) -> Outputs:
     """Fuses the outputs of several models for the same images (``fuse`` for each image).
 
@@ -105,7 +105,7 @@ def fuse_outputs(
         weights: of each model.
         iou_thresh: IoU above which boxes are fused.
         skip_box_thresh: boxes with a lower score are left out.
-        max_detections: boxes per image.
+        max_detections: boxes per image; None: all.
     """
     fused: Outputs = []
     for of_image in zip(*outputs, strict=True):

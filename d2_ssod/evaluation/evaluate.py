@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from detectron2.data import MetadataCatalog
@@ -27,6 +27,7 @@ __all__ = [
     "build_evaluator",
     "difficulty_subsets",
     "evaluate_phases",
+    "evaluator_kind",
 ]
 
 Metrics = dict[str, float]
@@ -53,6 +54,7 @@ def evaluate_phases(
     weights: Sequence[float] | None = None,
     iou_thresh: float = 0.6,
     skip_box_thresh: float = 1e-4,
+    max_detections: int | None = 100,
     subsets: Mapping[str, Sequence[ImageId]] | None = None,
 ) -> PhaseResults | None:
     """Evaluates each phase's model, their ensemble without phase 0 and that of all.
@@ -70,6 +72,7 @@ def evaluate_phases(
         weights: of each model in the ensembles; 1 by default.
         iou_thresh: IoU above which boxes are fused.
         skip_box_thresh: boxes with a lower score are left out of the ensembles.
+        max_detections: boxes per image of the ensembles; None: all.
         subsets: image ids by name; each adds metrics such as ``AP50/easy``. Needs evaluators whose
             ``evaluate`` takes ``img_ids``.
 
@@ -81,7 +84,11 @@ def evaluate_phases(
             that knows none (Pascal VOC's).
     """
     ensemble = EnsembleRCNN(
-        models, weights=weights, iou_thresh=iou_thresh, skip_box_thresh=skip_box_thresh
+        models,
+        weights=weights,
+        iou_thresh=iou_thresh,
+        skip_box_thresh=skip_box_thresh,
+        max_detections=max_detections,
     )
     # Which models a row fuses; a row of one model is that model's own output.
     rows = {f"phase_{number}": [number] for number in range(len(models))}
@@ -166,15 +173,24 @@ def build_evaluator(
     Raises:
         ConfigError: another ``evaluator_type`` than ``coco`` and ``pascal_voc``.
     """
-    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
-    if kind == "coco":
+    if evaluator_kind(dataset_name) == "coco":
         return BoxEvaluator(dataset_name, output_dir)
-    if kind == "pascal_voc":
-        return PascalVOCDetectionEvaluator(dataset_name)
-    raise ConfigError(
-        f"DATASETS.TEST: the data set {dataset_name!r} has evaluator_type {kind!r}; set it to "
-        "'coco' or 'pascal_voc' in its metadata"
-    )
+    return PascalVOCDetectionEvaluator(dataset_name)
+
+
+def evaluator_kind(dataset_name: str) -> Literal["coco", "pascal_voc"]:
+    """The ``evaluator_type`` in the metadata of a registered data set.
+
+    Raises:
+        ConfigError: it is another, or missing.
+    """
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    if kind not in ("coco", "pascal_voc"):
+        raise ConfigError(
+            f"DATASETS.TEST: the data set {dataset_name!r} has evaluator_type {kind!r}; set it to "
+            "'coco' or 'pascal_voc' in its metadata"
+        )
+    return kind
 
 
 class BoxEvaluator(COCOEvaluator):

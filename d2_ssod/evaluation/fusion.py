@@ -33,7 +33,7 @@ def fuse(
     weights: Sequence[float],
     iou_thresh: float = 0.6,
     skip_box_thresh: float = 1e-4,
-    max_detections: int = 100,
+    max_detections: int | None = 100,
 ) -> Detections:
     """Fuses the boxes of several models in one image.
 
@@ -50,7 +50,7 @@ def fuse(
         weights: of each model, > 0.
         iou_thresh: IoU above which boxes are of one cluster.
         skip_box_thresh: boxes with a lower score are left out.
-        max_detections: at most so many boxes, the best-scored ones, are returned.
+        max_detections: at most so many boxes, the best-scored ones, are returned; None: all.
 
     Returns:
         The fused boxes, best score first.

@@ -78,6 +78,16 @@ def test_evaluate_runs_every_model_once_per_image(name):
     assert [model.calls for model in models] == [3, 3, 3]
 
 
+def test_evaluate_limits_the_boxes_of_ensembles(name):
+    models = [finding(1, 2, 3), finding(1, 2, 3, shift=4)]
+    # Not fused, the boxes that lie beside come first.
+    options = {"iou_thresh": 0.9, "weights": [1, 2]}
+    limited = evaluate(models, name, max_detections=1, **options)
+    assert limited.ensembles["0~N"]["AP"] == pytest.approx(40)
+    whole = evaluate(models, name, max_detections=None, **options)
+    assert whole.ensembles["0~N"]["AP"] > 45
+
+
 def test_evaluate_restores_the_models_modes(name):
     models = [finding(1).train(), finding(2).eval()]
     evaluate(models, name)

@@ -74,6 +74,7 @@ def test_fuse_limits_the_number_of_boxes():
     assert len(fused) == 100
     np.testing.assert_allclose(fused.scores, sorted((r[4] for r in rows), reverse=True)[:100])
     assert len(fuse([detections(*rows)], SIZE, weights=[1], max_detections=7)) == 7
+    assert len(fuse([detections(*rows)], SIZE, weights=[1], max_detections=None)) == len(rows)
 
 
 def test_fuse_outside_and_empty_boxes_are_silent(capsys):
