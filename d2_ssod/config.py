@@ -40,7 +40,8 @@ def add_ssod_config(cfg: CfgNode) -> None:
     # Fraction of the non-empty unlabeled images used in phases 1..N. (): i/N.
     cfg.SSOD.EASY_FRACTIONS = ()
     # "union": images are drawn uniformly from labeled + pseudo-labeled ones.
-    # "balanced": every other image of a batch is labeled, every other pseudo-labeled.
+    # "balanced": every other image of a batch is labeled, every other pseudo-labeled; on average
+    # only where batches are sorted by shape (DATALOADER.ASPECT_RATIO_GROUPING).
     cfg.SSOD.SAMPLING = "union"
     # How often the labeled images stand in the union (phases 1..N).
     cfg.SSOD.LABELED_REPEAT = 1
@@ -60,8 +61,8 @@ def add_ssod_config(cfg: CfgNode) -> None:
     cfg.SSOD.PSEUDO_LABEL = CfgNode()
     # Keep only this fraction of each class's pseudo-boxes, the best-scored ones. 1: all.
     cfg.SSOD.PSEUDO_LABEL.KEEP_FRACTION = 1.0
-    # Intersection of the models: boxes of two models agree from IOU_THRESH on; NMS_THRESH then
-    # removes duplicates.
+    # Intersection of the models: boxes of two models agree if they overlap by more than IOU_THRESH;
+    # NMS_THRESH then removes duplicates.
     cfg.SSOD.CONSENSUS = CfgNode()
     cfg.SSOD.CONSENSUS.IOU_THRESH = 0.5
     cfg.SSOD.CONSENSUS.NMS_THRESH = 0.3
@@ -78,7 +79,7 @@ def add_ssod_config(cfg: CfgNode) -> None:
     cfg.SSOD.ROI_WEIGHTING.NAME = "uncertainty"
     # Eq. 4-5 as in the "paper" or as in the authors' "released" code.
     cfg.SSOD.ROI_WEIGHTING.VARIANT = "paper"
-    # Which images' RoIs are re-weighted: "pseudo"-labeled ones or "all".
+    # Which images' RoIs are re-weighted: "pseudo"-labeled ones or "all", which includes phase 0.
     cfg.SSOD.ROI_WEIGHTING.APPLY_TO = "pseudo"
     # g(x) = a + (1 - a) exp(-b exp(-c x)): floor, displacement and growth rates of the two factors.
     cfg.SSOD.ROI_WEIGHTING.A = 0.25

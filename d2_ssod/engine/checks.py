@@ -6,7 +6,12 @@ import math
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
+from detectron2.modeling import (
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    GeneralizedRCNN,
+)
 
 from d2_ssod import config
 from d2_ssod.errors import ConfigError
@@ -32,7 +37,8 @@ def check_config(cfg: CfgNode, world_size: int) -> None:
         easy_fraction(phase, ssod.NUM_PHASES, ssod.EASY_FRACTIONS)
     _check_ensemble_weights(cfg)
     _check_registered_names(cfg)
-    _check_detectron2_keys(cfg, world_size)
+    _check_model(cfg)
+    _check_training(cfg, world_size)
 
 
 def _check_choices(cfg: CfgNode) -> None:
@@ -51,7 +57,7 @@ def _check_choices(cfg: CfgNode) -> None:
 
 
 def _check_numbers(cfg: CfgNode) -> None:
-    unit, positive, factor = (0.0, 1.0), (1e-12, math.inf), (0.0, math.inf)
+    unit, factor = (0.0, 1.0), (0.0, math.inf)
     limits = {
         "INFERENCE_BATCH_SIZE": (1, math.inf),
         "PSEUDO_LABEL.KEEP_FRACTION": unit,
@@ -77,7 +83,7 @@ def _check_numbers(cfg: CfgNode) -> None:
         if not low <= value <= high:
             raise ConfigError(f"SSOD.{key} is {value}; it must lie in [{low:g}, {high:g}]")
     scale = cfg.SSOD.AUG.SCALE
-    if len(scale) != 2 or not positive[0] <= scale[0] <= scale[1]:
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise ConfigError(
             f"SSOD.AUG.SCALE is {tuple(scale)}; it must be two positive factors, smaller one first"
         )
@@ -134,7 +140,28 @@ def _check_registered_names(cfg: CfgNode) -> None:
             raise ConfigError(f"MODEL.{key} is {name!r}; it must be one of {known}")
 
 
-def _check_detectron2_keys(cfg: CfgNode, world_size: int) -> None:
+def _check_model(cfg: CfgNode) -> None:
+    """Keys of ``MODEL`` that training on pseudo-labels leaves no choice in."""
+    for key in ("MASK_ON", "KEYPOINT_ON"):
+        if cfg.MODEL[key]:
+            raise ConfigError(
+                f"MODEL.{key} is True; pseudo-labels are boxes, on which only boxes can be "
+                "trained: set it to False"
+            )
+    if cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE:
+        raise ConfigError(
+            "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE is True; RoI re-weighting is defined for the "
+            "softmax cross-entropy: set it to False"
+        )
+    architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    if cfg.SSOD.TTA.ENABLED and not issubclass(architecture, GeneralizedRCNN):
+        raise ConfigError(
+            f"SSOD.TTA.ENABLED is True, but MODEL.META_ARCHITECTURE is {architecture.__name__!r}: "
+            "Detectron2 has multi-transform inference for GeneralizedRCNN only; set it to False"
+        )
+
+
+def _check_training(cfg: CfgNode, world_size: int) -> None:
     """Keys of Detectron2 that this trainer needs, or needs to be at their defaults."""
     if cfg.SOLVER.IMS_PER_BATCH % world_size != 0 or cfg.SOLVER.IMS_PER_BATCH < 1:
         raise ConfigError(
@@ -155,11 +182,6 @@ def _check_detectron2_keys(cfg: CfgNode, world_size: int) -> None:
         raise ConfigError(
             "SOLVER.AMP.ENABLED is True, but training is on the CPU, where Detectron2 has no mixed "
             "precision: set it to False, or train on a GPU"
-        )
-    if cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE:
-        raise ConfigError(
-            "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE is True; RoI re-weighting is defined for the "
-            "softmax cross-entropy: set it to False"
         )
 
 

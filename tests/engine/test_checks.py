@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from detectron2.config import get_cfg
 
@@ -5,11 +7,20 @@ from d2_ssod.config import add_ssod_config
 from d2_ssod.engine import check_config
 from d2_ssod.errors import ConfigError
 
+CONFIGS = Path(__file__).parents[2] / "configs"
+
 
 def make_config():
     cfg = get_cfg()
     add_ssod_config(cfg)
     cfg.MODEL.ROI_HEADS.NAME = "UncertaintyROIHeads"
+    return cfg
+
+
+def ready_config(name):
+    cfg = get_cfg()
+    add_ssod_config(cfg)
+    cfg.merge_from_file(str(CONFIGS / f"{name}.yaml"))
     return cfg
 
 
@@ -33,6 +44,24 @@ def error_of(key, value, world_size=1):
 
 def test_defaults_are_right():
     check_config(make_config(), 1)
+
+
+@pytest.mark.parametrize("name", ["voc_two_phase", "voc_one_phase", "coco_35_two_phase"])
+def test_ready_configs_are_right(name):
+    cfg = ready_config(name)
+    check_config(cfg, 8)
+    cfg.SSOD.TTA.ENABLED = True
+    check_config(cfg, 8)
+
+
+def test_multi_transform_scales_are_shorter_sides():
+    """Released: (666, 400) ... (1333, 800) in 5 steps, of which training's (1000, 600) is one."""
+    cfg = ready_config("voc_two_phase")
+    assert list(cfg.TEST.AUG.MIN_SIZES) == [400, 500, 600, 700, 800]
+    assert cfg.INPUT.MIN_SIZE_TRAIN[0] in cfg.TEST.AUG.MIN_SIZES
+    assert cfg.TEST.AUG.MAX_SIZE == 1333
+    coco = ready_config("coco_35_two_phase")
+    assert list(coco.TEST.AUG.MIN_SIZES) == list(range(400, 1201, 100))
 
 
 WRONG = [
@@ -90,6 +119,8 @@ WRONG = [
     ("SSOD.AUG.SCALE", (0.0, 1.0)),
     ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"),
     ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True),
+    ("MODEL.MASK_ON", True),
+    ("MODEL.KEYPOINT_ON", True),
     ("MODEL.META_ARCHITECTURE", "FasterRCNN"),
     ("MODEL.ROI_HEADS.NAME", "UncertaintyHeads"),
     ("MODEL.BACKBONE.NAME", "build_no_backbone"),
@@ -107,6 +138,15 @@ def test_wrong_value_is_named_in_one_line(key, value):
 def test_wrong_value_is_shown(key, value):
     shown = repr(value) if isinstance(value, str) else str(value)
     assert shown.rstrip("0").rstrip(".") in error_of(key, value)
+
+
+def test_multi_transform_inference_needs_a_two_stage_model():
+    cfg = make_config()
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    check_config(cfg, 1)
+    cfg.SSOD.TTA.ENABLED = True
+    with pytest.raises(ConfigError, match=r"SSOD\.TTA\.ENABLED .*'RetinaNet'"):
+        check_config(cfg, 1)
 
 
 def test_choices_are_listed():
