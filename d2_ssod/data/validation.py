@@ -44,7 +44,7 @@ def check_same_classes(
     labeled_key: str = "DATASETS.TRAIN",
     test_key: str = "DATASETS.TEST",
 ) -> None:
-    """Check that all labeled and test sets have the same classes in the same order.
+    """Check that all labeled and test sets have the same classes in the same order, each once.
 
     Args:
         labeled_names: registered data sets; the first one's classes are those to have.
@@ -53,13 +53,20 @@ def check_same_classes(
         test_key: config key of the others.
 
     Raises:
-        ConfigError: naming the two data sets and the first class that differs.
+        ConfigError: naming the two data sets and the first class that differs, or the class that
+            two categories share.
     """
     named = [(labeled_key, n) for n in labeled_names] + [(test_key, n) for n in test_names]
     if not named:
         return
     first_key, first = named[0]
     expected = _classes_of(first, first_key)
+    twice = next((name for name in expected if expected.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(
+            f"{first_key}: {first} has more than one class named {twice!r}; pseudo-labels are kept "
+            "by the class's name: give each its own"
+        )
     for key, name in named[1:]:
         found = _classes_of(name, key)
         if found != expected:
@@ -86,6 +93,24 @@ def check_images(dicts: Sequence[dict[str, Any]], key: str) -> None:
     if problems:
         more = f" (and {len(problems) - 1} more bad images)" if len(problems) > 1 else ""
         raise ConfigError(f"{key}: {problems[0]}{more}")
+
+
+def check_sizes(dicts: Sequence[dict[str, Any]], key: str) -> None:
+    """Check that the data set says how large each image is, as files of pseudo-labels do.
+
+    Args:
+        dicts: Detectron2 data set dicts.
+        key: config key that names the data sets.
+
+    Raises:
+        ConfigError: naming the first image whose `height` or `width` is missing.
+    """
+    for record in dicts:
+        if "height" not in record or "width" not in record:
+            raise ConfigError(
+                f"{key}: the data set gives no height and width of {record['file_name']}; add both "
+                "to its dict"
+            )
 
 
 def check_annotations(dicts: Sequence[dict[str, Any]], key: str, num_classes: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetCatalog,
@@ -16,6 +17,8 @@ from detectron2.utils import comm
 
 from d2_ssod.data import validation
 from d2_ssod.errors import ConfigError
+from d2_ssod.evaluation import evaluator_kind
+from d2_ssod.pseudo_label import objects_per_image
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class RunData:
 
     labeled: list[dict]
     unlabeled: list[dict]
+    objects_per_image: np.ndarray
+    """Objects of each class per labeled image, those without objects counted; float64 [C]."""
     thing_classes: list[str]
     category_ids: list[int]
     """Category id, in the labeled data set's own files, of each class."""
@@ -53,6 +58,7 @@ def _load(cfg: CfgNode) -> RunData:
         )
     validation.check_annotations(images["TRAIN"], "DATASETS.TRAIN", num_classes)
     _check_has_objects(images["TRAIN"], names["TRAIN"])
+    validation.check_sizes(images["UNLABELED"], "DATASETS.UNLABELED")
     if comm.is_main_process():
         for key, of_key in images.items():
             validation.check_images(of_key, f"DATASETS.{key}")
@@ -61,7 +67,13 @@ def _load(cfg: CfgNode) -> RunData:
     labeled = get_detection_dataset_dicts(
         names["TRAIN"], filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
     )
-    return RunData(labeled, images["UNLABELED"], classes, _category_ids(metadata))
+    return RunData(
+        labeled,
+        images["UNLABELED"],
+        objects_per_image(images["TRAIN"], num_classes),
+        classes,
+        _category_ids(metadata),
+    )
 
 
 def _load_images(key: str, names: list[str]) -> list[dict]:
@@ -106,7 +118,7 @@ def _category_ids(metadata: Metadata) -> list[int]:
 
 
 def check_data_sets(cfg: CfgNode) -> None:
-    """Every data set that the config names is registered, and each kind is named.
+    """Every data set that the config names is registered, and each kind is named and usable.
 
     Raises:
         ConfigError: otherwise.
@@ -121,6 +133,8 @@ def check_data_sets(cfg: CfgNode) -> None:
                     f"DATASETS.{key}: no data set is registered as {name!r}: correct the name, or "
                     "register yours in SSOD.REGISTER"
                 )
+    for name in cfg.DATASETS.TEST:
+        evaluator_kind(name)
 
 
 def _on_all_ranks(load: Callable[[], RunData]) -> RunData:

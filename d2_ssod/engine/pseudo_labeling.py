@@ -23,7 +23,6 @@ from d2_ssod.pseudo_label import (
     easy_fraction,
     load_predictions,
     load_pseudo_labels,
-    objects_per_image,
     predict,
     save_predictions,
     save_pseudo_labels,
@@ -106,7 +105,7 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
     ssod = cfg.SSOD
     labels = build_pseudo_labels(
         sources,
-        objects_per_image(data.labeled, len(data.thing_classes)),
+        data.objects_per_image,
         fraction=easy_fraction(phase, ssod.NUM_PHASES, ssod.EASY_FRACTIONS),
         iou_thresh=ssod.CONSENSUS.IOU_THRESH,
         nms_thresh=ssod.CONSENSUS.NMS_THRESH,

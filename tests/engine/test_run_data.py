@@ -27,6 +27,7 @@ def register():
         DatasetCatalog.register(name, lambda: copy.deepcopy(images))
         if classes is not None:
             metadata["thing_classes"] = list(classes)
+            metadata.setdefault("evaluator_type", "coco")
         MetadataCatalog.get(name).set(**metadata)
         names.append(name)
 
@@ -110,9 +111,12 @@ def test_images_without_objects_are_left_out_as_by_detectron2(cfg, registered, r
     some[1]["annotations"] = []
     register("run_data_some", some)
     cfg.DATASETS.TRAIN = ("run_data_some",)
-    assert len(load_run_data(cfg).labeled) == 2
+    filtered = load_run_data(cfg)
+    assert len(filtered.labeled) == 2
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
     assert len(load_run_data(cfg).labeled) == 3
+    # The counts that pseudo-labels are matched to are per labeled image, whatever trains.
+    assert filtered.objects_per_image == pytest.approx([0, 2 / 3])
 
 
 @pytest.mark.parametrize("key", ["TRAIN", "UNLABELED", "TEST"])
@@ -126,6 +130,13 @@ def test_unknown_data_set_is_named(cfg, registered, key):
 def test_missing_data_sets_are_named(cfg, registered, key):
     cfg.DATASETS[key] = ()
     with pytest.raises(ConfigError, match=rf"DATASETS\.{key} is empty"):
+        check_data_sets(cfg)
+
+
+def test_test_set_without_an_evaluator_is_named(cfg, registered, register, images):
+    register("run_data_lvis", images("v", 1), evaluator_type="lvis")
+    cfg.DATASETS.TEST = (TEST, "run_data_lvis")
+    with pytest.raises(ConfigError, match=r"DATASETS\.TEST: .*'run_data_lvis'.*'lvis'"):
         check_data_sets(cfg)
 
 
@@ -203,6 +214,26 @@ def test_unlabeled_images_that_share_ids_are_named(cfg, registered, register, im
     message = error_of(cfg)
     assert "DATASETS.UNLABELED" in message
     assert "image_id 0" in message
+
+
+@pytest.mark.parametrize("side", ["height", "width"])
+def test_unlabeled_images_without_a_size_are_named(cfg, registered, register, images, side):
+    records = images("z", 2, annotated=False)
+    del records[1][side]
+    register("run_data_sizeless", records, classes=None)
+    cfg.DATASETS.UNLABELED = ("run_data_sizeless",)
+    message = error_of(cfg)
+    assert "DATASETS.UNLABELED" in message
+    assert "z1.png" in message
+
+
+def test_classes_that_share_a_name_are_named(cfg, register, images):
+    for name, prefix in ((LABELED, "l"), (TEST, "t")):
+        register(name, images(prefix, 2), ["cat", "cat"])
+    register(UNLABELED, images("u", 2, annotated=False), classes=None)
+    message = error_of(cfg)
+    assert LABELED in message
+    assert "'cat'" in message
 
 
 def test_labeled_images_among_the_unlabeled_are_warned_of(cfg, registered, caplog):

@@ -1,5 +1,6 @@
 """The trainer's way from phase to phase, with models that are not really trained."""
 
+import numpy as np
 import pytest
 import runs
 import torch
@@ -41,7 +42,7 @@ class RecordingTrainer(MultiPhaseTrainer):
     """Notes the learning rates of every iteration in place of a training step."""
 
     def __init__(self, cfg):
-        super().__init__(cfg, RunData([], [], [], []))
+        super().__init__(cfg, RunData([], [], np.zeros(0), [], []))
         self.rates = {}
 
     def run_step(self):
