@@ -1,21 +1,48 @@
-"""Reading and writing JSON files so that an interruption never leaves half a file behind."""
+"""Reading JSON files, and writing files so that an interruption never leaves half of one behind."""
 
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 import numpy as np
 
 from d2_ssod.errors import ConfigError
 
-__all__ = ["read_json", "write_json"]
+__all__ = ["read_json", "replacing", "write_json"]
+
+
+@contextmanager
+def replacing(
+    path: str | os.PathLike, mode: str = "w", encoding: str | None = None
+) -> Iterator[IO[Any]]:
+    """Opens a temporary file beside ``path``, and renames it to that once it is written.
+
+    Whenever the process is killed, ``path`` is what it was before or whole. An exception in the
+    block leaves it as it was.
+
+    Args:
+        path: the file to write, in a folder that exists.
+        mode: ``w`` or ``wb``.
+        encoding: of a text file.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, mode, encoding=encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike, obj: Any) -> Path:
-    """Writes ``obj`` as JSON to a temporary file beside ``path``, then renames it.
+    """Writes ``obj`` as JSON (:func:`replacing`).
 
     The layout suits both people and large files: every key of a mapping and every item of a list of
     records starts a line of its own, a record itself stays on one line. An iterator is written as a
@@ -31,16 +58,9 @@ def write_json(path: str | os.PathLike, obj: Any) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            _write(file, obj, indent=0)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, encoding="utf-8") as file:
+        _write(file, obj, indent=0)
+        file.write("\n")
     return path
 
 
