@@ -26,6 +26,9 @@ _STANDARD_IMAGE_KEYS = {
     "date_captured",
 }
 
+# Of Detectron2's dicts; an additional key of the file must not stand in for one.
+_RESERVED_KEYS = {"image_id", "annotations", "is_pseudo"}
+
 
 def load_coco(
     json_file: str, image_root: str, name: str, *, annotations: bool = True
@@ -61,7 +64,9 @@ def load_coco(
         return []
     records = load_coco_json(json_file, image_root, name if has_categories else None)
     for record in records:
-        record.update(extra[record["image_id"]])
+        for key, value in extra[record["image_id"]].items():
+            if key not in _RESERVED_KEYS:
+                record.setdefault(key, value)
         if not annotated:
             record.pop("annotations", None)
     if annotated:

@@ -113,6 +113,25 @@ def check_sizes(dicts: Sequence[dict[str, Any]], key: str) -> None:
             )
 
 
+def check_difficulties(dicts: Sequence[dict[str, Any]], key: str) -> None:
+    """Check that the `difficulty` of images that have one, by which results are split, is a number.
+
+    Args:
+        dicts: Detectron2 data set dicts.
+        key: config key that names the data sets.
+
+    Raises:
+        ConfigError: naming the first image where it is not.
+    """
+    for record in dicts:
+        value = record.get("difficulty", 0.0)
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ConfigError(
+                f"{key}: {record['file_name']} has the difficulty {value!r}; expected a number "
+                "from 0 to 1, or none"
+            )
+
+
 def check_annotations(dicts: Sequence[dict[str, Any]], key: str, num_classes: int) -> None:
     """Check boxes and classes of labeled images, as loaded.
 

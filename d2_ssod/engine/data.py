@@ -57,8 +57,10 @@ def _load(cfg: CfgNode) -> RunData:
             f"{names['TRAIN'][0]} (DATASETS.TRAIN) has {len(classes)} classes: set it to that"
         )
     validation.check_annotations(images["TRAIN"], "DATASETS.TRAIN", num_classes)
-    _check_has_objects(images["TRAIN"], names["TRAIN"])
+    for key in ("TRAIN", "TEST"):
+        _check_has_objects(images[key], f"DATASETS.{key}", names[key])
     validation.check_sizes(images["UNLABELED"], "DATASETS.UNLABELED")
+    validation.check_difficulties(images["TEST"], "DATASETS.TEST")
     if comm.is_main_process():
         for key, of_key in images.items():
             validation.check_images(of_key, f"DATASETS.{key}")
@@ -86,13 +88,13 @@ def _load_images(key: str, names: list[str]) -> list[dict]:
     return images
 
 
-def _check_has_objects(images: list[dict], names: list[str]) -> None:
-    """Crowds are not trained on."""
-    objects = (o for image in images for o in image["annotations"] if o.get("iscrowd", 0) == 0)
-    if next(objects, None) is None:
+def _check_has_objects(images: list[dict], key: str, names: list[str]) -> None:
+    """Crowds are neither trained on nor counted."""
+    annotations = (o for image in images for o in image.get("annotations", ()))
+    if next((o for o in annotations if o.get("iscrowd", 0) == 0), None) is None:
         raise ConfigError(
-            f"DATASETS.TRAIN: no image of {', '.join(names)} has an object to train on; name data "
-            "sets with annotations other than crowds"
+            f"{key}: no image of {', '.join(names)} has an object; name data sets with annotations "
+            "other than crowds"
         )
 
 

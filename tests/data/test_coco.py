@@ -31,6 +31,14 @@ def test_load_coco_keeps_additional_image_keys(tmp_path):
     assert "id" not in records[0]
 
 
+def test_load_coco_lets_no_additional_key_replace_another(tmp_path):
+    contents = coco_contents()
+    expected = load(tmp_path, contents)
+    for image in contents["images"]:
+        image.update(image_id=77, annotations=[], is_pseudo=True)
+    assert load(tmp_path, contents) == expected
+
+
 def test_load_coco_without_annotations_is_unlabeled(tmp_path):
     for contents in (coco_contents(boxes=[]), coco_contents(boxes=[], classes=())):
         for absent in ([], ["annotations"], ["annotations", "categories"]):

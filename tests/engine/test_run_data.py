@@ -153,17 +153,30 @@ def test_empty_data_set_is_named(cfg, registered, register, key):
     assert "run_data_empty" in message
 
 
+@pytest.mark.parametrize("key", ["TRAIN", "TEST"])
 @pytest.mark.parametrize("crowd", [False, True])
-def test_labeled_set_without_objects_is_named(cfg, registered, register, images, crowd):
+def test_set_without_objects_is_named(cfg, registered, register, images, key, crowd):
     without = images("w", 2, iscrowd=1)
     if not crowd:
         for image in without:
             image["annotations"] = []
     register("run_data_without", without)
-    cfg.DATASETS.TRAIN = ("run_data_without",)
+    cfg.DATASETS[key] = ("run_data_without",)
     message = error_of(cfg)
-    assert "DATASETS.TRAIN" in message
+    assert f"DATASETS.{key}" in message
     assert "run_data_without" in message
+
+
+@pytest.mark.parametrize("value", ["hard", None, float("nan")])
+def test_difficulty_that_is_no_number_is_named(cfg, registered, register, images, value):
+    records = images("d", 2)
+    records[0]["difficulty"], records[1]["difficulty"] = 0.5, value
+    register("run_data_difficult", records)
+    cfg.DATASETS.TEST = ("run_data_difficult",)
+    message = error_of(cfg)
+    assert "DATASETS.TEST" in message
+    assert "d1.png" in message
+    assert repr(value) in message
 
 
 def test_labeled_set_without_annotations_is_named(cfg, registered):
