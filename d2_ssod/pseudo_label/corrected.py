@@ -115,6 +115,7 @@ def _match_images(
 ) -> dict[Any, dict]:
     """The file's image id -> the data set's dict."""
     by_id = {record["image_id"]: record for record in dataset_dicts}
+    by_file_name = {record["file_name"]: record for record in dataset_dicts}
     by_base_name: dict[str, list[dict]] = defaultdict(list)
     for record in dataset_dicts:
         by_base_name[_parts(record["file_name"])[-1]].append(record)
@@ -125,7 +126,8 @@ def _match_images(
         image_id, file_name = image.get("id"), image.get("file_name")
         name = f"{path}: image {image_id!r} (file_name {file_name!r})"
         if file_name:
-            record = _find_by_name(by_base_name, file_name, image_id)
+            # The program's own files have the data set's names, so the search is for others'.
+            record = by_file_name.get(file_name) or _find_by_name(by_base_name, file_name, image_id)
         else:
             record = by_id.get(image_id)
         if record is None:

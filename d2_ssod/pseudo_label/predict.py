@@ -1,10 +1,13 @@
 """Step 1: what a model sees on the unlabeled images."""
 
+import datetime
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from detectron2.utils import comm
+from torch import distributed as dist
 from torch import nn
 
 from d2_ssod.progress import progress_bar
@@ -24,8 +27,8 @@ def predict(
 ) -> Predictions | None:
     """Runs a model over the images and collects its raw detections.
 
-    Every process handles the images that its own loader gives (Detectron2's ``InferenceSampler``
-    gives each a contiguous part); all processes must call this function.
+    Every process handles the images that its own loader gives; all processes must call this
+    function.
 
     Args:
         model: called like ``GeneralizedRCNN`` in evaluation mode: takes a list of dicts, returns a
@@ -53,8 +56,16 @@ def predict(
                 instances = output["instances"]
                 # Multi-transform inference leaves boxes without area, where the others do not.
                 own[record["image_id"]] = from_instances(instances[instances.pred_boxes.nonempty()])
-    parts = comm.gather(own, dst=0)
+    parts = comm.gather(own, dst=0, group=_patient_group())
     return _merge(parts, image_ids) if comm.is_main_process() else None
+
+
+@functools.cache
+def _patient_group() -> dist.ProcessGroup | None:
+    """All processes; the first to be done wait for the last, longer than the usual 30 minutes."""
+    if comm.get_world_size() == 1:
+        return None
+    return dist.new_group(backend="gloo", timeout=datetime.timedelta(days=7))
 
 
 def _merge(parts: Sequence[Predictions], image_ids: Sequence[ImageId] | None) -> Predictions:

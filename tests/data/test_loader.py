@@ -199,3 +199,16 @@ def test_inference_loader_gives_every_image_once_in_order(cfg, tmp_path, batch_s
     batches = list(build_inference_loader(cfg, records))
     assert [image["image_id"] for batch in batches for image in batch] == list(range(7))
     assert max(len(batch) for batch in batches) == batch_size
+
+
+def test_inference_loaders_share_out_neighbours(cfg, tmp_path, as_rank):
+    file = str(save_picture(tmp_path / "0.png"))
+    records = [
+        {"file_name": file, "image_id": number, "height": 16, "width": 24} for number in range(8)
+    ]
+    of_ranks = []
+    for rank in range(3):
+        as_rank(rank, 3)
+        batches = list(build_inference_loader(cfg, records))
+        of_ranks.append([image["image_id"] for batch in batches for image in batch])
+    assert of_ranks == [[0, 3, 6], [1, 4, 7], [2, 5]]

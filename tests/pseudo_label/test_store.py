@@ -12,6 +12,7 @@ from samples import assert_same, detections, scored
 from d2_ssod.errors import ConfigError
 from d2_ssod.pseudo_label import (
     Detections,
+    corrected,
     load_predictions,
     load_pseudo_labels,
     save_predictions,
@@ -209,6 +210,16 @@ def test_pseudo_labels_without_image_root_keep_whole_names(path):
     save_pseudo_labels(path, SELECTED, IMAGES, CLASSES, CATEGORY_IDS)
     assert content(path)["images"][0]["file_name"] == "/data/images/c.jpg"
     assert [record["image_id"] for record in load(path)] == [3, 1]
+
+
+def test_whole_names_are_found_without_a_search(path, monkeypatch):
+    """50 000 folders with an image of the same name are no reason to compare each with each."""
+    images = [image(number, f"/data/{number}/rgb.jpg") for number in range(3)]
+    labels = dict.fromkeys((2, 0), SELECTED[3])
+    save_pseudo_labels(path, labels, images, CLASSES, CATEGORY_IDS)
+    monkeypatch.setattr(corrected, "_find_by_name", lambda *arguments: pytest.fail("searched"))
+    loaded = load_pseudo_labels(path, images, CLASSES)
+    assert [record["image_id"] for record in loaded] == [2, 0]
 
 
 def test_pseudo_labels_of_no_image_load_as_none(path):
