@@ -226,7 +226,6 @@ def _semi_supervised(run: Run, output: Path) -> dict:
     shutil.copytree(shared, folder / "phase_0", dirs_exist_ok=True)
     trainer = (OracleTrainer if run.row == "oracle" else MultiPhaseTrainer)(cfg, data)
     trainer.resume_or_load(resume=True)
-    trainer.start_iter = max(trainer.start_iter, trainer.starts[1])
     trainer.train()
     summary = evaluate_run(cfg)
     phases = range(1, cfg.SSOD.NUM_PHASES + 1)

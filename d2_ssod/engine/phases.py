@@ -29,6 +29,11 @@ class PhaseFiles:
         return self.folder / "predictions.json"
 
     @property
+    def predictions_source(self) -> Path:
+        """Which images and settings the predictions were made with."""
+        return self.folder / "predictions_source.json"
+
+    @property
     def pseudo_labels(self) -> Path:
         """Labels of the unlabeled images that the phase trains on."""
         return self.folder / "pseudo_labels.json"
@@ -73,9 +78,15 @@ def phase_at(starts: list[int], iteration: int) -> int:
     return passed - 1
 
 
-def phase_seed(seed: int, phase: int) -> int:
-    """The seed of a phase's initial weights and image order; unrelated between phases and runs."""
-    return int(np.random.SeedSequence([seed, phase]).generate_state(1)[0])
+def phase_seed(seed: int, phase: int, *more: int) -> int:
+    """A seed of a phase, such as that of its initial weights and image order.
+
+    Args:
+        seed: of the run. Phases and runs get seeds that are unrelated.
+        phase: 0..N.
+        more: numbers above 0 that tell further seeds of the phase apart.
+    """
+    return int(np.random.SeedSequence([seed, phase, *more]).generate_state(1)[0])
 
 
 def value_of_phase(cfg: CfgNode, key: str, phase: int) -> Any:

@@ -17,6 +17,7 @@ from torch import nn
 
 from d2_ssod.data.loader import build_inference_loader
 from d2_ssod.errors import ConfigError
+from d2_ssod.files import write_json
 from d2_ssod.pseudo_label import (
     Predictions,
     build_pseudo_labels,
@@ -31,6 +32,7 @@ from d2_ssod.pseudo_label import (
 
 from .data import RunData
 from .phases import phase_files
+from .provenance import check_predictions, prediction_source
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +67,13 @@ def prepare_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> list[dict]
 
 
 def prepare_predictions(cfg: CfgNode, phase: int, data: RunData) -> None:
-    """Write the raw detections of a phase's model on the unlabeled images, unless they exist."""
+    """Write the raw detections of a phase's model on the unlabeled images, unless they exist.
+
+    Raises:
+        ConfigError: those that exist are of other images, or made with other settings.
+    """
     files = phase_files(cfg.OUTPUT_DIR, phase)
+    check_predictions(cfg, phase, data.unlabeled)
     if not files.predictions.exists():
         model = load_phase_model(cfg, phase)
         if cfg.SSOD.TTA.ENABLED:
@@ -78,6 +85,7 @@ def prepare_predictions(cfg: CfgNode, phase: int, data: RunData) -> None:
             image_ids=[image["image_id"] for image in data.unlabeled],
         )
         if comm.is_main_process():
+            write_json(files.predictions_source, prediction_source(cfg, data.unlabeled))
             save_predictions(files.predictions, predictions, data.category_ids)
     comm.synchronize()
 

@@ -13,6 +13,7 @@ from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, Trainer
 from detectron2.modeling import build_model
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,10 +22,13 @@ from d2_ssod.data.mapper import PseudoLabelMapper
 from d2_ssod.errors import ConfigError
 from d2_ssod.modeling import UncertaintyOutputLayers
 
+from .checkpoints import WholeCheckpointer
 from .data import RunData
 from .hooks import PhaseHook
 from .phases import phase_config, phase_files, phase_seed, phase_starts
+from .provenance import check_predictions
 from .pseudo_labeling import prepare_pseudo_labels
+from .resume import check_starts, finished_phases
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +53,7 @@ class MultiPhaseTrainer(DefaultTrainer):
         trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer = trainer(distribute(model), None, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = DetectionCheckpointer(
-            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
-        )
+        self.checkpointer = WholeCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter = 0
         self.max_iter = self.starts[-1]
         self.register_hooks(self.build_hooks())
@@ -90,11 +92,42 @@ class MultiPhaseTrainer(DefaultTrainer):
         ]
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Continue from the last checkpoint if asked to; each phase loads its own start."""
-        if resume and self.checkpointer.has_checkpoint():
+        """Continue if asked to, from the last checkpoint, or else after the last finished phase.
+
+        Each phase loads its own start.
+
+        Raises:
+            ConfigError: what is in ``OUTPUT_DIR`` was made with another config.
+        """
+        if not resume:
+            return
+        if self.checkpointer.has_checkpoint():
             self.checkpointer.resume_or_load("", resume=True)
             self.start_iter = self.iter + 1
+        else:
+            finished = finished_phases(self.cfg.OUTPUT_DIR, self.cfg.SSOD.NUM_PHASES)
+            self.start_iter = self.starts[finished]
+        if self.start_iter > 0:
             logger.info("Resuming at iteration %d of %d", self.start_iter, self.max_iter)
+        if not phase_files(self.cfg.OUTPUT_DIR, self.cfg.SSOD.NUM_PHASES).pseudo_labels.exists():
+            # Now, not hours later at the start of the phase that uses them.
+            for phase in range(self.cfg.SSOD.NUM_PHASES):
+                check_predictions(self.cfg, phase, self.data.unlabeled)
+
+    def state_dict(self) -> dict:
+        """What a checkpoint keeps besides the model."""
+        return {**super().state_dict(), "starts": list(self.starts), "seed": int(self.seed)}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Continue from a checkpoint's state.
+
+        Raises:
+            ConfigError: it is of a run with another schedule.
+        """
+        super().load_state_dict(state_dict)
+        check_starts(state_dict["starts"], self.starts, self.iter + 1)
+        if self.cfg.SEED < 0:
+            self.seed = state_dict["seed"]
 
     def enter_phase(self, phase: int, iterations_done: int) -> None:
         """Give the trainer the loader, model start, optimizer state and schedule of a phase.
@@ -121,6 +154,8 @@ class MultiPhaseTrainer(DefaultTrainer):
             )
         )
         self._trainer.model.train()
+        # Augmentation and the sampling of anchors and RoIs: not what an interruption left them at.
+        seed_all_rng(phase_seed(self.seed, phase, 1 + comm.get_rank(), 1 + iterations_done))
         logger.info(
             "Phase %d: %d labeled + %d pseudo-labeled images, iterations %d to %d",
             *(phase, len(self.data.labeled), len(pseudo)),
@@ -132,7 +167,7 @@ class MultiPhaseTrainer(DefaultTrainer):
         average_running_statistics(self._model)
         files = phase_files(self.cfg.OUTPUT_DIR, phase)
         files.folder.mkdir(parents=True, exist_ok=True)
-        DetectionCheckpointer(self._model, str(files.folder)).save(files.model.stem)
+        WholeCheckpointer(self._model, str(files.folder)).save(files.model.stem)
         self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
         comm.synchronize()
 

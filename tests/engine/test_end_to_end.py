@@ -69,7 +69,7 @@ def test_run_writes_the_files_of_the_contract(finished_run):
         folder = finished_run / f"phase_{phase}"
         expected = {"model_final.pth"}
         if phase < 2:
-            expected |= {"predictions.json"}
+            expected |= {"predictions.json", "predictions_source.json"}
         if phase > 0:
             expected |= {"pseudo_labels.json", "manifest.json"}
         assert expected <= {path.name for path in folder.iterdir()}
@@ -255,8 +255,42 @@ def test_run_interrupted_between_phases_is_resumed(copied_run, finished_run, dat
     # The models are the same, so what is made of them is.
     for name in ("phase_0/predictions.json", "phase_1/pseudo_labels.json", "phase_1/manifest.json"):
         assert (copied_run / name).read_bytes() == (finished_run / name).read_bytes()
-    assert summary_of(copied_run)["phases"][0] == summary_of(finished_run)["phases"][0]
-    assert len(summary_of(copied_run)["phases"]) == 3
+    # And a phase depends on nothing but the files and the seed.
+    assert summary_of(copied_run) == summary_of(finished_run)
+
+
+def test_run_without_its_checkpoints_goes_on_after_its_last_phase(copied_run, finished_run, data):
+    """As after copying only what the phases left, or deleting the big files."""
+    for path in [*copied_run.glob("model_*.pth"), copied_run / "last_checkpoint"]:
+        path.unlink()
+    (copied_run / "phase_2" / "model_final.pth").unlink()
+    run_here(runs.arguments(data, copied_run, "--resume"))
+    assert f"Resuming at iteration {sum(PHASE_LENGTHS[:2])} of" in log_of(copied_run)
+    assert summary_of(copied_run) == summary_of(finished_run)
+
+
+def test_images_that_came_since_the_predictions_end_with_one_line(
+    copied_run, data, tmp_path, capfd
+):
+    names = [copied_run / "phase_0" / f"predictions{end}.json" for end in ("", "_source")]
+    kept = {name: name.read_bytes() for name in names}
+    cut_back_to_phase_0(copied_run)
+    for name, content in kept.items():
+        name.write_bytes(content)
+    folder = tmp_path / "more_images"
+    shutil.copytree(data[1]["IMAGES"], folder)
+    shutil.copy(folder / "00003.png", folder / "00000a.png")
+    more = [data[0], {"NAME": "tiny_more", "IMAGES": str(folder)}, data[2]]
+    keys = {"DATASETS__UNLABELED": ["tiny_more"]}
+    stderr = error_of(capfd, runs.arguments(more, copied_run, "--resume", **keys))
+    assert_one_error_line(stderr, "predictions.json", "DATASETS.UNLABELED", "12", "13")
+
+
+def test_other_phase_lengths_end_a_resumed_run_with_one_line(copied_run, data, capfd):
+    cut_back_to_phase_0(copied_run)
+    longer = {"SSOD__SCHEDULE__MAX_ITER": [PHASE_LENGTHS[0] + 1, *PHASE_LENGTHS[1:]]}
+    stderr = error_of(capfd, runs.arguments(data, copied_run, "--resume", **longer))
+    assert_one_error_line(stderr, "SSOD.SCHEDULE.MAX_ITER", str(PHASE_LENGTHS))
 
 
 def test_corrected_pseudo_labels_are_trained_on(copied_run, data, monkeypatch):

@@ -125,3 +125,5 @@ def test_phase_seed_is_repeatable_and_torch_takes_it(seed, phase):
 def test_phase_seeds_of_neighbours_differ():
     seeds = {phase_seed(seed, phase) for seed in range(20) for phase in range(5)}
     assert len(seeds) == 100
+    further = {phase_seed(0, phase, a, b) for phase in range(5) for a in (1, 2) for b in (1, 9)}
+    assert len(further | seeds) == 120

@@ -153,6 +153,29 @@ def test_resume_without_a_checkpoint_starts_at_the_beginning(tmp_path):
     assert min(train(make_config(tmp_path), resume=True).rates) == 0
 
 
+def test_later_phases_may_change_in_length(tmp_path):
+    cfg = make_config(tmp_path)
+    train(cfg)
+    (tmp_path / "last_checkpoint").write_text("model_0000006.pth")  # the second of phase 1
+    cfg.SSOD.SCHEDULE.MAX_ITER = (LENGTHS[0], 8, 2)
+    assert sorted(train(cfg, resume=True).rates) == list(range(7, 15))
+    cfg.SSOD.SCHEDULE.MAX_ITER = (LENGTHS[0] + 1, 8, 2)
+    with pytest.raises(ConfigError, match=r"SSOD\.SCHEDULE\.MAX_ITER .*\[6, 8, 2\].*\[5, 8, 2\]"):
+        train(cfg, resume=True)
+
+
+@pytest.mark.parametrize(("seed", "kept"), [(-1, True), (3, False)])
+def test_a_drawn_seed_is_kept_and_a_given_one_is_that_of_the_config(tmp_path, seed, kept):
+    cfg = make_config(tmp_path)
+    cfg.SEED = seed
+    drawn = train(cfg).seed
+    if not kept:
+        cfg.SEED = 4
+    resumed = RecordingTrainer(cfg)
+    resumed.resume_or_load(resume=True)
+    assert resumed.seed == (drawn if kept else 4)
+
+
 def test_unknown_weights_end_training_with_one_line(tmp_path):
     cfg = make_config(tmp_path)
     cfg.MODEL.WEIGHTS = "/no/such/model.pth"

@@ -1,0 +1,88 @@
+"""What predictions were made of, so that those of other images or settings are not taken for them.
+
+Predictions name images by their ids. A folder of images numbers them in its order, so ids stay the
+same while the images behind them change when files come or go between two sessions of a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from d2_ssod.errors import ConfigError
+from d2_ssod.files import read_json
+
+from .phases import phase_files
+
+
+def prediction_source(cfg: CfgNode, images: Sequence[dict]) -> dict[str, Any]:
+    """The images and the settings that predictions depend on, for a JSON file.
+
+    Args:
+        cfg: the run's config.
+        images: dicts of all unlabeled images. Where their common folder lies does not count.
+    """
+    paths = [os.path.abspath(image["file_name"]) for image in images]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    digest = hashlib.sha256()
+    for image, path in zip(images, paths, strict=True):
+        digest.update(json.dumps([image["image_id"], os.path.relpath(path, root)]).encode())
+    return {"images": len(images), "images_sha256": digest.hexdigest(), "settings": _settings(cfg)}
+
+
+def _settings(cfg: CfgNode) -> dict[str, Any]:
+    """The keys that inference reads, and their values."""
+    sizes = {
+        "INPUT.MIN_SIZE_TEST": cfg.INPUT.MIN_SIZE_TEST,
+        "INPUT.MAX_SIZE_TEST": cfg.INPUT.MAX_SIZE_TEST,
+    }
+    if cfg.SSOD.TTA.ENABLED:
+        sizes = {
+            "TEST.AUG.MIN_SIZES": list(cfg.TEST.AUG.MIN_SIZES),
+            "TEST.AUG.MAX_SIZE": cfg.TEST.AUG.MAX_SIZE,
+            "TEST.AUG.FLIP": cfg.TEST.AUG.FLIP,
+        }
+    return {
+        "SSOD.TTA.ENABLED": cfg.SSOD.TTA.ENABLED,
+        **sizes,
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
+        "MODEL.ROI_HEADS.NMS_THRESH_TEST": cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST,
+        "TEST.DETECTIONS_PER_IMAGE": cfg.TEST.DETECTIONS_PER_IMAGE,
+    }
+
+
+def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> None:
+    """Check that a phase's existing predictions are of these images, made with these settings.
+
+    Predictions that came without a note of their source are taken as they are.
+
+    Raises:
+        ConfigError: naming what differs.
+    """
+    files = phase_files(cfg.OUTPUT_DIR, phase)
+    if not (files.predictions.exists() and files.predictions_source.exists()):
+        return
+    made, now = read_json(files.predictions_source), prediction_source(cfg, images)
+    if made == now:
+        return
+    raise ConfigError(
+        f"{files.predictions} was made {_difference(made, now)}; undo that change, or delete the "
+        "file to have it made again"
+    )
+
+
+def _difference(made: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first thing that differs."""
+    if made.get("images_sha256") != now["images_sha256"]:
+        return (
+            f"of {made.get('images')} images that are not the {now['images']} that "
+            "DATASETS.UNLABELED has now"
+        )
+    then = made.get("settings", {})
+    key = next(k for k in {**then, **now["settings"]} if then.get(k) != now["settings"].get(k))
+    return f"with {key} {then.get(key)}, which is {now['settings'].get(key)} now"
