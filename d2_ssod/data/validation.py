@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import numbers
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -125,7 +126,7 @@ def check_difficulties(dicts: Sequence[dict[str, Any]], key: str) -> None:
     """
     for record in dicts:
         value = record.get("difficulty", 0.0)
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if not isinstance(value, numbers.Real) or not math.isfinite(value):
             raise ConfigError(
                 f"{key}: {record['file_name']} has the difficulty {value!r}; expected a number "
                 "from 0 to 1, or none"

@@ -6,8 +6,8 @@ same while the images behind them change when files come or go between two sessi
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +18,23 @@ from d2_ssod.errors import ConfigError
 from d2_ssod.files import read_json
 
 from .phases import phase_files
+
+# What inference reads, besides the model.
+_KEYS = ("SSOD.TTA.ENABLED", "INPUT.FORMAT", "TEST.DETECTIONS_PER_IMAGE")
+_SIZES = ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")
+_TTA_SIZES = ("TEST.AUG.MIN_SIZES", "TEST.AUG.MAX_SIZE", "TEST.AUG.FLIP")
+_ONE_STAGE = (
+    "MODEL.RETINANET.SCORE_THRESH_TEST",
+    "MODEL.RETINANET.TOPK_CANDIDATES_TEST",
+    "MODEL.RETINANET.NMS_THRESH_TEST",
+)
+_TWO_STAGE = (
+    "MODEL.RPN.PRE_NMS_TOPK_TEST",
+    "MODEL.RPN.POST_NMS_TOPK_TEST",
+    "MODEL.RPN.NMS_THRESH",
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+    "MODEL.ROI_HEADS.NMS_THRESH_TEST",
+)
 
 
 def prediction_source(cfg: CfgNode, images: Sequence[dict]) -> dict[str, Any]:
@@ -31,29 +48,16 @@ def prediction_source(cfg: CfgNode, images: Sequence[dict]) -> dict[str, Any]:
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     digest = hashlib.sha256()
     for image, path in zip(images, paths, strict=True):
-        digest.update(json.dumps([image["image_id"], os.path.relpath(path, root)]).encode())
+        digest.update(f"{image['image_id']}\0{os.path.relpath(path, root)}\0".encode())
     return {"images": len(images), "images_sha256": digest.hexdigest(), "settings": _settings(cfg)}
 
 
 def _settings(cfg: CfgNode) -> dict[str, Any]:
-    """The keys that inference reads, and their values."""
-    sizes = {
-        "INPUT.MIN_SIZE_TEST": cfg.INPUT.MIN_SIZE_TEST,
-        "INPUT.MAX_SIZE_TEST": cfg.INPUT.MAX_SIZE_TEST,
-    }
-    if cfg.SSOD.TTA.ENABLED:
-        sizes = {
-            "TEST.AUG.MIN_SIZES": list(cfg.TEST.AUG.MIN_SIZES),
-            "TEST.AUG.MAX_SIZE": cfg.TEST.AUG.MAX_SIZE,
-            "TEST.AUG.FLIP": cfg.TEST.AUG.FLIP,
-        }
-    return {
-        "SSOD.TTA.ENABLED": cfg.SSOD.TTA.ENABLED,
-        **sizes,
-        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
-        "MODEL.ROI_HEADS.NMS_THRESH_TEST": cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST,
-        "TEST.DETECTIONS_PER_IMAGE": cfg.TEST.DETECTIONS_PER_IMAGE,
-    }
+    """The values of the keys that inference with this config reads, as JSON gives them back."""
+    sizes = _TTA_SIZES if cfg.SSOD.TTA.ENABLED else _SIZES
+    stages = _ONE_STAGE if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else _TWO_STAGE
+    values = {key: functools.reduce(getattr, key.split("."), cfg) for key in _KEYS + sizes + stages}
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
 
 
 def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> None:

@@ -75,6 +75,7 @@ def prepare_predictions(cfg: CfgNode, phase: int, data: RunData) -> None:
     files = phase_files(cfg.OUTPUT_DIR, phase)
     check_predictions(cfg, phase, data.unlabeled)
     if not files.predictions.exists():
+        source = prediction_source(cfg, data.unlabeled)
         model = load_phase_model(cfg, phase)
         if cfg.SSOD.TTA.ENABLED:
             model = GeneralizedRCNNWithTTA(cfg, model)
@@ -85,7 +86,7 @@ def prepare_predictions(cfg: CfgNode, phase: int, data: RunData) -> None:
             image_ids=[image["image_id"] for image in data.unlabeled],
         )
         if comm.is_main_process():
-            write_json(files.predictions_source, prediction_source(cfg, data.unlabeled))
+            write_json(files.predictions_source, source)
             save_predictions(files.predictions, predictions, data.category_ids)
     comm.synchronize()
 

@@ -18,20 +18,19 @@ def finished_phases(output_dir: str | Path, num_phases: int) -> int:
         num_phases: N.
 
     Raises:
-        ConfigError: there are files that were made from the model of a later phase.
+        ConfigError: there are predictions of a later model, with which a new one would be mixed.
     """
     files = [phase_files(output_dir, phase) for phase in range(num_phases + 1)]
     finished = next((p for p, of_phase in enumerate(files) if not of_phase.model.exists()), None)
     if finished is None:
         return len(files)
-    made_later = [of_phase.predictions for of_phase in files[finished:]]
-    made_later += [of_phase.pseudo_labels for of_phase in files[finished + 1 :]]
-    for path in made_later:
-        if path.exists():
+    for of_phase in files[finished:]:
+        if of_phase.predictions.exists():
             raise ConfigError(
-                f"{path} exists, but neither {Path(output_dir) / 'last_checkpoint'} nor "
-                f"{files[finished].model}, from which the run could go on: restore one of them, or "
-                "start anew without --resume, which sets the folder aside"
+                f"{of_phase.predictions} exists, but neither the checkpoint that "
+                f"{Path(output_dir) / 'last_checkpoint'} names nor {of_phase.model}, from which "
+                "the run could go on: restore one of them, delete the predictions to train that "
+                "phase again, or start anew without --resume, which sets the folder aside"
             )
     return finished
 
@@ -45,16 +44,16 @@ def check_starts(saved: list[int], starts: list[int], iteration: int) -> None:
         iteration: the one to go on with.
 
     Raises:
-        ConfigError: phases up to that one would begin elsewhere. Its own length and those of later
-            phases may change.
+        ConfigError: phases up to that one would begin elsewhere, or it would have ended already.
+            Otherwise its own length and those of later phases may change.
     """
     begun = sum(start <= iteration for start in saved)
-    if starts[:begun] != saved[:begun]:
+    if starts[:begun] != saved[:begun] or any(start <= iteration for start in starts[begun:]):
         raise ConfigError(
             f"SSOD.SCHEDULE.MAX_ITER (or SOLVER.MAX_ITER) gives the phases {_lengths(starts)} "
             f"iterations, but the run to be resumed at iteration {iteration} has "
-            f"{_lengths(saved)}: set it back (only the phase being trained and later ones can "
-            "change), or start anew without --resume"
+            f"{_lengths(saved)}: set it back (phases that have not ended can change, to more than "
+            "they have had), or start anew without --resume"
         )
 
 

@@ -101,7 +101,7 @@ class MultiPhaseTrainer(DefaultTrainer):
         """
         if not resume:
             return
-        if self.checkpointer.has_checkpoint():
+        if Path(self.checkpointer.get_checkpoint_file()).is_file():
             self.checkpointer.resume_or_load("", resume=True)
             self.start_iter = self.iter + 1
         else:
@@ -125,9 +125,9 @@ class MultiPhaseTrainer(DefaultTrainer):
             ConfigError: it is of a run with another schedule.
         """
         super().load_state_dict(state_dict)
-        check_starts(state_dict["starts"], self.starts, self.iter + 1)
+        check_starts(state_dict.get("starts", self.starts), self.starts, self.iter + 1)
         if self.cfg.SEED < 0:
-            self.seed = state_dict["seed"]
+            self.seed = state_dict.get("seed", self.seed)
 
     def enter_phase(self, phase: int, iterations_done: int) -> None:
         """Give the trainer the loader, model start, optimizer state and schedule of a phase.

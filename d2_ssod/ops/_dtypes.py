@@ -11,29 +11,33 @@ def computed_in(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
-def references_in(dtype: torch.dtype, boxes: Tensor | None) -> Tensor | None:
+def references_in(dtype: torch.dtype, gt_boxes: Tensor | None) -> Tensor | None:
     """Reference boxes, if there are any, in the dtype computed in."""
-    if boxes is None:
+    if gt_boxes is None:
         return None
-    check_boxes(boxes)
-    return boxes.to(dtype)
+    check_floating(gt_boxes=gt_boxes)
+    return gt_boxes.to(dtype)
 
 
-def check_boxes(*boxes: Tensor) -> None:
-    """Boxes of integers are refused: an overlap has no value of their dtype but 0 and 1.
+def check_floating(**boxes: Tensor) -> None:
+    """Refuses boxes of integers; of these ``pairwise_iou`` could give nothing but 0 and 1.
+
+    Args:
+        boxes: by the name of the argument.
 
     Raises:
-        ValueError: otherwise.
+        ValueError: naming the argument and its dtype.
     """
-    for tensor in boxes:
+    for name, tensor in boxes.items():
         if not tensor.is_floating_point():
             raise ValueError(
-                f"boxes must be a floating-point tensor, got {tensor.dtype}; convert with .float()"
+                f"{name} must be a floating-point tensor, got {tensor.dtype}; convert it with "
+                ".float()"
             )
 
 
 def with_boxes(boxes: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
     """Boxes in the dtype computed in; embeddings as they are, unless that is float64."""
-    check_boxes(boxes)
+    check_floating(boxes=boxes)
     dtype = computed_in(boxes, embeddings)
     return boxes.to(dtype), embeddings.to(dtype) if dtype == torch.float64 else embeddings

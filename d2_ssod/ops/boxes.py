@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._dtypes import check_boxes, computed_in
+from ._dtypes import check_floating, computed_in
 
 
 def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def pairwise_iof(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def _pairwise(operator: torch._ops.OpOverload, boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    check_boxes(boxes1, boxes2)
+    check_floating(boxes1=boxes1, boxes2=boxes2)
     dtype = computed_in(boxes1, boxes2)
     overlaps = operator(boxes1.to(dtype), boxes2.to(dtype))
     return overlaps.to(torch.promote_types(boxes1.dtype, boxes2.dtype))

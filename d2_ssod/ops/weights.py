@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ._dtypes import check_boxes, computed_in, references_in, with_boxes
+from ._dtypes import check_floating, computed_in, references_in, with_boxes
 
 Variant = Literal["paper", "released"]
 
@@ -75,7 +75,7 @@ def overlap_weights(
     Raises:
         ValueError: if a shape, dtype, device or count does not fit.
     """
-    check_boxes(boxes)
+    check_floating(boxes=boxes)
     dtype = computed_in(boxes)
     return torch.ops.d2_ssod.overlap_weights.default(
         boxes.to(dtype),

@@ -7,7 +7,7 @@ contradicts the data set stops with a message that names the place.
 import logging
 import math
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -115,7 +115,8 @@ def _match_images(
 ) -> dict[Any, dict]:
     """The file's image id -> the data set's dict."""
     by_id = {record["image_id"]: record for record in dataset_dicts}
-    by_file_name = {record["file_name"]: record for record in dataset_dicts}
+    times = Counter(record["file_name"] for record in dataset_dicts)
+    by_file_name = {r["file_name"]: r for r in dataset_dicts if times[r["file_name"]] == 1}
     by_base_name: dict[str, list[dict]] = defaultdict(list)
     for record in dataset_dicts:
         by_base_name[_parts(record["file_name"])[-1]].append(record)

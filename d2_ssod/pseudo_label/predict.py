@@ -47,6 +47,7 @@ def predict(
     Raises:
         ValueError: an image of ``image_ids`` was not predicted, or one was predicted twice.
     """
+    group = _patient_group()  # now: to make one is to wait for all ranks, as long as it is patient
     own: Predictions = {}
     with evaluation_mode(model), torch.no_grad():
         for inputs in progress_bar(data_loader, description=description, total=total):
@@ -56,7 +57,7 @@ def predict(
                 instances = output["instances"]
                 # Multi-transform inference leaves boxes without area, where the others do not.
                 own[record["image_id"]] = from_instances(instances[instances.pred_boxes.nonempty()])
-    parts = comm.gather(own, dst=0, group=_patient_group())
+    parts = comm.gather(own, dst=0, group=group)
     return _merge(parts, image_ids) if comm.is_main_process() else None
 
 

@@ -259,9 +259,12 @@ def test_run_interrupted_between_phases_is_resumed(copied_run, finished_run, dat
     assert summary_of(copied_run) == summary_of(finished_run)
 
 
-def test_run_without_its_checkpoints_goes_on_after_its_last_phase(copied_run, finished_run, data):
-    """As after copying only what the phases left, or deleting the big files."""
-    for path in [*copied_run.glob("model_*.pth"), copied_run / "last_checkpoint"]:
+@pytest.mark.parametrize("lost", [("model_*.pth",), ("model_*.pth", "last_checkpoint")])
+def test_run_without_its_checkpoints_goes_on_after_its_last_phase(
+    copied_run, finished_run, data, lost
+):
+    """As after deleting the big files, or copying only what the phases left."""
+    for path in [path for pattern in lost for path in copied_run.glob(pattern)]:
         path.unlink()
     (copied_run / "phase_2" / "model_final.pth").unlink()
     run_here(runs.arguments(data, copied_run, "--resume"))

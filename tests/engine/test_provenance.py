@@ -1,6 +1,7 @@
 import json
 import os
 
+import numpy as np
 import pytest
 from detectron2.config import get_cfg
 
@@ -92,6 +93,20 @@ def test_scales_count_in_multi_transform_inference(cfg, tmp_path):
     check_predictions(cfg, 0, images())
     cfg.TEST.AUG.MIN_SIZES = (400, 500)
     assert "TEST.AUG.MIN_SIZES" in error_of(cfg, images())
+
+
+def test_one_stage_models_have_their_own_keys(cfg, tmp_path):
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    write_json(tmp_path / "phase_0" / "predictions_source.json", prediction_source(cfg, images()))
+    write_json(tmp_path / "phase_0" / "predictions.json", [])
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.3
+    check_predictions(cfg, 0, images())
+    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.3
+    assert "MODEL.RETINANET.SCORE_THRESH_TEST" in error_of(cfg, images())
+
+
+def test_ids_may_be_of_numpy(cfg, made):
+    check_predictions(cfg, 0, [{**i, "image_id": np.int64(i["image_id"])} for i in images()])
 
 
 def test_predictions_without_a_note_are_taken(cfg, made):

@@ -32,6 +32,8 @@ MODELS = [f"phase_{phase}/model_final.pth" for phase in range(3)]
         (MODELS[:1], 1),
         ([*MODELS[:1], "phase_0/predictions.json", "phase_1/pseudo_labels.json"], 1),
         ([*MODELS[:2], "phase_1/predictions.json", "phase_2/manifest.json"], 2),
+        # Labels that a person brought are trained on.
+        (["phase_1/pseudo_labels.json"], 0),
         (MODELS, 3),
     ],
 )
@@ -44,9 +46,8 @@ def test_finished_phases_are_those_with_a_model(tmp_path, names, finished):
     "names",
     [
         ["phase_0/predictions.json"],
-        ["phase_1/pseudo_labels.json"],
         [MODELS[0], "phase_1/predictions.json"],
-        [MODELS[0], MODELS[2], "phase_2/pseudo_labels.json"],
+        [MODELS[0], MODELS[2], "phase_2/predictions.json"],
     ],
 )
 def test_files_that_a_new_training_would_not_fit_are_named(tmp_path, names):
@@ -62,9 +63,27 @@ def test_the_current_and_later_phases_may_change_in_length(lengths, data):
     starts = starts_of(lengths)
     iteration = data.draw(st.integers(0, starts[-1] - 1))
     phase = phase_at(starts, iteration)
-    others = data.draw(st.lists(st.integers(1, 50), min_size=1, max_size=4))
-    changed = starts_of([*lengths[:phase], *others, 1])
-    check_starts(starts, changed, iteration)
+    done = iteration - starts[phase]
+    current = data.draw(st.integers(done + 1, done + 50))
+    later = data.draw(st.lists(st.integers(1, 50), max_size=4))
+    check_starts(starts, starts_of([*lengths[:phase], current, *later]), iteration)
+
+
+@given(lengths, st.data())
+def test_the_current_phase_may_not_end_before_where_it_is(lengths, data):
+    starts = starts_of(lengths)
+    phase = data.draw(st.integers(0, len(lengths) - 1).filter(lambda p: lengths[p] > 1))
+    done = data.draw(st.integers(1, lengths[phase] - 1))
+    changed = [*lengths[:phase], data.draw(st.integers(1, done)), *lengths[phase + 1 :]]
+    with pytest.raises(ConfigError, match="MAX_ITER"):
+        check_starts(starts, starts_of(changed), starts[phase] + done)
+
+
+@given(lengths)
+def test_a_finished_run_may_get_more_phases(lengths):
+    starts = starts_of(lengths)
+    check_starts(starts, starts, starts[-1])
+    check_starts(starts, starts_of([*lengths, 5]), starts[-1])
 
 
 @given(lengths, st.data())

@@ -167,6 +167,14 @@ def test_set_without_objects_is_named(cfg, registered, register, images, key, cr
     assert "run_data_without" in message
 
 
+def test_difficulty_may_be_of_numpy(cfg, registered, register, images):
+    records = images("d", 2)
+    records[0]["difficulty"], records[1]["difficulty"] = np.float32(0.5), 1
+    register("run_data_difficult", records)
+    cfg.DATASETS.TEST = ("run_data_difficult",)
+    load_run_data(cfg)
+
+
 @pytest.mark.parametrize("value", ["hard", None, float("nan")])
 def test_difficulty_that_is_no_number_is_named(cfg, registered, register, images, value):
     records = images("d", 2)

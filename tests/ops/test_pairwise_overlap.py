@@ -160,7 +160,7 @@ def test_pairwise_more_than_2_to_31_results_have_a_shape(operator):
     [
         (torch.zeros(3, 5), torch.zeros(2, 4), r"boxes1 must be a Tensor\[N, 4\].*\[3, 5\]"),
         (torch.zeros(3, 4), torch.zeros(4), r"boxes2 must be a Tensor\[N, 4\].*\[4\]"),
-        (torch.zeros(3, 4), torch.zeros(3, 4).long(), "boxes must be a floating.*int64"),
+        (torch.zeros(3, 4), torch.zeros(3, 4).long(), "boxes2 must be a floating.*int64"),
     ],
 )
 def test_pairwise_wrong_arguments_raise(operator, first, second, message):

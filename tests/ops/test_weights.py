@@ -259,7 +259,7 @@ def test_uncertainty_threads_do_not_change_results(variant):
     [
         ({"boxes": torch.zeros(6, 5)}, r"boxes must be a Tensor\[N, 4\].*\[6, 5\]"),
         ({"embeddings": torch.zeros(5, 3)}, r"embeddings must be a Tensor\[6, D\].*\[5, 3\]"),
-        ({"boxes": torch.zeros(6, 4, dtype=torch.int32)}, "boxes must be a floating.*int32"),
+        ({"boxes": torch.zeros(6, 4, dtype=torch.int32)}, "^boxes must be a floating.*int32"),
         ({"embeddings": torch.zeros(6, 3, dtype=torch.int64)}, "embeddings must be float32.*Long"),
         (
             {"is_foreground": torch.zeros(7, dtype=torch.bool)},
@@ -308,7 +308,7 @@ def test_uncertainty_wrong_variant_raises(arguments, message):
 def test_overlap_of_integers_raises(name):
     arguments = {"boxes": torch.zeros(6, 4), "gt_boxes": torch.zeros(2, 4)}
     arguments[name] = arguments[name].int()
-    with pytest.raises(ValueError, match=r"boxes must be a floating.*int32.*\.float\(\)"):
+    with pytest.raises(ValueError, match=rf"^{name} must be a floating.*int32.*\.float\(\)"):
         overlap_weights(
             is_foreground=torch.zeros(6, dtype=torch.bool),
             rois_per_image=[6],

@@ -222,6 +222,13 @@ def test_whole_names_are_found_without_a_search(path, monkeypatch):
     assert [record["image_id"] for record in loaded] == [2, 0]
 
 
+def test_a_file_that_is_listed_twice_is_found_by_id(path):
+    images = [image(1, "/data/a.jpg"), image(2, "/data/a.jpg")]
+    save_pseudo_labels(path, {2: SELECTED[3], 1: SELECTED[1]}, images, CLASSES, CATEGORY_IDS)
+    loaded = load_pseudo_labels(path, images, CLASSES)
+    assert [record["image_id"] for record in loaded] == [2, 1]
+
+
 def test_pseudo_labels_of_no_image_load_as_none(path):
     save_pseudo_labels(path, {}, IMAGES, CLASSES, CATEGORY_IDS)
     assert load(path) == []
