@@ -177,9 +177,9 @@ def _compare_with_kept(run: Run, metrics: dict[str, dict]) -> None:
         print(f"{_name(run)}: as in {run.result}")
     else:
         print(
-            f"WARNING: {_name(run)}: {metrics}, but {run.result} has {kept}: another processor or "
-            "version of torch. Rows trained from here on start from another phase 0 than those "
-            "before; to train all anew, delete the results of this seed."
+            f"WARNING: {_name(run)}: {metrics}, but {run.result} has {kept}: another processor, or "
+            "version of torch or of this code. Rows trained from here on start from another phase "
+            "0 than those before, and are not compared with them."
         )
 
 

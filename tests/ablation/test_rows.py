@@ -13,7 +13,6 @@ def test_all_runs_give_the_main_rows_and_what_they_need_more_seeds():
     third = {(run.setting, run.row) for run in all_runs((0, 1), (0, 1, 2)) if run.seed == 2}
     assert third == {
         ("ordinary", "fs"),
-        ("ordinary", "fs_plus"),
         *((s, row) for s in SETTINGS for row in ("none", "constant", "paper")),
     }
 
