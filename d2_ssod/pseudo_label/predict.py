@@ -47,7 +47,7 @@ def predict(
     Raises:
         ValueError: an image of ``image_ids`` was not predicted, or one was predicted twice.
     """
-    group = _patient_group()  # now: to make one is to wait for all ranks, as long as it is patient
+    group = _patient_group()  # made while all ranks are here, so that a lost one is noticed
     own: Predictions = {}
     with evaluation_mode(model), torch.no_grad():
         for inputs in progress_bar(data_loader, description=description, total=total):
