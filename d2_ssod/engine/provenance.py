@@ -1,7 +1,7 @@
 """What predictions were made of, so that those of other images or settings are not taken for them.
 
 Predictions name images by their ids. A folder of images numbers them in its order, so ids stay the
-same while the images behind them change when files come or go between two sessions of a run.
+same while the images behind them change when files come or go between two starts of a run.
 """
 
 from __future__ import annotations
