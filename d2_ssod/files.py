@@ -1,10 +1,10 @@
-"""Reading JSON files, and writing files so that an interruption never leaves half of one behind."""
+"""Reading JSON files, and writing files so that no interruption leaves half of one behind."""
 
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from d2_ssod.errors import ConfigError
 
-__all__ = ["read_json", "replacing", "write_json"]
+__all__ = ["append_json_line", "read_json", "read_json_lines", "replacing", "write_json"]
 
 
 @contextmanager
@@ -83,6 +83,26 @@ def read_json(path: str | os.PathLike) -> Any:
         raise ConfigError(f"{path}: not a UTF-8 text file ({error.reason})") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+
+
+def append_json_line(path: str | os.PathLike, obj: Any) -> None:
+    """Adds ``obj`` as a line of JSON to a file that an interruption may end anywhere.
+
+    Args:
+        path: the file; it is created if it does not exist, in a folder that does.
+        obj: as for :func:`write_json`.
+    """
+    with open(path, "a", encoding="utf-8") as file:
+        # The line break comes first: what was cut off before does not spoil this line.
+        file.write("\n" + _dumps(obj))
+
+
+def read_json_lines(path: str | os.PathLike) -> Iterator[Any]:
+    """What :func:`append_json_line` added, without the lines that an interruption cut off."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            with suppress(json.JSONDecodeError):
+                yield json.loads(line)
 
 
 def _write(file: TextIO, obj: Any, indent: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 import torch
@@ -100,7 +100,11 @@ def build_phase_loader(
 
 
 def build_inference_loader(
-    cfg: CfgNode, images: list[dict], *, original_size: bool = False
+    cfg: CfgNode,
+    images: list[dict],
+    *,
+    original_size: bool = False,
+    done: Collection[int | str] = (),
 ) -> DataLoader:
     """A loader that gives each image once; rank r of W has every W-th.
 
@@ -110,15 +114,17 @@ def build_inference_loader(
         cfg: sizes and format of the images, batch size, workers.
         images: data set dicts.
         original_size: leave resizing to the model, as multi-transform inference does.
+        done: ``image_id`` of those to be left out; a set or a mapping.
     """
     if original_size:
         mapper = DatasetMapper(is_train=False, augmentations=[], image_format=cfg.INPUT.FORMAT)
     else:
         mapper = DatasetMapper(cfg, is_train=False)
+    own = range(comm.get_rank(), len(images), comm.get_world_size())
     return build_detection_test_loader(
         images,
         mapper=mapper,
-        sampler=range(comm.get_rank(), len(images), comm.get_world_size()),
+        sampler=[number for number in own if images[number]["image_id"] not in done],
         batch_size=cfg.SSOD.INFERENCE_BATCH_SIZE,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )

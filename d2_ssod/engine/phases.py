@@ -34,6 +34,11 @@ class PhaseFiles:
         return self.folder / "predictions_source.json"
 
     @property
+    def predictions_so_far(self) -> Path:
+        """Folder of what is predicted while the predictions are not complete."""
+        return self.folder / "predictions_so_far"
+
+    @property
     def pseudo_labels(self) -> Path:
         """Labels of the unlabeled images that the phase trains on."""
         return self.folder / "pseudo_labels.json"

@@ -63,20 +63,22 @@ def _settings(cfg: CfgNode) -> dict[str, Any]:
 def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> None:
     """Check that a phase's existing predictions are of these images, made with these settings.
 
+    So are those that an interruption left incomplete, which are to be completed.
     Predictions that came without a note of their source are taken as they are.
 
     Raises:
         ConfigError: naming what differs.
     """
     files = phase_files(cfg.OUTPUT_DIR, phase)
-    if not (files.predictions.exists() and files.predictions_source.exists()):
+    existing = [path for path in (files.predictions, files.predictions_so_far) if path.exists()]
+    if not (existing and files.predictions_source.exists()):
         return
     made, now = read_json(files.predictions_source), prediction_source(cfg, images)
     if made == now:
         return
     raise ConfigError(
-        f"{files.predictions} was made {_difference(made, now)}; undo that change, or delete the "
-        "file to have it made again"
+        f"{existing[0]} was made {_difference(made, now)}; undo that change, or delete it to have "
+        "it made again"
     )
 
 

@@ -33,6 +33,7 @@ from d2_ssod.pseudo_label import (
 from .data import RunData
 from .phases import phase_files
 from .provenance import check_predictions, prediction_source
+from .so_far import PredictionsSoFar
 
 logger = logging.getLogger(__name__)
 
@@ -69,26 +70,46 @@ def prepare_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> list[dict]
 def prepare_predictions(cfg: CfgNode, phase: int, data: RunData) -> None:
     """Write the raw detections of a phase's model on the unlabeled images, unless they exist.
 
+    A pass over them that was interrupted goes on where it was.
+
     Raises:
         ConfigError: those that exist are of other images, or made with other settings.
     """
     files = phase_files(cfg.OUTPUT_DIR, phase)
     check_predictions(cfg, phase, data.unlabeled)
     if not files.predictions.exists():
-        source = prediction_source(cfg, data.unlabeled)
-        model = load_phase_model(cfg, phase)
-        if cfg.SSOD.TTA.ENABLED:
-            model = GeneralizedRCNNWithTTA(cfg, model)
-        predictions = predict(
-            model,
-            build_inference_loader(cfg, data.unlabeled, original_size=cfg.SSOD.TTA.ENABLED),
-            description=f"Phase {phase}'s model on the unlabeled images",
-            image_ids=[image["image_id"] for image in data.unlabeled],
-        )
-        if comm.is_main_process():
-            write_json(files.predictions_source, source)
-            save_predictions(files.predictions, predictions, data.category_ids)
+        _predict_unlabeled(cfg, phase, data)
     comm.synchronize()
+
+
+def _predict_unlabeled(cfg: CfgNode, phase: int, data: RunData) -> None:
+    """Run a phase's model over the unlabeled images that no interrupted pass has been over."""
+    files = phase_files(cfg.OUTPUT_DIR, phase)
+    model = load_phase_model(cfg, phase)
+    if cfg.SSOD.TTA.ENABLED:
+        model = GeneralizedRCNNWithTTA(cfg, model)
+    so_far = PredictionsSoFar(files.predictions_so_far)
+    done = so_far.load()
+    if done:
+        logger.info("%d of %d images were predicted before", len(done), len(data.unlabeled))
+    if comm.is_main_process():
+        write_json(files.predictions_source, prediction_source(cfg, data.unlabeled))
+    comm.synchronize()  # All have read before one writes.
+    image_ids = [image["image_id"] for image in data.unlabeled]
+    predictions = predict(
+        model,
+        build_inference_loader(
+            cfg, data.unlabeled, original_size=cfg.SSOD.TTA.ENABLED, done=done.keys()
+        ),
+        description=f"Phase {phase}'s model on the unlabeled images",
+        image_ids=[image_id for image_id in image_ids if image_id not in done],
+        on_batch=so_far.keep,
+    )
+    if comm.is_main_process():
+        found = done | predictions
+        in_order = {image_id: found[image_id] for image_id in image_ids}
+        save_predictions(files.predictions, in_order, data.category_ids)
+        so_far.discard()
 
 
 def load_phase_model(cfg: CfgNode, phase: int) -> nn.Module:

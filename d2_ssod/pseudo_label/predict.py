@@ -2,7 +2,7 @@
 
 import datetime
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -24,6 +24,7 @@ def predict(
     description: str,
     total: int | None = None,
     image_ids: Sequence[ImageId] | None = None,
+    on_batch: Callable[[Predictions], None] | None = None,
 ) -> Predictions | None:
     """Runs a model over the images and collects its raw detections.
 
@@ -39,6 +40,8 @@ def predict(
         total: number of batches, if the loader has no length.
         image_ids: the images of the whole data set in its order; the result has this order. By
             default that of the processes' parts one after another.
+        on_batch: called in every process with each batch's detections as soon as they are there,
+            to keep them.
 
     Returns:
         On the main process the detections of every image, boxes without area left out; None on the
@@ -51,12 +54,16 @@ def predict(
     own: Predictions = {}
     with evaluation_mode(model), torch.no_grad():
         for inputs in progress_bar(data_loader, description=description, total=total):
+            batch: Predictions = {}
             for record, output in zip(inputs, model(inputs), strict=True):
-                if record["image_id"] in own:
-                    raise ValueError(f"image_id {record['image_id']!r} occurs twice in the data")
-                instances = output["instances"]
+                image_id, instances = record["image_id"], output["instances"]
+                if image_id in own or image_id in batch:
+                    raise ValueError(f"image_id {image_id!r} occurs twice in the data")
                 # Multi-transform inference leaves boxes without area, where the others do not.
-                own[record["image_id"]] = from_instances(instances[instances.pred_boxes.nonempty()])
+                batch[image_id] = from_instances(instances[instances.pred_boxes.nonempty()])
+            if on_batch is not None:
+                on_batch(batch)
+            own.update(batch)
     parts = comm.gather(own, dst=0, group=group)
     return _merge(parts, image_ids) if comm.is_main_process() else None
 

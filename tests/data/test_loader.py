@@ -201,6 +201,21 @@ def test_inference_loader_gives_every_image_once_in_order(cfg, tmp_path, batch_s
     assert max(len(batch) for batch in batches) == batch_size
 
 
+def test_inference_loader_leaves_out_what_is_done(cfg, tmp_path, as_rank):
+    """Each rank has the images that it would have had, without those."""
+    file = str(save_picture(tmp_path / "0.png"))
+    records = [
+        {"file_name": file, "image_id": f"i{number}", "height": 16, "width": 24}
+        for number in range(8)
+    ]
+    as_rank(1, 2)
+    done = {"i0": None, "i1": None, "i5": None, "unknown": None}
+    batches = list(build_inference_loader(cfg, records, done=done.keys()))
+    assert [image["image_id"] for batch in batches for image in batch] == ["i3", "i7"]
+    as_rank(0, 1)
+    assert list(build_inference_loader(cfg, records, done={r["image_id"] for r in records})) == []
+
+
 def test_inference_loaders_share_out_neighbours(cfg, tmp_path, as_rank):
     file = str(save_picture(tmp_path / "0.png"))
     records = [

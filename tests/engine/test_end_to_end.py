@@ -14,6 +14,7 @@ import torch
 from runs import PHASE_LENGTHS, SIZES, log_of, read, run_command, run_here, summary_of
 
 from d2_ssod.engine import trainer
+from d2_ssod.engine.so_far import PredictionsSoFar
 
 USER_ERROR = 2
 
@@ -257,6 +258,36 @@ def test_run_interrupted_between_phases_is_resumed(copied_run, finished_run, dat
         assert (copied_run / name).read_bytes() == (finished_run / name).read_bytes()
     # And a phase depends on nothing but the files and the seed.
     assert summary_of(copied_run) == summary_of(finished_run)
+
+
+def test_prediction_pass_that_was_interrupted_goes_on_where_it_was(
+    copied_run, finished_run, data, monkeypatch
+):
+    cut_back_to_phase_0(copied_run)
+    unlabeled, predicted = SIZES["unlabeled"], []
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupting(self, predictions, keep=PredictionsSoFar.keep):
+        keep(self, predictions)
+        predicted.extend(predictions)
+        if len(predicted) > unlabeled // 2:
+            raise Interrupted
+
+    argv = runs.arguments(data, copied_run, "--resume")
+    with monkeypatch.context() as patch:
+        patch.setattr(PredictionsSoFar, "keep", interrupting)
+        with pytest.raises(Interrupted):
+            run_here(argv)
+    assert unlabeled // 2 < len(predicted) < unlabeled
+    assert not (copied_run / "phase_0" / "predictions.json").exists()
+
+    run_here(argv)
+    assert f"{len(predicted)} of {unlabeled} images were predicted before" in log_of(copied_run)
+    for name in ("phase_0/predictions.json", "phase_1/pseudo_labels.json"):
+        assert (copied_run / name).read_bytes() == (finished_run / name).read_bytes()
+    assert not (copied_run / "phase_0" / "predictions_so_far").exists()
 
 
 @pytest.mark.parametrize("lost", [("model_*.pth",), ("model_*.pth", "last_checkpoint")])

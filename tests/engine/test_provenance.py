@@ -36,13 +36,13 @@ def made(cfg, tmp_path):
     return tmp_path / "phase_0" / "predictions.json"
 
 
-def error_of(cfg, of_images):
+def error_of(cfg, of_images, existing="predictions.json"):
     with pytest.raises(ConfigError) as info:
         check_predictions(cfg, 0, of_images)
     message = str(info.value)
     assert "\n" not in message
-    assert "predictions.json" in message
-    assert "delete the file" in message
+    assert f"{existing} was made" in message
+    assert "delete it" in message
     return message
 
 
@@ -107,6 +107,13 @@ def test_one_stage_models_have_their_own_keys(cfg, tmp_path):
 
 def test_ids_may_be_of_numpy(cfg, made):
     check_predictions(cfg, 0, [{**i, "image_id": np.int64(i["image_id"])} for i in images()])
+
+
+def test_incomplete_predictions_of_other_images_are_refused(cfg, made):
+    made.unlink()
+    (made.parent / "predictions_so_far").mkdir()
+    check_predictions(cfg, 0, images())
+    assert "not the 1" in error_of(cfg, images(["x.png"]), existing="predictions_so_far")
 
 
 def test_predictions_without_a_note_are_taken(cfg, made):

@@ -13,8 +13,10 @@ from runs import CONFIG_FILE
 
 from d2_ssod.config import add_ssod_config
 from d2_ssod.engine import MultiPhaseTrainer, RunData, phase_config, trainer
+from d2_ssod.engine.so_far import PredictionsSoFar
 from d2_ssod.engine.trainer import average_running_statistics, load_phase_start
 from d2_ssod.errors import ConfigError
+from d2_ssod.pseudo_label import Detections
 
 LENGTHS = (5, 6, 4)
 ADAMW = {"LR_SCHEDULER_NAME": "WarmupCosineLR", "WARMUP_ITERS": 2}
@@ -141,6 +143,12 @@ def test_every_phase_leaves_its_model_and_a_checkpoint(tmp_path):
         assert checkpoint["iteration"] == last
         for name, value in model["model"].items():
             assert torch.equal(value, checkpoint["model"][name])
+
+
+def test_what_another_model_predicted_is_not_completed_by_a_new_one(tmp_path):
+    PredictionsSoFar(tmp_path / "phase_0" / "predictions_so_far").keep({1: Detections.empty()})
+    train(make_config(tmp_path))
+    assert not (tmp_path / "phase_0" / "predictions_so_far").exists()
 
 
 def test_finished_run_is_not_trained_on(tmp_path):

@@ -97,3 +97,19 @@ def test_evaluation_mode_leaves_a_model_in_evaluation_mode():
     with evaluation_mode(model):
         pass
     assert not model.training
+
+
+def test_predict_gives_each_batch_at_once():
+    batches = []
+    predict(LookUp(), BATCHES, description="test", on_batch=batches.append)
+    assert [list(batch) for batch in batches] == [[5, "x"], [3]]
+    assert_same(batches[1][3], FOUND[3])
+
+
+def test_predict_gives_the_batches_before_an_error():
+    batches = []
+    with pytest.raises(ValueError, match="5 occurs twice"):
+        predict(
+            LookUp(), [*BATCHES, [{"image_id": 5}]], description="test", on_batch=batches.append
+        )
+    assert len(batches) == 2
