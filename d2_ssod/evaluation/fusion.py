@@ -42,7 +42,8 @@ def fuse(
 
         mean over its boxes of (score * weight) * min(models, boxes in the cluster) / sum of weights
 
-    so that an object which only one of three models sees loses two thirds of its score.
+    so that an object which only one of three models sees loses two thirds of its score. Several
+    boxes of a cluster from one model of large weight would give more than 1, which is cut to 1.
 
     Args:
         detections: the boxes of each model.
@@ -79,7 +80,7 @@ def fuse(
     order = np.argsort(-scores, kind="stable")[:max_detections]
     return Detections(
         (boxes[order] * scale).astype(np.float32),
-        scores[order].astype(np.float32),
+        scores[order].clip(max=1.0).astype(np.float32),
         classes[order].astype(np.int64),
     )
 

@@ -46,6 +46,14 @@ def test_fuse_by_hand_with_weights():
     np.testing.assert_allclose(fused, [[0, 0, 11.2, 10, 0.5, 0]], rtol=1e-6)
 
 
+def test_fuse_cuts_scores_to_1():
+    a, b = detections(), detections((0, 0, 10, 10, 0.9, 0), (0, 0, 10, 10, 0.7, 0))
+    # Both boxes from one model: (0.9 + 0.7) / 2 * 2 / 1.5 = 1.07; with equal weights 0.8.
+    for weight, score in ((0.5, 1.0), (1.0, 0.8)):
+        fused = table(fuse([a, b], SIZE, weights=[weight, 1.0]))
+        np.testing.assert_allclose(fused, [[0, 0, 10, 10, score, 0]], rtol=1e-6)
+
+
 def test_fuse_iou_threshold_decides():
     a, b = detections((0, 0, 10, 10, 0.8, 0)), detections((0, 0, 12, 10, 0.4, 0))  # IoU 0.83
     assert len(fuse([a, b], SIZE, weights=[1, 1], iou_thresh=0.8)) == 1
@@ -125,7 +133,7 @@ def test_fuse_stays_within_what_was_given(sources, data):
     given_classes = np.concatenate([source.classes for source in sources])
     assert len(fused) <= len(given_boxes)
     assert (np.diff(fused.scores) <= 0).all()
-    assert ((fused.scores > 0) & (fused.scores <= 1 + 1e-6)).all()
+    assert ((fused.scores > 0) & (fused.scores <= 1)).all()
     for box, number in zip(fused.boxes, fused.classes, strict=True):
         of_class = given_boxes[given_classes == number].clip(0, [100, 80, 100, 80])
         assert (box >= of_class.min(axis=0) - 1e-3).all()
