@@ -38,7 +38,7 @@ def predict(
         data_loader: gives lists of dicts with ``image_id``.
         description: shown before the progress bar.
         total: number of batches, if the loader has no length.
-        image_ids: the images of the whole data set in its order; the result has this order. By
+        image_ids: the images of all processes' loaders together; the result has this order. By
             default that of the processes' parts one after another.
         on_batch: called in every process with each batch's detections as soon as they are there,
             to keep them.
