@@ -12,7 +12,7 @@ import numpy as np
 
 from d2_ssod.errors import ConfigError
 
-__all__ = ["append_json_line", "read_json", "read_json_lines", "replacing", "write_json"]
+__all__ = ["read_json", "read_json_lines", "replacing", "write_json", "write_json_line"]
 
 
 @contextmanager
@@ -85,20 +85,19 @@ def read_json(path: str | os.PathLike) -> Any:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
 
 
-def append_json_line(path: str | os.PathLike, obj: Any) -> None:
+def write_json_line(file: TextIO, obj: Any) -> None:
     """Adds ``obj`` as a line of JSON to a file that an interruption may end anywhere.
 
     Args:
-        path: the file; it is created if it does not exist, in a folder that does.
+        file: opened for appending.
         obj: as for :func:`write_json`.
     """
-    with open(path, "a", encoding="utf-8") as file:
-        # The line break comes first: what was cut off before does not spoil this line.
-        file.write("\n" + _dumps(obj))
+    # The line break comes first: what was cut off before does not spoil this line.
+    file.write("\n" + _dumps(obj))
 
 
 def read_json_lines(path: str | os.PathLike) -> Iterator[Any]:
-    """What :func:`append_json_line` added, without the lines that an interruption cut off."""
+    """What :func:`write_json_line` added, without the lines that an interruption cut off."""
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             with suppress(json.JSONDecodeError):

@@ -33,7 +33,7 @@ from d2_ssod.pseudo_label import (
 from .data import RunData
 from .phases import phase_files
 from .provenance import check_predictions, prediction_source
-from .so_far import PredictionsSoFar
+from .so_far import discard_so_far, keeping_so_far, load_so_far
 
 logger = logging.getLogger(__name__)
 
@@ -88,28 +88,29 @@ def _predict_unlabeled(cfg: CfgNode, phase: int, data: RunData) -> None:
     model = load_phase_model(cfg, phase)
     if cfg.SSOD.TTA.ENABLED:
         model = GeneralizedRCNNWithTTA(cfg, model)
-    so_far = PredictionsSoFar(files.predictions_so_far)
-    done = so_far.load()
+    done = load_so_far(files.predictions_so_far)
     if done:
         logger.info("%d of %d images were predicted before", len(done), len(data.unlabeled))
     if comm.is_main_process():
         write_json(files.predictions_source, prediction_source(cfg, data.unlabeled))
     comm.synchronize()  # All have read before one writes.
     image_ids = [image["image_id"] for image in data.unlabeled]
-    predictions = predict(
-        model,
-        build_inference_loader(
-            cfg, data.unlabeled, original_size=cfg.SSOD.TTA.ENABLED, done=done.keys()
-        ),
-        description=f"Phase {phase}'s model on the unlabeled images",
-        image_ids=[image_id for image_id in image_ids if image_id not in done],
-        on_batch=so_far.keep,
-    )
+    with keeping_so_far(files.predictions_so_far) as keep:
+        predictions = predict(
+            model,
+            build_inference_loader(
+                cfg, data.unlabeled, original_size=cfg.SSOD.TTA.ENABLED, done=done.keys()
+            ),
+            description=f"Phase {phase}'s model on the unlabeled images",
+            image_ids=[image_id for image_id in image_ids if image_id not in done],
+            on_batch=keep,
+        )
+    comm.synchronize()  # All have closed their files before one deletes them.
     if comm.is_main_process():
         found = done | predictions
         in_order = {image_id: found[image_id] for image_id in image_ids}
         save_predictions(files.predictions, in_order, data.category_ids)
-        so_far.discard()
+        discard_so_far(files.predictions_so_far)
 
 
 def load_phase_model(cfg: CfgNode, phase: int) -> nn.Module:

@@ -1,50 +1,50 @@
-"""What a prediction pass has found so far, kept on disk so that an interruption loses nothing."""
+"""What a prediction pass has found so far, kept on disk so that an interruption loses nothing.
+
+A folder has one file of each rank, with a line for each image.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from detectron2.utils import comm
 
-from d2_ssod.files import append_json_line, read_json_lines
+from d2_ssod.files import read_json_lines, write_json_line
 from d2_ssod.pseudo_label import Detections, Predictions
 
 
-class PredictionsSoFar:
-    """Detections in a folder with one file of each rank, a line for each image."""
+@contextlib.contextmanager
+def keeping_so_far(folder: Path) -> Iterator[Callable[[Predictions], None]]:
+    """Gives a function that adds detections of this rank to the folder, at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f"rank_{comm.get_rank()}.jsonl", "a", encoding="utf-8") as file:
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        def keep(predictions: Predictions) -> None:
+            for image_id, found in predictions.items():
+                columns = {"boxes": found.boxes, "scores": found.scores, "classes": found.classes}
+                write_json_line(file, {"image_id": image_id, **columns})
+            file.flush()
 
-    def load(self) -> Predictions:
-        """What all ranks have kept, however many they were; exactly what was given."""
-        return {
-            image_id: detections
-            for path in sorted(self._folder.glob("rank_*.jsonl"))
-            for image_id, detections in _read(path).items()
-        }
+        yield keep
 
-    def keep(self, predictions: Predictions) -> None:
-        """Add detections of this rank."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for image_id, found in predictions.items():
-            append_json_line(
-                self._folder / f"rank_{comm.get_rank()}.jsonl",
-                {
-                    "image_id": image_id,
-                    "boxes": found.boxes,
-                    "scores": found.scores,
-                    "classes": found.classes,
-                },
-            )
 
-    def discard(self) -> None:
-        """Forget all of it."""
-        if self._folder.exists():
-            shutil.rmtree(self._folder)
+def load_so_far(folder: Path) -> Predictions:
+    """What all ranks have kept, however many they were; exactly what was given."""
+    return {
+        image_id: detections
+        for path in sorted(folder.glob("rank_*.jsonl"))
+        for image_id, detections in _read(path).items()
+    }
+
+
+def discard_so_far(folder: Path) -> None:
+    """Delete the folder if there is one; no rank may be keeping anything in it."""
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _read(path: Path) -> Predictions:

@@ -29,7 +29,7 @@ from .phases import phase_config, phase_files, phase_seed, phase_starts
 from .provenance import check_predictions
 from .pseudo_labeling import prepare_pseudo_labels
 from .resume import check_starts, finished_phases
-from .so_far import PredictionsSoFar
+from .so_far import discard_so_far
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ class MultiPhaseTrainer(DefaultTrainer):
         files = phase_files(self.cfg.OUTPUT_DIR, phase)
         files.folder.mkdir(parents=True, exist_ok=True)
         if comm.is_main_process():
-            PredictionsSoFar(files.predictions_so_far).discard()  # of another model
+            discard_so_far(files.predictions_so_far)  # It is of another model.
         WholeCheckpointer(self._model, str(files.folder)).save(files.model.stem)
         self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
         comm.synchronize()

@@ -13,8 +13,7 @@ import runs
 import torch
 from runs import PHASE_LENGTHS, SIZES, log_of, read, run_command, run_here, summary_of
 
-from d2_ssod.engine import trainer
-from d2_ssod.engine.so_far import PredictionsSoFar
+from d2_ssod.engine import pseudo_labeling, trainer
 
 USER_ERROR = 2
 
@@ -269,15 +268,18 @@ def test_prediction_pass_that_was_interrupted_goes_on_where_it_was(
     class Interrupted(Exception):
         pass
 
-    def interrupting(self, predictions, keep=PredictionsSoFar.keep):
-        keep(self, predictions)
-        predicted.extend(predictions)
-        if len(predicted) > unlabeled // 2:
-            raise Interrupted
+    def interrupted_predict(*args, on_batch, predict=pseudo_labeling.predict, **keys):
+        def keep(predictions):
+            on_batch(predictions)
+            predicted.extend(predictions)
+            if len(predicted) > unlabeled // 2:
+                raise Interrupted
+
+        return predict(*args, on_batch=keep, **keys)
 
     argv = runs.arguments(data, copied_run, "--resume")
     with monkeypatch.context() as patch:
-        patch.setattr(PredictionsSoFar, "keep", interrupting)
+        patch.setattr(pseudo_labeling, "predict", interrupted_predict)
         with pytest.raises(Interrupted):
             run_here(argv)
     assert unlabeled // 2 < len(predicted) < unlabeled

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from d2_ssod.engine import so_far
-from d2_ssod.engine.so_far import PredictionsSoFar
+from d2_ssod.engine.so_far import discard_so_far, keeping_so_far, load_so_far
 from d2_ssod.pseudo_label import Detections
 
 floats = st.floats(-1e6, 1e6, width=32)
@@ -43,54 +43,60 @@ def found(number, n=2):
     )
 
 
+def keep(folder, *batches):
+    """One pass, up to its end or an interruption."""
+    with keeping_so_far(folder) as keep_batch:
+        for batch in batches:
+            keep_batch(batch)
+
+
 @given(st.lists(st.dictionaries(st.integers() | st.text(), detections(), max_size=3), max_size=4))
 def test_what_was_kept_is_loaded_exactly(tmp_path_factory, batches):
-    kept = PredictionsSoFar(tmp_path_factory.mktemp("phase") / "so_far")
-    for batch in batches:
-        kept.keep(batch)
-    assert_same(kept.load(), {i: d for batch in batches for i, d in batch.items()})
+    folder = tmp_path_factory.mktemp("phase") / "so_far"
+    keep(folder, *batches)
+    assert_same(load_so_far(folder), {i: d for batch in batches for i, d in batch.items()})
+
+
+def test_a_batch_is_on_disk_at_once(tmp_path):
+    with keeping_so_far(tmp_path) as keep_batch:
+        keep_batch({1: found(1)})
+        assert_same(load_so_far(tmp_path), {1: found(1)})
 
 
 def test_all_ranks_are_loaded(tmp_path, as_rank):
-    kept = PredictionsSoFar(tmp_path / "so_far")
     for rank in range(3):
         as_rank(rank)
-        kept.keep({rank: found(rank)})
+        keep(tmp_path, {rank: found(rank)})
     as_rank(0)
-    assert_same(kept.load(), {rank: found(rank) for rank in range(3)})
+    assert_same(load_so_far(tmp_path), {rank: found(rank) for rank in range(3)})
 
 
 @pytest.mark.parametrize("cut", range(1, 130, 3))
 def test_an_interruption_loses_the_line_it_cuts_off_alone(tmp_path, cut):
-    kept = PredictionsSoFar(tmp_path)
-    kept.keep({1: found(1)})
-    kept.keep({2: found(2)})
+    keep(tmp_path, {1: found(1)}, {2: found(2)})
     path = tmp_path / "rank_0.jsonl"
     path.write_bytes(path.read_bytes()[:-cut])
-    kept.keep({3: found(3)})
-    assert_same(kept.load(), {1: found(1), 3: found(3)})
+    keep(tmp_path, {3: found(3)})
+    assert_same(load_so_far(tmp_path), {1: found(1), 3: found(3)})
 
 
 @pytest.mark.parametrize("line", ["\0\0\0", "7", "[1]", '{"image_id": 4}', "{", "\udcff"])
 def test_lines_of_something_else_are_not_detections(tmp_path, line):
-    kept = PredictionsSoFar(tmp_path)
-    kept.keep({1: found(1)})
+    keep(tmp_path, {1: found(1)})
     with open(tmp_path / "rank_0.jsonl", "ab") as file:
         file.write(b"\n" + line.encode("utf-8", "surrogateescape"))
-    kept.keep({2: found(2)})
-    assert_same(kept.load(), {1: found(1), 2: found(2)})
+    keep(tmp_path, {2: found(2)})
+    assert_same(load_so_far(tmp_path), {1: found(1), 2: found(2)})
 
 
 def test_ids_may_be_of_numpy(tmp_path):
-    kept = PredictionsSoFar(tmp_path)
-    kept.keep({np.int64(7): found(1)})
-    assert_same(kept.load(), {7: found(1)})
+    keep(tmp_path, {np.int64(7): found(1)})
+    assert_same(load_so_far(tmp_path), {7: found(1)})
 
 
 def test_nothing_is_left_of_what_is_discarded(tmp_path):
-    kept = PredictionsSoFar(tmp_path / "so_far")
-    kept.discard()
-    kept.keep({1: found(1)})
-    kept.discard()
-    assert kept.load() == {}
+    discard_so_far(tmp_path / "so_far")
+    keep(tmp_path / "so_far", {1: found(1)})
+    discard_so_far(tmp_path / "so_far")
+    assert load_so_far(tmp_path / "so_far") == {}
     assert list(tmp_path.iterdir()) == []

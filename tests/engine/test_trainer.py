@@ -13,7 +13,7 @@ from runs import CONFIG_FILE
 
 from d2_ssod.config import add_ssod_config
 from d2_ssod.engine import MultiPhaseTrainer, RunData, phase_config, trainer
-from d2_ssod.engine.so_far import PredictionsSoFar
+from d2_ssod.engine.so_far import keeping_so_far
 from d2_ssod.engine.trainer import average_running_statistics, load_phase_start
 from d2_ssod.errors import ConfigError
 from d2_ssod.pseudo_label import Detections
@@ -146,7 +146,8 @@ def test_every_phase_leaves_its_model_and_a_checkpoint(tmp_path):
 
 
 def test_what_another_model_predicted_is_not_completed_by_a_new_one(tmp_path):
-    PredictionsSoFar(tmp_path / "phase_0" / "predictions_so_far").keep({1: Detections.empty()})
+    with keeping_so_far(tmp_path / "phase_0" / "predictions_so_far") as keep:
+        keep({1: Detections.empty()})
     train(make_config(tmp_path))
     assert not (tmp_path / "phase_0" / "predictions_so_far").exists()
 
