@@ -99,7 +99,7 @@ def _predict_unlabeled(cfg: CfgNode, phase: int, data: RunData) -> None:
         predictions = predict(
             model,
             build_inference_loader(
-                cfg, data.unlabeled, original_size=cfg.SSOD.TTA.ENABLED, done=done.keys()
+                cfg, data.unlabeled, original_size=cfg.SSOD.TTA.ENABLED, done=done
             ),
             description=f"Phase {phase}'s model on the unlabeled images",
             image_ids=[image_id for image_id in image_ids if image_id not in done],

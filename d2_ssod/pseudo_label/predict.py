@@ -54,16 +54,14 @@ def predict(
     own: Predictions = {}
     with evaluation_mode(model), torch.no_grad():
         for inputs in progress_bar(data_loader, description=description, total=total):
-            batch: Predictions = {}
             for record, output in zip(inputs, model(inputs), strict=True):
                 image_id, instances = record["image_id"], output["instances"]
-                if image_id in own or image_id in batch:
+                if image_id in own:
                     raise ValueError(f"image_id {image_id!r} occurs twice in the data")
                 # Multi-transform inference leaves boxes without area, where the others do not.
-                batch[image_id] = from_instances(instances[instances.pred_boxes.nonempty()])
+                own[image_id] = from_instances(instances[instances.pred_boxes.nonempty()])
             if on_batch is not None:
-                on_batch(batch)
-            own.update(batch)
+                on_batch({record["image_id"]: own[record["image_id"]] for record in inputs})
     parts = comm.gather(own, dst=0, group=group)
     return _merge(parts, image_ids) if comm.is_main_process() else None
 
