@@ -16,7 +16,7 @@ from torch import Tensor
 from d2_ssod import ops
 from d2_ssod.data.mapper import PseudoLabelMapper
 from d2_ssod.engine import MultiPhaseTrainer
-from d2_ssod.modeling.weighting import ROI_WEIGHTINGS, RoIs, RoIWeights
+from d2_ssod.modeling.roi_weighting import ROI_WEIGHTINGS, RoIBatch, RoIWeights
 
 SAME_OBJECT = 0.5  # IoU from which a box is on an object, as RoIs are matched in training
 
@@ -77,7 +77,7 @@ class OracleWeighting:
     def __init__(self, cfg: CfgNode) -> None:
         pass
 
-    def __call__(self, rois: RoIs) -> RoIWeights:
+    def __call__(self, rois: RoIBatch) -> RoIWeights:
         """Weights of RoIs whose targets have ``missed_boxes``."""
         on_missed = [
             _overlaps(boxes, target.missed_boxes[0])

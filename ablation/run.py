@@ -138,7 +138,7 @@ def run_folder(run: Run, output: Path) -> Path:
 
 def do(run: Run, output: Path) -> None:
     """Train and evaluate one run in this process, and write its result unless it has one."""
-    from d2_ssod.files import write_json
+    from d2_ssod.json_files import write_json
 
     started = time.time()
     if run.row == "fs":
@@ -186,7 +186,7 @@ def _compare_with_kept(run: Run, metrics: dict[str, dict]) -> None:
 def _supervised(folder: Path, seed: int, whole_chain: bool = False) -> dict:
     """Phase 0 alone, or as long as all phases together; leaves its predictions for other runs."""
     from d2_ssod.engine import MultiPhaseTrainer, load_run_data, phase_starts
-    from d2_ssod.engine.pseudo_labeling import prepare_predictions
+    from d2_ssod.engine.labeling import prepare_predictions
 
     cfg = _config(folder, seed, [])
     if whole_chain:
@@ -259,7 +259,7 @@ def _evaluate(cfg, folders: list[Path]) -> dict[str, dict]:
     from detectron2.data import DatasetCatalog
 
     from d2_ssod.data.loader import build_inference_loader
-    from d2_ssod.engine.pseudo_labeling import load_phase_model
+    from d2_ssod.engine.labeling import load_phase_model
     from d2_ssod.evaluation import build_evaluator, difficulty_subsets, evaluate_phases
 
     models = []

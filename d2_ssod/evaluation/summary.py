@@ -8,8 +8,6 @@ from tabulate import tabulate
 
 from .evaluate import PhaseResults
 
-__all__ = ["format_table", "summarize"]
-
 # The columns of the table, of those metrics that there are.
 _COLUMNS = ("AP", "AP50", "AP/easy", "AP50/easy", "AP/difficult", "AP50/difficult")
 _COUNTS = {

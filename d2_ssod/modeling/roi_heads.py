@@ -9,7 +9,7 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances
 
-from .output_layers import UncertaintyOutputLayers
+from .box_predictor import UncertaintyOutputLayers
 from .sampled_rois import SampledRoIs
 
 

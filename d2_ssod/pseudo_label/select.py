@@ -1,4 +1,4 @@
-"""Step 4: start with the images that are easy, that is, whose pseudo labels are certain (Eq. 1)."""
+"""Step 4: start with the images that are easy, that is, whose pseudo-labels are certain (Eq. 1)."""
 
 import math
 from collections.abc import Sequence
@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from d2_ssod.errors import ConfigError
-
-from .detections import ImageId, Predictions
-
-__all__ = ["Selection", "easy_fraction", "floor_share", "select_easiest"]
+from d2_ssod.structures import ImageId, Predictions
 
 
 @dataclass(frozen=True)
@@ -18,8 +15,8 @@ class Selection:
 
     Attributes:
         kept: the selected images, easiest first.
-        left_out: the other images that have pseudo labels, easiest first.
-        empty: the images without any pseudo label, in the order of the data set.
+        left_out: the other images that have pseudo-labels, easiest first.
+        empty: the images without any pseudo-label, in the order of the data set.
         scores: s_m of every image in ``kept`` and ``left_out``.
     """
 
@@ -30,13 +27,13 @@ class Selection:
 
 
 def select_easiest(pseudo: Predictions, fraction: float) -> Selection:
-    """Selects the easiest images, those with the highest mean score (Eq. 1).
+    """Select the easiest images, those with the highest mean score (Eq. 1).
 
-        s_m = (1 / n_m) sum_i score_i    over the n_m pseudo labels of image m
+        s_m = (1 / n_m) sum_i score_i    over the n_m pseudo-labels of image m
 
     Args:
-        pseudo: the pseudo labels of every unlabeled image.
-        fraction: k in [0, 1]; floor(k * number of images with pseudo labels) images are kept.
+        pseudo: the pseudo-labels of every unlabeled image.
+        fraction: k in [0, 1]; floor(k * number of images with pseudo-labels) images are kept.
             Of equal s_m the smaller image id comes first.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Step 2: raw detections become pseudo labels, by one score threshold per class.
+"""Step 2: raw detections become pseudo-labels, by one score threshold per class.
 
 The threshold of a class is the one with which an unlabeled image has, on average, as many pseudo
 labels of the class as a labeled image has objects of it.
@@ -10,11 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from d2_ssod.errors import ConfigError
+from d2_ssod.structures import Predictions, concatenate
 
-from .detections import Predictions, concatenate
 from .select import floor_share
-
-__all__ = ["THRESHOLD_GRID", "Thresholds", "keep_best", "match_counts", "objects_per_image"]
 
 # 0.10, 0.11, ..., 1.00, each the float64 nearest to the decimal.
 THRESHOLD_GRID = np.arange(10, 101) / 100
@@ -68,7 +66,7 @@ def objects_per_image(dataset_dicts: Sequence[dict], num_classes: int) -> np.nda
 
 
 def match_counts(predictions: Predictions, target: np.ndarray) -> Thresholds:
-    """Chooses the threshold of each class by matching counts.
+    """Choose the threshold of each class by matching counts.
 
         t_c = argmin_t | #{detections of c with score > t} / #{images} - target_c |
 
@@ -118,9 +116,9 @@ def _counts_above_grid(predictions: Predictions, num_classes: int) -> np.ndarray
 
 
 def keep_best(predictions: Predictions, fraction: float) -> Predictions:
-    """Keeps only the best-scored ``fraction`` of each class's boxes over all images.
+    """Keep only the best-scored ``fraction`` of each class's boxes over all images.
 
-    A sparse setting for ablations: many objects then have no pseudo label.
+    A sparse setting for ablations: many objects then have no pseudo-label.
 
     Args:
         predictions: thresholded detections.

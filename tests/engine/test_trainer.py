@@ -13,10 +13,10 @@ from runs import CONFIG_FILE
 
 from d2_ssod.config import add_ssod_config
 from d2_ssod.engine import MultiPhaseTrainer, RunData, phase_config, trainer
-from d2_ssod.engine.so_far import keeping_so_far
+from d2_ssod.artifacts.partial_predictions import keeping_so_far
 from d2_ssod.engine.trainer import average_running_statistics, load_phase_start
 from d2_ssod.errors import ConfigError
-from d2_ssod.pseudo_label import Detections
+from d2_ssod.structures import Detections
 
 LENGTHS = (5, 6, 4)
 ADAMW = {"LR_SCHEDULER_NAME": "WarmupCosineLR", "WARMUP_ITERS": 2}

@@ -2,7 +2,7 @@ import numpy as np
 from detectron2.structures import BoxMode
 
 from d2_ssod.evaluation import easy_images
-from d2_ssod.pseudo_label import Detections
+from d2_ssod.structures import Detections
 
 
 def found(*rows):

@@ -223,7 +223,7 @@ def _evaluate_on_rank(rank, folder, json_file):
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
     )
-    from d2_ssod.pseudo_label import predict
+    from d2_ssod.inference import predict
 
     name = register_coco(json_file)
     own = batches([[1, 2], [3]][rank])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2_ssod.evaluation import fuse, preset_weights
-from d2_ssod.pseudo_label import Detections
+from d2_ssod.structures import Detections
 
 SIZE = (80, 100)  # height, width
 

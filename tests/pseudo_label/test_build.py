@@ -5,15 +5,9 @@ import pytest
 from hypothesis import given, settings
 from samples import PREDICTIONS, assert_same, detections, rows, scored
 
-from d2_ssod.pseudo_label import (
-    Detections,
-    build_pseudo_labels,
-    consensus,
-    keep_best,
-    match_counts,
-    select_easiest,
-    write_manifest,
-)
+from d2_ssod.artifacts import write_manifest
+from d2_ssod.pseudo_label import build_pseudo_labels, consensus, keep_best, match_counts, select_easiest
+from d2_ssod.structures import Detections
 
 # Two models, four images. Target: one object of class 0 per image, none of class 1.
 OLD = {

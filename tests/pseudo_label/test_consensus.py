@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import DETECTIONS, PREDICTIONS, assert_same, detections, rows
 
-from d2_ssod.pseudo_label import Detections, consensus, intersect, vote
+from d2_ssod.pseudo_label import consensus, intersect, vote
+from d2_ssod.structures import Detections
 
 
 def test_intersect_keeps_the_better_of_a_pair_and_drops_the_lonely():

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from samples import PREDICTIONS, scored
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.pseudo_label import Detections, easy_fraction, select_easiest
+from d2_ssod.pseudo_label import easy_fraction, select_easiest
+from d2_ssod.structures import Detections
 from d2_ssod.pseudo_label.select import floor_share
 
 

@@ -1,0 +1,45 @@
+"""The embedded data set under the names that a config can use; generated when first asked for."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+from d2_ssod.data.datasets import datasets_root, load_coco, register_lazily
+
+from . import digit_scenes
+
+# Name: (split, annotation file).
+DIGIT_SCENES = {
+    "digit_scenes_labeled": ("labeled", "labeled"),
+    "digit_scenes_unlabeled": ("unlabeled", "unlabeled"),
+    "digit_scenes_test": ("test", "test"),
+    "digit_scenes_val": ("val", "val"),
+    # For upper bounds and diagnostics only: the objects of the unlabeled images.
+    "digit_scenes_unlabeled_truth": ("unlabeled", digit_scenes.HIDDEN_TRUTH),
+}
+
+
+def register_digit_scenes() -> None:
+    """Register its splits, in ``digit_scenes`` below the folder that data sets lie in."""
+    folder = os.path.join(datasets_root(), "digit_scenes")
+    for name, (split, truth) in DIGIT_SCENES.items():
+        json_file = str(digit_scenes.annotation_file(folder, truth))
+        image_root = str(digit_scenes.image_folder(folder, split))
+        register_lazily(
+            name,
+            functools.partial(_load, folder, json_file, image_root, name),
+            thing_classes=[str(digit) for digit in digit_scenes.CLASSES],
+            thing_dataset_id_to_contiguous_id={
+                digit + 1: index for index, digit in enumerate(digit_scenes.CLASSES)
+            },
+            json_file=json_file,
+            image_root=image_root,
+            evaluator_type="coco",
+        )
+
+
+def _load(folder: str, json_file: str, image_root: str, name: str) -> list[dict[str, Any]]:
+    digit_scenes.generate(folder)
+    return load_coco(json_file, image_root, name)

@@ -1,0 +1,140 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import read_image
+from pictures import coco_contents, save_picture, write_coco
+
+from d2_ssod.data import builtin, datasets_root, digit_scenes, register_builtin
+from d2_ssod.demo.digit_scenes import writer
+from d2_ssod.errors import ConfigError
+
+OURS = [*builtin.DIGIT_SCENES, *builtin.COCO, *builtin.VOC_LABELED, *builtin.VOC_UNLABELED]
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """The built-in data sets, registered anew below a folder of the test's own."""
+    for name in OURS:
+        monkeypatch.delitem(DatasetCatalog.data, name)
+        monkeypatch.delitem(MetadataCatalog.data, name)
+    register_builtin(str(tmp_path))
+    yield tmp_path
+    for name in OURS:
+        del DatasetCatalog[name], MetadataCatalog[name]
+
+
+def test_importing_the_package_registers_all_names():
+    assert set(OURS) <= set(DatasetCatalog.list())
+    for name in ("voc_2007_test", "coco_2014_minival", "coco_2017_val"):
+        assert name in DatasetCatalog
+
+
+def test_importing_the_package_reads_and_writes_nothing(tmp_path):
+    code = "import d2_ssod.data; print(d2_ssod.data.datasets_root())"
+    repository = Path(__file__).parents[2]
+    environment = {**os.environ, "DETECTRON2_DATASETS": "own", "PYTHONPATH": str(repository)}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["own"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_registering_twice_changes_nothing():
+    before = {name: DatasetCatalog[name] for name in OURS}
+    register_builtin(datasets_root())
+    assert before == {name: DatasetCatalog[name] for name in OURS}
+
+
+def test_digit_scenes_are_generated_on_first_use(root, monkeypatch):
+    sizes = {"labeled": 3, "unlabeled": 4, "test": 5, "val": 2}
+    monkeypatch.setattr(writer, "DEFAULT_SIZES", sizes)
+    assert not (root / "digit_scenes").exists()
+    records = DatasetCatalog.get("digit_scenes_labeled")
+    assert len(records) == 3
+    for record in records:
+        assert 0 <= record["difficulty"] <= 1
+        assert {a["category_id"] for a in record["annotations"]} <= set(range(5))
+        assert read_image(record["file_name"], "BGR").shape == (128, 128, 3)
+    for split in ("unlabeled", "test", "val"):
+        assert len(DatasetCatalog.get(f"digit_scenes_{split}")) == sizes[split]
+
+
+def test_digit_scenes_metadata_is_there_before_loading_and_agrees(root, monkeypatch):
+    monkeypatch.setattr(writer, "DEFAULT_SIZES", dict.fromkeys(writer.SPLITS, 1))
+    for name in builtin.DIGIT_SCENES:
+        metadata = MetadataCatalog.get(name)
+        assert metadata.thing_classes == ["0", "1", "2", "3", "4"]
+        assert metadata.thing_dataset_id_to_contiguous_id == {1: 0, 2: 1, 3: 2, 4: 3, 5: 4}
+        assert metadata.evaluator_type == "coco"
+        DatasetCatalog.get(name)  # would fail if the file said otherwise
+        assert os.path.isfile(metadata.json_file)
+
+
+def test_unlabeled_digit_scenes_never_read_the_truth(root, monkeypatch):
+    monkeypatch.setattr(writer, "DEFAULT_SIZES", dict.fromkeys(writer.SPLITS, 3))
+    truth = DatasetCatalog.get("digit_scenes_unlabeled_truth")
+    assert all(record["annotations"] for record in truth)
+    digit_scenes.annotation_file(root / "digit_scenes", digit_scenes.HIDDEN_TRUTH).unlink()
+    unlabeled = DatasetCatalog.get("digit_scenes_unlabeled")
+    assert all("annotations" not in record for record in unlabeled)
+    assert [r["file_name"] for r in unlabeled] == [r["file_name"] for r in truth]
+
+
+@pytest.mark.parametrize("name", builtin.COCO)
+def test_coco_splits_load_from_their_layout(root, name):
+    images, file_name, annotated = builtin.COCO[name]
+    contents = coco_contents(2)
+    # The real files have COCO's 80 categories with gaps in the ids.
+    ids = MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id
+    classes = MetadataCatalog.get(name).thing_classes
+    contents["categories"] = [{"id": i, "name": classes[index]} for i, index in ids.items()]
+    contents["annotations"][0]["category_id"] = 90
+    written = write_coco(root / "coco" / images, contents)
+    (root / "coco" / "annotations").mkdir()
+    written.rename(root / "coco" / "annotations" / file_name)
+    records = DatasetCatalog.get(name)
+    assert [record["image_id"] for record in records] == [1, 2]
+    assert os.path.isfile(records[0]["file_name"])
+    assert ("annotations" in records[0]) == annotated
+    if annotated:
+        assert records[0]["annotations"][0]["category_id"] == 79
+
+
+def test_missing_coco_file_is_named(root):
+    with pytest.raises(ConfigError, match=r"instances_valminusminival2014.json: cannot be read"):
+        DatasetCatalog.get("coco_35_labeled")
+
+
+def test_voc_splits_load_from_their_layout(root):
+    for year in (2007, 2012):
+        folder = root / f"VOC{year}"
+        (folder / "ImageSets" / "Main").mkdir(parents=True)
+        (folder / "ImageSets" / "Main" / "trainval.txt").write_text("000001\n")
+        save_picture(folder / "JPEGImages" / "000001.jpg", 40, 30)
+        (folder / "Annotations").mkdir()
+        (folder / "Annotations" / "000001.xml").write_text(
+            "<annotation><size><width>40</width><height>30</height></size><object>"
+            "<name>tvmonitor</name><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>1</ymin>"
+            "<xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
+        )
+    for name in builtin.VOC_LABELED:
+        (record,) = DatasetCatalog.get(name)
+        assert [a["category_id"] for a in record["annotations"]] == [19]
+    (record,) = DatasetCatalog.get("voc_2012_trainval_unlabeled")
+    assert "annotations" not in record
+    labeled, test = map(MetadataCatalog.get, ("voc_2007_trainval_labeled", "voc_2007_test"))
+    assert labeled.thing_classes == test.thing_classes
+    assert (labeled.year, labeled.split) == (2007, "trainval")
+    assert labeled.dirname == str(root / "VOC2007")
+
+
+def test_records_are_plain_data(root, monkeypatch):
+    monkeypatch.setattr(writer, "DEFAULT_SIZES", dict.fromkeys(writer.SPLITS, 1))
+    assert json.dumps(DatasetCatalog.get("digit_scenes_labeled"))
