@@ -2,7 +2,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import d2_ssod.data  # noqa: F401  registers what these tests must not undo
-from d2_ssod.data import registry
+from d2_ssod.data.datasets import registry
 
 
 @pytest.fixture(autouse=True)
