@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from detectron2.config import get_cfg
 
-from d2_ssod.config import add_ssod_config
 from d2_ssod.artifacts.provenance import check_predictions, prediction_source
+from d2_ssod.config import add_ssod_config
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import write_json
 
@@ -111,9 +111,9 @@ def test_ids_may_be_of_numpy(cfg, made):
 
 def test_incomplete_predictions_of_other_images_are_refused(cfg, made):
     made.unlink()
-    (made.parent / "predictions_so_far").mkdir()
+    (made.parent / "partial_predictions").mkdir()
     check_predictions(cfg, 0, images())
-    assert "not the 1" in error_of(cfg, images(["x.png"]), existing="predictions_so_far")
+    assert "not the 1" in error_of(cfg, images(["x.png"]), existing="partial_predictions")
 
 
 def test_predictions_without_a_note_are_taken(cfg, made):
