@@ -23,17 +23,19 @@ class Limit:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number; True and False are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Tell whether a value is a finite number; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return -math.inf < value < math.inf
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number; True and False are none."""
+    """Tell whether a value is a whole number; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_list(value: Any) -> bool:
-    """Whether a value is a list, which a config may give as a tuple."""
+    """Tell whether a value is a list, which a config may give as a tuple."""
     return isinstance(value, (list, tuple))
 
 
@@ -42,14 +44,14 @@ def _one_of(*choices: Any) -> Limit:
 
 
 def _each(limit: Limit) -> Limit:
-    """A list of values within ``limit``."""
+    """Ask for a list of values within ``limit``."""
     return Limit(
         lambda v: is_list(v) and all(map(limit.holds, v)), f"a list, each value {limit.expected}"
     )
 
 
 def _ascending(limit: Limit, expected: str) -> Limit:
-    """One value within ``limit``, or a list of such values, smallest first."""
+    """Ask for one value within ``limit``, or a list of such values, smallest first."""
     return Limit(
         lambda v: limit.holds(v) or (_each(limit).holds(v) and list(v) == sorted(v)),
         expected,
@@ -189,5 +191,5 @@ def check_limits(cfg: CfgNode) -> None:
 
 
 def value_of(cfg: CfgNode, name: str) -> Any:
-    """The value of a key such as ``MODEL.ROI_HEADS.NUM_CLASSES``."""
+    """Look up the value of a key such as ``MODEL.ROI_HEADS.NUM_CLASSES``."""
     return functools.reduce(getattr, name.split("."), cfg)

@@ -64,12 +64,13 @@ def load_predictions(
         try:
             boxes, scores, classes = columns[record["image_id"]]
             classes.append(class_of[record["category_id"]])
-            boxes.append(record["bbox"])
-            scores.append(record["score"])
-        except (KeyError, TypeError) as error:
+            x, y, w, h = record["bbox"]
+            boxes.append((float(x), float(y), float(w), float(h)))
+            scores.append(float(record["score"]))
+        except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
-                f"{path}: detection {number} does not fit the data set ({error!r} is missing or "
-                "unknown); delete the file to have it made again"
+                f"{path}: detection {number} is no COCO result or does not fit the data set "
+                f"({error!r}); delete the file to have it made again"
             ) from None
     return {
         image_id: Detections(
@@ -84,7 +85,7 @@ def load_predictions(
 def coco_rows(
     predictions: Predictions, category_ids: Sequence[int]
 ) -> Iterator[tuple[ImageId, int, list[float], float]]:
-    """(image id, category id, XYWH box, score) of every detection with an area, in order."""
+    """Give (image id, category id, XYWH box, score) of every detection with an area, in order."""
     found = concatenate(list(predictions.values()))
     bboxes = np.round(_xywh(found.boxes), BOX_DECIMALS)
     scores = np.round(found.scores.astype(np.float64), SCORE_DECIMALS)
@@ -96,11 +97,11 @@ def coco_rows(
 
 
 def _xywh(boxes: np.ndarray) -> np.ndarray:
-    """float64 [n, 4] XYWH of float32 [n, 4] XYXY."""
+    """Convert float32 [n, 4] XYXY to float64 [n, 4] XYWH."""
     corners = boxes.astype(np.float64)
     return np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
 
 
 def _xyxy(bboxes: np.ndarray) -> np.ndarray:
-    """float32 [n, 4] XYXY of float64 [n, 4] XYWH."""
+    """Convert float64 [n, 4] XYWH to float32 [n, 4] XYXY."""
     return np.hstack([bboxes[:, :2], bboxes[:, :2] + bboxes[:, 2:]]).astype(np.float32)

@@ -7,7 +7,6 @@ is filled in, what contradicts the data set stops with a message that names the 
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
+from d2_ssod.config import is_number
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import read_json, write_json
 from d2_ssod.structures import ImageId, Predictions
@@ -136,7 +136,7 @@ _KEY_TYPES = {
 
 
 def _records(path: str | os.PathLike, content: Any, key: str) -> list[dict]:
-    """A list of records of a COCO file."""
+    """Take a list of records out of a COCO file."""
     records = content.get(key) if isinstance(content, dict) else None
     if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
         raise ConfigError(
@@ -154,7 +154,7 @@ def _records(path: str | os.PathLike, content: Any, key: str) -> list[dict]:
 
 
 def _match_categories(categories: list[dict], thing_classes: Sequence[str]) -> dict[Any, Any]:
-    """The file's category id -> contiguous class id, or the name if the data set lacks it."""
+    """Map the file's category id to the class id, or to the name if the data set lacks it."""
     numbers = {name: number for number, name in enumerate(thing_classes)}
     return {
         category.get("id"): numbers.get(category.get("name"), category.get("name"))
@@ -165,7 +165,7 @@ def _match_categories(categories: list[dict], thing_classes: Sequence[str]) -> d
 def _match_images(
     path: str | os.PathLike, images: list[dict], dataset_dicts: Sequence[dict]
 ) -> dict[Any, dict]:
-    """The file's image id -> the data set's dict."""
+    """Map the file's image id to the data set's dict."""
     by_id = {record["image_id"]: record for record in dataset_dicts}
     times = Counter(record["file_name"] for record in dataset_dicts)
     by_file_name = {r["file_name"]: r for r in dataset_dicts if times[r["file_name"]] == 1}
@@ -204,7 +204,7 @@ def _match_images(
 def _find_by_name(
     by_base_name: dict[str, list[dict]], file_name: str, image_id: Any
 ) -> dict | None:
-    """The one image of that name; of several, that in the right folder, then that with the id."""
+    """Find the one image of that name; of several, that in the right folder, then with the id."""
     parts = _parts(file_name)
     found = by_base_name.get(parts[-1], [])
     narrowings: list[Callable[[dict], bool]] = [
@@ -224,14 +224,14 @@ def _parts(file_name: str) -> tuple[str, ...]:
 def _read_annotation(
     name: str, annotation: dict, class_of: dict[Any, Any], record: dict
 ) -> dict[str, Any]:
-    """One annotation as Detectron2 takes it; ``name`` says where it is, for messages."""
+    """Read one annotation as Detectron2 takes it; ``name`` says where it is, for messages."""
     category = class_of.get(annotation.get("category_id"), annotation.get("category_id"))
     if annotation.get("category_id") not in class_of or not isinstance(category, int):
         raise ConfigError(
             f"{name}: category {category!r} is not a class of the data set; correct its category_id"
         )
     bbox = annotation.get("bbox")
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_finite(v) for v in bbox):
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(v) for v in bbox):
         raise ConfigError(f"{name}: bbox must be four finite numbers x, y, w, h, found {bbox}")
     x, y, w, h = bbox
     if w <= 0 or h <= 0:
@@ -243,7 +243,7 @@ def _read_annotation(
         )
     score = annotation.get("score")
     score = 1.0 if score is None else score
-    if not _is_finite(score) or not 0 <= score <= 1:
+    if not is_number(score) or not 0 <= score <= 1:
         raise ConfigError(f"{name}: score must be in [0, 1], found {score!r}")
     return {
         "bbox": [float(v) for v in bbox],
@@ -252,7 +252,3 @@ def _read_annotation(
         "iscrowd": int(bool(annotation.get("iscrowd"))),
         "score": float(score),
     }
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

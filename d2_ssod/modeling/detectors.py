@@ -65,29 +65,31 @@ DETECTORS: dict[type[nn.Module], Detector] = {
 
 
 def detector_of(cfg: CfgNode) -> Detector:
-    """The family of ``MODEL.META_ARCHITECTURE``.
+    """Find the family of ``MODEL.META_ARCHITECTURE``.
 
     Raises:
         ConfigError: it is of none of those in ``DETECTORS``.
     """
-    architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
-    for ancestor in architecture.__mro__:
-        if ancestor in DETECTORS:
-            return DETECTORS[ancestor]
+    name = cfg.MODEL.META_ARCHITECTURE
+    if name in META_ARCH_REGISTRY:
+        # What is registered may be a function, too.
+        for ancestor in getattr(META_ARCH_REGISTRY.get(name), "__mro__", ()):
+            if ancestor in DETECTORS:
+                return DETECTORS[ancestor]
     known = ", ".join(sorted(known.__name__ for known in DETECTORS))
     raise ConfigError(
-        f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, which is none of {known} and "
-        "no subclass of one; describe it in d2_ssod.modeling.DETECTORS (docs/extending.md)"
+        f"MODEL.META_ARCHITECTURE is {name!r}, which is none of {known} and no subclass of one; "
+        "correct it, or describe it in d2_ssod.modeling.DETECTORS (docs/extending.md)"
     )
 
 
 def num_classes(cfg: CfgNode) -> int:
-    """The number of classes that the config's detector is built for."""
+    """Look up the number of classes that the config's detector is built for."""
     return value_of(cfg, detector_of(cfg).num_classes_key)
 
 
 def running_attributes(cfg: CfgNode, model: nn.Module) -> dict[str, float]:
-    """The numbers that must be kept with the model's ``state_dict``, as far as it has them yet."""
+    """Read the numbers to be kept with the model's ``state_dict``, as far as it has them yet."""
     return {
         name: float(getattr(model, name))
         for name in detector_of(cfg).running_attributes
