@@ -28,6 +28,7 @@ def derive_seed(seed: int, phase: int, purpose: Purpose, *place: int) -> int:
         seed: of the run.
         phase: 0..N.
         purpose: what it is for.
-        place: numbers that tell the places apart, such as iteration and rank.
+        place: numbers that tell the places apart, such as iteration and rank; as many for every
+            place of a purpose, since a 0 at the end makes no difference.
     """
     return int(np.random.SeedSequence([seed, phase, purpose, *place]).generate_state(1)[0])

@@ -6,7 +6,49 @@ import numpy as np
 import pytest
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.json_files import read_json, write_json
+from d2_ssod.json_files import (
+    atomic_open,
+    read_json,
+    read_json_lines,
+    write_json,
+    write_json_line,
+)
+
+
+@pytest.mark.parametrize(("mode", "content"), [("w", "new"), ("wb", b"new")])
+def test_atomic_open_writes_beside_and_renames(tmp_path, mode, content):
+    path = tmp_path / "x"
+    path.write_text("old")
+    with atomic_open(path, mode) as file:
+        file.write(content)
+        file.flush()
+        assert path.read_text() == "old"
+        assert len(list(tmp_path.iterdir())) == 2
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_atomic_open_leaves_the_file_as_it_was_after_an_error(tmp_path):
+    path = tmp_path / "x"
+    path.write_text("old")
+
+    def fail():
+        with atomic_open(path) as file:
+            file.write("half a")
+            raise RuntimeError("full disk")
+
+    with pytest.raises(RuntimeError, match="full disk"):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_lines_are_read_as_written(tmp_path):
+    contents = [{"a": [1, 2.5]}, "text\nof two lines", np.arange(3), None]
+    with open(tmp_path / "x.jsonl", "a", encoding="utf-8") as file:
+        for content in contents:
+            write_json_line(file, content)
+    assert list(read_json_lines(tmp_path / "x.jsonl")) == [*contents[:2], [0, 1, 2], None]
 
 
 def test_write_json_creates_folders_and_leaves_one_file(tmp_path):

@@ -1,9 +1,12 @@
 import pytest
 import torch
+from detectron2.modeling import build_model
 from fvcore.common.checkpoint import PeriodicCheckpointer
+from roi_samples import make_config
 from torch import nn
 
-from d2_ssod.artifacts.checkpoints import AtomicCheckpointer
+from d2_ssod.artifacts import AtomicCheckpointer, RunFolder, load_phase_model
+from d2_ssod.errors import ConfigError
 
 
 @pytest.fixture
@@ -47,3 +50,37 @@ def test_periodic_checkpoints_are_removed_as_by_fvcore(checkpointer, tmp_path):
     for iteration in range(3):
         periodic.step(iteration)
     assert [p.name for p in tmp_path.glob("*.pth")] == ["model_0000002.pth"]
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    cfg = make_config()
+    cfg.OUTPUT_DIR = str(tmp_path)
+    return cfg
+
+
+def test_model_of_a_phase_is_the_one_that_it_ended_with(cfg):
+    torch.manual_seed(0)
+    models = [build_model(cfg) for _ in range(2)]
+    for phase, model in enumerate(models):
+        folder = RunFolder(cfg.OUTPUT_DIR).phase(phase).folder
+        folder.mkdir()
+        AtomicCheckpointer(model, str(folder)).save("model_final")
+    for phase, model in enumerate(models):
+        loaded = load_phase_model(cfg, phase)
+        assert not any(module.training for module in loaded.modules())
+        expected = model.state_dict()
+        assert loaded.state_dict().keys() == expected.keys()
+        for name, value in loaded.state_dict().items():
+            assert torch.equal(value, expected[name]), name
+    assert not torch.equal(*(next(model.parameters()) for model in models))
+
+
+def test_model_of_a_phase_that_has_not_ended_names_the_file(cfg, tmp_path):
+    (tmp_path / "phase_1").mkdir()
+    (tmp_path / "phase_1" / "model_0000003.pth").touch()
+    with pytest.raises(
+        ConfigError, match=r"phase_1/model_final\.pth: .*phase 1 .*--resume"
+    ) as info:
+        load_phase_model(cfg, 1)
+    assert "\n" not in str(info.value)

@@ -85,7 +85,7 @@ def write_coco(folder):
 
 
 def register_coco(path, name="lookup_test"):
-    """Registers the test set's metadata, atomic_open that of an earlier test."""
+    """Register the test set's metadata, replacing that of an earlier test."""
     if name in MetadataCatalog.list():
         MetadataCatalog.remove(name)
     MetadataCatalog.get(name).set(

@@ -1,4 +1,4 @@
-"""Small image files, whole and damaged, for the tests of this folder."""
+"""Small image files, whole and damaged, for tests."""
 
 import json
 

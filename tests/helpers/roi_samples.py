@@ -1,4 +1,4 @@
-"""Sampled RoIs, targets, images and small models for the tests of this folder."""
+"""Sampled RoIs, targets, images and small models."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
 
+import d2_ssod.demo  # noqa: F401  registers the small backbone
 from d2_ssod.config import add_ssod_config
 from d2_ssod.modeling import SampledRoIs, UncertaintyOutputLayers
 
