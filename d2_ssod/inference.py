@@ -24,7 +24,7 @@ def predict(
     image_ids: Sequence[ImageId] | None = None,
     on_batch: Callable[[Predictions], None] | None = None,
 ) -> Predictions | None:
-    """Run a model over the images and collects its raw detections.
+    """Run a model over the images and collect its raw detections.
 
     Every process handles the images that its own loader gives; all processes must call this
     function.

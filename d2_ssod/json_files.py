@@ -12,14 +12,12 @@ import numpy as np
 
 from d2_ssod.errors import ConfigError
 
-__all__ = ["atomic_open", "read_json", "read_json_lines", "write_json", "write_json_line"]
-
 
 @contextmanager
 def atomic_open(
     path: str | os.PathLike, mode: str = "w", encoding: str | None = None
 ) -> Iterator[IO[Any]]:
-    """Opens a temporary file beside ``path``, and renames it to that once it is written.
+    """Open a temporary file beside ``path``, and rename it to that once it is written.
 
     Whenever the process is killed, ``path`` is what it was before or whole. An exception in the
     block leaves it as it was.
@@ -42,7 +40,7 @@ def atomic_open(
 
 
 def write_json(path: str | os.PathLike, obj: Any) -> Path:
-    """Writes ``obj`` as JSON (:func:`atomic_open`).
+    """Write ``obj`` as JSON (:func:`atomic_open`).
 
     The layout suits both people and large files: every key of a mapping and every item of a list of
     records starts a line of its own, a record itself stays on one line. An iterator is written as a
@@ -65,7 +63,7 @@ def write_json(path: str | os.PathLike, obj: Any) -> Path:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Reads a JSON file.
+    """Read a JSON file.
 
     Raises:
         ConfigError: the file does not exist, cannot be read or is not valid JSON; the message names
@@ -86,7 +84,7 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def write_json_line(file: TextIO, obj: Any) -> None:
-    """Adds ``obj`` as a line of JSON to a file that an interruption may end anywhere.
+    """Add ``obj`` as a line of JSON to a file that an interruption may end anywhere.
 
     Args:
         file: opened for appending.
@@ -97,7 +95,7 @@ def write_json_line(file: TextIO, obj: Any) -> None:
 
 
 def read_json_lines(path: str | os.PathLike) -> Iterator[Any]:
-    """What :func:`write_json_line` added, without the lines that an interruption cut off."""
+    """Read what :func:`write_json_line` added, without the lines that an interruption cut off."""
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             with suppress(json.JSONDecodeError):
@@ -105,7 +103,7 @@ def read_json_lines(path: str | os.PathLike) -> Iterator[Any]:
 
 
 def _write(file: TextIO, obj: Any, indent: int) -> None:
-    """Writes ``obj`` with its outer structure over several lines."""
+    """Write ``obj`` with its outer structure over several lines."""
     if isinstance(obj, Mapping) and obj:
         opening, closing = "{", "}"
         items = ((json.dumps(str(key)) + ": ", value) for key, value in obj.items())
@@ -144,7 +142,7 @@ def _dumps(obj: Any) -> str:
 
 
 def _plain(obj: Any) -> Any:
-    """The plain Python value of what ``json`` does not know."""
+    """Give the plain Python value of what ``json`` does not know."""
     if isinstance(obj, np.generic | np.ndarray):
         return obj.tolist()
     if isinstance(obj, os.PathLike):

@@ -13,7 +13,7 @@ class RunFolder:
         self.root = Path(output_dir)
 
     def phase(self, phase: int) -> PhaseFolder:
-        """The folder of one of the phases 0..N."""
+        """Give the folder of one of the phases 0..N."""
         return PhaseFolder(self.root / f"phase_{phase}")
 
     @property
@@ -22,11 +22,11 @@ class RunFolder:
         return self.root / "config.yaml"
 
     def summary(self, dataset_name: str | None = None) -> Path:
-        """The results on the first data set of ``DATASETS.TEST``, or on another, by its name."""
+        """Name the file of the results on the first test set, or on another by its name."""
         return self.root / (f"summary_{dataset_name}.json" if dataset_name else "summary.json")
 
     def relative(self, path: Path) -> str:
-        """``path``, which lies in the folder, as written into the run's files."""
+        """Give ``path``, which lies in the folder, as it is written into the run's files."""
         return path.relative_to(self.root).as_posix()
 
 

@@ -32,7 +32,7 @@ _TTA_SIZES = ("TEST.AUG.MIN_SIZES", "TEST.AUG.MAX_SIZE", "TEST.AUG.FLIP")
 
 
 def prediction_source(cfg: CfgNode, images: Sequence[dict]) -> dict[str, Any]:
-    """The images and the settings that predictions depend on, for a JSON file.
+    """Describe the images and the settings that predictions depend on, for a JSON file.
 
     Args:
         cfg: the run's config.
@@ -47,7 +47,7 @@ def prediction_source(cfg: CfgNode, images: Sequence[dict]) -> dict[str, Any]:
 
 
 def _settings(cfg: CfgNode) -> dict[str, Any]:
-    """The values of the keys that inference with this config reads, as JSON gives them back."""
+    """Collect the keys that inference with this config reads, and their values as in JSON."""
     sizes = _TTA_SIZES if cfg.SSOD.TTA.ENABLED else _SIZES
     values = {key: value_of(cfg, key) for key in _KEYS + sizes + detector_of(cfg).inference_keys}
     return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
@@ -76,7 +76,7 @@ def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> None:
 
 
 def _difference(made: dict[str, Any], now: dict[str, Any]) -> str:
-    """The first thing that differs."""
+    """Name the first thing that differs."""
     if made.get("images_sha256") != now["images_sha256"]:
         return (
             f"of {made.get('images')} images that are not the {now['images']} that "

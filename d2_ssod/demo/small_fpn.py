@@ -49,7 +49,7 @@ class SmallFPN(Backbone):
         )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Feature maps ``p2`` and ``p3`` of images Tensor[B, C, H, W], H and W divisible by 16."""
+        """Compute ``p2`` and ``p3`` of images Tensor[B, C, H, W], H and W divisible by 16."""
         features = []
         for stage in self.stages:
             x = stage(x)
@@ -65,7 +65,7 @@ class SmallFPN(Backbone):
         return 16
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of each feature map."""
+        """Give channels and stride of each feature map."""
         return {
             "p2": ShapeSpec(channels=_FPN_CHANNELS, stride=4),
             "p3": ShapeSpec(channels=_FPN_CHANNELS, stride=8),
@@ -74,5 +74,5 @@ class SmallFPN(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_small_fpn_backbone(cfg, input_shape: ShapeSpec) -> SmallFPN:
-    """A :class:`SmallFPN` whose norm is ``MODEL.RESNETS.NORM``."""
+    """Build a :class:`SmallFPN` whose norm is ``MODEL.RESNETS.NORM``."""
     return SmallFPN(input_shape.channels, cfg.MODEL.RESNETS.NORM)

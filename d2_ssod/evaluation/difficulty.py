@@ -40,7 +40,7 @@ def easy_images(
 
 
 def _ground_truth(record: dict) -> tuple[np.ndarray, np.ndarray]:
-    """float64 [g, 4] XYXY boxes and int64 [g] classes."""
+    """Read float64 [g, 4] XYXY boxes and int64 [g] classes."""
     counted = [
         annotation
         for annotation in record.get("annotations", ())
@@ -56,7 +56,7 @@ def _ground_truth(record: dict) -> tuple[np.ndarray, np.ndarray]:
 def _count_right(
     found: Detections, boxes: np.ndarray, classes: np.ndarray, iou_thresh: float
 ) -> int:
-    """Matches greedily, best score first, each with the free object it overlaps most."""
+    """Match greedily, best score first, each with the free object it overlaps most."""
     iou = pairwise_iou(torch.from_numpy(found.boxes).double(), torch.from_numpy(boxes)).numpy()
     iou = np.where(found.classes[:, None] == classes, iou, 0.0)
     right = 0

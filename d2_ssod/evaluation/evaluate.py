@@ -105,7 +105,7 @@ def _outputs_of_row(ensemble: EnsembleRCNN, each: list[Outputs], numbers: list[i
 
 
 def _metrics(evaluator: DatasetEvaluator, subsets: Mapping[str, Sequence[ImageId]]) -> Metrics:
-    """All images' metrics, then those of the subsets, as plain floats in one flat dict."""
+    """Collect all images' metrics, then those of the subsets, as plain floats in one flat dict."""
     metrics = _plain_floats(evaluator.evaluate())
     for name, image_ids in subsets.items():
         of_subset = _plain_floats(evaluator.evaluate(img_ids=list(image_ids)))

@@ -21,7 +21,7 @@ Metrics = dict[str, float]
 def build_evaluator(
     dataset_name: str, output_dir: str | os.PathLike | None = None
 ) -> DatasetEvaluator:
-    """The evaluator for a registered data set, by its metadata's ``evaluator_type``.
+    """Build the evaluator for a registered data set, by its metadata's ``evaluator_type``.
 
     Args:
         dataset_name: of the test set.
@@ -36,7 +36,7 @@ def build_evaluator(
 
 
 def evaluator_kind(dataset_name: str) -> Literal["coco", "pascal_voc"]:
-    """The ``evaluator_type`` in the metadata of a registered data set.
+    """Read the ``evaluator_type`` in the metadata of a registered data set.
 
     Raises:
         ConfigError: it is another, or missing.
@@ -59,7 +59,7 @@ class BoxEvaluator(COCOEvaluator):
     """
 
     def __init__(self, dataset_name: str, output_dir: str | os.PathLike | None = None) -> None:
-        """Loads the ground truth.
+        """Load the ground truth.
 
         Args:
             dataset_name: a registered data set with a COCO file.
@@ -96,7 +96,7 @@ class BoxEvaluator(COCOEvaluator):
 
 
 def _miss(image_id: ImageId) -> dict[str, Any]:
-    """A detection outside its image: with it alone, every AP with ground truth is 0."""
+    """Give a detection outside its image: with it alone, every AP with ground truth is 0."""
     return {"image_id": image_id, "category_id": 0, "bbox": [-2.0, -2.0, 1.0, 1.0], "score": 0.0}
 
 

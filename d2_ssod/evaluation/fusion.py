@@ -38,7 +38,7 @@ class Fusion:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Fusion:
-        """As ``SSOD.ENSEMBLE`` and ``TEST.DETECTIONS_PER_IMAGE`` say."""
+        """Read ``SSOD.ENSEMBLE`` and ``TEST.DETECTIONS_PER_IMAGE``."""
         keys, limit = cfg.SSOD.ENSEMBLE, cfg.TEST.DETECTIONS_PER_IMAGE
         return cls(
             weights=tuple(keys.WEIGHTS) or None,
@@ -48,7 +48,7 @@ class Fusion:
         )
 
     def weights_of(self, models: int) -> tuple[float, ...]:
-        """The weight of each of so many models.
+        """Give the weight of each of so many models.
 
         Raises:
             ValueError: there is another number of weights.
@@ -61,7 +61,7 @@ class Fusion:
         return weights
 
     def among(self, models: Sequence[int], of: int) -> Fusion:
-        """The same fusion for a choice of ``of`` models, by their numbers."""
+        """Give the same fusion for a choice of ``of`` models, by their numbers."""
         weights = self.weights_of(of)
         return replace(self, weights=tuple(weights[number] for number in models))
 
@@ -111,7 +111,7 @@ class Fusion:
 def _normalize(
     found: Detections, scale: np.ndarray, skip_box_thresh: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes in [0, 1], scores and classes; without boxes that the fusion would warn about."""
+    """Give boxes in [0, 1], scores and classes; without boxes that the fusion would warn about."""
     boxes = np.clip(found.boxes / scale, 0.0, 1.0)
     usable = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) > 0
     usable &= (boxes[:, 2:] > boxes[:, :2]).all(axis=1)

@@ -20,7 +20,7 @@ _COUNTS = {
 def summarize(
     dataset: str, phase_infos: Sequence[Mapping[str, int]], results: PhaseResults
 ) -> dict[str, Any]:
-    """The content of ``summary.json``.
+    """Build the content of ``summary.json``.
 
     Args:
         dataset: name of the test set.
@@ -51,7 +51,7 @@ def summarize(
 
 
 def format_table(summary: Mapping[str, Any]) -> str:
-    """The summary as a table for the terminal: a row for each phase and ensemble.
+    """Format the summary as a table for the terminal: a row for each phase and ensemble.
 
     Args:
         summary: as ``summarize`` gives it, or as read from ``summary.json``.

@@ -56,7 +56,7 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
         similarity_same_class: bool = False,
         **kwargs,
     ) -> None:
-        """Arguments beyond those of :class:`FastRCNNOutputLayers`.
+        """Take arguments beyond those of :class:`FastRCNNOutputLayers`.
 
         Args:
             input_shape: shape of the box feature of one RoI.
@@ -79,7 +79,7 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
-        """Arguments of ``__init__`` from the config."""
+        """Read the arguments of ``__init__`` from the config."""
         return {
             **super().from_config(cfg, input_shape),
             "weighting": build_roi_weighting(cfg),
@@ -91,7 +91,7 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
         }
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor] | BoxPredictions:
-        """Scores and deltas of each RoI; in training also its embedding.
+        """Compute scores and deltas of each RoI; in training also its embedding.
 
         Args:
             x: Tensor[R, ...], box features.
@@ -106,7 +106,7 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
     def losses(
         self, predictions: BoxPredictions, proposals: list[SampledRoIs]
     ) -> dict[str, Tensor]:
-        """Weighted Fast R-CNN losses and the similarity loss of the sampled RoIs of a batch."""
+        """Compute the weighted Fast R-CNN losses and the similarity loss of a batch."""
         losses = super().losses(predictions[:2], proposals)
         rois = collect_rois(proposals, predictions.embeddings, self.num_classes)
         classes = torch.cat([p.gt_classes for p in proposals])
@@ -123,20 +123,20 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
         return losses
 
     def predict_boxes(self, predictions, proposals):
-        """As in :class:`FastRCNNOutputLayers`; cascades call it in training, too."""
+        """Do as :class:`FastRCNNOutputLayers`; cascades call it in training, too."""
         return super().predict_boxes(predictions[:2], proposals)
 
     def predict_probs(self, predictions, proposals):
-        """As in :class:`FastRCNNOutputLayers`."""
+        """Do as :class:`FastRCNNOutputLayers`."""
         return super().predict_probs(predictions[:2], proposals)
 
     def predict_boxes_for_gt_classes(self, predictions, proposals):
-        """As in :class:`FastRCNNOutputLayers`; used where heads train on predicted boxes."""
+        """Do as :class:`FastRCNNOutputLayers`; used where heads train on predicted boxes."""
         return super().predict_boxes_for_gt_classes(predictions[:2], proposals)
 
     @torch.no_grad()
     def _weigh(self, rois: RoIBatch) -> Tensor | None:
-        """Weights of all RoIs, Tensor[R]; None if no image of the batch is re-weighted."""
+        """Weigh all RoIs, Tensor[R]; None if no image of the batch is re-weighted."""
         if self.weighting is None:
             return None
         chosen = [self.weigh_all_images or is_pseudo(target) for target in rois.targets]
@@ -154,7 +154,7 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
     def _weighted_classification_loss(
         self, scores: Tensor, classes: Tensor, weights: Tensor
     ) -> Tensor:
-        """sum_i(w_i CE_i) / R: divided by the number of RoIs, not by the sum of the weights."""
+        """Compute sum_i(w_i CE_i) / R: divided by the number of RoIs, not by the sum of weights."""
         cross_entropy = F.cross_entropy(scores, classes, reduction="none")
         loss = (weights * cross_entropy).sum() / max(len(classes), 1)
         return loss * self.loss_weight.get("loss_cls", 1.0)
@@ -162,7 +162,7 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
     def _weighted_box_loss(
         self, deltas: Tensor, proposals: list[SampledRoIs], classes: Tensor, weights: Tensor
     ) -> Tensor:
-        """``FastRCNNOutputLayers.box_reg_loss`` with a weight for each foreground RoI."""
+        """Do as ``FastRCNNOutputLayers.box_reg_loss``, with a weight for each foreground RoI."""
         foreground = (classes < self.num_classes).nonzero()[:, 0]
         boxes = torch.cat([p.proposal_boxes.tensor for p in proposals])[foreground]
         references = torch.cat(
@@ -177,7 +177,7 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
         return loss / max(len(classes), 1) * self.loss_weight.get("loss_box_reg", 1.0)
 
     def _box_loss_per_roi(self, deltas: Tensor, boxes: Tensor, references: Tensor) -> Tensor:
-        """Unreduced box-regression loss, Tensor[F]."""
+        """Compute the box-regression loss of each RoI, Tensor[F]."""
         if self.box_reg_loss_type == "smooth_l1":
             goal = self.box2box_transform.get_deltas(boxes, references)
             return smooth_l1_loss(deltas, goal, self.smooth_l1_beta, reduction="none").sum(dim=1)
@@ -185,7 +185,7 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
         return _IOU_LOSSES[self.box_reg_loss_type](predicted, references, reduction="none")
 
     def _similarity_loss(self, rois: RoIBatch, classes: Tensor) -> Tensor:
-        """Eq. 6-7; returned in every step, so that the embedding always has a gradient."""
+        """Compute Eq. 6-7; in every step, so that the embedding always has a gradient."""
         alike = None
         if self.similarity_same_class:
             alike = torch.where(rois.is_foreground, classes, -1)
@@ -200,12 +200,12 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
 
 
 def is_pseudo(target: Instances) -> bool:
-    """Whether an image's boxes are pseudo-labels (an image's boxes all are, or none is)."""
+    """Tell whether an image's boxes are pseudo-labels (all of them are, or none is)."""
     return target.has("gt_is_pseudo") and len(target) > 0 and bool(target.gt_is_pseudo[0])
 
 
 def collect_rois(proposals: list[SampledRoIs], embeddings: Tensor, num_classes: int) -> RoIBatch:
-    """The sampled RoIs of a batch as weightings take them.
+    """Collect the sampled RoIs of a batch as weightings take them.
 
     Args:
         proposals: one entry per image, with ``proposal_boxes`` and ``gt_classes``.
@@ -222,7 +222,7 @@ def collect_rois(proposals: list[SampledRoIs], embeddings: Tensor, num_classes: 
 
 
 def _select_images(rois: RoIBatch, chosen: list[bool]) -> RoIBatch:
-    """The RoIs of the chosen images."""
+    """Give the RoIs of the chosen images."""
     if all(chosen):
         return rois
 
@@ -240,7 +240,7 @@ def _select_images(rois: RoIBatch, chosen: list[bool]) -> RoIBatch:
 
 
 def _log_weights(result: RoIWeights, is_foreground: Tensor) -> None:
-    """Mean and quantiles of the background RoIs' weights and their ingredients, for TensorBoard."""
+    """Log mean and quantiles of the background RoIs' weights and their ingredients."""
     found = {name: values for name, values in result._asdict().items() if values is not None}
     background = torch.stack(list(found.values())).float()[:, ~is_foreground]
     if background.shape[1] == 0:

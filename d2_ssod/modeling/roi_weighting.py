@@ -78,7 +78,7 @@ class UncertaintyWeighting:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        """Arguments of ``__init__`` from ``SSOD.ROI_WEIGHTING``."""
+        """Read the arguments of ``__init__`` from ``SSOD.ROI_WEIGHTING``."""
         keys = cfg.SSOD.ROI_WEIGHTING
         return {
             "variant": keys.VARIANT,
@@ -89,7 +89,7 @@ class UncertaintyWeighting:
         }
 
     def __call__(self, rois: RoIBatch) -> RoIWeights:
-        """Weights, largest IoU and dissimilarity of every RoI."""
+        """Give weight, largest IoU and dissimilarity of every RoI."""
         references = {}
         if self.constants["variant"] == "released":
             references = {"gt_boxes": rois.gt_boxes, "gts_per_image": rois.gts_per_image}
@@ -115,12 +115,12 @@ class SoftSamplingWeighting:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        """Arguments of ``__init__`` from ``SSOD.ROI_WEIGHTING``."""
+        """Read the arguments of ``__init__`` from ``SSOD.ROI_WEIGHTING``."""
         keys = cfg.SSOD.ROI_WEIGHTING
         return {"a": keys.A, "b": keys.B, "c": keys.C_SOFT_SAMPLING}
 
     def __call__(self, rois: RoIBatch) -> RoIWeights:
-        """Weights from the largest IoU with a foreground RoI; 1 for foreground."""
+        """Weigh background by its largest IoU with a foreground RoI; foreground counts 1."""
         return RoIWeights(
             ops.overlap_weights(
                 rois.boxes, rois.is_foreground, rois.rois_per_image, **self.constants
@@ -139,11 +139,11 @@ class ConstantWeighting:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        """Arguments of ``__init__`` from ``SSOD.ROI_WEIGHTING``."""
+        """Read the arguments of ``__init__`` from ``SSOD.ROI_WEIGHTING``."""
         return {"background_weight": cfg.SSOD.ROI_WEIGHTING.CONSTANT}
 
     def __call__(self, rois: RoIBatch) -> RoIWeights:
-        """``background_weight`` for background, 1 for foreground."""
+        """Give ``background_weight`` to background, 1 to foreground."""
         weights = torch.ones(len(rois.boxes), device=rois.boxes.device)
         return RoIWeights(weights.masked_fill(~rois.is_foreground, self.background_weight))
 
@@ -157,6 +157,6 @@ ROI_WEIGHTINGS: dict[str, Callable[[CfgNode], RoIWeighting]] = {
 
 
 def build_roi_weighting(cfg: CfgNode) -> RoIWeighting | None:
-    """The weighting that ``SSOD.ROI_WEIGHTING.NAME`` asks for; None for "none"."""
+    """Build the weighting that ``SSOD.ROI_WEIGHTING.NAME`` asks for; None for "none"."""
     name = cfg.SSOD.ROI_WEIGHTING.NAME
     return None if name == "none" else ROI_WEIGHTINGS[name](cfg)

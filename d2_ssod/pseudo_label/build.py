@@ -60,7 +60,7 @@ class PseudoLabels:
         return self.selection.scores[kept[-1]] if kept else None
 
     def describe(self, thing_classes: Sequence[str]) -> list[str]:
-        """What was chosen, in a few lines for the log."""
+        """Tell what was chosen, in a few lines for the log."""
         lines = []
         for number, thresholds in enumerate(self.thresholds):
             chosen = _describe_thresholds(thresholds.values, thing_classes)

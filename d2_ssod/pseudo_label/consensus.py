@@ -40,7 +40,7 @@ class Consensus:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Consensus:
-        """As ``SSOD.CONSENSUS`` says."""
+        """Read ``SSOD.CONSENSUS``."""
         keys = cfg.SSOD.CONSENSUS
         return cls(keys.IOU_THRESH, keys.NMS_THRESH, keys.MIN_VOTES)
 
@@ -72,7 +72,7 @@ class Consensus:
         return {i: self.of_image([source[i] for source in sources]) for i in first}
 
     def of_image(self, detections: Sequence[Detections]) -> Detections:
-        """The same for one image."""
+        """Keep the boxes that several models agree on in one image."""
         if 0 < self.min_votes < len(detections):
             return self.vote(detections, self.min_votes)
         return reduce(self.intersect, detections)
@@ -137,14 +137,14 @@ def _iou(detections: Detections) -> np.ndarray:
 
 
 def _unique(detections: Detections) -> Detections:
-    """Drops exact repetitions (two models with the very same box), keeping the first of each."""
+    """Drop exact repetitions (two models with the very same box), keeping the first of each."""
     rows = np.column_stack([detections.classes, detections.scores, detections.boxes])
     _, first = np.unique(rows, axis=0, return_index=True)
     return detections.select(np.sort(first))
 
 
 def _nms(detections: Detections, threshold: float) -> Detections:
-    """Non-maximum suppression within each class; of equal scores the first box goes first."""
+    """Suppress non-maxima within each class; of equal scores the first box goes first."""
     kept = batched_nms(
         torch.from_numpy(detections.boxes).double(),
         torch.from_numpy(detections.scores).double(),

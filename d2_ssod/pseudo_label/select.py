@@ -56,7 +56,7 @@ def select_easiest(pseudo: Predictions, fraction: float) -> Selection:
 
 
 def easy_fraction(phase: int, num_phases: int, overrides: Sequence[float] = ()) -> float:
-    """The fraction k of the images that phase i of N trains on: i / N unless overridden.
+    """Choose the fraction k of the images that phase i of N trains on: i / N unless overridden.
 
     Args:
         phase: i, 1..N.
@@ -80,7 +80,7 @@ def easy_fraction(phase: int, num_phases: int, overrides: Sequence[float] = ()) 
 
 
 def floor_share(fraction: float, count: int) -> int:
-    """floor(fraction * count) without the surprises of binary fractions: 0.29 * 100 is 29.
+    """Compute floor(fraction * count) as in decimals: 0.29 * 100 is 29, not 28.
 
     ``fraction`` is taken as the nearest fraction with a denominator up to a million.
 
@@ -93,6 +93,6 @@ def floor_share(fraction: float, count: int) -> int:
 
 
 def _id_order(image_id: ImageId) -> tuple[bool, int, str]:
-    """Numbers by value, then strings by letters."""
+    """Order numbers by value, then strings by letters."""
     is_text = isinstance(image_id, str)
     return (is_text, 0 if is_text else int(image_id), image_id if is_text else "")

@@ -1,7 +1,7 @@
 """Step 2: raw detections become pseudo-labels, by one score threshold per class.
 
-The threshold of a class is the one with which an unlabeled image has, on average, as many pseudo
-labels of the class as a labeled image has objects of it.
+The threshold of a class is the one with which an unlabeled image has, on average, as many
+pseudo-labels of the class as a labeled image has objects of it.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Thresholds:
     achieved: np.ndarray
 
     def apply(self, predictions: Predictions) -> Predictions:
-        """The detections with score > t_c; every image stays, also one with none left."""
+        """Keep the detections with score > t_c; every image stays, also one with none left."""
         thresholds = self.values.astype(np.float32)
         return {
             image_id: found.select(found.scores > thresholds[found.classes])
@@ -42,7 +42,7 @@ class Thresholds:
 
 
 def objects_per_image(dataset_dicts: Sequence[dict], num_classes: int) -> np.ndarray:
-    """Mean number of ground-truth objects of each class per labeled image.
+    """Count the ground-truth objects of each class, on average per labeled image.
 
     Args:
         dataset_dicts: the labeled images as Detectron2 dicts. Annotations marked ``iscrowd`` or
@@ -100,7 +100,7 @@ def match_counts(predictions: Predictions, target: np.ndarray) -> Thresholds:
 
 
 def _counts_above_grid(predictions: Predictions, num_classes: int) -> np.ndarray:
-    """int64 [C, T]: the number of detections of each class with score > each threshold."""
+    """Count the detections of each class with score > each threshold: int64 [C, T]."""
     found = concatenate(list(predictions.values()))
     if len(found) and not 0 <= found.classes.min() <= found.classes.max() < num_classes:
         raise ValueError(

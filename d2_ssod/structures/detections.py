@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
 
-__all__ = ["Detections", "ImageId", "Predictions", "concatenate", "from_instances", "to_instances"]
-
 ImageId = int | str
 
 
@@ -47,12 +45,12 @@ class Detections:
         return len(self.scores)
 
     def select(self, index: np.ndarray) -> Detections:
-        """The detections at ``index``: int [k], in that order, or a bool mask [n]."""
+        """Select the detections at ``index``: int [k], in that order, or a bool mask [n]."""
         return Detections(self.boxes[index], self.scores[index], self.classes[index])
 
     @classmethod
     def empty(cls) -> Detections:
-        """No detection at all."""
+        """Give no detection at all."""
         return cls(
             np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, dtype=np.int64)
         )
@@ -64,7 +62,7 @@ Predictions = dict[ImageId, Detections]
 
 
 def concatenate(detections: Sequence[Detections]) -> Detections:
-    """All detections one after another."""
+    """Put all detections one after another."""
     if not detections:
         return Detections.empty()
     return Detections(
@@ -75,7 +73,7 @@ def concatenate(detections: Sequence[Detections]) -> Detections:
 
 
 def from_instances(instances: Instances) -> Detections:
-    """The detections in a Detectron2 model's output (``pred_boxes``, ``scores``, ``pred_classes``).
+    """Read a Detectron2 model's output (``pred_boxes``, ``scores``, ``pred_classes``).
 
     Args:
         instances: on any device.
@@ -88,7 +86,7 @@ def from_instances(instances: Instances) -> Detections:
 
 
 def to_instances(detections: Detections, image_size: tuple[int, int]) -> Instances:
-    """The ``Instances`` that Detectron2's evaluators and visualizer take; on the CPU.
+    """Make the ``Instances`` that Detectron2's evaluators and visualizer take; on the CPU.
 
     Args:
         detections: the boxes of one image.

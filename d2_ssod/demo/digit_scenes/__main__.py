@@ -29,10 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         logger.error(error)
         return 1
-    logger.info(f"The data set is in {folder}")
+    logger.info("The data set is in %s", folder)
     if options.preview:
         save_preview(folder, options.preview)
-        logger.info(f"The contact sheet is {options.preview}")
+        logger.info("The contact sheet is %s", options.preview)
     return 0
 
 

@@ -11,13 +11,13 @@ from .digits import ink_of
 
 @dataclass(frozen=True)
 class Layer:
-    """A mask to be painted in one colour at one place.
+    """A mask to be painted in one color at one place.
 
     Attributes:
-        alpha: uint8 `[h, w]`.
+        alpha: uint8 ``[h, w]``.
         x: column of the mask's left edge in the picture; may be negative.
         y: row of the mask's top edge; may be negative.
-        color: int64 `[3]`, RGB.
+        color: int64 ``[3]``, RGB.
         opacity: percent.
     """
 
@@ -38,7 +38,7 @@ class PaintedObject:
     visible: np.ndarray  # bool [H, W]
 
     def box(self) -> tuple[int, int, int, int]:
-        """The tight box around the visible ink, `(x0, y0, x1, y1)` with exclusive ends."""
+        """Give the tight box around the visible ink, ``(x0, y0, x1, y1)`` with exclusive ends."""
         rows = np.flatnonzero(self.visible.any(axis=1))
         cols = np.flatnonzero(self.visible.any(axis=0))
         return int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1
@@ -57,7 +57,7 @@ class Canvas:
         return self.pixels.shape[0], self.pixels.shape[1]
 
     def keeps_objects_visible(self, layer: Layer, min_percent: int) -> bool:
-        """Whether every object would still show `min_percent` of its ink under this layer."""
+        """Tell whether every object still shows ``min_percent`` of its ink under this layer."""
         cover = self._cover(layer)
         return all(
             np.count_nonzero(o.visible & ~cover) * 100 >= o.ink_pixels * min_percent
@@ -65,7 +65,7 @@ class Canvas:
         )
 
     def visible_percent(self, layer: Layer) -> int:
-        """How much of the layer's ink lies inside the picture."""
+        """Measure how much of the layer's ink lies inside the picture."""
         ink = ink_of(layer.alpha)
         inside = ink[self._windows(layer)[1]]
         return int(np.count_nonzero(inside) * 100 // max(1, np.count_nonzero(ink)))
@@ -91,14 +91,14 @@ class Canvas:
         self.objects.append(PaintedObject(digit, scan, int(np.count_nonzero(ink)), visible))
 
     def _cover(self, layer: Layer) -> np.ndarray:
-        """Pixels where the layer hides what is below by half or more: bool `[H, W]`."""
+        """Find the pixels where the layer hides half or more of what is below: bool ``[H, W]``."""
         cover = np.zeros(self.shape, dtype=bool)
         here, there = self._windows(layer)
         cover[here] = layer.alpha[there].astype(np.int64) * layer.opacity >= 128 * 100
         return cover
 
     def _windows(self, layer: Layer) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """The part of the picture and the part of the mask that lie on each other."""
+        """Find the part of the picture and the part of the mask that lie on each other."""
         (height, width), (h, w) = self.shape, layer.alpha.shape
         x0, y0 = max(layer.x, 0), max(layer.y, 0)
         x1, y1 = max(x0, min(layer.x + w, width)), max(y0, min(layer.y + h, height))

@@ -1,10 +1,10 @@
 """The handwritten digits the scenes are made of, and how they become ink masks.
 
 Source: "Optical Recognition of Handwritten Digits", E. Alpaydin and C. Kaynak, UCI Machine Learning
-Repository (CC BY 4.0), doi:10.24432/C50P49; its 1797 test scans of 8 x 8 pixels with 17 grey
-levels come with scikit-learn (`sklearn.datasets.load_digits`), so nothing is downloaded.
+Repository (CC BY 4.0), doi:10.24432/C50P49; its 1797 test scans of 8 x 8 pixels with 17 gray
+levels come with scikit-learn (``sklearn.datasets.load_digits``), so nothing is downloaded.
 
-Everything here is integer arithmetic on top of quantised constants, so that every machine gets
+Everything here is integer arithmetic on top of quantized constants, so that every machine gets
 the same pixels.
 """
 
@@ -33,12 +33,12 @@ _INK_LEVEL = 128  # alpha from which a pixel counts as ink
 
 @dataclass(frozen=True)
 class DigitPool:
-    """The scans one split may use: `{digit: indices into the 1797 scans}`."""
+    """The scans one split may use: ``{digit: indices into the 1797 scans}``."""
 
     scans: dict[int, np.ndarray]
 
     def draw(self, rng: np.random.RandomState, digits: tuple[int, ...]) -> tuple[int, int]:
-        """Draw a digit of `digits` and one of its scans; returns `(digit, scan index)`."""
+        """Draw a digit of ``digits`` and one of its scans; returns ``(digit, scan index)``."""
         digit = digits[rng.randint(len(digits))]
         scans = self.scans[digit]
         return digit, int(scans[rng.randint(len(scans))])
@@ -46,7 +46,7 @@ class DigitPool:
 
 @functools.lru_cache(maxsize=1)
 def _padded_scans() -> tuple[np.ndarray, np.ndarray]:
-    """All scans as int64 `[1797, 12, 12]` with an empty border, and their digits `[1797]`."""
+    """Load all scans, int64 ``[1797, 12, 12]`` with an empty border, and digits ``[1797]``."""
     from sklearn.datasets import load_digits  # slow to import, only needed to generate
 
     data = load_digits()
@@ -89,35 +89,35 @@ def render_digit(scan: int, size: int, degrees: int, boldness: int) -> np.ndarra
         boldness: 0 (thin strokes) to 100 (thick ones).
 
     Returns:
-        uint8 `[h, w]`, 255 in the middle of a stroke, 0 outside.
+        uint8 ``[h, w]``, 255 in the middle of a stroke, 0 outside.
     """
-    grey = _sample_rotated(_padded_scans()[0][scan], size, degrees)
+    gray = _sample_rotated(_padded_scans()[0][scan], size, degrees)
     full = _LEVELS * _ONE * _ONE
     low = full * (56 - boldness * 24 // 100) // 100
     soft_edge = full * 22 // 100
-    alpha = np.clip((grey - low) * 255 // soft_edge, 0, 255).astype(np.uint8)
+    alpha = np.clip((gray - low) * 255 // soft_edge, 0, 255).astype(np.uint8)
     rows = np.flatnonzero(alpha.any(axis=1))
     cols = np.flatnonzero(alpha.any(axis=0))
     return alpha[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
 
 
 def ink_of(alpha: np.ndarray) -> np.ndarray:
-    """The pixels of an alpha mask that count as ink: bool, the mask's shape."""
+    """Find the pixels of an alpha mask that count as ink: bool, the mask's shape."""
     return alpha >= _INK_LEVEL
 
 
 def _sample_rotated(scan: np.ndarray, size: int, degrees: int) -> np.ndarray:
-    """Bilinear samples of a padded scan on a rotated grid: int64 `[n, n]`, scale 16 * 2^16."""
+    """Sample a padded scan bilinearly on a rotated grid: int64 ``[n, n]``, scale 16 * 2^16."""
     side = size * 3 // 2 + 2
-    # Positions are in half pixels, so that the grid's centre is an integer.
+    # Positions are in half pixels, so that the grid's center is an integer.
     steps = 2 * np.arange(side, dtype=np.int64) - (side - 1)
     turn = math.radians(degrees)
     per_step = _SCAN / (2 * size) * 65536
     cos, sin = round(math.cos(turn) * per_step), round(math.sin(turn) * per_step)
     x, y = steps[None, :], steps[:, None]
-    centre = (scan.shape[0] - 1) * 32768
-    column = (centre + cos * x - sin * y) >> (16 - _FRACTION)
-    row = (centre + sin * x + cos * y) >> (16 - _FRACTION)
+    center = (scan.shape[0] - 1) * 32768
+    column = (center + cos * x - sin * y) >> (16 - _FRACTION)
+    row = (center + sin * x + cos * y) >> (16 - _FRACTION)
     last = (scan.shape[0] - 1) * _ONE - 1
     column, row = np.clip(column, 0, last), np.clip(row, 0, last)
     c0, r0 = column >> _FRACTION, row >> _FRACTION

@@ -28,11 +28,11 @@ class Difficulty:
     level: int
 
     def between(self, easy: int, hard: int) -> int:
-        """The value at this level on the way from `easy` (0) to `hard` (1000)."""
+        """Give the value at this level on the way from ``easy`` (0) to ``hard`` (1000)."""
         return easy + (hard - easy) * self.level // 1000
 
     def span(self, easy: tuple[int, int], hard: tuple[int, int]) -> tuple[int, int]:
-        """The same for both ends of a range."""
+        """Give the range at this level: ``between`` for both of its ends."""
         return self.between(easy[0], hard[0]), self.between(easy[1], hard[1])
 
     @property
@@ -67,7 +67,7 @@ class Difficulty:
 
     @property
     def contrast(self) -> tuple[int, int]:
-        """Distance between a digit's colour and the ground's, grey levels."""
+        """Distance between a digit's color and the ground's, gray levels."""
         return self.span((80, 120), (34, 74))
 
     @property
@@ -77,7 +77,7 @@ class Difficulty:
 
     @property
     def texture(self) -> int:
-        """Strength of the ground's relief, grey levels."""
+        """Strength of the ground's relief, gray levels."""
         return self.between(6, 30)
 
     @property
@@ -107,7 +107,7 @@ class Difficulty:
 
     @property
     def noise(self) -> tuple[int, int]:
-        """Standard deviation of the noise, quarters of a grey level."""
+        """Standard deviation of the noise, quarters of a gray level."""
         return self.span((8, 16), (24, 64))
 
 
@@ -122,7 +122,7 @@ def render_scene(
         level: difficulty in 1/1000, 0 to 1000.
 
     Returns:
-        uint8 `[128, 128, 3]` RGB, and its annotated digits.
+        uint8 ``[128, 128, 3]`` RGB, and its annotated digits.
     """
     return _Composer(rng, pool, Difficulty(level)).compose()
 
@@ -154,7 +154,7 @@ class _Composer:
         return int(self.rng.randint(span[0], span[1] + 1))
 
     def _color(self) -> np.ndarray:
-        """A colour at the difficulty's distance from the ground, where there is room for it."""
+        """Draw a color at the difficulty's distance from the ground, where there is room for it."""
         lighter = self._draw((96, 160)) > int(self.ground.sum()) // 3
         sign = 1 if lighter else -1
         per_channel = self.rng.randint(70, 131, size=3).astype(np.int64)
@@ -215,7 +215,7 @@ def _box_of(layer: Layer) -> tuple[int, int, int, int]:
 
 
 def _overlap_percent(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
-    """Intersection over the smaller box's area, percent."""
+    """Give the intersection over the smaller box's area, percent."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:

@@ -8,7 +8,7 @@ _BITS = 8
 
 
 def value_noise(rng: np.random.RandomState, side: int, cells: int) -> np.ndarray:
-    """Smooth random relief: int64 `[side, side]` in -256..256, `cells` bumps along each side."""
+    """Draw a smooth relief: int64 ``[side, side]`` in -256..256, ``cells`` bumps a side."""
     grid = rng.randint(-256, 257, size=(cells + 1, cells + 1)).astype(np.int64)
     position = np.arange(side, dtype=np.int64) * cells * (1 << _BITS) // side
     cell, part = position >> _BITS, position & ((1 << _BITS) - 1)
@@ -21,16 +21,16 @@ def value_noise(rng: np.random.RandomState, side: int, cells: int) -> np.ndarray
 def background(
     rng: np.random.RandomState, side: int, color: np.ndarray, texture: int
 ) -> np.ndarray:
-    """A shaded, textured ground around one colour.
+    """Draw a shaded, textured ground around one color.
 
     Args:
         rng: source of randomness.
         side: pixels along the square picture.
-        color: int64 `[3]`, RGB.
-        texture: strength of the relief in grey levels.
+        color: int64 ``[3]``, RGB.
+        texture: strength of the relief in gray levels.
 
     Returns:
-        int64 `[side, side, 3]`.
+        int64 ``[side, side, 3]``.
     """
     shading = value_noise(rng, side, 1) * (12 + texture) // 256
     coarse = value_noise(rng, side, 5) * texture // 256
@@ -40,7 +40,7 @@ def background(
 
 
 def line_mask(rng: np.random.RandomState, side: int, width: int) -> np.ndarray:
-    """A straight stroke of `width` pixels across the picture: uint8 alpha `[side, side]`."""
+    """Draw a straight stroke of ``width`` pixels: uint8 alpha ``[side, side]``."""
     while True:
         x0, y0, x1, y1 = (int(v) for v in rng.randint(-side // 8, side + side // 8, size=4))
         dx, dy = x1 - x0, y1 - y0
@@ -56,7 +56,7 @@ def line_mask(rng: np.random.RandomState, side: int, width: int) -> np.ndarray:
 
 
 def arc_mask(rng: np.random.RandomState, side: int, width: int) -> np.ndarray:
-    """A piece (about a half) of a circle of `width` pixels: uint8 alpha `[side, side]`."""
+    """Draw about a half of a circle, ``width`` pixels wide: uint8 alpha ``[side, side]``."""
     cx, cy = (int(v) for v in rng.randint(0, side, size=2))
     radius = int(rng.randint(side // 12, side // 3))
     nx, ny = (int(v) for v in rng.randint(-100, 101, size=2))
@@ -68,12 +68,12 @@ def arc_mask(rng: np.random.RandomState, side: int, width: int) -> np.ndarray:
 
 
 def _soft(distance: np.ndarray, width: int) -> np.ndarray:
-    """Alpha of a stroke from the distance to its middle line in 1/256 pixel."""
+    """Give the alpha of a stroke from the distance to its middle line in 1/256 pixel."""
     return np.clip(width * 128 + 128 - distance, 0, 255).astype(np.uint8)
 
 
 def blur(pixels: np.ndarray, passes: int) -> np.ndarray:
-    """Binomial (1 2 1) smoothing of both directions, `passes` times; int64 `[H, W, C]`."""
+    """Smooth both directions by (1 2 1) weights, ``passes`` times; int64 ``[H, W, C]``."""
     for _ in range(passes):
         for axis in (0, 1):
             border = [(1, 1) if a == axis else (0, 0) for a in range(3)]
@@ -83,7 +83,7 @@ def blur(pixels: np.ndarray, passes: int) -> np.ndarray:
 
 
 def add_noise(rng: np.random.RandomState, pixels: np.ndarray, sigma: int) -> np.ndarray:
-    """Add bell-shaped noise (a sum of four uniform bytes) of `sigma` quarter grey levels."""
+    """Add bell-shaped noise (a sum of four uniform bytes) of ``sigma`` quarter gray levels."""
     total = rng.randint(0, 256, size=(4, *pixels.shape), dtype=np.uint8).sum(axis=0, dtype=np.int64)
     # The sum has mean 510 and standard deviation 147.8 = 591 / 4.
     return pixels + ((total - 510) * sigma * 128 // 591 + 64 >> 7)

@@ -50,28 +50,28 @@ _IDS_PER_SPLIT = 100_000
 
 
 def annotation_file(root: str | os.PathLike, name: str) -> Path:
-    """Where the annotations of a split (or `HIDDEN_TRUTH`) lie."""
+    """Name the file of a split's annotations (or of ``HIDDEN_TRUTH``)."""
     return Path(root) / "annotations" / f"{name}.json"
 
 
 def image_folder(root: str | os.PathLike, split: str) -> Path:
-    """Where the images of a split lie."""
+    """Name the folder of a split's images."""
     return Path(root) / split
 
 
 def scene(
     seed: int, split: str, index: int, pool: DigitPool
 ) -> tuple[np.ndarray, dict, list[dict]]:
-    """Draw image `index` of a split, whatever else has been drawn before.
+    """Draw image ``index`` of a split, whatever else has been drawn before.
 
     Args:
         seed: the data set's seed.
-        split: a key of `SPLITS`.
+        split: a key of ``SPLITS``.
         index: 0-based number of the image in its split.
         pool: the split's digits.
 
     Returns:
-        uint8 `[128, 128, 3]` RGB, its COCO image entry, its COCO annotations (without `id`).
+        uint8 ``[128, 128, 3]`` RGB, its COCO image entry, its COCO annotations (without ``id``).
     """
     number = SPLITS[split].number
     stream = np.random.SeedSequence([seed, number, index])
@@ -107,7 +107,7 @@ def generate(
     seed: int = 0,
     sizes: dict[str, int] | None = None,
 ) -> Path:
-    """Write the data set to `output`, unless it is there already.
+    """Write the data set to ``output``, unless it is there already.
 
     The folder appears under its name when it is complete: everything is written to a sibling and
     renamed. Several processes may do this at once; one generates, the others wait for it.
@@ -115,13 +115,13 @@ def generate(
     Args:
         output: the folder to be.
         seed: chooses the pictures.
-        sizes: images of each split; default `DEFAULT_SIZES`.
+        sizes: images of each split; default ``DEFAULT_SIZES``.
 
     Returns:
-        `output` as a path.
+        ``output`` as a path.
 
     Raises:
-        ConfigError: `output` holds something else, or cannot be written.
+        ConfigError: ``output`` holds something else, or cannot be written.
     """
     output = Path(output)
     sizes = dict(DEFAULT_SIZES if sizes is None else sizes)
@@ -154,7 +154,7 @@ def _one_at_a_time(output: Path) -> Iterator[None]:
 
 
 def is_complete(output: Path, identity: dict) -> bool:
-    """Whether `output` holds exactly this data set.
+    """Tell whether ``output`` holds exactly this data set.
 
     Raises:
         ConfigError: the folder is there and holds something else.
@@ -191,7 +191,7 @@ def _generate_and_rename(output: Path, identity: dict) -> None:
 
 def _write_all(folder: Path, identity: dict, shown_as: str) -> None:
     sizes, seed = identity["sizes"], identity["seed"]
-    logger.info(f"Generating the digit_scenes data set in {shown_as} (once). {CREDIT}.")
+    logger.info("Generating the digit_scenes data set in %s (once). %s.", shown_as, CREDIT)
     (folder / "annotations").mkdir()
     contents = {}
     for split in sizes:
@@ -213,7 +213,7 @@ def _write_all(folder: Path, identity: dict, shown_as: str) -> None:
 def _scenes(
     seed: int, sizes: dict[str, int]
 ) -> Iterator[tuple[str, tuple[np.ndarray, dict, list[dict]]]]:
-    """All pictures of all splits, one after another."""
+    """Draw all pictures of all splits, one after another."""
     pools = split_scans(seed, {name: split.scan_share for name, split in SPLITS.items()})
     for split, count in sizes.items():
         for index in range(count):
@@ -221,7 +221,7 @@ def _scenes(
 
 
 def _contents(split: str) -> dict:
-    """A COCO instances file without images yet."""
+    """Begin a COCO instances file, without images yet."""
     return {
         "info": {"description": f"digit_scenes {split}", "version": str(VERSION), "credit": CREDIT},
         "licenses": [{"id": 1, "name": "CC BY 4.0 (the digit scans)"}],
