@@ -191,10 +191,11 @@ def _match_images(
         if image_id in matched or record["image_id"] in seen:
             raise ConfigError(f"{name}: the image occurs twice; remove one of them")
         for side in ("width", "height"):
-            if side in record and image.get(side, record[side]) != record[side]:
+            given = image.get(side)
+            if side in record and given is not None and given != record[side]:
                 raise ConfigError(
-                    f"{name}: {side} is {image[side]}, but the image's is {record[side]}; boxes "
-                    "must be in pixels of the original image"
+                    f"{name}: {side} is {given}, but the image's is {record[side]}; boxes must be "
+                    "in pixels of the original image"
                 )
         matched[image_id] = record
         seen.add(record["image_id"])
