@@ -1,4 +1,4 @@
-"""Imports go one way (docs/architecture.md).
+"""Imports go one way.
 
 ops <- structures <- {pseudo_label, modeling, data} <- artifacts, inference <- evaluation
 <- demo, engine <- train_net
