@@ -11,7 +11,7 @@ from d2_ssod.errors import ConfigError
 
 from .hooks import PseudoLabelHook
 from .labeling import check_existing_predictions, label_next_phase, read_pseudo_labels
-from .phase_trainer import PhaseTrainer
+from .phase_trainer import PhaseTrainer, check_weights
 from .run_data import RunData
 from .schedule import describe_schedule, phase_config
 
@@ -37,6 +37,8 @@ def train_phases(
     """
     first, last = first_unfinished_phase(cfg), cfg.SSOD.NUM_PHASES
     check_existing_predictions(cfg, data)
+    if first == 0 or (first <= last and cfg.SSOD.PHASE_INIT == "pretrained"):
+        check_weights(cfg.MODEL.WEIGHTS, first)
     for phase in range(first, last + 1):
         if RunFolder(cfg.OUTPUT_DIR).phase(phase).model.exists():
             label_next_phase(cfg, phase, data)  # It was interrupted between training and labeling.

@@ -20,6 +20,7 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from d2_ssod.artifacts import AtomicCheckpointer
@@ -121,7 +122,7 @@ class PhaseTrainer(DefaultTrainer):
         """
         resume = resume and Path(self.checkpointer.get_checkpoint_file()).is_file()
         if not resume:
-            _check_weights(self.cfg.MODEL.WEIGHTS, self.phase)
+            check_weights(self.cfg.MODEL.WEIGHTS, self.phase)
         super().resume_or_load(resume)
         if self.start_iter > self.max_iter:
             raise ConfigError(
@@ -171,10 +172,11 @@ class PhaseTrainer(DefaultTrainer):
         if comm.get_world_size() == 1:
             return
         model = self.bare_model
-        for buffer in model.buffers():
-            if buffer.is_floating_point():
-                torch.distributed.all_reduce(buffer)
-                buffer /= comm.get_world_size()
+        for module in model.modules():
+            if isinstance(module, _BatchNorm) and module.track_running_stats:
+                for statistic in (module.running_mean, module.running_var):
+                    torch.distributed.all_reduce(statistic)
+                    statistic /= comm.get_world_size()
         for name in running_attributes(self.cfg, model):
             values = comm.all_gather(getattr(model, name))
             setattr(model, name, sum(values) / len(values))
@@ -195,8 +197,12 @@ def _warn_if_nothing_weighs(cfg: CfgNode, model: nn.Module) -> None:
         )
 
 
-def _check_weights(weights: str, phase: int) -> None:
-    """What a phase starts from exists, unless it is an address."""
+def check_weights(weights: str, phase: int) -> None:
+    """Check that what a phase starts from exists, unless it is an address.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
     # Detectron2 takes options after a question mark.
     if weights and "://" not in weights and not Path(weights.split("?")[0]).is_file():
         raise ConfigError(

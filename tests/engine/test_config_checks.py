@@ -65,7 +65,7 @@ def test_multi_transform_scales_are_shorter_sides():
 
 
 WRONG = [
-    ("SSOD.NUM_PHASES", 0),
+    ("SSOD.NUM_PHASES", True),
     ("SSOD.NUM_PHASES", -1),
     ("SSOD.PHASE_INIT", "imagenet"),
     ("SSOD.SAMPLING", "uniform"),
@@ -90,7 +90,12 @@ WRONG = [
     ("SOLVER.MAX_ITER", 0),
     ("SOLVER.BASE_LR", 0.0),
     ("SOLVER.IMS_PER_BATCH", 0),
-    ("SOLVER.REFERENCE_WORLD_SIZE", 8),
+    ("SOLVER.REFERENCE_WORLD_SIZE", 7),
+    ("SOLVER.REFERENCE_WORLD_SIZE", -1),
+    ("SOLVER.STEPS", (8, 5)),
+    ("SSOD.SCHEDULE.EPOCHS", (1, 1)),
+    ("SSOD.SCHEDULE.EPOCHS", (1, 0, 1)),
+    ("SSOD.SCHEDULE.STEP_EPOCHS", (1, 2, 3)),
     ("SSOD.PSEUDO_LABEL.KEEP_FRACTION", 1.1),
     ("SSOD.CONSENSUS.IOU_THRESH", 1.5),
     ("SSOD.CONSENSUS.NMS_THRESH", -0.1),
@@ -162,6 +167,7 @@ def test_batch_must_be_shared_out_evenly():
 
 
 RIGHT = [
+    ("SSOD.NUM_PHASES", 0),
     ("SSOD.NUM_PHASES", 1),
     ("SSOD.NUM_PHASES", 5),
     ("SSOD.EASY_FRACTIONS", (0.3, 1.0)),
@@ -170,6 +176,8 @@ RIGHT = [
     ("SSOD.SCHEDULE.MAX_ITER", [1, 2, 3]),
     ("SSOD.SCHEDULE.STEPS", ((1, 2), (3,), 4)),
     ("SSOD.SCHEDULE.STEPS", ((), (3,), ())),
+    ("SSOD.SCHEDULE.EPOCHS", (1, 0.5, 12)),
+    ("SOLVER.REFERENCE_WORLD_SIZE", 16),
     ("SSOD.SCHEDULE.BASE_LR", (1, 0.1, 0.01)),
     ("SSOD.SCHEDULE.LABELED_REPEAT", (1, 2, 4)),
     ("SSOD.CONSENSUS.MIN_VOTES", 2),
