@@ -10,11 +10,11 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from d2_ssod import ops
+from d2_ssod.artifacts import load_pseudo_labels
 from d2_ssod.data.mapper import PseudoLabelMapper
 from d2_ssod.engine import RunData, phase_files
 from d2_ssod.engine.labeling import load_phase_model
 from d2_ssod.modeling import SampledRoIs, collect_rois
-from d2_ssod.artifacts import load_pseudo_labels
 
 from .oracle import SAME_OBJECT, boxes_of, missed_boxes, true_boxes
 

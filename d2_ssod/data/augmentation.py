@@ -7,7 +7,7 @@ from detectron2.data import transforms as T
 
 
 def build_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
-    """The augmentations of ``SSOD.AUG``, which come before Detectron2's own."""
+    """List the augmentations of ``SSOD.AUG``, which come before Detectron2's own."""
     aug = cfg.SSOD.AUG
     augmentations: list[T.Augmentation] = []
     if aug.COLOR > 0:

@@ -179,8 +179,9 @@ def check_disjoint(
     shared = [r["file_name"] for r in unlabeled if not known.isdisjoint(_identities(r))]
     if shared:
         logger.warning(
-            f"{key}: {len(shared)} of {len(unlabeled)} unlabeled images are labeled images too, "
-            f"such as {shared[0]}; their pseudo-labels will look better than they are"
+            "%s: %d of %d unlabeled images are labeled images too, such as %s; their pseudo-labels "
+            "will look better than they are",
+            *(key, len(shared), len(unlabeled), shared[0]),
         )
     return len(shared)
 

@@ -67,13 +67,13 @@ class PhaseImages:
         return cls(labeled + pseudo, groups)
 
     def samples(self, seed: int, phase: int) -> Iterator[Sample]:
-        """The endless sequence of what is drawn."""
+        """Yield the endless sequence of what is drawn."""
         streams = [self._shuffled(seed, phase, number) for number in range(len(self.groups))]
         in_turn = (next(stream) for stream in itertools.cycle(streams))
         return itertools.starmap(Sample, enumerate(in_turn))
 
     def _shuffled(self, seed: int, phase: int, number: int) -> Iterator[int]:
-        """A group's indices, shuffled anew once all were drawn."""
+        """Yield a group's indices, shuffled anew once all were drawn."""
         group = self.groups[number]
         for epoch in itertools.count():
             own_seed = derive_seed(seed, phase, Purpose.ORDER, number, epoch)
@@ -162,7 +162,7 @@ def build_phase_loader(
     phase: int,
     start: int = 0,
 ) -> Iterator[list[dict]]:
-    """The endless batches of a phase, for this process.
+    """Yield the endless batches of a phase, for this process.
 
     With each batch, the random number generators are seeded for the step that is made on it, such
     as for the sampling of anchors and RoIs: a function of seed, phase, iteration and rank.
@@ -201,7 +201,7 @@ def build_inference_loader(
     original_size: bool = False,
     done: Collection[int | str] = (),
 ) -> DataLoader:
-    """A loader that gives each image once, in batches that depend on nothing but the images.
+    """Build a loader of each image once, in batches that depend on nothing but the images.
 
     Rank r of W takes every W-th batch: images that take long, which often lie side by side, are
     shared out. A batch is left out once all its images are done.

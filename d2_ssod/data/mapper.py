@@ -55,7 +55,7 @@ class PseudoLabelMapper(DatasetMapper):
         dataset_dict["instances"] = utils.filter_empty_instances(instances)
 
     def _without_unused(self, annotation: dict) -> dict:
-        """The annotation without the masks and keypoints that the model does not train on."""
+        """Copy the annotation without the masks and keypoints that the model does not train on."""
         unused = set()
         if not self.use_instance_mask:
             unused.add("segmentation")

@@ -56,7 +56,7 @@ def train_phases(
 
 
 def first_unfinished_phase(cfg: CfgNode) -> int:
-    """The first phase that lacks its model, or the labels that its model makes; N + 1 if none does.
+    """Find the first phase that lacks its model, or the labels of the next; N + 1 if none does.
 
     Raises:
         ConfigError: there are predictions of a later model, with which a new one would be mixed.

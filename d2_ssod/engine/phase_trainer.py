@@ -97,7 +97,7 @@ class PhaseTrainer(DefaultTrainer):
 
     @classmethod
     def build_mapper(cls, cfg: CfgNode) -> PseudoLabelMapper:
-        """What turns a data set dict into a training input; override for your own."""
+        """Build what turns a data set dict into a training input; override for your own."""
         return PseudoLabelMapper(cfg, is_train=True)
 
     def build_hooks(self) -> list[hooks.HookBase]:
@@ -150,7 +150,7 @@ class PhaseTrainer(DefaultTrainer):
         super().train()
 
     def state_dict(self) -> dict:
-        """What a checkpoint keeps besides the model's own ``state_dict``."""
+        """Add what a checkpoint keeps besides the model's own ``state_dict``."""
         return {
             **super().state_dict(),
             "running_attributes": running_attributes(self.cfg, self.bare_model),
@@ -183,7 +183,7 @@ class PhaseTrainer(DefaultTrainer):
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """A model without its distributed wrapper, if it has one."""
+    """Unwrap a model from its distributed wrapper, if it has one."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 

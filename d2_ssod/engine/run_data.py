@@ -95,7 +95,7 @@ def _log_sizes(images: dict[str, list], names: dict[str, list[str]], classes: li
 
 
 def _load_images(key: str, names: list[str]) -> list[dict]:
-    """The images of all data sets of a key, each of which has at least one."""
+    """Load the images of all data sets of a key, each of which has at least one."""
     images = []
     for name in names:
         of_name = DatasetCatalog.get(name)
@@ -128,7 +128,7 @@ def _check_unique_ids(images: list[dict], names: list[str]) -> None:
 
 
 def _category_ids(metadata: Metadata) -> list[int]:
-    """The category id of each class in the data set's own files."""
+    """List the category id of each class in the data set's own files."""
     to_contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
     if to_contiguous is None:
         return list(range(len(metadata.thing_classes)))

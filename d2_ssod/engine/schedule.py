@@ -127,7 +127,7 @@ def _check(key: str, value: Any, holds: bool, expected: str) -> None:
 
 
 def value_of_phase(cfg: CfgNode, key: str, phase: int) -> Any:
-    """The value of a key of ``SSOD.SCHEDULE`` in a phase, or that which holds for all phases.
+    """Get the value of a key of ``SSOD.SCHEDULE`` in a phase, or that of all phases.
 
     Raises:
         ConfigError: the schedule has another number of values than there are phases.

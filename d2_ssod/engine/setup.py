@@ -26,7 +26,7 @@ from .run_data import check_data_sets
 
 
 def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:
-    """The config that ``--config-file`` and the ``KEY VALUE`` pairs of the command line ask for.
+    """Build the config that ``--config-file`` and the ``KEY VALUE`` pairs ask for.
 
     Raises:
         ConfigError: one line that names the key or file and what to do.
@@ -70,7 +70,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 
 def _with_seed(cfg: CfgNode, go_on: bool) -> CfgNode:
-    """The config with a seed of its own where ``SEED`` asks for a random one; a run keeps its."""
+    """Set a seed where ``SEED`` asks for a random one; a run keeps its."""
     seed = comm.shared_random_seed()
     path = RunFolder(cfg.OUTPUT_DIR).config
     if go_on and path.exists():
@@ -96,7 +96,7 @@ def _merge(merge: Callable[[Any], None], values: Any, source: str) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    """What yacs or YAML says, on one line, and what to do; a KeyError's text without its quotes."""
+    """Say on one line what yacs or YAML says, and what to do; a KeyError's text unquoted."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     line = " ".join(str(text).split())
     if line.startswith(("Non-existent config key", "Non-existent key")):

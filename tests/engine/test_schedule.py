@@ -52,7 +52,7 @@ def test_each_value_of_the_schedule_is_taken():
 
 
 def test_epochs_of_voc_are_the_iterations_of_the_paper():
-    """12 epochs, drop after 9, of 5011 labeled images, of about 10781 and of 16551, batches of 8."""
+    """12 epochs, drop after 9, of 5011, 10781 and 16551 images, in batches of 8."""
     cfg = make_config(EPOCHS=(12, 12, 12), STEP_EPOCHS=((9,), 9, [9]))
     own = own_configs(cfg, labeled=5011, pseudo=(0, 5770, 11540))
     assert [o.SOLVER.MAX_ITER for o in own] == [7517, 16172, 24827]

@@ -15,11 +15,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import runs
 import torch
 from tqdm import tqdm
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-import runs
 
 # Checkpoints within phases, and batches of pictures that are predicted and evaluated one by one.
 KEYS = {
@@ -81,7 +79,7 @@ def run_and_kill(data, output, after, **options):
 
 def state_of(output):
     """Where a killed run was: its phase, and whether it trained or labeled."""
-    models = [phase for phase in range(3) if (output / f"phase_{phase}" / "model_final.pth").exists()]
+    models = list(output.glob("phase_*/model_final.pth"))
     if not output.exists():
         return "before the start"
     if len(models) == 3:

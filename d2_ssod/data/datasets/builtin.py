@@ -33,7 +33,7 @@ VOC_UNLABELED = {"voc_2012_trainval_unlabeled": (2012, "trainval")}
 
 
 def datasets_root() -> str:
-    """The folder that Detectron2 looks for data sets in."""
+    """Name the folder that Detectron2 looks for data sets in."""
     return os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
 
 

@@ -110,7 +110,7 @@ def check_contents(contents: Any, json_file: str) -> None:
 
 
 def _annotation_problem(annotation: dict, files: dict, categories: set) -> str | None:
-    """What is wrong with an annotation, or None."""
+    """Say what is wrong with an annotation, or None."""
     missing = {"id", "image_id", "category_id", "bbox"} - annotation.keys()
     if missing:
         return f"has no {', '.join(sorted(missing))}"
@@ -147,4 +147,4 @@ def _drop_empty_boxes(records: list[dict], json_file: str) -> None:
         dropped += len(record["annotations"]) - len(kept)
         record["annotations"] = kept
     if dropped:
-        logger.warning(f"{os.path.basename(json_file)}: left out {dropped} boxes without area")
+        logger.warning("%s: left out %d boxes without area", os.path.basename(json_file), dropped)

@@ -46,8 +46,8 @@ def _list_images(folder: str) -> list[str]:
     if len(images) < len(files):
         skipped = next(file for file in files if not _is_image(file))
         logger.info(
-            f"{folder}: {len(images)} images; skipped {len(files) - len(images)} other files, "
-            f"such as {os.path.relpath(skipped, folder)}"
+            "%s: %d images; skipped %d other files, such as %s",
+            *(folder, len(images), len(files) - len(images), os.path.relpath(skipped, folder)),
         )
     return images
 

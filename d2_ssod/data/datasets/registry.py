@@ -59,7 +59,7 @@ def _register(entry: Mapping[str, Any], key: str) -> str:
 
 
 def _checked(entry: Mapping[str, Any], key: str) -> tuple[str, str, str | None]:
-    """An entry's name, image folder and annotation file."""
+    """Give an entry's name, image folder and annotation file."""
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{key}: expected an entry such as {_EXAMPLE}, got {entry!r}")
     unknown = sorted(str(k) for k in entry if k not in _REQUIRED + _OPTIONAL)

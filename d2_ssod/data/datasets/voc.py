@@ -41,7 +41,9 @@ def load_voc_labeled(folder: str, split: str, class_names: Sequence[str]) -> lis
     load = functools.partial(_load_image, folder, {n: i for i, n in enumerate(class_names)})
     loaded = list(map_threaded(load, ids, description="Reading VOC annotations"))
     difficult = sum(count for _, count in loaded)
-    logger.info(f"{folder} {split}: {len(ids)} images; left out {difficult} difficult objects")
+    logger.info(
+        "%s %s: %d images; left out %d difficult objects", folder, split, len(ids), difficult
+    )
     return [record for record, _ in loaded]
 
 
