@@ -6,7 +6,7 @@ import functools
 import os
 from typing import Any
 
-from d2_ssod.data.datasets import datasets_root, load_coco, register_lazily
+from d2_ssod.data.datasets import load_coco, register_lazily
 
 from . import digit_scenes
 
@@ -21,9 +21,9 @@ DIGIT_SCENES = {
 }
 
 
-def register_digit_scenes() -> None:
-    """Register its splits, in ``digit_scenes`` below the folder that data sets lie in."""
-    folder = os.path.join(datasets_root(), "digit_scenes")
+def register_digit_scenes(root: str) -> None:
+    """Register its splits, in ``digit_scenes`` below ``root``; a second call changes nothing."""
+    folder = os.path.join(root, "digit_scenes")
     for name, (split, truth) in DIGIT_SCENES.items():
         json_file = str(digit_scenes.annotation_file(folder, truth))
         image_root = str(digit_scenes.image_folder(folder, split))

@@ -9,8 +9,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from d2_ssod.config import add_ssod_config
-from d2_ssod.engine import data as engine_data
-from d2_ssod.engine import load_run_data
+from d2_ssod.engine import load_run_data, run_data
 from d2_ssod.engine.run_data import check_data_sets
 from d2_ssod.errors import ConfigError
 
@@ -267,6 +266,6 @@ def test_labeled_images_among_the_unlabeled_are_warned_of(cfg, registered, caplo
 def test_error_of_another_rank_is_raised_here(cfg, registered, monkeypatch):
     """Only one rank reads the images, but all must end."""
     monkeypatch.setattr(
-        engine_data.comm, "all_gather", lambda own: [own, "DATASETS.TRAIN: a.png is damaged"]
+        run_data.comm, "all_gather", lambda own: [own, "DATASETS.TRAIN: a.png is damaged"]
     )
     assert error_of(cfg) == "DATASETS.TRAIN: a.png is damaged"

@@ -1,4 +1,3 @@
-import json
 import os
 import subprocess
 import sys
@@ -6,14 +5,14 @@ from pathlib import Path
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import read_image
 from pictures import coco_contents, save_picture, write_coco
 
-from d2_ssod.data import builtin, datasets_root, digit_scenes, register_builtin
-from d2_ssod.demo.digit_scenes import writer
+import d2_ssod.demo  # noqa: F401
+from d2_ssod.data import datasets_root, register_builtin
+from d2_ssod.data.datasets import builtin
 from d2_ssod.errors import ConfigError
 
-OURS = [*builtin.DIGIT_SCENES, *builtin.COCO, *builtin.VOC_LABELED, *builtin.VOC_UNLABELED]
+OURS = [*builtin.COCO, *builtin.VOC_LABELED, *builtin.VOC_UNLABELED]
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def test_importing_the_package_registers_all_names():
 
 def test_importing_the_package_reads_and_writes_nothing(tmp_path):
     code = "import d2_ssod.data; print(d2_ssod.data.datasets_root())"
-    repository = Path(__file__).parents[2]
+    repository = Path(__file__).parents[3]
     environment = {**os.environ, "DETECTRON2_DATASETS": "own", "PYTHONPATH": str(repository)}
     command = [sys.executable, "-W", "ignore", "-c", code]
     done = subprocess.run(
@@ -50,41 +49,6 @@ def test_registering_twice_changes_nothing():
     before = {name: DatasetCatalog[name] for name in OURS}
     register_builtin(datasets_root())
     assert before == {name: DatasetCatalog[name] for name in OURS}
-
-
-def test_digit_scenes_are_generated_on_first_use(root, monkeypatch):
-    sizes = {"labeled": 3, "unlabeled": 4, "test": 5, "val": 2}
-    monkeypatch.setattr(writer, "DEFAULT_SIZES", sizes)
-    assert not (root / "digit_scenes").exists()
-    records = DatasetCatalog.get("digit_scenes_labeled")
-    assert len(records) == 3
-    for record in records:
-        assert 0 <= record["difficulty"] <= 1
-        assert {a["category_id"] for a in record["annotations"]} <= set(range(5))
-        assert read_image(record["file_name"], "BGR").shape == (128, 128, 3)
-    for split in ("unlabeled", "test", "val"):
-        assert len(DatasetCatalog.get(f"digit_scenes_{split}")) == sizes[split]
-
-
-def test_digit_scenes_metadata_is_there_before_loading_and_agrees(root, monkeypatch):
-    monkeypatch.setattr(writer, "DEFAULT_SIZES", dict.fromkeys(writer.SPLITS, 1))
-    for name in builtin.DIGIT_SCENES:
-        metadata = MetadataCatalog.get(name)
-        assert metadata.thing_classes == ["0", "1", "2", "3", "4"]
-        assert metadata.thing_dataset_id_to_contiguous_id == {1: 0, 2: 1, 3: 2, 4: 3, 5: 4}
-        assert metadata.evaluator_type == "coco"
-        DatasetCatalog.get(name)  # would fail if the file said otherwise
-        assert os.path.isfile(metadata.json_file)
-
-
-def test_unlabeled_digit_scenes_never_read_the_truth(root, monkeypatch):
-    monkeypatch.setattr(writer, "DEFAULT_SIZES", dict.fromkeys(writer.SPLITS, 3))
-    truth = DatasetCatalog.get("digit_scenes_unlabeled_truth")
-    assert all(record["annotations"] for record in truth)
-    digit_scenes.annotation_file(root / "digit_scenes", digit_scenes.HIDDEN_TRUTH).unlink()
-    unlabeled = DatasetCatalog.get("digit_scenes_unlabeled")
-    assert all("annotations" not in record for record in unlabeled)
-    assert [r["file_name"] for r in unlabeled] == [r["file_name"] for r in truth]
 
 
 @pytest.mark.parametrize("name", builtin.COCO)
@@ -133,8 +97,3 @@ def test_voc_splits_load_from_their_layout(root):
     assert labeled.thing_classes == test.thing_classes
     assert (labeled.year, labeled.split) == (2007, "trainval")
     assert labeled.dirname == str(root / "VOC2007")
-
-
-def test_records_are_plain_data(root, monkeypatch):
-    monkeypatch.setattr(writer, "DEFAULT_SIZES", dict.fromkeys(writer.SPLITS, 1))
-    assert json.dumps(DatasetCatalog.get("digit_scenes_labeled"))
