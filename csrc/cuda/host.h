@@ -29,7 +29,8 @@ inline std::vector<int64_t> image_offsets(c10::SymIntArrayRef rois_per_image,
   return offsets_from_counts("rois_per_image", counts, "boxes", boxes.size(0));
 }
 
-// Null for an argument that is not there.
+// Null for an argument that is not there, but also for one of no elements: it must not be asked
+// which.
 template <typename T>
 const T* data_or_null(const std::optional<at::Tensor>& tensor) {
   return tensor.has_value() ? tensor->const_data_ptr<T>() : nullptr;
