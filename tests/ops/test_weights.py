@@ -284,6 +284,8 @@ def test_uncertainty_threads_do_not_change_results(variant):
         ({"is_foreground": torch.zeros(6)}, "is_foreground must be bool.*Float"),
         ({"rois_per_image": [2, 3]}, r"rois_per_image must add up to .*6, got \[2, 3\].*5"),
         ({"rois_per_image": [7, -1]}, r"rois_per_image\[1\] must not be negative, got -1"),
+        # Their sum is 6 in 64 bits.
+        ({"rois_per_image": [2**63 - 1] * 2 + [8]}, "rois_per_image must add up to .*6, .* more"),
     ],
 )
 def test_uncertainty_wrong_arguments_raise(change, message):
