@@ -46,6 +46,7 @@ class Case:
     flop: float
     bytes: float
     plain_bytes: float = 0.0  # that the eager forms need
+    waiting: tuple[str, ...] = ()  # providers that wait for the device
 
 
 @dataclasses.dataclass
@@ -127,6 +128,7 @@ def uncertainty_case(images: int, rois: int, depth: int, fraction: float, device
         flop=2.0 * batch.pairs * depth,
         bytes=4.0 * batch.embeddings.numel() + 16.0 * len(batch.boxes),
         plain_bytes=4.0 * batch.pairs * 6,
+        waiting=("eager",),  # for the size of what a mask selects
     )
 
 
@@ -266,10 +268,12 @@ def usable_providers(case: Case, device: str, chosen: list[str] | None) -> dict[
     return usable
 
 
-def graphed(calls: dict[str, Callable]) -> dict[str, Callable]:
+def graphed(case: Case, calls: dict[str, Callable]) -> dict[str, Callable]:
     """Those that a CUDA graph can record: one that waits for the device cannot."""
     recorded = {}
     for name, call in calls.items():
+        if name in case.waiting:
+            continue
         try:
             recorded[name] = measure.as_cuda_graph(call)
         except RuntimeError as error:
@@ -285,7 +289,7 @@ def run_case(
     calls = usable_providers(case, device, chosen)
     rows = time_calls(case, case.mode, calls, device, seconds, speed)
     if device == "cuda" and case.mode == "forward":
-        recorded = graphed(calls)
+        recorded = graphed(case, calls)
         if "ours" in recorded:
             rows += time_calls(case, "forward, CUDA graph", recorded, device, seconds, speed)
     return rows

@@ -63,12 +63,20 @@ class Clock:
 
 
 def as_cuda_graph(call: Call) -> Call:
-    """The call recorded once, to be replayed without the CPU's part."""
+    """The call recorded once, to be replayed without the CPU's part.
+
+    A call that waits for the device raises before anything is recorded: within a recording it would
+    spoil the process.
+    """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(3):
-            call()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(3):
+                call()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

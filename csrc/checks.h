@@ -75,14 +75,20 @@ inline void check_iof_threshold(double iof_threshold) {
 // Where each image's rows begin: counts.size() + 1 numbers, from 0 to `total`.
 inline std::vector<int64_t> offsets_from_counts(const char* name, at::IntArrayRef counts,
                                                 const char* total_name, int64_t total) {
-  std::vector<int64_t> offsets(counts.size() + 1, 0);
   for (size_t image = 0; image < counts.size(); ++image) {
     TORCH_CHECK_VALUE(counts[image] >= 0, name, "[", image, "] must not be negative, got ",
                       counts[image]);
+  }
+  const auto check_sum = [&](bool right, auto sum) {
+    TORCH_CHECK_VALUE(right, name, " must add up to the number of ", total_name, ", ", total,
+                      ", got ", counts, " which adds up to ", sum);
+  };
+  std::vector<int64_t> offsets(counts.size() + 1, 0);
+  for (size_t image = 0; image < counts.size(); ++image) {
+    check_sum(counts[image] <= total - offsets[image], "more");  // before a sum that may wrap
     offsets[image + 1] = offsets[image] + counts[image];
   }
-  TORCH_CHECK_VALUE(offsets.back() == total, name, " must add up to the number of ", total_name,
-                    ", ", total, ", got ", counts, " which adds up to ", offsets.back());
+  check_sum(offsets.back() == total, offsets.back());
   return offsets;
 }
 

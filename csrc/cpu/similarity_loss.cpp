@@ -33,8 +33,8 @@ namespace {
 constexpr int64_t kChunkRows = 96;
 constexpr int64_t kGradientChunkRows = 48;
 constexpr int64_t kBlockColumns = 512;
-// Above it floats no longer tell classes apart.
-constexpr int64_t kMaxClasses = int64_t{1} << 24;
+// From here on floats no longer tell whole numbers apart.
+constexpr int64_t kExactIds = int64_t{1} << 24;
 
 // Rows of the second product's right side are padded per image to a multiple of it.
 constexpr int64_t kRowPadding = 32;
@@ -306,6 +306,18 @@ D2_SSOD_INLINE void compare_chunk(const LossArguments<T>& arguments, int64_t tas
 D2_SSOD_INSTRUCTION_SETS(prepare_panel, LossArguments)
 D2_SSOD_INSTRUCTION_SETS(compare_chunk, LossArguments)
 
+// The rank of each id among those that occur, in their place where they are too large for floats.
+std::vector<int64_t> ranks(const int64_t* ids, int64_t count) {
+  std::vector<int64_t> known(ids, ids + count);
+  std::sort(known.begin(), known.end());
+  std::vector<int64_t> ranked(count);
+  for (int64_t row = 0; row < count; ++row) {
+    const auto place = std::lower_bound(known.begin(), known.end(), ids[row]);
+    ranked[row] = ids[row] < 0 ? -1 : place - known.begin();
+  }
+  return ranked;
+}
+
 // Class ids as numbers to compare, NaN (equal to nothing) for those below 0 and where there is no
 // row.
 template <typename T>
@@ -315,11 +327,15 @@ void place_classes(const std::optional<at::Tensor>& classes, const BoxPanels<T>&
   if (!classes) return;
   const at::Tensor contiguous = classes->contiguous();
   const int64_t* ids = contiguous.const_data_ptr<int64_t>();
+  const int64_t count = contiguous.numel();
+  std::vector<int64_t> ranked;
+  if (std::any_of(ids, ids + count, [](int64_t id) { return id >= kExactIds; })) {
+    ranked = ranks(ids, count);
+    ids = ranked.data();
+  }
   for (size_t panel = 0; panel < panels.chunks.size(); ++panel) {
     const Chunk& chunk = panels.chunks[panel];
     for (int64_t row = chunk.begin; row < chunk.end; ++row) {
-      TORCH_CHECK_VALUE(ids[row] < kMaxClasses, "classes must be below ", kMaxClasses, ", got ",
-                        ids[row], " at row ", row);
       if (ids[row] >= 0)
         placed[panel * panels.columns + row - chunk.begin] = static_cast<T>(ids[row]);
     }

@@ -11,6 +11,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "checks.h"
@@ -29,7 +30,8 @@ inline std::vector<int64_t> image_offsets(c10::SymIntArrayRef rois_per_image,
   return offsets_from_counts("rois_per_image", counts, "boxes", boxes.size(0));
 }
 
-// Null for an argument that is not there.
+// Null for an argument that is not there, but also for one of no elements: it must not be asked
+// which.
 template <typename T>
 const T* data_or_null(const std::optional<at::Tensor>& tensor) {
   return tensor.has_value() ? tensor->const_data_ptr<T>() : nullptr;
@@ -40,9 +42,33 @@ inline std::optional<at::Tensor> contiguous(const std::optional<at::Tensor>& ten
   return tensor->contiguous();
 }
 
+// Whether float32 products may be rounded to TF32. torch has learnt to say so in three ways: since
+// 2.9 by float32Precision, first of names, then of enumerations, and before by allowTF32CuBLAS,
+// which now raises once the user has set `fp32_precision`. The types come from the member itself,
+// since older headers do not declare them.
+template <typename Context, typename Precision, typename Backend, typename Operation>
+bool is_tf32(const Context& context, Precision (Context::*precision)(Backend, Operation) const) {
+  if constexpr (std::is_enum_v<Precision>) {
+    return (context.*precision)(Backend::CUDA, Operation::MATMUL) == Precision::TF32;
+  } else {
+    return (context.*precision)("cuda", "matmul") == "tf32";
+  }
+}
+
+template <typename Context>
+auto allows_tf32(const Context& context, int)
+    -> decltype(is_tf32(context, &Context::float32Precision)) {
+  return is_tf32(context, &Context::float32Precision);
+}
+
+template <typename Context>
+bool allows_tf32(const Context& context, long) {  // where the one above does not compile
+  return context.allowTF32CuBLAS();
+}
+
 // How many halves stand for a component (unit_vectors.cuh): one for TF32, if the user allowed it.
 inline int unit_vector_parts(at::ScalarType embeddings) {
-  return embeddings == at::kFloat && !at::globalContext().allowTF32CuBLAS() ? 2 : 1;
+  return embeddings == at::kFloat && !allows_tf32(at::globalContext(), 0) ? 2 : 1;
 }
 
 // Memory for the unit vectors of `embeddings`; it lives as long as this.

@@ -19,6 +19,7 @@ void overlap_weights_of(const at::Tensor& boxes, const at::Tensor& is_foreground
   OverlapParameters<T> p{};
   p.boxes = boxes.const_data_ptr<T>();
   p.is_foreground = is_foreground.const_data_ptr<bool>();
+  p.has_ground_truth = gt_boxes.has_value();
   p.gt_boxes = data_or_null<T>(gt_boxes);
   p.weights = weights.mutable_data_ptr<T>();
   p.curve = {static_cast<T>(curve.a), static_cast<T>(curve.b), static_cast<T>(curve.c_iou), T(0)};

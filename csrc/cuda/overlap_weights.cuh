@@ -16,7 +16,8 @@ template <typename T>
 struct OverlapParameters {
   const T* boxes;             // [R, 4]
   const bool* is_foreground;  // [R]
-  const T* gt_boxes;          // [G, 4]; null: against the image's own foreground
+  bool has_ground_truth;      // else against the image's own foreground
+  const T* gt_boxes;          // [G, 4]; null also where G is 0, so it tells nothing
   ForegroundOrder foreground;
   T* weights;  // [R]
   WeightCurve<T> curve;
@@ -47,7 +48,7 @@ __global__ void __launch_bounds__(kOverlapThreads)
   const int image = blockIdx.y, thread = threadIdx.x, lane = thread % kOverlapLanes;
   const int64_t begin = p.rois.begin[image], rows = p.rois.rows(image);
   if (static_cast<int64_t>(blockIdx.x) * kOverlapRows >= rows) return;
-  const bool ground_truth = p.gt_boxes != nullptr;
+  const bool ground_truth = p.has_ground_truth;
   const T* references = ground_truth ? p.gt_boxes + 4 * p.gts.begin[image] : p.boxes + 4 * begin;
   const int64_t num_references =
       ground_truth ? p.gts.rows(image) : static_cast<int64_t>(p.foreground.num_foreground[image]);
@@ -87,7 +88,7 @@ template <typename T, typename Stream>
 void launch_overlap_weights(const OverlapParameters<T>& p, Stream stream) {
   if (p.rois.total() == 0) return;
   const auto images = static_cast<unsigned>(p.rois.count);
-  if (p.gt_boxes == nullptr) {
+  if (!p.has_ground_truth) {
     launch(order_rows_kernel<T>, dim3(images), kOrderThreads, sizeof(OrderStorage), stream, p);
   }
   const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(largest_image(p.rois), kOverlapRows)),

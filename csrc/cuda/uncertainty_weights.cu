@@ -31,6 +31,7 @@ void uncertainty_weights_float(const at::Tensor& boxes, const at::Tensor& embedd
   UncertaintyParameters p{};
   p.boxes = boxes.const_data_ptr<float>();
   p.is_foreground = is_foreground.const_data_ptr<bool>();
+  p.released = gt_boxes.has_value();
   p.gt_boxes = data_or_null<float>(gt_boxes);
   p.units = units.get();
   p.arrivals = order + rows;
@@ -62,6 +63,7 @@ void uncertainty_weights_double(const at::Tensor& boxes, const at::Tensor& embed
   p.boxes = boxes.const_data_ptr<double>();
   p.embeddings = embeddings.const_data_ptr<double>();
   p.is_foreground = is_foreground.const_data_ptr<bool>();
+  p.released = gt_boxes.has_value();
   p.gt_boxes = data_or_null<double>(gt_boxes);
   p.dimensions = embeddings.size(1);
   p.weights = out.weights.mutable_data_ptr<double>();

@@ -24,11 +24,12 @@ namespace d2_ssod {
 struct UncertaintyParameters {
   const float* boxes;         // [R, 4]
   const bool* is_foreground;  // [R]
-  const float* gt_boxes;      // [G, 4]; null: variant "paper"
+  bool released;              // variant "released", else "paper"
+  const float* gt_boxes;      // [G, 4]; null also where G is 0, so it tells nothing
   UnitVectors units;
   ForegroundOrder foreground;
   int* arrivals;         // [R]: blocks that are done with the row tile that starts here
-  float* hidden;         // [R]: max IoF with the ground truth; null in "paper"
+  float* hidden;         // [R]: max IoF with the ground truth; unused in "paper"
   float* weights;        // [R]
   float* max_iou;        // [R]; in "paper" it collects the maximum over the blocks
   float* dissimilarity;  // [R]; collects max_j of Eq. 4 over the blocks, before it becomes Eq. 4
@@ -46,7 +47,7 @@ struct UncertaintyParameters {
 
   // g(IoU); an image without ground truth knows nothing against its RoIs.
   __device__ float overlap_factor_of(int image, float iou) const {
-    const bool no_reference = gt_boxes != nullptr && gts.rows(image) == 0;
+    const bool no_reference = released && gts.rows(image) == 0;
     return no_reference ? 1 + (iou - iou) : overlap_factor(iou, curve);
   }
 };
@@ -86,15 +87,15 @@ __global__ void __launch_bounds__(kPrepareThreads)
   if (row >= p.rois.begin[p.rois.count]) return;
   const float inverse =
       write_unit_vector<kParts, kAtOnce>(embeddings + row * dimensions, dimensions, row, p.units);
-  const bool released = p.gt_boxes != nullptr, foreground = p.is_foreground[row];
+  const bool foreground = p.is_foreground[row];
   const int image = p.rois.find(row);
   float iou = 0, iof = 0;
-  if (released) ground_truth_overlaps(p, row, image, iou, iof);
+  if (p.released) ground_truth_overlaps(p, row, image, iou, iof);
   if (threadIdx.x % kWarpSize != 0) return;
 
   const float own_box = p.own_box(row), own = own_box + (inverse - inverse);
   p.arrivals[row] = 0;
-  if (released) {
+  if (p.released) {
     p.hidden[row] = iof;
     iou += own_box;
   } else if (foreground) {
@@ -103,7 +104,7 @@ __global__ void __launch_bounds__(kPrepareThreads)
   }
   p.max_iou[row] = iou;
   p.dissimilarity[row] = foreground ? 1 + own : 0;
-  if (foreground) p.weights[row] = (released ? p.overlap_factor_of(image, iou) : 1) + own;
+  if (foreground) p.weights[row] = (p.released ? p.overlap_factor_of(image, iou) : 1) + own;
 }
 
 // A RoI as the pairs see it.
@@ -127,7 +128,7 @@ __device__ inline PairSide load_side(const UncertaintyParameters& p, int64_t beg
   PairSide side{{}, 0, 1, index};
   if (index < 0) return side;
   side.scale = p.units.scale[begin + index];
-  if (p.gt_boxes != nullptr) return side;
+  if (p.released) return side;
   side.box = load_box(p.boxes + 4 * (begin + index));
   // Finite, so that no product with an intersection is NaN.
   side.inverse_area = lower(1 / nonzero(side.box.area), 3e38f);
@@ -172,7 +173,7 @@ __device__ __forceinline__ void update_maxima(RowMaxima (&maxima)[Tile::kM][2],
 // Eq. 4 and 5 of a background row, once all of its maxima are in.
 __device__ inline void finish_row(const UncertaintyParameters& p, int image, int64_t row) {
   const float iou = __ldcg(p.max_iou + row) + p.own_box(row);
-  const float visible = p.hidden == nullptr ? 1 : 1 - p.hidden[row];
+  const float visible = p.released ? 1 - p.hidden[row] : 1;
   const float dissimilarity = 1 - __ldcg(p.dissimilarity + row) * visible + p.own(row);
   p.max_iou[row] = iou;
   p.dissimilarity[row] = dissimilarity;

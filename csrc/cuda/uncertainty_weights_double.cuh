@@ -8,7 +8,8 @@ namespace d2_ssod {
 struct UncertaintyDoubleParameters {
   const double *boxes, *embeddings;  // [R, 4], [R, D]
   const bool* is_foreground;         // [R]
-  const double* gt_boxes;            // [G, 4]; null: variant "paper"
+  bool released;                     // variant "released", else "paper"
+  const double* gt_boxes;            // [G, 4]; null also where G is 0, so it tells nothing
   int64_t dimensions;
   double *weights, *max_iou, *dissimilarity;  // [R]
   WeightCurve<double> curve;
@@ -22,14 +23,14 @@ __global__ void __launch_bounds__(kDoubleThreads)
       p.rois.begin[0] + static_cast<int64_t>(blockIdx.x) * kDoubleWarps + threadIdx.x / kWarpSize;
   if (row >= p.rois.begin[p.rois.count]) return;
   const int image = p.rois.find(row);
-  const bool released = p.gt_boxes != nullptr, foreground = p.is_foreground[row];
+  const bool foreground = p.is_foreground[row];
   const Box<double> box = load_box(p.boxes + 4 * row);
   const double* embedding = p.embeddings + row * p.dimensions;
   const double squared = warp_dot(embedding, embedding, p.dimensions),
                inverse = inverse_norm(squared);
 
   double iou = 0, hidden = 0, similarity = 0;
-  if (released) {
+  if (p.released) {
     for (int64_t g = p.gts.begin[image]; g < p.gts.begin[image + 1]; ++g) {
       const Box<double> gt = load_box(p.gt_boxes + 4 * g);
       iou = fmax(iou, box_iou(box, gt));
@@ -41,7 +42,7 @@ __global__ void __launch_bounds__(kDoubleThreads)
     const double* other = p.embeddings + j * p.dimensions;
     const double cosine = absolute_cosine(warp_dot(embedding, other, p.dimensions), inverse,
                                           inverse_norm(warp_dot(other, other, p.dimensions)));
-    if (released) {
+    if (p.released) {
       similarity = fmax(similarity, cosine);
     } else {
       const Box<double> other_box = load_box(p.boxes + 4 * j);
@@ -52,7 +53,7 @@ __global__ void __launch_bounds__(kDoubleThreads)
   if (threadIdx.x % kWarpSize != 0) return;
   iou += box.area - box.area;
   const double own = (box.area - box.area) + (squared - squared);
-  const bool no_reference = released ? p.gts.rows(image) == 0 : foreground;
+  const bool no_reference = p.released ? p.gts.rows(image) == 0 : foreground;
   const double overlap = no_reference ? 1 + (iou - iou) : overlap_factor(iou, p.curve);
   const double dissimilarity = foreground ? 1 + own : 1 - similarity * (1 - hidden) + own;
   p.max_iou[row] = iou;

@@ -34,7 +34,7 @@ def similarity_loss(
         embeddings: ``Tensor[R, D]``, float32, float64, or half/bfloat16 (accumulated in float32).
         rois_per_image: RoIs of each image; they add up to R. Pairs never cross images.
         iof_threshold: t, in 0..1.
-        classes: ``Tensor[R]``, int64, below 2^24: pairs of one class >= 0 also count as y = 1.
+        classes: ``Tensor[R]``, int64: pairs of one class >= 0 also count as y = 1.
             Classes below 0 never do (give background RoIs one of these).
 
     Returns:

@@ -41,13 +41,14 @@ class Case {
     if (!file) return nullptr;
     const std::string bytes((std::istreambuf_iterator<char>(file)), {});
     T* data = memory<T>(bytes.size() / sizeof(T));
-    std::memcpy(data, bytes.data(), bytes.size());
+    if (data != nullptr) std::memcpy(data, bytes.data(), bytes.size());
     return data;
   }
 
-  // Memory full of NaN, or of -1.
+  // Memory full of NaN, or of -1; null if it is to hold nothing, as torch's allocators have it.
   template <typename T>
   T* memory(int64_t count) {
+    if (count == 0) return nullptr;
     memory_.push_back(
         std::make_unique<emulation::GuardedMemory>(sizeof(T) * static_cast<size_t>(count)));
     std::memset(memory_.back()->data(), 0xff, sizeof(T) * static_cast<size_t>(count));
@@ -105,6 +106,7 @@ void run_overlap_weights(Case& c) {
   OverlapParameters<T> p{};
   p.boxes = c.input<T>("boxes");
   p.is_foreground = c.input<bool>("is_foreground");
+  p.has_ground_truth = gt_offsets != nullptr;
   p.gt_boxes = c.input<T>("gt_boxes");
   p.weights = c.output<T>("weights", rows);
   p.curve = weight_curve<T>(c);
@@ -133,10 +135,11 @@ void run_uncertainty_weights(Case& c) {
   UncertaintyParameters p{};
   p.boxes = c.input<float>("boxes");
   p.is_foreground = c.input<bool>("is_foreground");
+  p.released = gt_offsets != nullptr;
   p.gt_boxes = c.input<float>("gt_boxes");
   p.units = unit_vectors(c, rows, dimensions, kParts);
   p.arrivals = c.memory<int>(rows);
-  p.hidden = p.gt_boxes == nullptr ? nullptr : c.memory<float>(rows);
+  p.hidden = p.released ? c.memory<float>(rows) : nullptr;
   p.weights = c.output<float>("weights", rows);
   p.max_iou = c.output<float>("max_iou", rows);
   p.dissimilarity = c.output<float>("dissimilarity", rows);
@@ -167,6 +170,7 @@ void run_uncertainty_weights_double(Case& c) {
   p.boxes = c.input<double>("boxes");
   p.embeddings = c.input<double>("embeddings");
   p.is_foreground = c.input<bool>("is_foreground");
+  p.released = gt_offsets != nullptr;
   p.gt_boxes = c.input<double>("gt_boxes");
   p.dimensions = c.integer("dimensions");
   p.weights = c.output<double>("weights", rows);

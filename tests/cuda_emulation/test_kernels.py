@@ -245,7 +245,7 @@ def test_uncertainty_weights_do_not_depend_on_the_schedule(emulate):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("gt_counts", [None, [3, 0, 300, 1]])
+@pytest.mark.parametrize("gt_counts", [None, [3, 0, 300, 1], [0, 0, 0, 0]])
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_overlap_weights_match_reference(emulate, share, gt_counts, dtype):
     counts = [70, 0, 600, 1]

@@ -196,7 +196,10 @@ def test_similarity_wrong_arguments_raise(change, message):
         similarity_loss(**(arguments | change))
 
 
-def test_similarity_too_large_class_raises():
-    classes = torch.tensor([0, 2**24])
-    with pytest.raises(ValueError, match="classes must be below 16777216"):
-        similarity_loss(torch.zeros(2, 4), torch.zeros(2, 3), [2], classes=classes)
+@pytest.mark.parametrize("large", [2**24, 2**53, 2**62])
+def test_similarity_large_classes_are_told_apart(large, device):
+    sample = make_sample([40, 30], 8).to(device)
+    arguments = (sample.boxes, sample.embeddings, sample.rois_per_image)
+    expected = similarity_loss(*arguments, classes=sample.classes)
+    moved = torch.where(sample.classes < 0, sample.classes, sample.classes + large)
+    assert torch.equal(similarity_loss(*arguments, classes=moved), expected)

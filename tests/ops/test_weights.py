@@ -173,6 +173,22 @@ def test_weights_without_ground_truth_have_overlap_factor_one(device):
     assert (weights[~foreground] < 1).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_with_ground_truth_of_no_memory_have_overlap_factor_one(dtype, device):
+    # Unlike boxes[:0] it has no address, which must not be taken for an argument left out.
+    none = {"gt_boxes": torch.empty(0, 4, dtype=dtype, device=device), "gts_per_image": [0, 0]}
+    assert none["gt_boxes"].data_ptr() == 0
+    sample = make_sample([20, 9], 16).to(dtype).to(device)
+    boxes, _, foreground, counts = sample.rois()
+    assert torch.equal(
+        overlap_weights(boxes, foreground, counts, **none), torch.ones_like(boxes[:, 0])
+    )
+    actual = uncertainty_terms(*sample.rois(), variant="released", **none)
+    expected = reference.uncertainty_terms(*sample.to(torch.float64).rois(), **none)
+    for ours, plain in zip(actual, expected, strict=True):
+        assert_matches(ours, plain, dtype)
+
+
 def test_uncertainty_all_foreground_has_weight_one(device):
     sample = make_sample([40], 16, foreground=1.0).to(device)
     assert torch.equal(uncertainty_weights(*sample.rois()), torch.ones(40, device=device))
@@ -268,6 +284,8 @@ def test_uncertainty_threads_do_not_change_results(variant):
         ({"is_foreground": torch.zeros(6)}, "is_foreground must be bool.*Float"),
         ({"rois_per_image": [2, 3]}, r"rois_per_image must add up to .*6, got \[2, 3\].*5"),
         ({"rois_per_image": [7, -1]}, r"rois_per_image\[1\] must not be negative, got -1"),
+        # Their sum is 6 in 64 bits.
+        ({"rois_per_image": [2**63 - 1] * 2 + [8]}, "rois_per_image must add up to .*6, .* more"),
     ],
 )
 def test_uncertainty_wrong_arguments_raise(change, message):
