@@ -19,11 +19,6 @@ USER_ERROR = 2
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory):
-    return runs.make_data(tmp_path_factory.mktemp("tiny") / "digit_scenes")
-
-
-@pytest.fixture(scope="session")
 def finished_run(data, tmp_path_factory):
     """The output folder of a two-phase run; not to be changed."""
     output = tmp_path_factory.mktemp("run") / "output"

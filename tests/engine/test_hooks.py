@@ -11,11 +11,6 @@ from d2_ssod.engine import PseudoLabelHook, build_config, default_argument_parse
 from d2_ssod.structures import Detections
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return runs.make_data(tmp_path_factory.mktemp("tiny") / "digit_scenes")
-
-
 @pytest.fixture
 def cfg(data, tmp_path):
     keys = {"MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.01, "SOLVER__MAX_ITER": 3}
