@@ -148,6 +148,7 @@ class PhaseTrainer(DefaultTrainer):
         self._trainer.reset_data_loader(lambda: batches)
         self._trainer.model.train()
         super().train()
+        comm.synchronize()  # The main process has saved the model, which all read from now on.
 
     def state_dict(self) -> dict:
         """Add what a checkpoint keeps besides the model's own ``state_dict``."""

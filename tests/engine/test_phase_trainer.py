@@ -157,6 +157,16 @@ def test_unknown_weights_end_training_with_one_line(tmp_path):
     assert "\n" not in str(info.value)
 
 
+def test_ranks_wait_until_the_model_is_saved(tmp_path, monkeypatch):
+    """The other ranks, which save nothing, would look for it too early."""
+    saved = []
+    synchronize = lambda: saved.append((tmp_path / "model_final.pth").exists())  # noqa: E731
+    trainer = RecordingTrainer(make_config(tmp_path))
+    monkeypatch.setattr(comm, "synchronize", synchronize)
+    trainer.train()
+    assert saved[-1:] == [True]
+
+
 # What a phase starts from
 
 
