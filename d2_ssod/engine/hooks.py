@@ -7,7 +7,6 @@ from collections.abc import Callable
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
-from torch.nn.parallel import DistributedDataParallel
 
 from d2_ssod.artifacts import AtomicCheckpointer, RunFolder, discard_partial_predictions
 
@@ -43,12 +42,12 @@ class PseudoLabelHook(HookBase):
         """Label, unless training failed."""
         if self.trainer.iter < self.trainer.max_iter:
             return
-        model = self.trainer.model
-        model = model.module if isinstance(model, DistributedDataParallel) else model
+        checkpointer = AtomicCheckpointer(self.trainer.model, str(self._files.folder))
         if comm.is_main_process() and not self._files.model.exists():
             self._files.folder.mkdir(parents=True, exist_ok=True)
-            AtomicCheckpointer(model, str(self._files.folder)).save(self._files.model.stem)
-        label_next_phase(self._cfg, self._phase, self._data, model)
+            checkpointer.save(self._files.model.stem)
+        # The checkpointer's is without a distributed wrapper.
+        label_next_phase(self._cfg, self._phase, self._data, checkpointer.model)
 
 
 class AverageOverRanks(HookBase):

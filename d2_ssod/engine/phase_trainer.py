@@ -21,7 +21,6 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
 
 from d2_ssod.artifacts import AtomicCheckpointer
 from d2_ssod.data.loader import PhaseImages, build_phase_loader
@@ -166,7 +165,7 @@ class PhaseTrainer(DefaultTrainer):
     @property
     def bare_model(self) -> nn.Module:
         """The model without its distributed wrapper."""
-        return bare(self.model)
+        return self.checkpointer.model
 
     def _average_over_ranks(self) -> None:
         """Average what each rank has seen of its own images, as a checkpoint has it only once."""
@@ -181,11 +180,6 @@ class PhaseTrainer(DefaultTrainer):
         for name in running_attributes(self.cfg, model):
             values = comm.all_gather(getattr(model, name))
             setattr(model, name, sum(values) / len(values))
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """Unwrap a model from its distributed wrapper, if it has one."""
-    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def _warn_if_nothing_weighs(cfg: CfgNode, model: nn.Module) -> None:
