@@ -164,6 +164,14 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
 }
 
 
+_LIMITS = {
+    **{f"SSOD.{name}": limit for name, (_, limit) in _KEYS.items()},
+    "SOLVER.MAX_ITER": _AT_LEAST_1,
+    "SOLVER.STEPS": _STEPS,
+    "SOLVER.BASE_LR": _POSITIVE,
+}
+
+
 def add_ssod_config(cfg: CfgNode) -> None:
     """Add ``DATASETS.UNLABELED`` and the ``SSOD`` section, in place, to a Detectron2 config."""
     # Images without annotations, as registered names (see SSOD.REGISTER for your own).
@@ -184,10 +192,19 @@ def check_limits(cfg: CfgNode) -> None:
     Raises:
         ConfigError: naming the first key that has not.
     """
-    for name, (_, limit) in _KEYS.items():
-        value = value_of(cfg.SSOD, name)
-        if not limit.holds(value):
-            raise ConfigError(f"SSOD.{name} is {value!r}; it must be {limit.expected}")
+    for name in _KEYS:
+        check_limit(cfg, f"SSOD.{name}")
+
+
+def check_limit(cfg: CfgNode, name: str) -> None:
+    """Check one key of the ``SSOD`` section, or one of Detectron2's that a schedule reads.
+
+    Raises:
+        ConfigError: its value is none that it may have.
+    """
+    value, limit = value_of(cfg, name), _LIMITS[name]
+    if not limit.holds(value):
+        raise ConfigError(f"{name} is {value!r}; it must be {limit.expected}")
 
 
 def value_of(cfg: CfgNode, name: str) -> Any:

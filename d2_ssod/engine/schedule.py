@@ -11,7 +11,7 @@ from detectron2.engine import DefaultTrainer
 from detectron2.utils import comm
 
 from d2_ssod.artifacts import RunFolder
-from d2_ssod.config import is_whole
+from d2_ssod.config import check_limit, value_of
 from d2_ssod.errors import ConfigError
 
 # Where the value for all phases stands, of each key of SSOD.SCHEDULE that has one.
@@ -114,16 +114,9 @@ def check_schedule(cfg: CfgNode) -> None:
             "SSOD.SCHEDULE.MAX_ITER and STEPS"
         )
     if not schedule.EPOCHS and not schedule.MAX_ITER:
-        _check("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, cfg.SOLVER.MAX_ITER >= 1, "at least 1")
-    steps = cfg.SOLVER.STEPS
-    in_order = all(is_whole(s) and s >= 0 for s in steps) and list(steps) == sorted(steps)
-    _check("SOLVER.STEPS", steps, in_order, "whole numbers, smallest first")
-    _check("SOLVER.BASE_LR", cfg.SOLVER.BASE_LR, 0 < cfg.SOLVER.BASE_LR < math.inf, "above 0")
-
-
-def _check(key: str, value: Any, holds: bool, expected: str) -> None:
-    if not holds:
-        raise ConfigError(f"{key} is {value!r}; it must be {expected}")
+        check_limit(cfg, "SOLVER.MAX_ITER")
+    check_limit(cfg, "SOLVER.STEPS")
+    check_limit(cfg, "SOLVER.BASE_LR")
 
 
 def value_of_phase(cfg: CfgNode, key: str, phase: int) -> Any:
@@ -134,8 +127,7 @@ def value_of_phase(cfg: CfgNode, key: str, phase: int) -> Any:
     """
     values = cfg.SSOD.SCHEDULE[key]
     if not values:
-        section, name = _FOR_ALL_PHASES[key].split(".")
-        return cfg[section][name]
+        return value_of(cfg, _FOR_ALL_PHASES[key])
     if len(values) != cfg.SSOD.NUM_PHASES + 1:
         raise ConfigError(
             f"SSOD.SCHEDULE.{key} has {len(values)} values, {tuple(values)}, but SSOD.NUM_PHASES = "
