@@ -135,7 +135,7 @@ class _MappedSamples(Dataset):
         self, images: PhaseImages, mapper: Callable[[dict], dict | None], seed: int, phase: int
     ) -> None:
         self._images = DatasetFromList(images.images, copy=False)
-        self._group_of = {i: group for group in images.groups for i in group}
+        self._groups = images.groups
         self._mapper, self._seed, self._phase = mapper, seed, phase
 
     def __getitem__(self, sample: Sample) -> dict:
@@ -146,7 +146,7 @@ class _MappedSamples(Dataset):
             mapped = self._mapper(self._images[image])
             if mapped is not None:
                 return mapped
-            group = self._group_of[sample.image]
+            group = next(group for group in self._groups if sample.image in group)
             image = group[np.random.randint(len(group))]
         raise RuntimeError(
             f"the augmentation removed all boxes of {_MAX_DRAWS} images in a row; weaken SSOD.AUG "

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 from typing import Any
 
 from detectron2.data.datasets.coco import load_coco_json
 from detectron2.utils.file_io import PathManager
 
+from d2_ssod.config import is_number
 from d2_ssod.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -121,15 +121,11 @@ def _annotation_problem(annotation: dict, files: dict, categories: set) -> str |
     if annotation.get("ignore", 0) != 0:
         return 'has "ignore", which Detectron2 does not support; use "iscrowd", or remove it'
     box = annotation["bbox"]
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite_number, box)):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
         return f"has the bbox {box}; expected four numbers [x, y, width, height]"
     if box[2] < 0 or box[3] < 0:
         return f"has the bbox {box} of negative size; expected [x, y, width, height]"
     return None
-
-
-def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _read(json_file: str) -> Any:
