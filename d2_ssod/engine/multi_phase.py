@@ -35,12 +35,13 @@ def train_phases(
     Raises:
         ConfigError: what is in ``OUTPUT_DIR`` was made with other images or settings.
     """
+    folder = RunFolder(cfg.OUTPUT_DIR)
     first, last = first_unfinished_phase(cfg), cfg.SSOD.NUM_PHASES
     check_existing_predictions(cfg, data)
     if first == 0 or (first <= last and cfg.SSOD.PHASE_INIT == "pretrained"):
         check_weights(cfg.MODEL.WEIGHTS, first)
     for phase in range(first, last + 1):
-        if RunFolder(cfg.OUTPUT_DIR).phase(phase).model.exists():
+        if folder.phase(phase).model.exists():
             label_next_phase(cfg, phase, data)  # It was interrupted between training and labeling.
             continue
         pseudo = read_pseudo_labels(cfg, phase, data) if phase > 0 else []

@@ -52,11 +52,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if comm.is_main_process() and not go_on:
         _set_previous_run_aside(Path(cfg.OUTPUT_DIR))
     comm.synchronize()
-    if cfg.SEED >= 0:
-        # Repeatable runs: no timing-dependent choice of algorithms.
-        torch.backends.cudnn.benchmark = False
-    else:
-        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    # Repeatable runs: no timing-dependent choice of algorithms.
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and cfg.SEED < 0
+    if cfg.SEED < 0:
         cfg = _with_seed(cfg, go_on)
     if cfg.MODEL.DEVICE == "cpu" and comm.get_world_size() > 1:
         torch.set_num_threads(1)  # The processes share the cores.
