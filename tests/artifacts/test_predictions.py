@@ -5,17 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from samples import assert_same, detections
+from samples import CATEGORY_IDS, FOUND, assert_same, detections
 
 from d2_ssod.artifacts import load_predictions, save_predictions
 from d2_ssod.errors import ConfigError
 from d2_ssod.structures import Detections
-
-CATEGORY_IDS = [7, 3]
-FOUND = {
-    3: detections((10, 20, 40, 60, 0.75, 1), (0.1, 0.2, 50.7, 60.9, 0.123456789, 0)),
-    1: detections((5, 5, 25, 15, 0.5, 0)),
-}
 
 
 @pytest.fixture

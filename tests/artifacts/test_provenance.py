@@ -3,10 +3,9 @@ import os
 
 import numpy as np
 import pytest
-from detectron2.config import get_cfg
+from runs import bare_config
 
 from d2_ssod.artifacts.provenance import check_predictions, prediction_source
-from d2_ssod.config import add_ssod_config
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import write_json
 
@@ -22,10 +21,7 @@ def images(files=FILES, root="/data"):
 
 @pytest.fixture
 def cfg(tmp_path):
-    cfg = get_cfg()
-    add_ssod_config(cfg)
-    cfg.OUTPUT_DIR = str(tmp_path)
-    return cfg
+    return bare_config(tmp_path)
 
 
 @pytest.fixture

@@ -4,14 +4,13 @@ import logging
 import numpy as np
 import pytest
 from detectron2.structures import BoxMode
-from samples import detections, scored
+from samples import CATEGORY_IDS, FOUND, scored
 
 from d2_ssod.artifacts import load_pseudo_labels, pseudo_labels, save_pseudo_labels
 from d2_ssod.errors import ConfigError
 from d2_ssod.structures import Detections
 
 CLASSES = ["cat", "dog"]
-CATEGORY_IDS = [7, 3]
 
 
 def image(image_id, file_name, width=100, height=80, **more):
@@ -29,10 +28,6 @@ IMAGES = [
     image(2, "/data/images/b/0.jpg"),
     image(3, "/data/images/c.jpg"),
 ]
-SELECTED = {
-    3: detections((10, 20, 40, 60, 0.75, 1), (0.1, 0.2, 50.7, 60.9, 0.123456789, 0)),
-    1: detections((5, 5, 25, 15, 0.5, 0)),
-}
 
 
 @pytest.fixture
@@ -53,7 +48,7 @@ def edit(path, change):
 
 @pytest.fixture
 def saved(path):
-    save_pseudo_labels(path, SELECTED, IMAGES, CLASSES, CATEGORY_IDS)
+    save_pseudo_labels(path, FOUND, IMAGES, CLASSES, CATEGORY_IDS)
     return path
 
 
@@ -122,7 +117,7 @@ def test_pseudo_labels_load_with_coco_api(saved, capsys):
 def test_whole_names_are_found_without_a_search(path, monkeypatch):
     """50 000 folders with an image of the same name are no reason to compare each with each."""
     images = [image(number, f"/data/{number}/rgb.jpg") for number in range(3)]
-    labels = dict.fromkeys((2, 0), SELECTED[3])
+    labels = dict.fromkeys((2, 0), FOUND[3])
     save_pseudo_labels(path, labels, images, CLASSES, CATEGORY_IDS)
     monkeypatch.setattr(pseudo_labels, "_find_by_name", lambda *arguments: pytest.fail("searched"))
     loaded = load_pseudo_labels(path, images, CLASSES)
@@ -131,7 +126,7 @@ def test_whole_names_are_found_without_a_search(path, monkeypatch):
 
 def test_a_file_that_is_listed_twice_is_found_by_id(path):
     images = [image(1, "/data/a.jpg"), image(2, "/data/a.jpg")]
-    save_pseudo_labels(path, {2: SELECTED[3], 1: SELECTED[1]}, images, CLASSES, CATEGORY_IDS)
+    save_pseudo_labels(path, {2: FOUND[3], 1: FOUND[1]}, images, CLASSES, CATEGORY_IDS)
     loaded = load_pseudo_labels(path, images, CLASSES)
     assert [record["image_id"] for record in loaded] == [2, 1]
 
@@ -295,9 +290,7 @@ def test_a_box_at_the_images_edge_is_never_refused(path):
 
 @pytest.mark.parametrize("image_id", [3, 1])
 def test_pseudo_labels_of_an_image_without_boxes_name_it_alone(path, image_id):
-    save_pseudo_labels(
-        path, {**SELECTED, image_id: Detections.empty()}, IMAGES, CLASSES, CATEGORY_IDS
-    )
+    save_pseudo_labels(path, {**FOUND, image_id: Detections.empty()}, IMAGES, CLASSES, CATEGORY_IDS)
     assert [one["id"] for one in content(path)["images"]] == [3, 1]
     assert [record["image_id"] for record in load(path)] == [4 - image_id]
 

@@ -2,6 +2,7 @@ import json
 import os
 
 import pytest
+from catalogs import registered_anew
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 
@@ -11,15 +12,10 @@ from d2_ssod.demo.digit_scenes import writer
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
+def root(tmp_path):
     """The embedded data sets, registered anew below a folder of the test's own."""
-    for name in DIGIT_SCENES:
-        monkeypatch.delitem(DatasetCatalog.data, name)
-        monkeypatch.delitem(MetadataCatalog.data, name)
-    register_digit_scenes(str(tmp_path))
-    yield tmp_path
-    for name in DIGIT_SCENES:
-        del DatasetCatalog[name], MetadataCatalog[name]
+    with registered_anew(DIGIT_SCENES, register_digit_scenes, tmp_path):
+        yield tmp_path
 
 
 def test_digit_scenes_are_generated_on_first_use(root, monkeypatch):

@@ -33,7 +33,7 @@ def assert_labeled(cfg, phase=0):
     assert folder.phase(phase + 1).manifest.exists()
 
 
-class EveryLoss(DefaultTrainer):
+class OfDetectron2(DefaultTrainer):
     """Detectron2's own trainer, as other projects subclass it."""
 
     @classmethod
@@ -45,7 +45,7 @@ class EveryLoss(DefaultTrainer):
 
 
 def test_labels_are_made_at_the_end_of_detectron2s_default_trainer(cfg):
-    trainer = EveryLoss(cfg)
+    trainer = OfDetectron2(cfg)
     label(cfg, trainer)
     assert_labeled(cfg)
     # The trainer's model is phase 0's from now on.

@@ -3,20 +3,16 @@
 import itertools
 
 import pytest
-from detectron2.config import get_cfg
+from runs import bare_config
 
 from d2_ssod.artifacts import RunFolder
-from d2_ssod.config import add_ssod_config
 from d2_ssod.engine.multi_phase import first_unfinished_phase
 from d2_ssod.errors import ConfigError
 
 
 @pytest.fixture
 def cfg(tmp_path):
-    cfg = get_cfg()
-    add_ssod_config(cfg)
-    cfg.OUTPUT_DIR = str(tmp_path)
-    return cfg
+    return bare_config(tmp_path)
 
 
 def leave(cfg, **kinds):

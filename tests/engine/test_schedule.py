@@ -70,17 +70,18 @@ def test_phase_that_is_shorter_than_an_iteration_has_one():
     assert phase_config(make_config(EPOCHS=(0.1, 1, 1)), 0, 4, 0).SOLVER.MAX_ITER == 1
 
 
-@given(st.floats(0.5, 50), st.integers(8, 10_000))
-def test_epochs_are_rounded_to_the_nearest_iteration(epochs, images):
-    own = phase_config(CONFIG_OF_EPOCHS(epochs), 0, images, 0)
+@pytest.fixture(scope="module")
+def epochs_config():
+    """A config, which takes long to make, to be changed by examples."""
+    return make_config(EPOCHS=(1, 1, 1)).clone()
+
+
+@given(epochs=st.floats(0.5, 50), images=st.integers(8, 10_000))
+def test_epochs_are_rounded_to_the_nearest_iteration(epochs_config, epochs, images):
+    epochs_config.defrost()
+    epochs_config.SSOD.SCHEDULE.EPOCHS = (epochs, 1, 1)
+    own = phase_config(epochs_config, 0, images, 0)
     assert abs(own.SOLVER.MAX_ITER - max(1, epochs * images / 8)) <= 0.5 + 1e-9
-
-
-def CONFIG_OF_EPOCHS(epochs, made={}):  # noqa: B006  a config takes long to make
-    cfg = made.setdefault("cfg", make_config(EPOCHS=(1, 1, 1)).clone())
-    cfg.defrost()
-    cfg.SSOD.SCHEDULE.EPOCHS = (epochs, 1, 1)
-    return cfg
 
 
 @pytest.mark.parametrize(

@@ -6,22 +6,13 @@ import pytest
 from detectron2.config import get_cfg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import detections
 
 from d2_ssod.config import add_ssod_config
 from d2_ssod.evaluation import TUNED_WEIGHTS, Fusion
 from d2_ssod.structures import Detections
 
 SIZE = (80, 100)  # height, width
-
-
-def detections(*rows):
-    """Each row: x1, y1, x2, y2, score, class."""
-    table = np.array(rows, dtype=np.float64).reshape(-1, 6)
-    return Detections(
-        table[:, :4].astype(np.float32),
-        table[:, 4].astype(np.float32),
-        table[:, 5].astype(np.int64),
-    )
 
 
 def table(found):

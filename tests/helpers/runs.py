@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from detectron2.config import get_cfg
 from detectron2.utils import logger as detectron2_logger
 
+from d2_ssod.config import add_ssod_config
 from d2_ssod.demo import digit_scenes
 from d2_ssod.engine import default_argument_parser, launch
 
@@ -55,6 +57,14 @@ def arguments(data, output, *flags, **keys):
         flags = (*flags, "--num-gpus", "0")
     pairs = [str(part) for pair in options.items() for part in pair]
     return ["--config-file", str(CONFIG_FILE), *flags, *pairs]
+
+
+def bare_config(output):
+    """Detectron2's and this project's default config, of a run in ``output``."""
+    cfg = get_cfg()
+    add_ssod_config(cfg)
+    cfg.OUTPUT_DIR = str(output)
+    return cfg
 
 
 def run_command(argv, *, launcher=("train_net.py",), check=True):

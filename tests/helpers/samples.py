@@ -31,6 +31,14 @@ def scored(*scores, number=0):
     return detections(*((20 * i, 0, 20 * i + 10, 10, s, number) for i, s in enumerate(scores)))
 
 
+# Detections in two images, with category ids that are not in the order of the classes.
+CATEGORY_IDS = [7, 3]
+FOUND = {
+    3: detections((10, 20, 40, 60, 0.75, 1), (0.1, 0.2, 50.7, 60.9, 0.123456789, 0)),
+    1: detections((5, 5, 25, 15, 0.5, 0)),
+}
+
+
 def assert_same(actual, expected):
     """Equality to the last bit, order included."""
     for name in ("boxes", "scores", "classes"):

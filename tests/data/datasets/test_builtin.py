@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from catalogs import registered_anew
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from pictures import coco_contents, save_picture, write_coco
 
@@ -16,15 +17,10 @@ OURS = [*builtin.COCO, *builtin.VOC_LABELED, *builtin.VOC_UNLABELED]
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
+def root(tmp_path):
     """The built-in data sets, registered anew below a folder of the test's own."""
-    for name in OURS:
-        monkeypatch.delitem(DatasetCatalog.data, name)
-        monkeypatch.delitem(MetadataCatalog.data, name)
-    register_builtin(str(tmp_path))
-    yield tmp_path
-    for name in OURS:
-        del DatasetCatalog[name], MetadataCatalog[name]
+    with registered_anew(OURS, register_builtin, tmp_path):
+        yield tmp_path
 
 
 def test_importing_the_package_registers_all_names():
