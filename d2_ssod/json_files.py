@@ -78,7 +78,13 @@ def read_json(path: str | os.PathLike) -> Any:
             "correct the file or delete it"
         ) from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not a UTF-8 text file ({error.reason})") from None
+        raise ConfigError(
+            f"{path}: not a UTF-8 text file ({error.reason}, byte {error.start}); save it as UTF-8"
+        ) from None
+    except RecursionError:
+        raise ConfigError(f"{path}: lists in lists without end; expected COCO's layout") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError(f"{path}: not valid JSON ({error}); correct the file") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
 

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "d2_ssod"
 
 # What the modules of a part may import of this package, besides their own part. Parts are the
 # sub-packages, and modules that lie beside them. Each layer is written in terms of those below it.
-BASE = {"__init__", "errors", "json_files", "progress", "quiet", "randomness"}
+BASE = {"__init__", "errors", "file_names", "json_files", "progress", "quiet", "randomness"}
 CONFIG = BASE | {"config"}
 STRUCTURES = CONFIG | {"ops", "structures"}
 ARTIFACTS = STRUCTURES | {"artifacts", "pseudo_label", "modeling"}
@@ -25,6 +25,7 @@ EVALUATION = ARTIFACTS | {"data", "inference", "evaluation"}
 ALLOWED = {
     "__init__": set(),
     "errors": set(),
+    "file_names": set(),
     "quiet": set(),
     "randomness": set(),
     "progress": set(),

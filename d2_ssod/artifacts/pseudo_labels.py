@@ -10,13 +10,14 @@ import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from detectron2.structures import BoxMode
 
 from d2_ssod.config import is_number
 from d2_ssod.errors import ConfigError
+from d2_ssod.file_names import parts_of, spellings
 from d2_ssod.json_files import read_json, write_json
 from d2_ssod.structures import ImageId, Predictions
 
@@ -166,60 +167,71 @@ def _match_images(
     path: str | os.PathLike, images: list[dict], dataset_dicts: Sequence[dict]
 ) -> dict[Any, dict]:
     """Map the file's image id to the data set's dict."""
+    by_name = _Names(dataset_dicts)
     by_id = {record["image_id"]: record for record in dataset_dicts}
-    times = Counter(record["file_name"] for record in dataset_dicts)
-    by_file_name = {r["file_name"]: r for r in dataset_dicts if times[r["file_name"]] == 1}
-    by_base_name: dict[str, list[dict]] = defaultdict(list)
-    for record in dataset_dicts:
-        by_base_name[_parts(record["file_name"])[-1]].append(record)
-
     matched: dict[Any, dict] = {}
     seen: set[ImageId] = set()
+    renamed = 0
     for image in images:
         image_id, file_name = image.get("id"), image.get("file_name")
         name = f"{path}: image {image_id!r} (file_name {file_name!r})"
-        if file_name:
-            # The program's own files have the data set's names, so the search is for others'.
-            record = by_file_name.get(file_name) or _find_by_name(by_base_name, file_name, image_id)
-        else:
-            record = by_id.get(image_id)
+        record = by_name.find(file_name, image_id) if file_name else by_id.get(image_id)
         if record is None:
             raise ConfigError(
                 f"{name}: the unlabeled data set has no such image, or more than one; remove it or "
-                "correct its file_name"
+                "correct its file_name; if a tool has renamed the images, change all names back"
             )
         if image_id in matched or record["image_id"] in seen:
             raise ConfigError(f"{name}: the image occurs twice; remove one of them")
-        for side in ("width", "height"):
-            given = image.get(side)
-            if side in record and given is not None and given != record[side]:
-                raise ConfigError(
-                    f"{name}: {side} is {given}, but the image's is {record[side]}; boxes must be "
-                    "in pixels of the original image"
-                )
+        _check_size(name, image, record)
+        renamed += bool(file_name) and parts_of(file_name)[-1] != parts_of(record["file_name"])[-1]
         matched[image_id] = record
         seen.add(record["image_id"])
+    if renamed:
+        logger.info("%s: recognised %d images that a tool had renamed", path, renamed)
     return matched
 
 
-def _find_by_name(
-    by_base_name: dict[str, list[dict]], file_name: str, image_id: Any
-) -> dict | None:
-    """Find the one image of that name; of several, that in the right folder, then with the id."""
-    parts = _parts(file_name)
-    found = by_base_name.get(parts[-1], [])
-    narrowings: list[Callable[[dict], bool]] = [
-        lambda record: _parts(record["file_name"])[-len(parts) :] == parts,
-        lambda record: record["image_id"] == image_id,
-    ]
-    for fits in narrowings:
-        if len(found) > 1:
-            found = [record for record in found if fits(record)] or found
-    return found[0] if len(found) == 1 else None
+def _check_size(name: str, image: dict, record: dict) -> None:
+    for side in ("width", "height"):
+        given = image.get(side)
+        if side in record and given is not None and given != record[side]:
+            raise ConfigError(
+                f"{name}: {side} is {given}, but the image's is {record[side]}; boxes must be in "
+                "pixels of the original image"
+            )
 
 
-def _parts(file_name: str) -> tuple[str, ...]:
-    return PurePosixPath(file_name.replace("\\", "/")).parts
+class _Names:
+    """The images of a data set by their names, for files in which tools have changed these."""
+
+    def __init__(self, dataset_dicts: Sequence[dict]) -> None:
+        times = Counter(record["file_name"] for record in dataset_dicts)
+        self._whole = {r["file_name"]: r for r in dataset_dicts if times[r["file_name"]] == 1}
+        self._by_base: dict[str, list[dict]] = defaultdict(list)
+        for record in dataset_dicts:
+            self._by_base[parts_of(record["file_name"])[-1]].append(record)
+
+    def find(self, file_name: str, image_id: Any) -> dict | None:
+        """Find the one image that a name, in any of its spellings, means; or None."""
+        # The program's own files have the data set's names, so the search is for others'.
+        if file_name in self._whole:
+            return self._whole[file_name]
+        found = (self._find_as(spelling, image_id) for spelling in spellings(file_name))
+        return next((record for record in found if record is not None), None)
+
+    def _find_as(self, file_name: str, image_id: Any) -> dict | None:
+        """Find the image of that name; of several, that in the right folder, then with the id."""
+        parts = parts_of(file_name)
+        found = self._by_base.get(parts[-1], []) if parts else []
+        narrowings: list[Callable[[dict], bool]] = [
+            lambda record: parts_of(record["file_name"])[-len(parts) :] == parts,
+            lambda record: record["image_id"] == image_id,
+        ]
+        for fits in narrowings:
+            if len(found) > 1:
+                found = [record for record in found if fits(record)] or found
+        return found[0] if len(found) == 1 else None
 
 
 def _read_annotation(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from typing import Any
+from dataclasses import dataclass
 
-from d2_ssod.data.datasets import load_coco, register_lazily
+from d2_ssod.data.datasets import CocoFile, DataSet, register_files
 
 from . import digit_scenes
 
@@ -27,9 +26,9 @@ def register_digit_scenes(root: str) -> None:
     for name, (split, truth) in DIGIT_SCENES.items():
         json_file = str(digit_scenes.annotation_file(folder, truth))
         image_root = str(digit_scenes.image_folder(folder, split))
-        register_lazily(
+        register_files(
             name,
-            functools.partial(_load, folder, json_file, image_root, name),
+            _Split(folder, CocoFile(json_file, image_root)),
             thing_classes=[str(digit) for digit in digit_scenes.CLASSES],
             thing_dataset_id_to_contiguous_id={
                 digit + 1: index for index, digit in enumerate(digit_scenes.CLASSES)
@@ -40,6 +39,14 @@ def register_digit_scenes(root: str) -> None:
         )
 
 
-def _load(folder: str, json_file: str, image_root: str, name: str) -> list[dict[str, Any]]:
-    digit_scenes.generate(folder)
-    return load_coco(json_file, image_root, name)
+@dataclass(frozen=True)
+class _Split:
+    """A split of the embedded data set, which is generated when it is first read."""
+
+    folder: str
+    file: CocoFile
+
+    def read(self) -> DataSet:
+        """Generate the data set unless it is there, and read the split."""
+        digit_scenes.generate(self.folder)
+        return self.file.read()

@@ -21,8 +21,8 @@ from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
 
 from .config_checks import check_config
+from .data_checks import check_data_sets
 from .logs import log_start, setup_logs
-from .run_data import check_data_sets
 
 
 def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:

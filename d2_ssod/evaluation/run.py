@@ -10,6 +10,9 @@ from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
 from detectron2.utils import comm
 
 from d2_ssod.artifacts import RunFolder, load_phase_model
+from d2_ssod.data.checks import check_same_classes
+from d2_ssod.data.datasets import read_data_set
+from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.loader import build_inference_loader
 from d2_ssod.json_files import read_json, write_json
 
@@ -28,11 +31,15 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
     Writes ``summary.json`` for the first data set and ``summary_<name>.json`` for any other.
 
     Returns:
-        The first summary on the main process; None on the others.
+        The first summary on the main process; None on the others, and without a test set.
 
     Raises:
-        ConfigError: a phase has not been trained to its end.
+        ConfigError: a phase has not been trained to its end, or a test set has other classes.
     """
+    if not cfg.DATASETS.TEST:
+        logger.info("DATASETS.TEST names no data set: nothing is evaluated")
+        return None
+    _check_classes(cfg)
     models = [load_phase_model(cfg, phase) for phase in range(cfg.SSOD.NUM_PHASES + 1)]
     folder = RunFolder(cfg.OUTPUT_DIR)
     infos = _phase_infos(cfg, folder)
@@ -53,6 +60,15 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
             summaries.append(summary)
     comm.synchronize()
     return summaries[0] if summaries else None
+
+
+def _check_classes(cfg: CfgNode) -> None:
+    """Check that the test sets have the classes that the models were trained on."""
+    findings = Findings()
+    keys = ("TRAIN", "TEST")
+    sets = {f"DATASETS.{key} ({name})": name for key in keys for name in cfg.DATASETS[key]}
+    check_same_classes({p: read_data_set(n).thing_classes for p, n in sets.items()}, findings)
+    raise_first(findings)
 
 
 def _phase_infos(cfg: CfgNode, folder: RunFolder) -> list[dict[str, int]]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from d2_ssod.config import add_ssod_config
 from d2_ssod.engine import load_run_data, run_data
-from d2_ssod.engine.run_data import check_data_sets
+from d2_ssod.engine.data_checks import check_data_sets
 from d2_ssod.errors import ConfigError
 
 LABELED, UNLABELED, TEST = "run_data_labeled", "run_data_unlabeled", "run_data_test"

@@ -6,16 +6,14 @@ They lie under `$DETECTRON2_DATASETS` (default `datasets`), laid out as Detectro
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable
-from typing import Any
 
 import detectron2.data.datasets  # noqa: F401  registers Detectron2's own data sets
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 
-from .coco import load_coco
-from .voc import load_voc_labeled, load_voc_unlabeled
+from .catalog import register_files
+from .coco import CocoFile
+from .voc import VocFolder
 
 # Name: (image folder, annotation file, whether its annotations are used), below coco/.
 COCO = {
@@ -24,12 +22,16 @@ COCO = {
     "coco_115_labeled": ("train2017", "instances_train2017.json", True),
     "coco_120_unlabeled": ("unlabeled2017", "image_info_unlabeled2017.json", False),
 }
-# Name: (year, split), labeled without difficult objects.
-VOC_LABELED = {
-    "voc_2007_trainval_labeled": (2007, "trainval"),
-    "voc_2012_trainval_labeled": (2012, "trainval"),
+# Name: (year, split, whether its annotations are used), those of difficult objects never.
+VOC = {
+    "voc_2007_trainval_labeled": (2007, "trainval", True),
+    "voc_2012_trainval_labeled": (2012, "trainval", True),
+    "voc_2012_trainval_unlabeled": (2012, "trainval", False),
 }
-VOC_UNLABELED = {"voc_2012_trainval_unlabeled": (2012, "trainval")}
+_ADVICE = (
+    "put PASCAL VOC there, or set the environment variable DETECTRON2_DATASETS to the folder that "
+    "it is in"
+)
 
 
 def datasets_root() -> str:
@@ -38,30 +40,23 @@ def datasets_root() -> str:
 
 
 def register_builtin(root: str) -> None:
-    """Register all of this module's data sets under `root`; a second call changes nothing."""
+    """Register all of this module's data sets under `root`; a second call changes nothing.
+
+    COCO's labeled and unlabeled splits are tested by Detectron2's ``coco_2014_minival`` and
+    ``coco_2017_val``, VOC's by its ``voc_2007_test``.
+    """
     _register_coco(os.path.join(root, "coco"))
-    for name, (year, split) in VOC_LABELED.items():
-        _register_voc(name, os.path.join(root, f"VOC{year}"), year, split, load_voc_labeled)
-    for name, (year, split) in VOC_UNLABELED.items():
-        _register_voc(name, os.path.join(root, f"VOC{year}"), year, split, _load_voc_unlabeled)
-
-
-def register_lazily(name: str, load: Callable[[], list[dict[str, Any]]], **metadata: Any) -> None:
-    """Register a data set that is loaded when first asked for, unless it is registered."""
-    if name not in DatasetCatalog:
-        DatasetCatalog.register(name, load)
-        MetadataCatalog.get(name).set(**metadata)
+    _register_voc(root)
 
 
 def _register_coco(folder: str) -> None:
-    """COCO's labeled / unlabeled splits; `coco_2014_minival` and `coco_2017_val` test them."""
     classes = MetadataCatalog.get("coco_2017_val")
     for name, (images, file_name, annotated) in COCO.items():
         json_file = os.path.join(folder, "annotations", file_name)
         image_root = os.path.join(folder, images)
-        register_lazily(
+        register_files(
             name,
-            functools.partial(load_coco, json_file, image_root, name, annotations=annotated),
+            CocoFile(json_file, image_root, annotations=annotated),
             thing_classes=classes.thing_classes,
             thing_colors=classes.thing_colors,
             thing_dataset_id_to_contiguous_id=classes.thing_dataset_id_to_contiguous_id,
@@ -71,20 +66,24 @@ def _register_coco(folder: str) -> None:
         )
 
 
-def _register_voc(
-    name: str, folder: str, year: int, split: str, load: Callable[..., list[dict[str, Any]]]
-) -> None:
+def _register_voc(root: str) -> None:
     classes = MetadataCatalog.get("voc_2007_test").thing_classes
-    register_lazily(
-        name,
-        functools.partial(load, folder, split, classes),
-        thing_classes=classes,
-        dirname=folder,
-        year=year,
-        split=split,
-        evaluator_type="pascal_voc",
-    )
-
-
-def _load_voc_unlabeled(folder: str, split: str, classes: list[str]) -> list[dict[str, Any]]:
-    return load_voc_unlabeled(folder, split)
+    for name, (year, split, annotated) in VOC.items():
+        folder = os.path.join(root, f"VOC{year}")
+        files = VocFolder(
+            folder,
+            split,
+            class_names=tuple(classes),
+            annotations=annotated,
+            difficult="drop",
+            advice=_ADVICE,
+        )
+        register_files(
+            name,
+            files,
+            thing_classes=classes,
+            dirname=folder,
+            year=year,
+            split=split,
+            evaluator_type="pascal_voc",
+        )

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
-
 from d2_ssod.errors import ConfigError
 
-from .coco import load_coco
-from .folder import load_image_folder
+from .catalog import Files, register_files
+from .coco import CocoFile
+from .folder import ImageFolders
+from .voc import VocFolder
+from .yolo import YoloSplit
 
-_REQUIRED = ("NAME", "IMAGES")
-_OPTIONAL = ("JSON",)
+# Keys of an entry besides NAME, by what tells its format.
+_KEYS = {
+    "JSON": ("JSON", "IMAGES", "UNLABELED"),
+    "VOC": ("VOC", "SPLIT", "LIST", "IMAGES", "CLASSES", "UNLABELED"),
+    "YOLO": ("YOLO", "SPLIT", "UNLABELED"),
+    "IMAGES": ("IMAGES", "JSON"),
+}
 _EXAMPLE = "{NAME: my_images, IMAGES: /data/images, JSON: /data/instances.json}"
-
-_registered: dict[str, tuple[str, str | None]] = {}  # name: (images, json), of this module alone
 
 
 def register_from_config(entries: Sequence[Mapping[str, Any]], key: str) -> list[str]:
     """Register the data sets that a config lists.
 
     Args:
-        entries: one mapping per data set: `NAME`; `IMAGES`, its folder; and `JSON`, a COCO
-            instances file, or none of it for a folder of unlabeled images (sub-folders too).
+        entries: one mapping per data set, with its ``NAME`` and one of
+
+            * ``JSON``, a COCO instances file, and ``IMAGES``, the folder of its pictures;
+            * ``VOC``, a folder of VOC's XML files; ``SPLIT`` (of ``ImageSets/Main``) or ``LIST`` (a
+              text file) says which, neither: all; ``IMAGES`` where the pictures are elsewhere;
+              ``CLASSES``, by default those in the files, sorted;
+            * ``YOLO``, Ultralytics' data.yaml, and ``SPLIT`` (train);
+            * ``IMAGES`` alone: unlabeled pictures in a folder and its sub-folders, or listed by a
+              text file, or a list of such.
+
+            ``UNLABELED: True`` leaves the annotations of the first three out.
         key: the list's config key, for errors.
 
     Returns:
@@ -41,40 +53,99 @@ def register_from_config(entries: Sequence[Mapping[str, Any]], key: str) -> list
 
 
 def _register(entry: Mapping[str, Any], key: str) -> str:
-    name, images, json_file = _checked(entry, key)
-    if name in DatasetCatalog:
-        if _registered.get(name) == (images, json_file):
-            return name
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{key}: expected an entry such as {_EXAMPLE}, got {entry!r}")
+    name = entry.get("NAME")
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{key}: NAME is missing; expected something like {_EXAMPLE}")
+    given = {k: v for k, v in entry.items() if k != "NAME" and v not in (None, "", [], ())}
+    kind = next((k for k in _KEYS if k in given), None)
+    if kind is None:
         raise ConfigError(
-            f"{key}.NAME: {name!r} is already the name of another data set; choose another one"
+            f"{key}: IMAGES is missing, as are VOC and YOLO; expected something like {_EXAMPLE}"
         )
-    if json_file is None:
-        DatasetCatalog.register(name, functools.partial(load_image_folder, images, f"{key}.IMAGES"))
-        MetadataCatalog.get(name).set(image_root=images)
-    else:
-        DatasetCatalog.register(name, functools.partial(load_coco, json_file, images, name))
-        MetadataCatalog.get(name).set(json_file=json_file, image_root=images, evaluator_type="coco")
-    _registered[name] = (images, json_file)
+    unknown = sorted(str(k) for k in given if k not in _KEYS[kind])
+    if unknown:
+        raise ConfigError(
+            f"{key}: unknown key {unknown[0]!r}; the keys beside {kind} are NAME, "
+            f"{', '.join(k for k in _KEYS[kind] if k != kind)}"
+        )
+    files, metadata = _FORMATS[kind](given, key)
+    try:
+        register_files(name, files, **metadata)
+    except ConfigError as error:
+        raise ConfigError(f"{key}.NAME: {error}") from None
     return name
 
 
-def _checked(entry: Mapping[str, Any], key: str) -> tuple[str, str, str | None]:
-    """Give an entry's name, image folder and annotation file."""
-    if not isinstance(entry, Mapping):
-        raise ConfigError(f"{key}: expected an entry such as {_EXAMPLE}, got {entry!r}")
-    unknown = sorted(str(k) for k in entry if k not in _REQUIRED + _OPTIONAL)
-    if unknown:
-        raise ConfigError(
-            f"{key}: unknown key {unknown[0]!r}; the keys are NAME, IMAGES and, optionally, JSON"
-        )
-    for required in _REQUIRED:
-        if not isinstance(entry.get(required), str) or not entry[required]:
-            raise ConfigError(f"{key}: {required} is missing; expected something like {_EXAMPLE}")
-    images = os.path.expanduser(entry["IMAGES"])
-    if not os.path.isdir(images):
-        raise ConfigError(f"{key}.IMAGES: {images} is not a folder; correct the path")
-    if not entry.get("JSON"):
-        return entry["NAME"], images, None
-    if not isinstance(entry["JSON"], str) or not os.path.isfile(os.path.expanduser(entry["JSON"])):
-        raise ConfigError(f"{key}.JSON: {entry['JSON']} is not a file; correct the path")
-    return entry["NAME"], images, os.path.expanduser(entry["JSON"])
+def _coco(given: Mapping[str, Any], key: str) -> tuple[Files, dict]:
+    if "IMAGES" not in given:
+        raise ConfigError(f"{key}: IMAGES is missing; expected something like {_EXAMPLE}")
+    images, json_file = _folder(given, "IMAGES", key), _file(given, "JSON", key)
+    files = CocoFile(json_file, images, annotations=not _flag(given, "UNLABELED", key))
+    return files, {"json_file": json_file, "image_root": images, "evaluator_type": "coco"}
+
+
+def _voc(given: Mapping[str, Any], key: str) -> tuple[Files, dict]:
+    if "SPLIT" in given and "LIST" in given:
+        raise ConfigError(f"{key}: has both SPLIT and LIST; remove one of them")
+    classes = given.get("CLASSES")
+    if classes is not None and (isinstance(classes, str) or not isinstance(classes, Sequence)):
+        raise ConfigError(f"{key}.CLASSES is {classes!r}; expected a list of names")
+    files = VocFolder(
+        _folder(given, "VOC", key),
+        split=str(given.get("SPLIT", "")),
+        list_file=_file(given, "LIST", key) if "LIST" in given else "",
+        image_root=_folder(given, "IMAGES", key) if "IMAGES" in given else "",
+        class_names=None if classes is None else tuple(map(str, classes)),
+        annotations=not _flag(given, "UNLABELED", key),
+    )
+    return files, {"evaluator_type": "coco"}
+
+
+def _yolo(given: Mapping[str, Any], key: str) -> tuple[Files, dict]:
+    files = YoloSplit(
+        _file(given, "YOLO", key),
+        str(given.get("SPLIT", "train")),
+        annotations=not _flag(given, "UNLABELED", key),
+    )
+    return files, {"evaluator_type": "coco"}
+
+
+def _images(given: Mapping[str, Any], key: str) -> tuple[Files, dict]:
+    places = given["IMAGES"]
+    places = [places] if isinstance(places, str) else places
+    if not isinstance(places, Sequence) or not all(isinstance(p, str) for p in places):
+        raise ConfigError(f"{key}.IMAGES is {places!r}; expected a folder, or a list of folders")
+    expanded = tuple(map(os.path.expanduser, places))
+    for place in expanded:
+        if not os.path.exists(place):
+            raise ConfigError(
+                f"{key}.IMAGES: {place} is not a folder, nor a text file that lists pictures; "
+                "correct the path"
+            )
+    return ImageFolders(expanded, f"{key}.IMAGES"), {}
+
+
+_FORMATS = {"JSON": _coco, "VOC": _voc, "YOLO": _yolo, "IMAGES": _images}
+
+
+def _folder(given: Mapping[str, Any], name: str, key: str) -> str:
+    value = given[name]
+    if not isinstance(value, str) or not os.path.isdir(os.path.expanduser(value)):
+        raise ConfigError(f"{key}.{name}: {value} is not a folder; correct the path")
+    return os.path.expanduser(value)
+
+
+def _file(given: Mapping[str, Any], name: str, key: str) -> str:
+    value = given[name]
+    if not isinstance(value, str) or not os.path.isfile(os.path.expanduser(value)):
+        raise ConfigError(f"{key}.{name}: {value} is not a file; correct the path")
+    return os.path.expanduser(value)
+
+
+def _flag(given: Mapping[str, Any], name: str, key: str) -> bool:
+    value = given.get(name, False)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key}.{name} is {value!r}; expected True or False")
+    return value

@@ -13,7 +13,7 @@ from d2_ssod.data import datasets_root, register_builtin
 from d2_ssod.data.datasets import builtin
 from d2_ssod.errors import ConfigError
 
-OURS = [*builtin.COCO, *builtin.VOC_LABELED, *builtin.VOC_UNLABELED]
+OURS = [*builtin.COCO, *builtin.VOC]
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_voc_splits_load_from_their_layout(root):
             "<name>tvmonitor</name><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>1</ymin>"
             "<xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
         )
-    for name in builtin.VOC_LABELED:
+    for name in ("voc_2007_trainval_labeled", "voc_2012_trainval_labeled"):
         (record,) = DatasetCatalog.get(name)
         assert [a["category_id"] for a in record["annotations"]] == [19]
     (record,) = DatasetCatalog.get("voc_2012_trainval_unlabeled")
