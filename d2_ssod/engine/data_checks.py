@@ -119,10 +119,10 @@ def _check_labeled(
 ) -> None:
     if num_classes(cfg) != len(classes):
         findings.error(
-            detector_of(cfg).num_classes_key,
+            "",
             "another number of classes",
-            f"is {num_classes(cfg)}, but {sets.first_labeled} (DATASETS.TRAIN) has {len(classes)} "
-            "classes",
+            f"{detector_of(cfg).num_classes_key} is {num_classes(cfg)}, but {sets.first_labeled} "
+            f"(DATASETS.TRAIN) has {len(classes)} classes",
             "set it to that",
         )
     for place, found in sets.placed("TRAIN", "TEST"):

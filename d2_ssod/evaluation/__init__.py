@@ -2,6 +2,7 @@
 
 fusion.py       weighted boxes fusion of the boxes of several models in one image (``Fusion``)
 ensemble.py     several detectors that look like one (``EnsembleRCNN``)
+coco_metrics.py COCO's metrics of boxes
 evaluators.py   which evaluator judges a data set
 difficulty.py   which images are easy, for a model or by the data set
 evaluate.py     one pass over the test images for all phases and ensembles
@@ -12,7 +13,7 @@ run.py          all of that for what a run has left in its folder
 from .difficulty import difficulty_subsets, easy_images
 from .ensemble import EnsembleRCNN, fuse_outputs
 from .evaluate import PhaseResults, evaluate_phases
-from .evaluators import BoxEvaluator, build_evaluator, evaluator_kind
+from .evaluators import BoxEvaluator, VocEvaluator, build_evaluator, evaluator_kind
 from .fusion import TUNED_WEIGHTS, Fusion
 from .run import evaluate_run
 from .summary import format_table, summarize
@@ -23,6 +24,7 @@ __all__ = [
     "EnsembleRCNN",
     "Fusion",
     "PhaseResults",
+    "VocEvaluator",
     "build_evaluator",
     "difficulty_subsets",
     "easy_images",

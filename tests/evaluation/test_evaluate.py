@@ -222,7 +222,7 @@ def test_evaluate_voc_by_eleven_points(voc):
 
 def test_evaluate_voc_refuses_subsets_before_the_pass(voc):
     model = finding(1)
-    with pytest.raises(ValueError, match="PascalVOCDetectionEvaluator does not"):
+    with pytest.raises(ValueError, match="VocEvaluator does not"):
         evaluate([model], voc, subsets={"easy": [1]})
     assert model.calls == 0
 

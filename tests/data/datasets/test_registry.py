@@ -41,7 +41,7 @@ def test_register_loads_lazily(labeled):
     with open(labeled["JSON"], "w") as file:
         file.write("broken")
     register_from_config([labeled], KEY)
-    with pytest.raises(ConfigError, match=r"instances.json: cannot be read"):
+    with pytest.raises(ConfigError, match=r"instances.json: not valid JSON"):
         DatasetCatalog.get("test_reg_labeled")
 
 
@@ -110,3 +110,57 @@ def test_register_serves_unlabeled_coco_files(tmp_path):
     entry = {"NAME": "test_reg_coco", "IMAGES": str(tmp_path), "JSON": str(path)}
     register_from_config([entry], KEY)
     assert [r["image_id"] for r in DatasetCatalog.get("test_reg_coco")] == [1, 2]
+
+
+def test_register_takes_several_folders(tmp_path):
+    for name in ("one", "two"):
+        save_picture(tmp_path / name / "a.png")
+    entry = {"NAME": "test_reg_two", "IMAGES": [str(tmp_path / "one"), str(tmp_path / "two")]}
+    register_from_config([entry], KEY)
+    assert [r["image_id"] for r in DatasetCatalog.get("test_reg_two")] == [1, 2]
+
+
+def test_register_leaves_annotations_out_where_asked(labeled):
+    register_from_config([{**labeled, "NAME": "test_reg_bare", "UNLABELED": True}], KEY)
+    assert all("annotations" not in r for r in DatasetCatalog.get("test_reg_bare"))
+
+
+def test_register_takes_voc_folders_and_yolo_files(tmp_path):
+    save_picture(tmp_path / "voc" / "a.png", 40, 20)
+    (tmp_path / "voc" / "a.xml").write_text(
+        "<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax>"
+        "<ymax>9</ymax></bndbox></object></annotation>"
+    )
+    save_picture(tmp_path / "images" / "val" / "b.png", 40, 20)
+    (tmp_path / "images" / "val" / "b.txt").write_text("0 0.5 0.5 0.5 0.5")
+    (tmp_path / "data.yaml").write_text("val: images/val\nnames: [cat]")
+    entries = [
+        {"NAME": "test_reg_voc", "VOC": str(tmp_path / "voc"), "CLASSES": ["dog", "cat"]},
+        {"NAME": "test_reg_yolo", "YOLO": str(tmp_path / "data.yaml"), "SPLIT": "val"},
+    ]
+    register_from_config(entries, KEY)
+    found = [DatasetCatalog.get(entry["NAME"])[0]["annotations"][0] for entry in entries]
+    assert [a["category_id"] for a in found] == [1, 0]
+    assert MetadataCatalog.get("test_reg_voc").thing_classes == ["dog", "cat"]
+    assert MetadataCatalog.get("test_reg_yolo").evaluator_type == "coco"
+    register_from_config(entries, KEY)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"VOC": "/nowhere"}, r"VOC: /nowhere is not a folder"),
+        ({"VOC": "/tmp", "SPLIT": "a", "LIST": "b"}, "both SPLIT and LIST"),
+        ({"VOC": "/tmp", "CLASSES": "cat"}, r"CLASSES is 'cat'; expected a list"),
+        ({"VOC": "/tmp", "JSON": "a.json"}, "unknown key 'VOC'"),
+        ({"YOLO": "/tmp"}, "YOLO: /tmp is not a file"),
+        ({"YOLO": "a", "IMAGES": "/tmp"}, "unknown key 'IMAGES'"),
+        ({"IMAGES": ["/nowhere"]}, "IMAGES: /nowhere is not a folder, nor"),
+        ({"IMAGES": {"a": 1}}, "expected a folder"),
+        ({"IMAGES": "/tmp", "UNLABELED": True}, "unknown key 'UNLABELED'"),
+        ({}, "IMAGES is missing"),
+    ],
+)
+def test_register_names_what_is_wrong_in_other_formats(entry, message):
+    with pytest.raises(ConfigError, match=rf"^SSOD.REGISTER\[0\].*{message}"):
+        register_from_config([{"NAME": "test_reg_wrong", **entry}], KEY)
