@@ -44,6 +44,8 @@ ALLOWED = {
     # Of what lies below it, the embedded data set needs what any data set does.
     "demo": CONFIG | {"data"},
     "engine": EVALUATION | {"demo"},
+    "commands": EVALUATION | {"engine"},
+    "__main__": {"commands", "quiet"},
 }
 COMMAND = {"engine", "evaluation", "quiet"}
 # Sources below csrc and what they may include of it, by folder.

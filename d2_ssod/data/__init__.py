@@ -1,15 +1,18 @@
 """From files to batches; importing this registers the built-in data sets by name.
 
 datasets/         reading and registering data sets
-checks.py         what is wrong with them, said before training
+findings.py       what is wrong or odd, gathered
+checks.py         what may be wrong with data sets, said before training
+statistics.py     sizes, shapes and numbers of objects, and the anchors that fit
 images.py         looking at picture files
+seen_pictures.py  which of them were found good before
 augmentation.py   the augmentations of ``SSOD.AUG``
 mapper.py         from a data set dict to what a model trains on
 loader.py         batches for training and inference
 """
 
-from .datasets import datasets_root, register_builtin, register_from_config
+from .datasets import datasets_root, read_data_set, register_builtin, register_from_config
 
-__all__ = ["datasets_root", "register_builtin", "register_from_config"]
+__all__ = ["datasets_root", "read_data_set", "register_builtin", "register_from_config"]
 
 register_builtin(datasets_root())

@@ -198,19 +198,21 @@ def check_has_objects(images: Sequence[dict[str, Any]], place: str, findings: Fi
         )
 
 
-def check_every_class(
-    images: Sequence[dict[str, Any]], classes: Sequence[str], place: str, findings: Findings
-) -> None:
-    """Warn of classes without an object: nothing can be learned of them, they only take part."""
-    objects = Counter(o["category_id"] for i in images for o in i.get("annotations", ()))
-    for number, name in enumerate(classes):
-        if objects and objects[number] == 0:
-            findings.warning(
-                place,
-                "classes without objects",
-                f"no object is a {name!r}",
-                "label some, or remove the class",
-            )
+def plain_boxes(images: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Collect the boxes of all objects whose image has a size; crowds apart.
+
+    Returns:
+        the image of each box, and float64 [n, 4] corners.
+    """
+    named = [
+        (record, annotation)
+        for record in images
+        if record.get("height") and record.get("width")
+        for annotation in record.get("annotations", ())
+        if _is_plain(annotation) and not annotation.get("iscrowd")
+    ]
+    corners = np.array([_xyxy(annotation) for _, annotation in named], dtype=np.float64)
+    return [record for record, _ in named], corners.reshape(-1, 4)
 
 
 def check_boxes(images: Sequence[dict[str, Any]], place: str, findings: Findings) -> None:

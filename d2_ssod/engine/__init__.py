@@ -3,7 +3,8 @@
 launch.py          processes, and errors in one line
 setup.py           from the command line to a checked config, output folder and log
 config_checks.py   what a config must agree with
-run_data.py        the data sets of a run, loaded and checked
+data_checks.py     what the data sets of a run must agree with
+run_data.py        the data sets of a run, loaded
 multi_phase.py     the loop over the phases (Algorithm 1)
 schedule.py        the config of a phase: its length, learning rate and start
 phase_trainer.py   the training of a phase
@@ -16,6 +17,7 @@ from detectron2.engine import default_argument_parser
 import d2_ssod.demo  # noqa: F401  its data sets and backbone have names in configs
 
 from .config_checks import check_config
+from .data_checks import check_run_data
 from .hooks import PseudoLabelHook
 from .labeling import label_next_phase
 from .launch import launch
@@ -31,6 +33,7 @@ __all__ = [
     "RunData",
     "build_config",
     "check_config",
+    "check_run_data",
     "default_argument_parser",
     "label_next_phase",
     "launch",

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
-from d2_ssod.data import checks
-from d2_ssod.data.datasets import DataSet, read_data_set
+from d2_ssod.data import checks, datasets_root, statistics
+from d2_ssod.data.datasets import DataSet, missing_paths, read_data_set
 from d2_ssod.data.findings import Findings
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import evaluator_kind
@@ -37,6 +37,20 @@ def check_data_sets(cfg: CfgNode) -> None:
                 )
     for name in cfg.DATASETS.TEST:
         evaluator_kind(name)
+    _check_paths(cfg)
+
+
+def _check_paths(cfg: CfgNode) -> None:
+    """Name all that official data sets need and that is not there, in one message."""
+    names = dict.fromkeys(name for key in _KEYS for name in cfg.DATASETS[key])
+    missing = list(dict.fromkeys(p for n in names for p in missing_paths(n)))
+    if missing:
+        raise ConfigError(
+            f"DATASETS: of {', '.join(names)} these paths are not there: {', '.join(missing)}; "
+            "expected below $DETECTRON2_DATASETS (now "
+            f"{datasets_root()}): VOC2007/ and VOC2012/ with Annotations/, ImageSets/Main/ and "
+            "JPEGImages/, coco/ with annotations/ and the folders of images"
+        )
 
 
 def _may_be_empty(cfg: CfgNode, key: str) -> bool:
@@ -134,8 +148,16 @@ def _check_labeled(
         if len(findings) == before:
             checks.check_boxes(found.images, place, findings)
     labeled = sets.of_key("TRAIN")
-    if len(labeled) > 0:
-        checks.check_every_class(labeled, classes, "DATASETS.TRAIN", findings)
+    if not findings.has_errors:
+        statistics.check_balance(labeled, classes, "DATASETS.TRAIN", findings)
+        statistics.check_anchors(
+            labeled,
+            [size for of_level in cfg.MODEL.ANCHOR_GENERATOR.SIZES for size in of_level],
+            [ratio for of_level in cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS for ratio in of_level],
+            (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
+            "DATASETS.TRAIN",
+            findings,
+        )
 
 
 def check_pictures(cfg: CfgNode, sets: NamedDataSets) -> Findings:

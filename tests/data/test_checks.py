@@ -67,13 +67,6 @@ def test_same_classes_needs_classes_of_each_name_once():
     assert "'cat'" in error_by(checks.check_same_classes, {"A": ["cat", "cat"]})
 
 
-def test_every_class_should_have_an_object():
-    images = [annotated([0, 0, 5, 5], category=1)]
-    line = warning_by(checks.check_every_class, images, ["cat", "dog"], "KEY")
-    assert line.startswith("KEY: no object is a 'cat'")
-    assert found_by(checks.check_every_class, images, ["cat"][:0], "KEY") == []
-
-
 # ---------------------------------------------------------------- images
 
 

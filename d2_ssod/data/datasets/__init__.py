@@ -11,7 +11,7 @@ builtin.py    COCO's and VOC's official splits, by name
 registry.py   a user's own, from ``SSOD.REGISTER``
 """
 
-from .builtin import datasets_root, register_builtin
+from .builtin import datasets_root, missing_paths, register_builtin
 from .catalog import DataSet, DataSource, read_data_set, register_files
 from .coco import CocoFile
 from .folder import ImageFolders
@@ -27,6 +27,7 @@ __all__ = [
     "VocFolder",
     "YoloSplit",
     "datasets_root",
+    "missing_paths",
     "read_data_set",
     "register_builtin",
     "register_files",

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 
 import detectron2.data.datasets  # noqa: F401  registers Detectron2's own data sets
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from .catalog import register_files
+from .catalog import DataSource, register_files
 from .coco import CocoFile
 from .voc import VocFolder
 
@@ -47,6 +47,20 @@ def register_builtin(root: str) -> None:
     """
     _register_coco(os.path.join(root, "coco"))
     _register_voc(root)
+
+
+def missing_paths(name: str) -> list[str]:
+    """List what an official data set, Detectron2's own or one of these, needs and does not find."""
+    metadata = MetadataCatalog.get(name)
+    if name not in {*COCO, *VOC} and isinstance(DatasetCatalog.data.get(name), DataSource):
+        return []
+    needed = [metadata.get("json_file"), metadata.get("image_root")]
+    if metadata.get("dirname") and metadata.get("split"):
+        parts = ["JPEGImages", os.path.join("ImageSets", "Main", f"{metadata.split}.txt")]
+        if VOC.get(name, (0, "", True))[2]:
+            parts.append("Annotations")
+        needed = [os.path.join(metadata.dirname, part) for part in parts]
+    return [path for path in needed if path and "://" not in path and not os.path.exists(path)]
 
 
 def _register_coco(folder: str) -> None:

@@ -123,10 +123,13 @@ def read_data_set(name: str) -> DataSet:
             return source.read()
         images = source()
     except ConfigError as error:
-        return DataSet([], findings=Findings([_unreadable(error)]))
+        return DataSet([], findings=Findings([_unreadable(str(error))]))
+    except OSError as error:
+        problem = f"{name}: {error.filename} cannot be read ({error.strerror}); correct the path"
+        return DataSet([], findings=Findings([_unreadable(problem)]))
     classes = MetadataCatalog.get(name).get("thing_classes")
     return DataSet(images, None if classes is None else list(classes))
 
 
-def _unreadable(error: ConfigError) -> Finding:
-    return Finding("error", "", "cannot be read", (str(error),), "", 1)
+def _unreadable(problem: str) -> Finding:
+    return Finding("error", "", "data sets that cannot be read", (problem,), "", 1)

@@ -1,0 +1,45 @@
+"""The commands beside ``train_net.py``, each in a module of its own.
+
+check.py   everything that is wrong or odd about the data of a config
+init.py    from data to a config
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from d2_ssod.errors import ConfigError
+
+from . import check, init
+
+_COMMANDS = {"check": check, "init": init}
+_USER_ERROR = 2  # exit code
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command that the arguments name, and exit with its code.
+
+    A user's error ends it with one line and exit code 2.
+
+    Args:
+        arguments: of the command line, by default those of the process.
+    """
+    parser = argparse.ArgumentParser(prog="python -m d2_ssod", description="Beside train_net.py.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in _COMMANDS.items():
+        description = module.__doc__ or ""
+        own = subparsers.add_parser(
+            name,
+            help=description.splitlines()[0],
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(own)
+    given = parser.parse_args(arguments)
+    try:
+        sys.exit(_COMMANDS[given.command].run(given))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(_USER_ERROR)

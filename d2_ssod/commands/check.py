@@ -1,0 +1,54 @@
+"""Find everything that is wrong or odd about the data of a config, at once.
+
+    python -m d2_ssod check --config-file configs/mine.yaml
+
+Errors cannot be trained with; warnings can, but should be understood. Every picture is decoded,
+once: a second call is quick. Exits with 1 if there are errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from d2_ssod.data.findings import Finding
+from d2_ssod.engine import build_config, check_run_data
+
+_SHOWN = 5  # cases of each kind
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print all findings, errors first; 1 if there are errors, else 0."""
+    arguments.num_gpus = 0
+    # How the work is shared out does not matter to the data.
+    cfg = build_config(arguments, world_size=1)
+    findings = sorted(check_run_data(cfg), key=lambda finding: finding.level)
+    for finding in findings:
+        print("\n".join(_lines(finding)))
+    errors = _cases(findings, "error")
+    print(
+        f"{errors} errors, {_cases(findings, 'warning')} warnings" if findings else "All is well."
+    )
+    return 1 if errors else 0
+
+
+def _cases(findings: Sequence[Finding], level: str) -> int:
+    return sum(finding.count for finding in findings if finding.level == level)
+
+
+def _lines(finding: Finding) -> list[str]:
+    """Show a kind of findings: what and where, the first cases, the remedy."""
+    place = f"{finding.place}: " if finding.place else ""
+    lines = [f"{finding.level}: {place}{finding.kind} ({finding.count})"]
+    lines += [f"    {' '.join(case.split())}" for case in finding.cases[:_SHOWN]]
+    if finding.count > _SHOWN:
+        lines.append(f"    ... and {finding.count - min(_SHOWN, len(finding.cases))} more")
+    if finding.remedy:
+        lines.append(f"  -> {finding.remedy}")
+    return [*lines, ""]

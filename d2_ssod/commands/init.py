@@ -1,0 +1,278 @@
+"""Write a config that fits a user's data, with every line explained.
+
+    python -m d2_ssod init --labeled train.json --images train/ --unlabeled pictures/ \\
+        --test val.json --test-images val/ -o mine.yaml
+
+``--labeled`` and ``--test`` take COCO instances files, folders of Pascal VOC's XML files, and
+Ultralytics' data.yaml, whose splits train and val are used. Check the data, then train:
+
+    python -m d2_ssod check --config-file mine.yaml
+    python train_net.py --config-file mine.yaml --num-gpus 8
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+import d2_ssod
+from d2_ssod.data import read_data_set, register_from_config, statistics
+from d2_ssod.data.findings import raise_first
+from d2_ssod.errors import ConfigError
+from d2_ssod.json_files import atomic_open
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A detector to begin with, and what is to be chosen for it."""
+
+    base: str
+    """Its config, in ``configs/``."""
+    what: str
+    levels: int
+    """Feature maps with anchors: one size on each, or all on the only one."""
+    num_sizes: int
+    num_ratios: int
+    short: tuple[int, int]
+    """Limits of the short edge of pictures, in pixels."""
+    most: float
+    """Limit of the long edge, in short ones."""
+
+
+_MODELS = {
+    "r50": _Model(
+        "Base-SSOD-FPN.yaml",
+        "Faster R-CNN, ResNet-50 FPN pretrained on ImageNet",
+        *(5, 5, 3, (320, 800), 1.667),
+    ),
+    "small": _Model(
+        "Base-SSOD-Small.yaml",
+        "a small Faster R-CNN from scratch, for trials on a CPU",
+        *(1, 3, 3, (96, 256), 2.0),
+    ),
+}
+_OBJECT_SIDE = 24  # pixels that nine of ten objects should have at least, once resized
+_ITERATIONS = 2000  # that a phase should have at least
+_EPOCHS = (12, 120)  # limits
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--labeled", required=True, metavar="FILE", help="with annotations")
+    parser.add_argument("--images", metavar="DIR", help="folder of the labeled pictures")
+    parser.add_argument(
+        "--unlabeled",
+        required=True,
+        nargs="+",
+        metavar="DIR",
+        help="folders, or lists, of pictures",
+    )
+    parser.add_argument("--test", metavar="FILE", help="with annotations; for the results")
+    parser.add_argument("--test-images", metavar="DIR", help="folder of the test pictures")
+    parser.add_argument("--model", choices=sorted(_MODELS), default="r50")
+    parser.add_argument("--num-gpus", type=int, default=8, help="sets batch and learning rate (8)")
+    parser.add_argument("--name", default="mine", help="begins the names of the data sets (mine)")
+    parser.add_argument("-o", "--output", default="mine.yaml", metavar="FILE")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Look at the data and write the config; 0."""
+    path = Path(arguments.output)
+    if path.exists():
+        raise ConfigError(f"{path}: is there already; remove it, or choose another with -o")
+    entries = _entries(arguments)
+    names = register_from_config(list(entries.values()), "--labeled, --unlabeled, --test")
+    sets = {key: read_data_set(name) for key, name in zip(entries, names, strict=True)}
+    for data_set in sets.values():
+        raise_first(data_set.findings)
+    labeled = sets["TRAIN"]
+    if not labeled.thing_classes or not any(i.get("annotations") for i in labeled.images):
+        raise ConfigError(f"{arguments.labeled}: has no annotations; name a file that has")
+    lines = _lines(
+        arguments, entries, labeled.images, labeled.thing_classes, len(sets["UNLABELED"].images)
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_open(path, encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+    print("\n".join(lines))
+    print(f"\nWritten to {path}. Next: python -m d2_ssod check --config-file {path}")
+    return 0
+
+
+def _entries(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Describe the data sets as ``SSOD.REGISTER`` does, by their key."""
+    name = arguments.name
+    places = [os.path.abspath(place) for place in arguments.unlabeled]
+    entries = {
+        "TRAIN": _annotated(f"{name}_labeled", arguments.labeled, arguments.images, "train"),
+        "UNLABELED": {
+            "NAME": f"{name}_unlabeled",
+            "IMAGES": places[0] if len(places) == 1 else places,
+        },
+    }
+    if arguments.test:
+        images = arguments.test_images or arguments.images
+        entries["TEST"] = _annotated(f"{name}_test", arguments.test, images, "val")
+    return entries
+
+
+def _annotated(name: str, path: str, images: str | None, split: str) -> dict[str, Any]:
+    """Describe a data set with annotations, by what kind of file it is."""
+    entry: dict[str, Any] = {"NAME": name}
+    place = os.path.abspath(path)
+    if os.path.isdir(place):
+        entry["VOC"] = place
+        if os.path.isfile(os.path.join(place, "ImageSets", "Main", f"{split}.txt")):
+            entry["SPLIT"] = split
+    elif place.lower().endswith((".yaml", ".yml")):
+        return {**entry, "YOLO": place, "SPLIT": split}
+    else:
+        entry["JSON"] = place
+        images = images or os.path.dirname(place)
+    return {**entry, **({"IMAGES": os.path.abspath(images)} if images else {})}
+
+
+def _lines(
+    arguments: argparse.Namespace,
+    entries: dict[str, dict[str, Any]],
+    images: list[dict],
+    classes: list[str],
+    num_unlabeled: int,
+) -> list[str]:
+    """Write the config, with a comment on every choice."""
+    model = _MODELS[arguments.model]
+    counts = statistics.objects_per_class(images, classes)
+    listed = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:20])
+    short, most = _resizing(images, model)
+    base = Path(d2_ssod.__file__).parents[1] / "configs" / model.base
+    nothing = ["  TEST: []  # nothing to judge by: name a data set to see AP"]
+    return [
+        *_comment(
+            f"Made by `python -m d2_ssod init` from {len(images)} labeled and {num_unlabeled} "
+            "unlabeled pictures. Everything may be changed; keys that are not here are in the base "
+            "config and in d2_ssod/config.py."
+        ),
+        f"_BASE_: {_scalar(str(base))}  # {model.what}",
+        "MODEL:",
+        *_comment(
+            "MODEL.WEIGHTS may be the path of a detector trained elsewhere, such as on COCO; here "
+            "it is that of the base config.",
+            indent=2,
+        ),
+        f"  ROI_HEADS: {{NUM_CLASSES: {len(classes)}}}  # objects: {listed}",
+        *_anchor_lines(statistics.BoxShapes.of(images, short, most), model),
+        "DATASETS:",
+        *(f"  {key}: [{_scalar(entry['NAME'])}]" for key, entry in entries.items()),
+        *([] if "TEST" in entries else nothing),
+        "INPUT:",
+        *_comment(
+            f"The median picture is {_median_size(images)}. With a short edge of {short}, nine of "
+            f"ten objects have a side of {_OBJECT_SIDE} pixels, as far as {model.short[0]} to "
+            f"{model.short[1]} allow that.",
+            indent=2,
+        ),
+        f"  MIN_SIZE_TRAIN: [{short}]",
+        f"  MAX_SIZE_TRAIN: {most}",
+        f"  MIN_SIZE_TEST: {short}",
+        f"  MAX_SIZE_TEST: {most}",
+        *_schedule_lines(arguments, len(images), num_unlabeled),
+        "  REGISTER:",
+        *(f"    - {_flow(entry)}" for entry in entries.values()),
+        f"OUTPUT_DIR: {_scalar(f'output/{arguments.name}')}",
+    ]
+
+
+def _comment(text: str, indent: int = 0) -> list[str]:
+    """Write a comment over as many lines as it takes."""
+    margin = " " * indent + "# "
+    return textwrap.wrap(text, 100, initial_indent=margin, subsequent_indent=margin)
+
+
+def _resizing(images: Sequence[dict], model: _Model) -> tuple[int, int]:
+    """Choose the short edge, so that small objects are large enough, and the most long one."""
+    sizes = [(i["height"], i["width"]) for i in images if i.get("height") and i.get("width")]
+    own = float(np.median([min(size) for size in sizes]))
+    sides = statistics.BoxShapes.of(images, 0, 0).side
+    wanted = own * max(1.0, _OBJECT_SIDE / float(np.quantile(sides, 0.1)))
+    short = int(np.clip(round(wanted / 32) * 32, *model.short))
+    return short, round(short * model.most)
+
+
+def _median_size(images: Sequence[dict]) -> str:
+    sizes = [(i["width"], i["height"]) for i in images if i.get("height") and i.get("width")]
+    width, height = np.median(sizes, axis=0)
+    return f"{width:.0f} x {height:.0f}"
+
+
+def _anchor_lines(shapes: statistics.BoxShapes, model: _Model) -> Iterator[str]:
+    sizes, ratios = statistics.fit_anchors(shapes, model.num_sizes, model.num_ratios)
+    while len(sizes) < model.levels:  # one on each level
+        sizes.append(sizes[-1] * 1.5)
+    per_level = [[size] for size in sizes] if model.levels > 1 else [sizes]
+    low, middle, high = np.quantile(shapes.side, [0.05, 0.5, 0.95])
+    iou = shapes.best_iou(sizes, ratios).mean()
+    usual = shapes.best_iou([32, 64, 128, 256, 512], [0.5, 1, 2]).mean()
+    yield "  ANCHOR_GENERATOR:"
+    yield from _comment(
+        f"Objects have sides of {low:.0f} to {high:.0f} pixels (5 % to 95 %, median {middle:.0f}) "
+        "once pictures are resized. k-means of them gives these sizes and ratios (height / width); "
+        f"the mean best IoU of an object with an anchor is {iou:.2f} (with the usual 32 to 512: "
+        f"{usual:.2f}).",
+        indent=4,
+    )
+    yield f"    SIZES: {_flow(per_level)}"
+    yield f"    ASPECT_RATIOS: {_flow([ratios])}"
+
+
+def _schedule_lines(
+    arguments: argparse.Namespace, num_labeled: int, num_unlabeled: int
+) -> Iterator[str]:
+    if arguments.model == "small":
+        yield "SSOD:"
+        yield from _comment(
+            "As many iterations as on the embedded data set, some minutes each on two cores; raise "
+            "them once all works.",
+            indent=2,
+        )
+        yield "  SCHEDULE: {MAX_ITER: [1500, 1200, 1200]}"
+        return
+    batch = 2 * max(arguments.num_gpus, 1)
+    phases = [num_labeled, num_labeled + num_unlabeled // 2, num_labeled + num_unlabeled]
+    epochs = [_epochs(count, batch) for count in phases]
+    yield "SOLVER:"
+    yield f"  IMS_PER_BATCH: {batch}  # two per GPU"
+    yield f"  BASE_LR: {0.02 * batch / 16:g}  # 0.02 for a batch of 16, in proportion"
+    yield "SSOD:"
+    yield "  SCHEDULE:"
+    yield from _comment(
+        f"Of phases 0, 1, 2 with at most {phases[0]}, {phases[1]}, {phases[2]} pictures: "
+        f"{_EPOCHS[0]} epochs, more where that is less than {_ITERATIONS} iterations; the learning "
+        "rate drops after three quarters.",
+        indent=4,
+    )
+    yield f"    EPOCHS: {_flow(epochs)}"
+    yield f"    STEP_EPOCHS: {_flow([round(0.75 * e) for e in epochs])}"
+
+
+def _epochs(images: int, batch: int) -> int:
+    return int(np.clip(math.ceil(_ITERATIONS * batch / max(images, 1)), *_EPOCHS))
+
+
+def _scalar(text: str) -> str:
+    return yaml.safe_dump(text, allow_unicode=True, width=10**6).splitlines()[0]
+
+
+def _flow(value: Any) -> str:
+    """Write a value on one line."""
+    return yaml.safe_dump(
+        value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**6
+    ).strip()

@@ -1,0 +1,78 @@
+import json
+
+import pytest
+from pictures import coco_contents, cut, save_picture, write_coco
+
+from d2_ssod.commands import main
+
+CONFIG = """
+MODEL: {{ROI_HEADS: {{NUM_CLASSES: 2}}, WEIGHTS: ""}}
+DATASETS: {{TRAIN: [{name}_labeled], UNLABELED: [{name}_unlabeled], TEST: []}}
+SSOD:
+  REGISTER:
+    - {{NAME: {name}_labeled, JSON: {root}/labeled/instances.json, IMAGES: {root}/labeled}}
+    - {{NAME: {name}_unlabeled, IMAGES: {root}/unlabeled}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A config with two classes of ten objects each."""
+    contents = coco_contents(20, boxes=[(1, 2, 10, 8)])
+    for annotation in contents["annotations"][10:]:
+        annotation["category_id"] = 2
+    write_coco(tmp_path / "labeled", contents)
+    for name in "ab":
+        save_picture(tmp_path / "unlabeled" / f"unlabeled_{name}.png")
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG.format(name=tmp_path.name, root=tmp_path))
+    return path
+
+
+def checked(config, capsys, *overrides):
+    """Exit code, and what is printed."""
+    with pytest.raises(SystemExit) as caught:
+        main(["check", "--config-file", str(config), *overrides])
+    captured = capsys.readouterr()
+    return caught.value.code, captured.out + captured.err
+
+
+def test_good_data_are_well(config, capsys):
+    assert checked(config, capsys) == (0, "All is well.\n")
+
+
+def test_every_finding_is_printed(config, capsys, tmp_path):
+    path = tmp_path / "labeled" / "instances.json"
+    contents = json.loads(path.read_text())
+    for annotation in contents["annotations"][:7]:
+        annotation["category_id"] = 9
+    contents["annotations"][7]["bbox"] = [1, 2, 0, 0]
+    path.write_text(json.dumps(contents))
+    cut(tmp_path / "unlabeled" / "unlabeled_a.png", 0.3)
+    (tmp_path / "unlabeled" / "c.png").write_text("<html>")
+    code, text = checked(config, capsys)
+    assert code == 1
+    assert "annotations of unknown categories (7)" in text
+    assert "annotation 5 of image 5.png has category_id 9" in text
+    assert "... and 2 more" in text
+    assert "  -> add the category, or correct the annotation" in text
+    assert "warning: " + str(path) + ": boxes without area (1)" in text
+    assert f"{tmp_path}/unlabeled/unlabeled_a.png is truncated or damaged" in text
+    assert "c.png is not a readable image" in text
+    assert text.index("error: ") < text.index("warning: ")
+    assert "9 errors, 1 warnings" in text
+
+
+def test_warnings_alone_are_no_error(config, capsys, tmp_path):
+    (tmp_path / "unlabeled" / "copy.png").write_bytes((tmp_path / "labeled" / "1.png").read_bytes())
+    code, text = checked(config, capsys)
+    assert code == 0
+    assert "0 errors, 1 warnings" in text
+    assert "1 of 3 unlabeled images are labeled images too" in text
+
+
+def test_a_config_that_cannot_be_used_is_one_line(config, capsys):
+    code, text = checked(config, capsys, "SSOD.NUM_PHASES", "-1")
+    assert code == 2
+    assert text.startswith("error: SSOD.NUM_PHASES is -1")
+    assert text.count("\n") == 1

@@ -1,0 +1,104 @@
+import json
+
+import pytest
+import yaml
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from pictures import coco_contents, save_picture, write_coco
+
+from d2_ssod.commands import main
+
+
+@pytest.fixture(autouse=True)
+def restored_catalogs():
+    """Forget the data sets that a test registers."""
+    before = set(DatasetCatalog)
+    yield
+    for name in set(DatasetCatalog) - before:
+        del DatasetCatalog[name], MetadataCatalog[name]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    boxes = [(1, 2, 10, 8), (2, 1, 8, 12), (3, 3, 12, 12)]
+    write_coco(tmp_path / "labeled", coco_contents(12, boxes=boxes))
+    write_coco(tmp_path / "val", coco_contents(3, boxes=boxes))
+    for name in "abc":
+        save_picture(tmp_path / "unlabeled" / f"unlabeled_{name}.png")
+    return tmp_path
+
+
+def ran(*arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(list(map(str, arguments)))
+    return caught.value.code
+
+
+def init(folder, *more, labeled=("--labeled", "labeled/instances.json"), name="mine.yaml"):
+    given = [str(folder / a) if not a.startswith("-") else a for a in labeled]
+    path = folder / name
+    arguments = [*given, "--unlabeled", folder / "unlabeled", "-o", path, "--name", folder.name]
+    assert ran("init", *arguments, *more) == 0
+    return path
+
+
+@pytest.mark.parametrize("model", ["r50", "small"])
+def test_the_config_is_one_that_works(folder, model, capsys):
+    path = init(folder, "--test", folder / "val" / "instances.json", "--model", model)
+    written = yaml.safe_load(path.read_text())
+    assert written["MODEL"]["ROI_HEADS"]["NUM_CLASSES"] == 2
+    assert written["DATASETS"]["TEST"] == [f"{folder.name}_test"]
+    assert "IMAGES" in written["SSOD"]["REGISTER"][0]
+    assert written["MODEL"]["ANCHOR_GENERATOR"]["SIZES"] == sorted(
+        written["MODEL"]["ANCHOR_GENERATOR"]["SIZES"]
+    )
+    capsys.readouterr()
+    assert ran("check", "--config-file", path) == 0
+    text = capsys.readouterr().out
+    assert "no object is a 'dog'" in text
+    assert "test images are labeled images too" in text  # the pictures are made alike
+    assert "0 errors, 2 warnings" in text
+
+
+def test_every_choice_is_explained(folder):
+    path = init(folder, "--num-gpus", "2")
+    text = path.read_text()
+    assert "objects: cat 36, dog 0" in text
+    assert "mean best IoU" in text
+    assert "BASE_LR: 0.005" in text
+    assert "TEST: []" in text
+    assert all(len(line) <= 100 for line in text.splitlines() if line.strip().startswith("#"))
+
+
+def test_yolo_and_voc_are_taken(folder):
+    (folder / "data.yaml").write_text("train: pictures\nval: pictures\nnames: [cat, dog]\n")
+    save_picture(folder / "pictures" / "a.png", 40, 20)
+    (folder / "pictures" / "a.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+    path = init(folder, labeled=("--labeled", "data.yaml"), name="yolo.yaml")
+    assert yaml.safe_load(path.read_text())["SSOD"]["REGISTER"][0]["SPLIT"] == "train"
+    (folder / "pictures" / "a.xml").write_text(
+        "<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax>"
+        "<ymax>9</ymax></bndbox></object></annotation>"
+    )
+    path = init(folder, "--name", "other", labeled=("--labeled", "pictures"), name="voc.yaml")
+    assert yaml.safe_load(path.read_text())["MODEL"]["ROI_HEADS"]["NUM_CLASSES"] == 1
+
+
+def test_an_existing_file_is_kept(folder, capsys):
+    path = init(folder)
+    before = path.read_text()
+    again = ["--labeled", folder / "labeled" / "instances.json", "--unlabeled", folder, "-o", path]
+    assert ran("init", *again) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert path.read_text() == before
+
+
+def test_data_that_cannot_be_used_are_one_line(folder, capsys):
+    path = folder / "labeled" / "instances.json"
+    contents = json.loads(path.read_text())
+    del contents["annotations"]
+    path.write_text(json.dumps(contents))
+    arguments = ["--labeled", path, "--unlabeled", folder / "unlabeled", "-o", folder / "x.yaml"]
+    assert ran("init", *arguments, "--name", "bare") == 2
+    assert "has no annotations" in capsys.readouterr().err
+    assert ran("init", "--labeled", folder / "no.json", *arguments[2:], "--name", "gone") == 2
+    assert "no.json is not a file" in capsys.readouterr().err

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from detectron2.structures import BoxMode
+
+from d2_ssod.data import statistics
+from d2_ssod.data.findings import Findings
+from d2_ssod.data.statistics import BoxShapes
+
+
+def image(*boxes, width=200, height=100, classes=None, **keys):
+    """XYWH boxes in a picture."""
+    return {
+        "file_name": "a.png",
+        "width": width,
+        "height": height,
+        "annotations": [
+            {"bbox": list(box), "bbox_mode": BoxMode.XYWH_ABS, "category_id": number, **keys}
+            for box, number in zip(boxes, classes or [0] * len(boxes), strict=True)
+        ],
+    }
+
+
+def lines_of(check, *arguments):
+    findings = Findings()
+    check(*arguments, findings)
+    assert not findings.has_errors
+    return [str(finding) for finding in findings]
+
+
+def test_shapes_are_those_of_the_resized_picture():
+    shapes = BoxShapes.of([image((0, 0, 40, 10), (0, 0, 5, 20))], 50, 1000)
+    assert shapes.width == pytest.approx([20, 2.5])
+    assert shapes.height == pytest.approx([5, 10])
+    assert shapes.side == pytest.approx([10, 5])
+    assert shapes.ratio == pytest.approx([0.25, 4])
+    # The long edge is limited.
+    assert BoxShapes.of([image((0, 0, 40, 10))], 50, 50).width == pytest.approx([10])
+    assert BoxShapes.of([image((0, 0, 40, 10))], 0, 50).width == pytest.approx([40])
+
+
+def test_crowds_and_pictures_without_a_size_do_not_count():
+    images = [image((0, 0, 9, 9), iscrowd=1), {"file_name": "b.png", "annotations": [{}]}]
+    assert len(BoxShapes.of(images, 0, 0).side) == 0
+
+
+def test_best_iou_with_an_anchor():
+    shapes = BoxShapes(np.array([10.0, 20, 10]), np.array([10.0, 5, 20]))
+    assert shapes.best_iou([10], [1.0]) == pytest.approx([1, 50 / 150, 100 / 200])
+    assert shapes.best_iou([10], [1.0, 0.25])[1] == pytest.approx(1)
+    # Size 10 and ratio 4: 5 wide, 20 high.
+    assert shapes.best_iou([10], [4.0])[2] == pytest.approx(100 / 200)
+
+
+def test_anchors_are_the_centers_of_what_there_is():
+    sides = np.repeat([10.0, 40.0, 160.0], 20)
+    ratios = np.tile([0.5, 2.0], 30)
+    shapes = BoxShapes(sides / np.sqrt(ratios), sides * np.sqrt(ratios))
+    assert statistics.fit_anchors(shapes, 3, 2) == ([10, 40, 160], [0.5, 2])
+    assert statistics.fit_anchors(shapes, 5, 4) == ([10, 40, 160], [0.5, 2])
+
+
+def test_classes_with_few_objects_are_named():
+    boxes = [(0, 0, 9, 9)]
+    images = [image(*boxes * 40, classes=[0] * 30 + [1] * 3 + [3] * 7)]
+    lines = lines_of(statistics.check_balance, images, ["cat", "dog", "cow", "owl"], "KEY")
+    assert len(lines) == 1
+    assert lines[0].startswith("KEY: of 'dog' there are 3 objects, of the most frequent class 30")
+    assert "(and 2 more: classes with few objects)" in lines[0]
+    many = [image(*boxes * 30, classes=[0] * 15 + [1] * 15)]
+    assert lines_of(statistics.check_balance, many, ["cat", "dog"], "KEY") == []
+
+
+def test_objects_that_anchors_miss_are_counted():
+    usual = ([32, 64, 128, 256, 512], [0.5, 1.0, 2.0], (100, 1000), "KEY")
+    fine = [image((0, 0, 40, 40), (0, 0, 20, 40))]
+    assert lines_of(statistics.check_anchors, fine, *usual) == []
+    assert lines_of(statistics.check_anchors, [image()], *usual) == []
+    odd = [image((0, 0, 5, 5), (0, 0, 190, 12), (0, 0, 50, 50))]
+    tiny, long = lines_of(statistics.check_anchors, odd, *usual)
+    assert tiny.startswith("KEY: 33% of the objects have a side below 13 pixels")
+    assert long.startswith("KEY: 33% of the objects are more than three times as long")
