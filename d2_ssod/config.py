@@ -77,8 +77,13 @@ _STEP_EPOCHS = _ascending(_POSITIVE, "numbers above 0, smallest first")
 # Key below SSOD: (default, limit).
 _KEYS: dict[str, tuple[Any, Limit]] = {
     # --- Data -------------------------------------------------------------------------------------
-    # Your own data: a list of {NAME: ..., IMAGES: folder} (unlabeled images, found recursively) and
-    # {NAME: ..., JSON: coco_instances.json, IMAGES: folder}. The names go into DATASETS.*.
+    # Your own data: a list of entries with a NAME, which goes into DATASETS.*, and one of
+    #   IMAGES: folder                            unlabeled pictures, found recursively; or a text
+    #                                             file that lists some, or a list of such
+    #   JSON: coco_instances.json, IMAGES: folder
+    #   VOC: folder of XML files; SPLIT or LIST, IMAGES, CLASSES where they are not the usual
+    #   YOLO: data.yaml, SPLIT: train
+    # UNLABELED: True leaves the annotations of the last three out.
     "REGISTER": ([], _LIST),
     # Color jitter: brightness, contrast and saturation are each scaled by 1 +- COLOR. 0: off.
     "AUG.COLOR": (0.0, _FRACTION),
@@ -86,6 +91,9 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     "AUG.SCALE": ((1.0, 1.0), _RANGE),
     # The window's center moves by up to SHIFT times the image's size, in each direction.
     "AUG.SHIFT": (0.0, _FRACTION),
+    # A model trained elsewhere, of the config's detector, to be that of phase 0, which is then not
+    # trained. Empty: phase 0 is trained, from MODEL.WEIGHTS.
+    "START.PHASE_0": ("", _TEXT),
     # --- Phases (Algorithm 1) ---------------------------------------------------------------------
     # N: semi-supervised phases after the supervised phase 0. 1 is the one-phase baseline, 0 the
     # supervised detector alone.
@@ -176,6 +184,9 @@ def add_ssod_config(cfg: CfgNode) -> None:
     """Add ``DATASETS.UNLABELED`` and the ``SSOD`` section, in place, to a Detectron2 config."""
     # Images without annotations, as registered names (see SSOD.REGISTER for your own).
     cfg.DATASETS.UNLABELED = ()
+    # Labeled images to watch training by: every TEST.EVAL_PERIOD iterations of each phase the model
+    # is evaluated on them (metrics.json, TensorBoard). Optional; never trained on.
+    cfg.DATASETS.VAL = ()
     cfg.SSOD = CfgNode()
     for name, (default, _) in _KEYS.items():
         *sections, key = name.split(".")

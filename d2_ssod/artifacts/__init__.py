@@ -9,7 +9,7 @@ pseudo_labels.py         ``pseudo_labels.json``: what a phase trains on, as COCO
 manifest.py              ``manifest.json``: how the pseudo-labels came about
 """
 
-from .checkpoints import AtomicCheckpointer, load_phase_model
+from .checkpoints import AtomicCheckpointer, load_model, load_phase_model
 from .layout import PhaseFolder, RunFolder
 from .manifest import write_manifest
 from .partial_predictions import (
@@ -28,6 +28,7 @@ __all__ = [
     "check_predictions",
     "discard_partial_predictions",
     "keep_partial_predictions",
+    "load_model",
     "load_partial_predictions",
     "load_phase_model",
     "load_predictions",

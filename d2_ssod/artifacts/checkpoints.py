@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pickle import UnpicklingError
 from typing import IO, Any
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
@@ -15,16 +20,100 @@ from d2_ssod.json_files import atomic_open
 
 from .layout import RunFolder
 
+logger = logging.getLogger(__name__)
+
+_SHOWN = 3  # names of tensors in a message
+
 
 class AtomicCheckpointer(DetectionCheckpointer):
-    """:class:`DetectionCheckpointer` that writes each file under another name first.
+    """:class:`DetectionCheckpointer` that writes each file whole, and loads one whole or says so.
 
-    So neither a checkpoint nor ``last_checkpoint`` is ever found half written.
+    Each file is written under another name first, so neither a checkpoint nor ``last_checkpoint``
+    is ever found half written. What of a loaded file does not fit the model is an error where
+    ``must_fit``, and one line of the log otherwise.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, must_fit: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.path_manager = _AtomicFiles(self.path_manager)
+        self.must_fit = must_fit
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load a file, as Detectron2 does.
+
+        Raises:
+            ConfigError: it is none, or does not fit the model.
+        """
+        self._path = path
+        return super().load(path, *args, **kwargs)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        try:
+            return super()._load_file(filename)
+        except (RuntimeError, OSError, EOFError, ValueError, LookupError, UnpicklingError) as error:
+            what = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
+            raise ConfigError(
+                f"{self._path}: cannot be read as a checkpoint ({what}); restore the file, or "
+                "delete it to have it made again"
+            ) from error
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        incompatible = super()._load_model(checkpoint)
+        if self.must_fit:
+            _check_fit(self._path, self.model, incompatible)
+        else:
+            _report_start(self._path, self.model, incompatible)
+        return incompatible
+
+
+def _check_fit(path: str, model: nn.Module, incompatible: Any) -> None:
+    """Check that every parameter was loaded, and nothing else, and that all are finite."""
+    other = [
+        f"{name} is {tuple(found)} in the file and {tuple(wanted)} in the model"
+        for name, found, wanted in incompatible.incorrect_shapes
+    ]
+    misshapen = {name for name, _, _ in incompatible.incorrect_shapes}
+    missing = [name for name in incompatible.missing_keys if name not in misshapen]
+    other += [f"{name} is missing" for name in missing]
+    other += [f"{name} is not of the model" for name in incompatible.unexpected_keys]
+    if other:
+        raise ConfigError(
+            f"{path} does not fit the config's model: {_some(other)}; set MODEL.* (such as the "
+            "number of classes) to what it was trained with, or choose another OUTPUT_DIR"
+        )
+    wrong = [name for name, v in model.state_dict().items() if not torch.isfinite(v).all()]
+    if wrong:
+        raise ConfigError(
+            f"{path}: {_some(wrong)} has values that are not finite, so that training diverged; "
+            "delete the file, and train again with a lower SOLVER.BASE_LR"
+        )
+
+
+def _report_start(path: str, model: nn.Module, incompatible: Any) -> None:
+    """Say how much of the model comes from the file, and what does not."""
+    shapes = [name for name, _, _ in incompatible.incorrect_shapes]
+    missing = [name for name in incompatible.missing_keys if name not in shapes]
+    fresh = [*shapes, *missing]
+    total = len(model.state_dict())
+    if len(fresh) >= total:
+        raise ConfigError(
+            f"{path} has nothing of the config's model, whose parameters are "
+            f"{_some(list(model.state_dict()))}; correct MODEL.WEIGHTS (empty for random weights)"
+        )
+    unused = incompatible.unexpected_keys
+    logger.info(
+        "Start from %s: %d of %d tensors%s%s%s",
+        *(path, total - len(fresh), total),
+        f"; of another shape, so at random: {_some(shapes)}" if shapes else "",
+        f"; not in the file, so at random: {_some(missing)}" if missing else "",
+        f"; not used: {_some(unused)}" if unused else "",
+    )
+
+
+def _some(items: Sequence[str]) -> str:
+    """List the first items, and how many more there are."""
+    more = len(items) - _SHOWN
+    return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 class _AtomicFiles:
@@ -46,7 +135,8 @@ def load_phase_model(cfg: CfgNode, phase: int) -> nn.Module:
     """Load the model at the end of a phase, in evaluation mode.
 
     Raises:
-        ConfigError: the phase has not been trained to its end in ``OUTPUT_DIR``.
+        ConfigError: the phase has not been trained to its end in ``OUTPUT_DIR``, or its model is
+            another one than the config's.
     """
     path = RunFolder(cfg.OUTPUT_DIR).phase(phase).model
     if not path.exists():
@@ -54,6 +144,15 @@ def load_phase_model(cfg: CfgNode, phase: int) -> nn.Module:
             f"{path}: no such file, phase {phase} has not been trained to its end there; train "
             "(with --resume to continue), or correct OUTPUT_DIR or SSOD.NUM_PHASES"
         )
+    return load_model(cfg, path)
+
+
+def load_model(cfg: CfgNode, path: str | os.PathLike) -> nn.Module:
+    """Build the config's model with the weights of a file, in evaluation mode.
+
+    Raises:
+        ConfigError: the file does not fit the model.
+    """
     model = build_model(cfg)
-    DetectionCheckpointer(model).load(str(path))
+    AtomicCheckpointer(model, must_fit=True).load(os.fspath(path))
     return model.eval()

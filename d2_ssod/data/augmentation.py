@@ -12,11 +12,9 @@ def build_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     augmentations: list[T.Augmentation] = []
     if aug.COLOR > 0:
         limits = (1.0 - aug.COLOR, 1.0 + aug.COLOR)
-        augmentations += [
-            T.RandomBrightness(*limits),
-            T.RandomContrast(*limits),
-            T.RandomSaturation(*limits),
-        ]
+        augmentations += [T.RandomBrightness(*limits), T.RandomContrast(*limits)]
+        if cfg.INPUT.FORMAT != "L":  # grey pictures have no saturation
+            augmentations.append(T.RandomSaturation(*limits))
     if tuple(aug.SCALE) != (1.0, 1.0) or aug.SHIFT > 0:
         # Detectron2 shifts by up to half of the range that it is given.
         augmentations.append(T.RandomExtent(tuple(aug.SCALE), (2 * aug.SHIFT, 2 * aug.SHIFT)))

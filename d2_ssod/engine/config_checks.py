@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 
-from d2_ssod.config import check_limits
+from d2_ssod.config import check_limits, value_of
 from d2_ssod.errors import ConfigError
 from d2_ssod.modeling import ROI_WEIGHTINGS, detector_of
 from d2_ssod.pseudo_label import easy_fraction
 
 from .schedule import check_schedule
+
+logger = logging.getLogger(__name__)
 
 
 def check_config(cfg: CfgNode, world_size: int) -> None:
@@ -94,3 +98,26 @@ def _check_training(cfg: CfgNode, world_size: int) -> None:
             "SOLVER.AMP.ENABLED is True, but training is on the CPU, where Detectron2 has no mixed "
             "precision: set it to False, or train on a GPU"
         )
+
+
+def warn_without_effect(cfg: CfgNode) -> None:
+    """Say in one line each which keys of Detectron2 are set, but change nothing here."""
+    remedies = {
+        "TEST.EVAL_PERIOD": (
+            cfg.TEST.EVAL_PERIOD > 0 and not cfg.DATASETS.VAL,
+            "name validation images in DATASETS.VAL, on which phases are evaluated so often",
+        ),
+        "TEST.PRECISE_BN.ENABLED": (
+            cfg.TEST.PRECISE_BN.ENABLED,
+            "BatchNorm's statistics are those of training, averaged over processes",
+        ),
+        "TEST.AUG.ENABLED": (
+            cfg.TEST.AUG.ENABLED,
+            "SSOD.TTA.ENABLED is for the pseudo-labels; results are without augmentation",
+        ),
+        "TEST.EXPECTED_RESULTS": (bool(cfg.TEST.EXPECTED_RESULTS), "compare summary.json instead"),
+        "VIS_PERIOD": (cfg.VIS_PERIOD > 0, "TensorBoard shows no pictures here"),
+    }
+    for key, (is_set, remedy) in remedies.items():
+        if is_set:
+            logger.warning("%s is %r, but has no effect: %s", key, value_of(cfg, key), remedy)

@@ -16,7 +16,8 @@ from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import evaluator_kind
 from d2_ssod.modeling import detector_of, num_classes
 
-_KEYS = ("TRAIN", "UNLABELED", "TEST")
+_KEYS = ("TRAIN", "UNLABELED", "VAL", "TEST")
+_LABELED = ("TRAIN", "VAL", "TEST")
 
 
 def check_data_sets(cfg: CfgNode) -> None:
@@ -25,7 +26,7 @@ def check_data_sets(cfg: CfgNode) -> None:
     Raises:
         ConfigError: otherwise.
     """
-    for key in ("TRAIN", "UNLABELED", "TEST"):
+    for key in _KEYS:
         names = cfg.DATASETS[key]
         if not names and not _may_be_empty(cfg, key):
             raise ConfigError(f"DATASETS.{key} is empty: name at least one registered data set")
@@ -35,7 +36,7 @@ def check_data_sets(cfg: CfgNode) -> None:
                     f"DATASETS.{key}: no data set is registered as {name!r}: correct the name, or "
                     "register yours in SSOD.REGISTER"
                 )
-    for name in cfg.DATASETS.TEST:
+    for name in (*cfg.DATASETS.VAL, *cfg.DATASETS.TEST):
         evaluator_kind(name)
     _check_paths(cfg)
 
@@ -55,7 +56,7 @@ def _check_paths(cfg: CfgNode) -> None:
 
 def _may_be_empty(cfg: CfgNode, key: str) -> bool:
     """Without test sets nothing is evaluated; phase 0 alone needs no unlabeled images."""
-    return key == "TEST" or (key == "UNLABELED" and cfg.SSOD.NUM_PHASES == 0)
+    return key in ("VAL", "TEST") or (key == "UNLABELED" and cfg.SSOD.NUM_PHASES == 0)
 
 
 def check_run_data(cfg: CfgNode) -> Findings:
@@ -113,7 +114,7 @@ def check_contents(cfg: CfgNode, sets: NamedDataSets) -> Findings:
         checks.check_repeated(found.images, place, findings)
     with_classes = {
         place: found.thing_classes
-        for place, found in sets.placed("TRAIN", "TEST")
+        for place, found in sets.placed(*_LABELED)
         if not found.findings.has_errors
     }
     checks.check_same_classes(with_classes, findings)
@@ -123,7 +124,7 @@ def check_contents(cfg: CfgNode, sets: NamedDataSets) -> Findings:
     for place, found in sets.placed("UNLABELED"):
         checks.check_sizes(found.images, place, findings)
         _check_ids(found.images, place, findings)
-    for place, found in sets.placed("TEST"):
+    for place, found in sets.placed("VAL", "TEST"):
         checks.check_difficulties(found.images, place, findings)
     return findings
 
@@ -139,7 +140,7 @@ def _check_labeled(
             f"(DATASETS.TRAIN) has {len(classes)} classes",
             "set it to that",
         )
-    for place, found in sets.placed("TRAIN", "TEST"):
+    for place, found in sets.placed(*_LABELED):
         if found.thing_classes is None or found.findings.has_errors:
             continue
         before = len(findings)
@@ -182,6 +183,7 @@ _APART = (
         "TRAIN",
         ("unlabeled", "labeled", "their pseudo-labels will look better than they are"),
     ),
+    ("VAL", "TRAIN", ("validation", "labeled", "results on them mean nothing")),
     ("TEST", "TRAIN", ("test", "labeled", "results on them mean nothing")),
     (
         "TEST",

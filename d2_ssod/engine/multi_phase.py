@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 
-from d2_ssod.artifacts import RunFolder
+from d2_ssod.artifacts import AtomicCheckpointer, RunFolder, load_model
 from d2_ssod.errors import ConfigError
 
 from .hooks import PseudoLabelHook
@@ -36,6 +38,7 @@ def train_phases(
         ConfigError: what is in ``OUTPUT_DIR`` was made with other images or settings.
     """
     folder = RunFolder(cfg.OUTPUT_DIR)
+    adopt_phase_0(cfg)
     first, last = first_unfinished_phase(cfg), cfg.SSOD.NUM_PHASES
     check_existing_predictions(cfg, data)
     if first == 0 or (first <= last and cfg.SSOD.PHASE_INIT == "pretrained"):
@@ -54,6 +57,26 @@ def train_phases(
         trainer.resume_or_load(resume=True)
         trainer.train()
         del trainer  # Its model and optimizer, before those of the next phase are made.
+
+
+def adopt_phase_0(cfg: CfgNode) -> None:
+    """Take the model that ``SSOD.START.PHASE_0`` names for that of phase 0, unless there is one.
+
+    Raises:
+        ConfigError: there is no such file, or it is of another model than the config's.
+    """
+    path, files = cfg.SSOD.START.PHASE_0, RunFolder(cfg.OUTPUT_DIR).phase(0)
+    if not path or files.model.exists():
+        return
+    if not Path(path).is_file():
+        raise ConfigError(f"SSOD.START.PHASE_0 is {path}, which is not a file: correct the path")
+    model = load_model(cfg, path)
+    comm.synchronize()  # Until then, every rank finds the phase untrained.
+    if comm.is_main_process():
+        files.folder.mkdir(parents=True, exist_ok=True)
+        AtomicCheckpointer(model, str(files.folder)).save(files.model.stem)
+        logger.info("Phase 0 is %s: nothing is trained in it", path)
+    comm.synchronize()
 
 
 def first_unfinished_phase(cfg: CfgNode) -> int:

@@ -26,6 +26,7 @@ from d2_ssod.artifacts import AtomicCheckpointer
 from d2_ssod.data.loader import PhaseImages, build_phase_loader
 from d2_ssod.data.mapper import PseudoLabelMapper
 from d2_ssod.errors import ConfigError
+from d2_ssod.evaluation import validate
 from d2_ssod.modeling import UncertaintyOutputLayers, running_attributes
 from d2_ssod.randomness import Purpose, derive_seed
 
@@ -102,6 +103,9 @@ class PhaseTrainer(DefaultTrainer):
     def build_hooks(self) -> list[hooks.HookBase]:
         """Detectron2's hooks for time, learning rate, checkpoints and metrics."""
         period = self.cfg.SOLVER.CHECKPOINT_PERIOD
+        evaluation = []
+        if self.cfg.TEST.EVAL_PERIOD > 0 and self.cfg.DATASETS.VAL:
+            evaluation.append(hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._validate))
         of_main_process = [
             hooks.PeriodicCheckpointer(self.checkpointer, period),
             hooks.PeriodicWriter(self.build_writers(), period=20),
@@ -110,6 +114,7 @@ class PhaseTrainer(DefaultTrainer):
             hooks.IterationTimer(),
             hooks.LRScheduler(),
             AverageOverRanks(period, self._average_over_ranks),
+            *evaluation,
             *(of_main_process if comm.is_main_process() else []),
         ]
 
@@ -122,6 +127,8 @@ class PhaseTrainer(DefaultTrainer):
         resume = resume and Path(self.checkpointer.get_checkpoint_file()).is_file()
         if not resume:
             check_weights(self.cfg.MODEL.WEIGHTS, self.phase)
+        # What this run has made fits, all of it; weights from elsewhere may be of another head.
+        self.checkpointer.must_fit = resume or _is_of_a_phase(self.cfg, self.phase)
         super().resume_or_load(resume)
         if self.start_iter > self.max_iter:
             raise ConfigError(
@@ -149,6 +156,22 @@ class PhaseTrainer(DefaultTrainer):
         super().train()
         comm.synchronize()  # The main process has saved the model, which all read from now on.
 
+    def run_step(self) -> None:
+        """Train on one batch.
+
+        Raises:
+            ConfigError: the loss is not finite.
+        """
+        try:
+            super().run_step()
+        except FloatingPointError as error:
+            raise ConfigError(
+                f"phase {self.phase}, iteration {self.iter}: training has diverged "
+                f"({' '.join(str(error).split())[:300]}); lower SOLVER.BASE_LR, lengthen "
+                "SOLVER.WARMUP_ITERS or set SOLVER.CLIP_GRADIENTS.ENABLED, then start anew, or go "
+                "on with --resume from the last checkpoint"
+            ) from error
+
     def state_dict(self) -> dict:
         """Add what a checkpoint keeps besides the model's own ``state_dict``."""
         return {
@@ -166,6 +189,10 @@ class PhaseTrainer(DefaultTrainer):
     def bare_model(self) -> nn.Module:
         """The model without its distributed wrapper."""
         return self.checkpointer.model
+
+    def _validate(self) -> dict[str, dict]:
+        """Evaluate the model, as it is now, on ``DATASETS.VAL``; metrics by data set."""
+        return {name: validate(self.cfg, name, self.bare_model) for name in self.cfg.DATASETS.VAL}
 
     def _average_over_ranks(self) -> None:
         """Average what each rank has seen of its own images, as a checkpoint has it only once."""
@@ -190,6 +217,11 @@ def _warn_if_nothing_weighs(cfg: CfgNode, model: nn.Module) -> None:
             "heads whose name starts with Uncertainty, or set it to 'none'",
             *(cfg.SSOD.ROI_WEIGHTING.NAME, cfg.MODEL.ROI_HEADS.NAME),
         )
+
+
+def _is_of_a_phase(cfg: CfgNode, phase: int) -> bool:
+    """Tell whether the phase starts from the model of an earlier one."""
+    return phase > 0 and cfg.SSOD.PHASE_INIT != "pretrained"
 
 
 def check_weights(weights: str, phase: int) -> None:

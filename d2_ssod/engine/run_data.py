@@ -66,11 +66,16 @@ def _load(cfg: CfgNode) -> RunData:
     )
 
 
+_TITLES = {"TRAIN": "Labeled", "UNLABELED": "Unlabeled", "VAL": "Validation", "TEST": "Test"}
+
+
 def _log_sizes(sets: NamedDataSets, classes: list[str]) -> None:
     listed = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
     logger.info("%d classes: %s", len(classes), listed)
-    for key, title in (("TRAIN", "Labeled"), ("UNLABELED", "Unlabeled"), ("TEST", "Test")):
+    for key, title in _TITLES.items():
         images = sets.of_key(key)
+        if not images:
+            continue
         objects = sum(len(image.get("annotations", ())) for image in images)
         logger.info(
             "%s: %d images%s (%s)",

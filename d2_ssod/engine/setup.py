@@ -20,7 +20,7 @@ from d2_ssod.data import register_from_config
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
 
-from .config_checks import check_config
+from .config_checks import check_config, warn_without_effect
 from .data_checks import check_data_sets
 from .logs import log_start, setup_logs
 
@@ -60,6 +60,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         torch.set_num_threads(1)  # The processes share the cores.
     setup_logs(cfg.OUTPUT_DIR)
     log_start(cfg, args)
+    warn_without_effect(cfg)
     if comm.is_main_process() and not args.eval_only:
         with atomic_open(RunFolder(cfg.OUTPUT_DIR).config, encoding="utf-8") as file:
             file.write(cfg.dump())
@@ -106,9 +107,15 @@ def _one_line(error: Exception) -> str:
 
 def _set_previous_run_aside(output_dir: Path) -> None:
     """Rename the folder of an earlier run, so that a new one neither reads nor overwrites it."""
+    output_dir = output_dir.resolve()
     traces = ("last_checkpoint", "phase_0", "phase_1", "summary.json")
     if not any((output_dir / name).exists() for name in traces):
         return
+    if Path.cwd().is_relative_to(output_dir):
+        raise ConfigError(
+            f"OUTPUT_DIR {output_dir} holds a run and is where this command is run, so that it "
+            "cannot be set aside; choose another folder, or continue the run with --resume"
+        )
     number = 1
     while (aside := output_dir.with_name(f"{output_dir.name}.previous_{number}")).exists():
         number += 1

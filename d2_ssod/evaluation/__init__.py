@@ -15,7 +15,7 @@ from .ensemble import EnsembleRCNN, fuse_outputs
 from .evaluate import PhaseResults, evaluate_phases
 from .evaluators import BoxEvaluator, VocEvaluator, build_evaluator, evaluator_kind
 from .fusion import TUNED_WEIGHTS, Fusion
-from .run import evaluate_run
+from .run import evaluate_run, validate
 from .summary import format_table, summarize
 
 __all__ = [
@@ -34,4 +34,5 @@ __all__ = [
     "format_table",
     "fuse_outputs",
     "summarize",
+    "validate",
 ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
 from detectron2.utils import comm
+from torch import nn
 
 from d2_ssod.artifacts import RunFolder, load_phase_model
 from d2_ssod.data.checks import check_same_classes
@@ -16,6 +18,7 @@ from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.loader import build_inference_loader
 from d2_ssod.json_files import read_json, write_json
 
+from .coco_metrics import Metrics
 from .difficulty import difficulty_subsets
 from .evaluate import evaluate_phases
 from .evaluators import build_evaluator
@@ -28,7 +31,8 @@ logger = logging.getLogger(__name__)
 def evaluate_run(cfg: CfgNode) -> dict | None:
     """Evaluate the models of all phases in ``OUTPUT_DIR`` on each data set of ``DATASETS.TEST``.
 
-    Writes ``summary.json`` for the first data set and ``summary_<name>.json`` for any other.
+    Writes ``summary.json`` for the first data set and ``summary_<name>.json`` for any other, or if
+    ``summary.json`` is of another data set already.
 
     Returns:
         The first summary on the main process; None on the others, and without a test set.
@@ -55,11 +59,35 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
         )
         if comm.is_main_process():
             summary = summarize(name, infos, results)
-            path = write_json(folder.summary(name if number > 0 else None), summary)
+            path = write_json(_summary_path(folder, name, is_first=number == 0), summary)
             logger.info("Results, also in %s:\n%s", path, format_table(summary))
             summaries.append(summary)
     comm.synchronize()
     return summaries[0] if summaries else None
+
+
+def validate(cfg: CfgNode, dataset_name: str, model: nn.Module) -> Metrics:
+    """Evaluate one model on a data set; on every rank.
+
+    Returns:
+        its metrics on the main process; none on the others.
+    """
+    results = evaluate_phases(
+        [model],
+        build_inference_loader(cfg, DatasetCatalog.get(dataset_name)),
+        lambda row: build_evaluator(dataset_name),
+    )
+    return {} if results is None else results.phases[0]
+
+
+def _summary_path(folder: RunFolder, name: str, *, is_first: bool) -> Path:
+    """Name the file of the results on a data set; what another one has left stays."""
+    path = folder.summary()
+    if is_first and (not path.exists() or read_json(path).get("dataset") == name):
+        return path
+    if is_first:
+        logger.info("%s is of another data set, and stays", path)
+    return folder.summary(name)
 
 
 def _check_classes(cfg: CfgNode) -> None:

@@ -1,3 +1,6 @@
+import logging
+import math
+
 import pytest
 import torch
 from detectron2.modeling import build_model
@@ -84,3 +87,86 @@ def test_model_of_a_phase_that_has_not_ended_names_the_file(cfg, tmp_path):
     ) as info:
         load_phase_model(cfg, 1)
     assert "\n" not in str(info.value)
+
+
+# What does not fit
+
+
+def saved(folder, module, **changes):
+    """Save a module with some of its tensors replaced, or, where None, left out."""
+    state = {**module.state_dict(), **changes}
+    state = {name: value for name, value in state.items() if value is not None}
+    torch.save({"model": state}, folder / "model.pth")
+    return str(folder / "model.pth")
+
+
+def small():
+    return nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"1.weight": torch.zeros(2, 3)}, r"1\.weight is \(2, 3\) in the file and \(1, 3\) in"),
+        ({"1.bias": None}, r"1\.bias is missing"),
+        ({"2.bias": torch.zeros(1)}, r"2\.bias is not of the model"),
+        ({"0.bias": torch.tensor([0, math.nan, 1])}, r"0\.bias has values that are not finite"),
+    ],
+)
+def test_a_model_that_must_fit_is_refused_otherwise(tmp_path, changes, message):
+    path = saved(tmp_path, small(), **changes)
+    with pytest.raises(ConfigError, match=f"model.pth.*{message}") as caught:
+        AtomicCheckpointer(small(), must_fit=True).load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_start_from_elsewhere_says_what_is_used(tmp_path, caplog):
+    path = saved(tmp_path, small(), **{"1.weight": torch.zeros(2, 3), "9.x": torch.zeros(1)})
+    model = small()
+    with caplog.at_level(logging.INFO, logger="d2_ssod"):
+        AtomicCheckpointer(model).load(path)
+    assert "3 of 4 tensors; of another shape, so at random: 1.weight; not used: 9.x" in caplog.text
+
+
+def test_a_start_that_has_nothing_of_the_model_is_refused(tmp_path):
+    path = saved(tmp_path, nn.Conv2d(1, 1, 1))
+    with pytest.raises(ConfigError, match=r"model\.pth has nothing of the config's model"):
+        AtomicCheckpointer(small()).load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 no archive"])
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
+    path = tmp_path / "model.pth"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"model\.pth: cannot be read as a checkpoint") as caught:
+        AtomicCheckpointer(small(), must_fit=True).load(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_checkpoint_is_named(tmp_path):
+    path = tmp_path / "model.pth"
+    saved(tmp_path, small())
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ConfigError, match=r"model\.pth: cannot be read as a checkpoint"):
+        AtomicCheckpointer(small(), must_fit=True).load(str(path))
+
+
+class Planted:
+    def __reduce__(self):
+        return (print, ("this must not run",))
+
+
+def test_a_checkpoint_runs_no_code(tmp_path, capsys):
+    torch.save({"model": small().state_dict(), "more": Planted()}, tmp_path / "model.pth")
+    with pytest.raises(ConfigError, match="cannot be read as a checkpoint"):
+        AtomicCheckpointer(small(), must_fit=True).load(str(tmp_path / "model.pth"))
+    assert capsys.readouterr().out == ""
+
+
+def test_model_of_a_phase_of_another_config_is_refused(cfg):
+    folder = RunFolder(cfg.OUTPUT_DIR).phase(0).folder
+    folder.mkdir()
+    AtomicCheckpointer(build_model(cfg), str(folder)).save("model_final")
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES += 1
+    with pytest.raises(ConfigError, match=r"model_final\.pth does not fit .*cls_score"):
+        load_phase_model(cfg, 0)

@@ -119,7 +119,7 @@ def test_whole_names_are_found_without_a_search(path, monkeypatch):
     images = [image(number, f"/data/{number}/rgb.jpg") for number in range(3)]
     labels = dict.fromkeys((2, 0), FOUND[3])
     save_pseudo_labels(path, labels, images, CLASSES, CATEGORY_IDS)
-    monkeypatch.setattr(pseudo_labels, "_find_by_name", lambda *arguments: pytest.fail("searched"))
+    monkeypatch.setattr(pseudo_labels, "spellings", lambda name: pytest.fail("searched"))
     loaded = load_pseudo_labels(path, images, CLASSES)
     assert [record["image_id"] for record in loaded] == [2, 0]
 
@@ -219,6 +219,35 @@ def set_annotation(**values):
 
 def set_image(**values):
     return lambda edited: edited["images"][1].update(values)
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: f"images\\1/90fbb0c7-{name}",
+        lambda name: f"90fbb0c7-{name}",
+        lambda name: f"http://localhost:8080/data/upload/3/90fbb0c7-{name}",
+        lambda name: f"/data/local-files/?d=pictures/{name}",
+        lambda name: f"file:///home/me/{name}",
+    ],
+)
+def test_hand_edit_by_a_tool_that_renames_images(path, rename, caplog):
+    images = [image(number, f"/data/images/u {number}.jpg") for number in (1, 2, 3)]
+    save_pseudo_labels(path, FOUND, images, CLASSES, CATEGORY_IDS)
+    expected = load_pseudo_labels(path, images, CLASSES)
+
+    def change(labels):
+        for number, row in enumerate(labels["images"]):
+            row["file_name"] = rename(row["file_name"].split("/")[-1].replace(" ", "%20"))
+
+    edit(path, change)
+    assert load_pseudo_labels(path, images, CLASSES) == expected
+
+
+def test_hand_edit_by_a_tool_that_renames_beyond_recognition_says_so(saved):
+    edit(saved, lambda labels: labels["images"][0].update(file_name="frame_000001.png"))
+    with pytest.raises(ConfigError, match=r"frame_000001.png.*a tool has renamed the images"):
+        load(saved)
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,74 @@ def test_eval_only_follows_the_config(copied_run, data):
     assert found["ensembles"]["0~N"] != expected["ensembles"]["0~N"]
 
 
+def test_eval_only_on_other_images_keeps_the_summary(copied_run, data):
+    expected = summary_of(copied_run)
+    (entry,) = [entry for entry in data if entry["NAME"] == runs.TEST]
+    more = [*data, {**entry, "NAME": "tiny_more"}]
+    run_here(runs.arguments(more, copied_run, "--eval-only", DATASETS__TEST=["tiny_more"]))
+    assert summary_of(copied_run) == expected
+    other = runs.read(copied_run / "summary_tiny_more.json")
+    assert other["dataset"] == "tiny_more"
+    assert other["phases"] == expected["phases"]
+
+
+def test_eval_only_with_another_model_ends_with_one_line(copied_run, data, capfd):
+    before = summary_of(copied_run)
+    argv = runs.arguments(
+        data, copied_run, "--eval-only", MODEL__ANCHOR_GENERATOR__ASPECT_RATIOS=[[1.0]]
+    )
+    assert_one_error_line(error_of(capfd, argv), "phase_0/model_final.pth", "does not fit")
+    assert summary_of(copied_run) == before
+
+
+def test_validation_images_are_evaluated_within_phases(finished_run, data, tmp_path):
+    keys = {"DATASETS__VAL": [runs.TEST], "TEST__EVAL_PERIOD": 3, "SSOD__NUM_PHASES": 0}
+    argv = runs.arguments(data, tmp_path, **keys, SSOD__SCHEDULE__MAX_ITER=PHASE_LENGTHS[:1])
+    run_here(argv)
+    text = (tmp_path / "phase_0" / "metrics.json").read_text()
+    found = [json.loads(line) for line in text.splitlines()]
+    assert any(f"{runs.TEST}/AP50" in metrics for metrics in found)
+    # It changes nothing: the model is the one of a run without.
+    weights = [
+        torch.load(folder / "phase_0" / "model_final.pth", weights_only=True)["model"]
+        for folder in (tmp_path, finished_run)
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_model_from_elsewhere_can_be_that_of_phase_0(finished_run, data, tmp_path):
+    start = finished_run / "phase_0" / "model_final.pth"
+    run_here(runs.arguments(data, tmp_path, SSOD__START__PHASE_0=str(start)))
+    assert f"Phase 0 is {start}" in log_of(tmp_path)
+    assert summary_of(tmp_path) == summary_of(finished_run)
+
+
+@pytest.mark.parametrize("name", ["no_such.pth", "config.yaml"])
+def test_a_start_that_is_no_model_ends_with_one_line(finished_run, data, tmp_path, capfd, name):
+    argv = runs.arguments(data, tmp_path, SSOD__START__PHASE_0=str(finished_run / name))
+    assert_one_error_line(error_of(capfd, argv), name)
+    assert not (tmp_path / "phase_0").exists()
+
+
+def test_training_that_diverges_ends_with_one_line(data, tmp_path, capfd):
+    argv = runs.arguments(data, tmp_path, SOLVER__BASE_LR=1e9, SOLVER__WARMUP_ITERS=0)
+    assert_one_error_line(error_of(capfd, argv), "phase 0, iteration", "SOLVER.BASE_LR")
+
+
+def test_grey_pictures_are_trained_on_with_color_jitter(data, tmp_path):
+    keys = {"INPUT__FORMAT": "L", "MODEL__PIXEL_MEAN": [127.5], "MODEL__PIXEL_STD": [64.0]}
+    argv = runs.arguments(data, tmp_path, **keys, SSOD__NUM_PHASES=0, SSOD__SCHEDULE__MAX_ITER=[2])
+    run_here(argv)
+    assert "phases" in summary_of(tmp_path)
+
+
+def test_without_test_images_there_is_no_summary(data, tmp_path):
+    keys = {"DATASETS__TEST": [], "SSOD__NUM_PHASES": 0, "SSOD__SCHEDULE__MAX_ITER": [2]}
+    run_here(runs.arguments(data, tmp_path, **keys))
+    assert (tmp_path / "phase_0" / "model_final.pth").exists()
+    assert not (tmp_path / "summary.json").exists()
+
+
 def test_run_interrupted_between_phases_is_resumed(copied_run, finished_run, data):
     cut_back_to_phase_0(copied_run)
     run_here(runs.arguments(data, copied_run, "--resume"))

@@ -3,11 +3,13 @@ from pathlib import Path
 import pytest
 import runs
 import torch
+from catalogs import registered_anew
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from runs import CONFIG_FILE
 
-from d2_ssod.data.datasets import registry
-from d2_ssod.engine import build_config, default_argument_parser
+from d2_ssod.data import register_builtin
+from d2_ssod.data.datasets import builtin
+from d2_ssod.engine import build_config, data_checks, default_argument_parser
 from d2_ssod.engine import setup as engine_setup
 from d2_ssod.errors import ConfigError
 
@@ -15,10 +17,9 @@ from d2_ssod.errors import ConfigError
 @pytest.fixture(autouse=True)
 def restored_catalogs():
     """Forget the data sets that a test registers."""
-    known = set(registry._registered)
+    known = set(DatasetCatalog)
     yield
-    for name in set(registry._registered) - known:
-        del registry._registered[name]
+    for name in set(DatasetCatalog) - known:
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name, None)
 
@@ -59,10 +60,28 @@ def test_config_for_gpus_that_are_not_there_is_for_the_cpu():
     assert build(flags=("--num-gpus", "2"), world_size=2).MODEL.DEVICE == "cpu"
 
 
-def test_every_config_file_is_right():
+def test_every_config_file_is_right(monkeypatch):
+    monkeypatch.setattr(data_checks, "missing_paths", lambda name: [])
     for path in CONFIG_FILE.parent.glob("[a-z]*.yaml"):  # not Base-*.yaml, which names no data
         cfg = build(config_file=path)
         assert cfg.MODEL.ROI_HEADS.NAME == "UncertaintyROIHeads"
+
+
+def test_all_that_is_missing_of_official_data_is_listed_with_the_layout(tmp_path, monkeypatch):
+    names = [*builtin.VOC, *builtin.COCO]
+    with registered_anew(names, register_builtin, tmp_path):
+        (tmp_path / "VOC2012" / "JPEGImages").mkdir(parents=True)
+        message = error_of(config_file=CONFIG_FILE.with_name("voc_two_phase.yaml"))
+    for path in (
+        "VOC2007/Annotations",
+        "VOC2007/JPEGImages",
+        "VOC2012/ImageSets/Main/trainval.txt",
+    ):
+        assert str(tmp_path / path) in message
+    assert str(tmp_path / "VOC2012" / "JPEGImages") not in message
+    assert str(tmp_path / "VOC2012" / "Annotations") not in message  # of unlabeled images
+    assert "VOC2007/ImageSets/Main/test.txt" in message
+    assert "DETECTRON2_DATASETS" in message
 
 
 def test_unknown_key_on_the_command_line_is_named():
@@ -186,6 +205,23 @@ def test_previous_run_is_set_aside(output, trace):
     assert (aside / "note.txt").exists()
     assert not (output / trace).exists()
     assert (output / "config.yaml").exists()
+
+
+def test_previous_run_in_the_working_directory_stays(output, monkeypatch):
+    (output / "summary.json").touch()
+    monkeypatch.chdir(output)
+    with pytest.raises(ConfigError, match=r"OUTPUT_DIR .*is where this command is run.*--resume"):
+        run_setup(".")
+    assert (output / "summary.json").exists()
+
+
+def test_keys_without_effect_are_said(output, caplog):
+    keys = ("TEST.EVAL_PERIOD", "TEST.PRECISE_BN.ENABLED", "TEST.AUG.ENABLED", "VIS_PERIOD")
+    run_setup(output, *(part for key in keys for part in (key, "1" if "PERIOD" in key else "True")))
+    log = (output / "log.txt").read_text()
+    for key in keys:
+        assert f"{key} is " in log
+    assert log.count("but has no effect") == len(keys)
 
 
 def test_several_previous_runs_are_all_kept(output):

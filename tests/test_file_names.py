@@ -1,0 +1,37 @@
+import pytest
+
+from d2_ssod.file_names import parts_of, spellings
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.png", ["a.png"]),
+        ("sub/a.png", ["sub/a.png"]),
+        ("sub\\\\a.png".replace("\\\\", "\\"), ["sub/a.png"]),
+        ("images\\1/90fbb0c7-a.png", ["images/1/90fbb0c7-a.png", "images/1/a.png"]),
+        ("90fbb0c-a.png", ["90fbb0c-a.png"]),  # seven digits
+        ("90fbb0c7-", ["90fbb0c7-"]),
+        ("a%20b.png", ["a%20b.png", "a b.png"]),
+        (
+            "http://host:8080/data/upload/1/90fbb0c7-a%20b.png",
+            [
+                "http://host:8080/data/upload/1/90fbb0c7-a%20b.png",
+                "data/upload/1/90fbb0c7-a b.png",
+                "http://host:8080/data/upload/1/a%20b.png",
+                "data/upload/1/a b.png",
+            ],
+        ),
+        (
+            "/data/local-files/?d=images/a.png",
+            ["/data/local-files/?d=images/a.png", "data/local-files/", "images/a.png"],
+        ),
+        ("", []),
+    ],
+)
+def test_spellings_of_known_tools(name, expected):
+    assert list(spellings(name)) == expected
+
+
+def test_parts_are_those_of_either_system():
+    assert parts_of("a\\b/c.png") == ("a", "b", "c.png")
