@@ -52,6 +52,8 @@ class AtomicCheckpointer(DetectionCheckpointer):
             return super()._load_file(filename)
         except (RuntimeError, OSError, EOFError, ValueError, LookupError, UnpicklingError) as error:
             what = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
+            if isinstance(error, UnpicklingError):
+                what = "it is none, or has code in it, which is not run"
             raise ConfigError(
                 f"{self._path}: cannot be read as a checkpoint ({what}); restore the file, or "
                 "delete it to have it made again"

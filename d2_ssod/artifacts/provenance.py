@@ -42,7 +42,8 @@ def prediction_source(cfg: CfgNode, images: Sequence[dict]) -> dict[str, Any]:
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     digest = hashlib.sha256()
     for image, path in zip(images, paths, strict=True):
-        digest.update(f"{image['image_id']}\0{os.path.relpath(path, root)}\0".encode())
+        place = f"{image['image_id']}\0{os.path.relpath(path, root)}\0"
+        digest.update(place.encode(errors="surrogateescape"))  # names need not be UTF-8
     return {"images": len(images), "images_sha256": digest.hexdigest(), "settings": _settings(cfg)}
 
 

@@ -50,7 +50,7 @@ def _run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -
 
 
 def _or_exit(function: Callable[[], object]) -> None:
-    """Call ``function``; a user's error ends the process with one line, said once."""
+    """Call ``function``; a user's error, or one of files, ends the process with one line."""
     logging.getLogger("detectron2.engine.train_loop").addFilter(_is_no_user_error)
     try:
         function()
@@ -58,11 +58,22 @@ def _or_exit(function: Callable[[], object]) -> None:
         if comm.is_main_process():
             print(f"error: {error}", file=sys.stderr)
         sys.exit(_USER_ERROR)
+    except OSError as error:
+        if error.strerror is None:  # not of the system's
+            raise
+        # Whichever process it happens in: it may be a disk of that machine.
+        place = f"{error.filename}: " if error.filename else ""
+        print(
+            f"error: {place}{error.strerror}; correct the path, its rights or free space on the "
+            "disk, then go on with --resume",
+            file=sys.stderr,
+        )
+        sys.exit(_USER_ERROR)
 
 
 def _is_no_user_error(record: logging.LogRecord) -> bool:
     """Refuse the traceback that Detectron2 logs when training ends with a user's error."""
-    return not (record.exc_info and isinstance(record.exc_info[1], ConfigError))
+    return not (record.exc_info and isinstance(record.exc_info[1], (ConfigError, OSError)))
 
 
 def _join_torchrun() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import platform
 import re
@@ -39,8 +40,13 @@ def setup_logs(output_dir: str) -> None:
     for name in ("detectron2", "fvcore", "d2_ssod"):
         own = setup_logger(output_dir, distributed_rank=rank, name=name, color=sys.stdout.isatty())
         for handler in own.handlers:
-            if getattr(handler, "stream", None) is sys.stdout:
+            stream = getattr(handler, "stream", None)
+            if stream is sys.stdout:
                 handler.addFilter(_is_for_people)
+            if isinstance(stream, io.TextIOWrapper):
+                # File names need not be in the locale's encoding, nor in any.
+                encoding = stream.encoding if stream is sys.stdout else "utf-8"
+                stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def _one_line(error: Exception) -> str:
 
 def _set_previous_run_aside(output_dir: Path) -> None:
     """Rename the folder of an earlier run, so that a new one neither reads nor overwrites it."""
-    output_dir = output_dir.resolve()
+    output_dir = Path(os.path.abspath(output_dir))
     traces = ("last_checkpoint", "phase_0", "phase_1", "summary.json")
     if not any((output_dir / name).exists() for name in traces):
         return

@@ -7,7 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
+from detectron2.data import DatasetCatalog
+from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.utils import comm
 from torch import nn
 
@@ -101,9 +102,9 @@ def _check_classes(cfg: CfgNode) -> None:
 
 def _phase_infos(cfg: CfgNode, folder: RunFolder) -> list[dict[str, int]]:
     """Count how many images and pseudo-boxes each phase was trained on."""
-    labeled = get_detection_dataset_dicts(
-        list(cfg.DATASETS.TRAIN), filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-    )
+    labeled = [image for name in cfg.DATASETS.TRAIN for image in DatasetCatalog.get(name)]
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        labeled = filter_images_with_only_crowd_annotations(labeled)
     infos = [{"labeled_images": len(labeled), "pseudo_images": 0, "pseudo_boxes": 0}]
     for phase in range(1, cfg.SSOD.NUM_PHASES + 1):
         content = read_json(folder.phase(phase).pseudo_labels)

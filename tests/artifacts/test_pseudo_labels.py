@@ -237,7 +237,7 @@ def test_hand_edit_by_a_tool_that_renames_images(path, rename, caplog):
     expected = load_pseudo_labels(path, images, CLASSES)
 
     def change(labels):
-        for number, row in enumerate(labels["images"]):
+        for row in labels["images"]:
             row["file_name"] = rename(row["file_name"].split("/")[-1].replace(" ", "%20"))
 
     edit(path, change)

@@ -3,17 +3,29 @@
 import itertools
 import json
 import math
+import os
 import re
 import shutil
 import socket
+from pathlib import Path
 
 import pytest
 import runs
 import torch
-from runs import PHASE_LENGTHS, SIZES, log_of, read, run_command, run_here, summary_of
+from runs import (
+    PHASE_LENGTHS,
+    SIZES,
+    UNLABELED,
+    log_of,
+    read,
+    run_command,
+    run_here,
+    summary_of,
+)
 
 from d2_ssod.artifacts import RunFolder
 from d2_ssod.engine import labeling, phase_trainer
+from d2_ssod.json_files import write_json
 
 USER_ERROR = 2
 
@@ -231,11 +243,11 @@ def test_eval_only_follows_the_config(copied_run, data):
 def test_eval_only_on_other_images_keeps_the_summary(copied_run, data):
     expected = summary_of(copied_run)
     (entry,) = [entry for entry in data if entry["NAME"] == runs.TEST]
-    more = [*data, {**entry, "NAME": "tiny_more"}]
-    run_here(runs.arguments(more, copied_run, "--eval-only", DATASETS__TEST=["tiny_more"]))
+    more = [*data, {**entry, "NAME": "tiny_others"}]
+    run_here(runs.arguments(more, copied_run, "--eval-only", DATASETS__TEST=["tiny_others"]))
     assert summary_of(copied_run) == expected
-    other = runs.read(copied_run / "summary_tiny_more.json")
-    assert other["dataset"] == "tiny_more"
+    other = runs.read(copied_run / "summary_tiny_others.json")
+    assert other["dataset"] == "tiny_others"
     assert other["phases"] == expected["phases"]
 
 
@@ -287,6 +299,39 @@ def test_grey_pictures_are_trained_on_with_color_jitter(data, tmp_path):
     argv = runs.arguments(data, tmp_path, **keys, SSOD__NUM_PHASES=0, SSOD__SCHEDULE__MAX_ITER=[2])
     run_here(argv)
     assert "phases" in summary_of(tmp_path)
+
+
+def test_names_need_not_be_in_any_encoding(data, tmp_path):
+    """In a plain C locale, with a class and a picture whose names are not ASCII."""
+    folder = tmp_path / "pictures"
+    shutil.copytree(next(e["IMAGES"] for e in data if e["NAME"] == UNLABELED), folder)
+    first, second = sorted(folder.iterdir())[:2]
+    first.rename(folder / "\u00fcml\u00e4ut.png")
+    os.rename(second, os.fsencode(folder) + b"/\xe9.png")
+    entries = [{**entry, "NAME": f"odd_{entry['NAME']}"} for entry in data]
+    entries[1]["IMAGES"] = str(folder)
+    for entry in (entries[0], entries[2]):
+        content = runs.read(entry["JSON"])
+        content["categories"][0]["name"] = "\u00e9l\u00e9phant"
+        entry["JSON"] = str(write_json(tmp_path / f"{entry['NAME']}.json", content))
+    names = {
+        f"DATASETS__{key}": [entry["NAME"]]
+        for key, entry in zip(("TRAIN", "UNLABELED", "TEST"), entries, strict=True)
+    }
+    keys = {"SSOD__NUM_PHASES": 1, "SSOD__SCHEDULE__MAX_ITER": [2, 2]}
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    argv = runs.arguments(entries, tmp_path / "output", **names, **keys)
+    result = run_command(argv, environment=plain)
+    assert "Traceback" not in result.stderr
+    log = (tmp_path / "output" / "log.txt").read_text(encoding="utf-8")
+    assert "\u00e9l\u00e9phant" in log
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to(path)])
+def test_an_output_folder_that_cannot_be_written_ends_with_one_line(data, tmp_path, capfd, make):
+    make(tmp_path / "output")
+    stderr = error_of(capfd, runs.arguments(data, tmp_path / "output"))
+    assert_one_error_line(stderr, str(tmp_path / "output"))
 
 
 def test_without_test_images_there_is_no_summary(data, tmp_path):

@@ -67,12 +67,12 @@ def bare_config(output):
     return cfg
 
 
-def run_command(argv, *, launcher=("train_net.py",), check=True):
+def run_command(argv, *, launcher=("train_net.py",), check=True, environment=()):
     """Run train_net.py (or another launcher) as a user does."""
     result = subprocess.run(
         [sys.executable, *launcher, *argv],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **dict(environment)},
         capture_output=True,
         text=True,
         timeout=240,
