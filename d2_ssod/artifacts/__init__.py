@@ -6,6 +6,7 @@ predictions.py           ``predictions.json``: a model's raw detections, as COCO
 partial_predictions.py   those of a pass over the images that has not ended
 provenance.py            ``predictions_source.json``: which images and settings they are of
 pseudo_labels.py         ``pseudo_labels.json``: what a phase trains on, as COCO instances
+run_classes.py           ``classes.json``: the classes that the models find
 manifest.py              ``manifest.json``: how the pseudo-labels came about
 """
 
@@ -20,6 +21,7 @@ from .partial_predictions import (
 from .predictions import load_predictions, save_predictions
 from .provenance import check_predictions, prediction_source
 from .pseudo_labels import load_pseudo_labels, save_pseudo_labels
+from .run_classes import load_classes, save_classes
 
 __all__ = [
     "AtomicCheckpointer",
@@ -28,12 +30,14 @@ __all__ = [
     "check_predictions",
     "discard_partial_predictions",
     "keep_partial_predictions",
+    "load_classes",
     "load_model",
     "load_partial_predictions",
     "load_phase_model",
     "load_predictions",
     "load_pseudo_labels",
     "prediction_source",
+    "save_classes",
     "save_predictions",
     "save_pseudo_labels",
     "write_manifest",

@@ -21,6 +21,11 @@ class RunFolder:
         """The config that the run was last started with."""
         return self.root / "config.yaml"
 
+    @property
+    def classes(self) -> Path:
+        """Names of the classes that its models find."""
+        return self.root / "classes.json"
+
     def summary(self, dataset_name: str | None = None) -> Path:
         """Name the file of the results on the first test set, or on another by its name."""
         return self.root / (f"summary_{dataset_name}.json" if dataset_name else "summary.json")

@@ -1,7 +1,8 @@
 """The commands beside ``train_net.py``, each in a module of its own.
 
-check.py   everything that is wrong or odd about the data of a config
-init.py    from data to a config
+check.py     everything that is wrong or odd about the data of a config
+init.py      from data to a config
+predict.py   from pictures to boxes
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from collections.abc import Sequence
 
 from d2_ssod.errors import ConfigError
 
-from . import check, init
+from . import check, init, predict
 
-_COMMANDS = {"check": check, "init": init}
+_COMMANDS = {"check": check, "init": init, "predict": predict}
 _USER_ERROR = 2  # exit code
 
 

@@ -25,7 +25,7 @@ from .multi_phase import train_phases
 from .phase_trainer import PhaseTrainer
 from .run_data import RunData, load_run_data
 from .schedule import phase_config
-from .setup import build_config, setup
+from .setup import build_config, merge_config, setup
 
 __all__ = [
     "PhaseTrainer",
@@ -38,6 +38,7 @@ __all__ = [
     "label_next_phase",
     "launch",
     "load_run_data",
+    "merge_config",
     "phase_config",
     "setup",
     "train_phases",

@@ -8,7 +8,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from d2_ssod.artifacts import AtomicCheckpointer, RunFolder, load_model
+from d2_ssod.artifacts import AtomicCheckpointer, RunFolder, load_model, save_classes
 from d2_ssod.errors import ConfigError
 
 from .hooks import PseudoLabelHook
@@ -38,6 +38,8 @@ def train_phases(
         ConfigError: what is in ``OUTPUT_DIR`` was made with other images or settings.
     """
     folder = RunFolder(cfg.OUTPUT_DIR)
+    if comm.is_main_process():
+        save_classes(folder, data.thing_classes)
     adopt_phase_0(cfg)
     first, last = first_unfinished_phase(cfg), cfg.SSOD.NUM_PHASES
     check_existing_predictions(cfg, data)

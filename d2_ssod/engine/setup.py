@@ -35,8 +35,8 @@ def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:
     cfg = get_cfg()
     add_ssod_config(cfg)
     if args.config_file:
-        _merge(cfg.merge_from_file, args.config_file, args.config_file)
-    _merge(cfg.merge_from_list, args.opts, "the command line")
+        merge_config(cfg.merge_from_file, args.config_file, args.config_file)
+    merge_config(cfg.merge_from_list, args.opts, "the command line")
     if args.num_gpus == 0 or not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()
@@ -82,8 +82,12 @@ def _with_seed(cfg: CfgNode, go_on: bool) -> CfgNode:
     return own
 
 
-def _merge(merge: Callable[[Any], None], values: Any, source: str) -> None:
-    """Call ``merge(values)``; what goes wrong is said with its source, a file or the command."""
+def merge_config(merge: Callable[[Any], None], values: Any, source: str) -> None:
+    """Call ``merge(values)``; what goes wrong is said with its source, a file or the command.
+
+    Raises:
+        ConfigError: the values are none of a config of this project.
+    """
     try:
         merge(values)
     except OSError as error:

@@ -33,9 +33,7 @@ class ImageFolders:
     def read(self) -> DataSet:
         """List the pictures, with ``image_id`` 1 to n in the order of the places and paths."""
         findings = Findings()
-        files = list(
-            dict.fromkeys(file for place in self.places for file in self._list(place, findings))
-        )
+        files = self.files(findings)
         sizes = map_threaded(size_or_error, files, description="Reading image sizes")
         images: list[dict[str, Any]] = []
         for number, (file, size) in enumerate(zip(files, sizes, strict=True), start=1):
@@ -50,6 +48,11 @@ class ImageFolders:
             height, width = size
             images.append({"file_name": file, "image_id": number, "height": height, "width": width})
         return DataSet(images, findings=findings)
+
+    def files(self, findings: Findings | None = None) -> list[str]:
+        """List the paths of the pictures, each once; what is odd is added to ``findings``."""
+        found = Findings() if findings is None else findings
+        return list(dict.fromkeys(f for place in self.places for f in self._list(place, found)))
 
     def _list(self, place: str, findings: Findings) -> list[str]:
         return read_list(place) if os.path.isfile(place) else self._list_folder(place, findings)

@@ -1,0 +1,212 @@
+"""Find objects in pictures with a trained model, or with all of a run's models together.
+
+    python -m d2_ssod predict output/mine pictures/ more/*.jpg --json found.json --draw drawn/
+    python -m d2_ssod predict output/mine one.jpg --ensemble --score 0.5
+
+Takes pictures, folders and patterns. Writes a COCO instances file whose annotations have a score
+(--json), text files as YOLO's with the score at the end of a line (--yolo), pictures with boxes
+(--draw); without any of them, a line for each picture. Pictures that cannot be read are left out,
+named at the end, and make it exit with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data.detection_utils import read_image
+from PIL import Image, ImageColor, ImageDraw
+from torch import nn
+
+from d2_ssod.artifacts import RunFolder, load_classes, load_phase_model, save_pseudo_labels
+from d2_ssod.config import add_ssod_config
+from d2_ssod.data.datasets import ImageFolders
+from d2_ssod.data.images import ImageError, check_pictures
+from d2_ssod.data.loader import build_inference_loader
+from d2_ssod.engine import merge_config
+from d2_ssod.errors import ConfigError
+from d2_ssod.evaluation import EnsembleRCNN, Fusion
+from d2_ssod.inference import predict
+from d2_ssod.json_files import read_json
+from d2_ssod.structures import Detections, Predictions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("output_dir", metavar="OUTPUT_DIR", help="of a run")
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="pictures, folders, patterns")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--phase",
+        metavar="I",
+        help="model of this phase; best: that with the best AP in summary.json (default: the last)",
+    )
+    which.add_argument("--ensemble", action="store_true", help="all models, fused")
+    parser.add_argument("--score", type=float, default=0.3, help="least score of a box (0.3)")
+    parser.add_argument("--json", metavar="FILE", help="write a COCO instances file")
+    parser.add_argument("--yolo", metavar="DIR", help="write a text file for each picture")
+    parser.add_argument("--draw", metavar="DIR", help="write the pictures with the boxes")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predict and write; 1 if a picture could not be read, else 0."""
+    folder = RunFolder(arguments.output_dir)
+    cfg = _config(folder)
+    classes = load_classes(folder)
+    model = _model(cfg, folder, arguments)
+    images, problems = _readable(_expand(arguments.images))
+    if images:
+        found = predict(model, build_inference_loader(cfg, images), description="Predicting")
+        found = {
+            i: of_image.select(of_image.scores >= arguments.score) for i, of_image in found.items()
+        }
+        _write(arguments, images, found, classes)
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _config(folder: RunFolder) -> CfgNode:
+    """Read the run's config, for the devices of this machine and the folder where it lies now."""
+    if not folder.config.is_file():
+        raise ConfigError(f"{folder.config}: no such file, so {folder.root} is no folder of a run")
+    cfg = get_cfg()
+    add_ssod_config(cfg)
+    merge_config(cfg.merge_from_file, str(folder.config), str(folder.config))
+    cfg.OUTPUT_DIR = str(folder.root)
+    if not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+def _model(cfg: CfgNode, folder: RunFolder, arguments: argparse.Namespace) -> nn.Module:
+    """Load the model, or all of them, that the arguments ask for."""
+    trained = [p for p in range(cfg.SSOD.NUM_PHASES + 1) if folder.phase(p).model.exists()]
+    if not trained:
+        raise ConfigError(f"{folder.root}: no phase has been trained to its end there")
+    if arguments.ensemble:
+        models = [load_phase_model(cfg, phase) for phase in range(cfg.SSOD.NUM_PHASES + 1)]
+        return EnsembleRCNN(models, fusion=Fusion.from_config(cfg)).eval()
+    if arguments.phase is None:
+        return load_phase_model(cfg, trained[-1])
+    if arguments.phase == "best":
+        return load_phase_model(cfg, _best_phase(folder))
+    if not arguments.phase.isdecimal():
+        raise ConfigError(f"--phase is {arguments.phase!r}; expected a number, or best")
+    return load_phase_model(cfg, int(arguments.phase))
+
+
+def _best_phase(folder: RunFolder) -> int:
+    """Find the phase with the best AP on the test images of the run."""
+    if not folder.summary().exists():
+        raise ConfigError(
+            f"{folder.summary()}: no such file, so that the best phase is not known; name a phase"
+        )
+    phases = read_json(folder.summary())["phases"]
+    return max(phases, key=lambda phase: phase["metrics"]["AP"] or 0)["phase"]
+
+
+def _expand(places: Sequence[str]) -> list[str]:
+    """List the pictures that the names, folders and patterns stand for, each once."""
+    files: list[str] = []
+    for place in places:
+        if os.path.isdir(place):
+            files += ImageFolders((place,), place).files()
+        elif os.path.exists(place) or not glob.has_magic(place):
+            files.append(place)
+        else:
+            files += sorted(glob.glob(place, recursive=True))
+    if not files:
+        raise ConfigError(f"{', '.join(places)}: no pictures there; name pictures or folders")
+    return list(dict.fromkeys(files))
+
+
+def _readable(files: Sequence[str]) -> tuple[list[dict], list[str]]:
+    """Make the dicts of the pictures that can be read, and say what is wrong with the others."""
+    images, problems = [], []
+    sizes = check_pictures(files, description="Checking pictures")
+    for number, (file, size) in enumerate(zip(files, sizes, strict=True), start=1):
+        if isinstance(size, ImageError):
+            problems.append(f"{file} {size}")
+            continue
+        height, width = size
+        images.append({"file_name": file, "image_id": number, "height": height, "width": width})
+    return images, problems
+
+
+def _write(
+    arguments: argparse.Namespace,
+    images: list[dict],
+    found: Predictions,
+    classes: list[str],
+) -> None:
+    if arguments.json:
+        save_pseudo_labels(arguments.json, found, images, classes, range(1, len(classes) + 1))
+    for image, name in zip(images, _names(images), strict=True):
+        of_image = found[image["image_id"]]
+        if arguments.yolo:
+            path = Path(arguments.yolo) / f"{name}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(_yolo_lines(of_image, image), encoding="utf-8")
+        if arguments.draw:
+            _draw(Path(arguments.draw) / f"{name}.jpg", image, of_image, classes)
+        if not (arguments.json or arguments.yolo or arguments.draw):
+            print(f"{image['file_name']}: {_describe(of_image, classes)}")
+    places = [p for p in (arguments.json, arguments.yolo, arguments.draw) if p]
+    if places:
+        boxes = sum(map(len, found.values()))
+        print(f"{len(images)} pictures, {boxes} boxes: {', '.join(places)}")
+
+
+def _names(images: Sequence[dict]) -> list[str]:
+    """Name what is written of each picture, after it; with its number if others are named so."""
+    stems = [Path(image["file_name"]).stem for image in images]
+    times = Counter(stems)
+    return [
+        s if times[s] == 1 else f"{s}_{i['image_id']}" for s, i in zip(stems, images, strict=True)
+    ]
+
+
+def _yolo_lines(found: Detections, image: dict) -> str:
+    size = torch.tensor([image["width"], image["height"]]).numpy()
+    centers = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2 / size
+    extents = (found.boxes[:, 2:] - found.boxes[:, :2]) / size
+    rows = zip(found.classes, centers, extents, found.scores, strict=True)
+    return "".join(
+        f"{number} {x:.6f} {y:.6f} {w:.6f} {h:.6f} {score:.5f}\n"
+        for number, (x, y), (w, h), score in rows
+    )
+
+
+def _draw(path: Path, image: dict, found: Detections, classes: list[str]) -> None:
+    """Save the picture with boxes, in a color for each class, and their classes and scores."""
+    drawing = Image.fromarray(read_image(image["file_name"], "RGB"))
+    pen = ImageDraw.Draw(drawing)
+    width = max(1, round(min(drawing.size) / 200))
+    rows = zip(found.classes, found.scores, found.boxes.tolist(), strict=True)
+    for number, score, (x0, y0, x1, y1) in rows:
+        color = ImageColor.getrgb(f"hsl({number * 360 // len(classes)}, 100%, 45%)")
+        pen.rectangle((x0, y0, x1, y1), outline=color, width=width)
+        text = f"{classes[number]} {score:.0%}"
+        at = (x0 + width, max(0, y0 - 12))
+        pen.rectangle(pen.textbbox(at, text), fill=color)
+        pen.text(at, text, fill="white")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawing.save(path)
+
+
+def _describe(found: Detections, classes: list[str]) -> str:
+    """Say in a line what was found in a picture."""
+    rows = zip(found.classes, found.scores, found.boxes.tolist(), strict=True)
+    objects = [
+        f"{classes[number]} {score:.0%} [{', '.join(f'{v:.0f}' for v in box)}]"
+        for number, score, box in rows
+    ]
+    return "; ".join(objects) or "nothing"
