@@ -1,4 +1,4 @@
-"""The README's code runs as it stands there."""
+"""The code in the README and the docs runs as it stands there."""
 
 import re
 from pathlib import Path
@@ -11,15 +11,20 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 ROOT = Path(__file__).parent.parent
-SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PAGES = (ROOT / "README.md", ROOT / "docs" / "operators.md")
+SNIPPETS = [
+    snippet
+    for page in PAGES
+    for snippet in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+]
 
 
 @pytest.fixture(scope="module")
 def names():
-    """What the snippets with the operators define."""
+    """What the snippets define, but for the one with models that there are not."""
     found = {}
     for snippet in SNIPPETS:
-        if "d2_ssod.ops" in snippet:
+        if "model_a" not in snippet:
             exec(snippet, found)
     return found
 
@@ -54,3 +59,26 @@ def test_detectron2_snippet_trains(names):
     with EventStorage():
         losses = model([{"image": image, "instances": target, "height": 64, "width": 64}])
     assert torch.isfinite(sum(losses.values()))
+
+
+def test_predictor_snippet_finds_what_the_model_finds(names, tmp_path):
+    from detectron2.checkpoint import DetectionCheckpointer
+
+    import d2_ssod.engine  # noqa: F401
+    from d2_ssod.config import add_ssod_config
+
+    cfg = get_cfg()
+    add_ssod_config(cfg)
+    cfg.merge_from_file(str(ROOT / "configs" / "digits_two_phase.yaml"))
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
+    model = build_model(cfg).eval()
+    (tmp_path / "phase_1").mkdir()
+    DetectionCheckpointer(model, str(tmp_path / "phase_1")).save("model_final")
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    image = torch.randint(0, 255, (128, 128, 3), dtype=torch.uint8)
+    found = names["load_predictor"](tmp_path, 1)(image.numpy())["instances"]
+    with torch.no_grad():
+        (expected,) = model([{"image": image.permute(2, 0, 1), "height": 128, "width": 128}])
+    assert len(found) > 0
+    assert torch.equal(found.pred_boxes.tensor, expected["instances"].pred_boxes.tensor)
