@@ -163,7 +163,8 @@ def extension():
     return CUDAExtension("d2_ssod._C", sources + cuda_sources(), **options)
 
 
-setup(
-    ext_modules=[extension()],
-    cmdclass={"build_ext": BuildExtension.with_options(use_ninja=True)},
-)
+if __name__ == "__main__":  # scripts/compile_cuda.py wants the functions alone
+    setup(
+        ext_modules=[extension()],
+        cmdclass={"build_ext": BuildExtension.with_options(use_ninja=True)},
+    )

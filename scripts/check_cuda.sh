@@ -19,7 +19,7 @@ steps=("$@")
 [ $# -gt 0 ] || steps=(build test memcheck racecheck bench)
 
 gpu=$("$PYTHON" -c 'import torch; print(torch.cuda.get_device_name())' 2>/dev/null) || {
-  echo "PyTorch ($PYTHON) sees no GPU; scripts/compile_cuda.sh and tests/cuda_emulation need none." >&2
+  echo "PyTorch ($PYTHON) sees no GPU; scripts/compile_cuda.py and tests/cuda_emulation need none." >&2
   exit 1
 }
 RESULTS=${RESULTS:-benchmarks/results/$(date +%Y-%m-%d)-$(echo "$gpu" | tr -cs '[:alnum:]\n' '-')}

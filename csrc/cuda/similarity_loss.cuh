@@ -36,10 +36,11 @@ struct SimilarityLossParameters {
   ImageTable rois;
 };
 
-constexpr int kLossPrepareThreads = 256;
+// Blocks per multiprocessor; without them the compiler aims at 8, and spills registers.
+constexpr int kLossPrepareThreads = 256, kLossPrepareBlocks = 5;
 
 template <int kParts, int kAtOnce, typename T>
-__global__ void __launch_bounds__(kLossPrepareThreads)
+__global__ void __launch_bounds__(kLossPrepareThreads, kLossPrepareBlocks)
     prepare_loss_kernel(const __grid_constant__ SimilarityLossParameters p,
                         const T* __restrict__ embeddings) {
   const int64_t row = p.rois.begin[0] +
