@@ -33,7 +33,8 @@ ALLOWED = {
 INCLUDABLE = {
     "core": {"core"},
     "cpu": {"core", "cpu", ""},
-    "cuda": {"core", "cuda", ""},
+    "cuda": {"core", "cuda", "cuda/common", ""},
+    "cuda/common": {"core", "cuda/common", ""},
 }
 
 

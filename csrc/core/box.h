@@ -1,6 +1,6 @@
 #pragma once
 
-#include "core/macros.h"
+#include "core/nan.h"
 
 namespace d2_ssod {
 
@@ -47,6 +47,12 @@ D2_SSOD_HOST_DEVICE Box<T> make_box(T x1, T y1, T x2, T y2) {
 template <typename T>
 D2_SSOD_HOST_DEVICE Box<T> load_box(const T* coordinates) {
   return make_box(coordinates[0], coordinates[1], coordinates[2], coordinates[3]);
+}
+
+// Added to what belongs to the box: NaN if the box has one.
+template <typename T>
+D2_SSOD_HOST_DEVICE T zero_or_nan(const Box<T>& box) {
+  return zero_or_nan(box.area);
 }
 
 // Area of i ∩ j; 0 where a box is degenerate or inverted, or where they only touch.

@@ -19,7 +19,7 @@
 // The forward alone is half of it, D 128 an eighth; half or bfloat16 embeddings need half of the
 // arithmetic and about 60% of the L2 traffic.
 
-#include "cuda/similarity_tile.cuh"
+#include "cuda/common/similarity_tile.cuh"
 
 namespace d2_ssod {
 
@@ -118,7 +118,7 @@ __device__ __forceinline__ float pair_terms(const SimilarityLossParameters& p,
           const float cosine = dots[m][n][e] * row.scale * col.scale;
           const bool target = similar(row, col, p.iof_threshold);
           // A box with a NaN has no target.
-          loss += pair_loss(cosine, target) + (row.box.area - row.box.area);
+          loss += pair_loss(cosine, target) + zero_or_nan(row.box);
           derivative = pair_loss_derivative(cosine, target);
           projections[m][e / 2] += derivative * cosine;
           derivative *= col.scale;

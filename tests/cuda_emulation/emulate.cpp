@@ -152,14 +152,14 @@ void run_uncertainty_weights(Case& c) {
     if (gt_offsets != nullptr) p.gts = make_image_table(gt_offsets, images, first);
     p.foreground = {order, num_foreground + first};
     if (p.rois.total() == 0 || tile == "auto") {
-      launch_uncertainty_weights<kParts>(p, embeddings, dimensions, NoStream());
+      launch_uncertainty_weights<kParts>(p, embeddings, dimensions, Tiling(), NoStream());
       continue;
     }
     launch_prepare_weights<kParts>(p, embeddings, dimensions, NoStream());
     const int64_t blocks = c.integer("blocks");
-    if (tile == "large") launch_uncertainty_tiles<typename Tiles::Large>(p, NoStream(), blocks);
-    if (tile == "medium") launch_uncertainty_tiles<typename Tiles::Medium>(p, NoStream(), blocks);
-    if (tile == "small") launch_uncertainty_tiles<typename Tiles::Small>(p, NoStream(), blocks);
+    if (tile == "large") launch_uncertainty_tiles<typename Tiles::Large>(p, blocks, NoStream());
+    if (tile == "medium") launch_uncertainty_tiles<typename Tiles::Medium>(p, blocks, NoStream());
+    if (tile == "small") launch_uncertainty_tiles<typename Tiles::Small>(p, blocks, NoStream());
   }
 }
 

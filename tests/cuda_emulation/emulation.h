@@ -332,7 +332,7 @@ inline float half_to_float(uint16_t bits) {
   return table[bits];
 }
 
-// --- The instructions of csrc/cuda/primitives.cuh
+// --- The instructions of csrc/cuda/common/primitives.cuh
 // ---------------------------------------------------------
 
 inline float fast_quotient(float x, float y) { return x / y; }

@@ -4,7 +4,7 @@
 // tensor-core products of half matrices, minima that keep NaN. All exist from sm_80 on.
 
 #include "core/box.h"
-#include "cuda/launch.cuh"
+#include "cuda/common/launch.cuh"
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 #error "the CUDA operators need compute capability 8.0 or more: set TORCH_CUDA_ARCH_LIST"

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "cuda/unit_vectors.cuh"
+#include "cuda/common/unit_vectors.cuh"
 
 namespace d2_ssod {
 
