@@ -361,8 +361,6 @@ void launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared
 
 // --- The instructions of csrc/cuda/common/primitives.cuh
 
-inline float fast_quotient(float x, float y) { return x / y; }
-
 inline void perform(const PendingCopy& copy) {
   if (copy.valid) {
     std::memcpy(copy.to, copy.from, 16);
@@ -371,7 +369,7 @@ inline void perform(const PendingCopy& copy) {
   }
 }
 
-inline void copy_async_16(void* shared, const void* global, bool valid) {
+inline void copy_async_16(void* shared, const void* global, bool valid = true) {
   if (reinterpret_cast<uintptr_t>(shared) % 16 != 0 ||
       reinterpret_cast<uintptr_t>(global) % 16 != 0) {
     fail("copy of 16 bytes is not aligned");
