@@ -17,6 +17,7 @@
 
 #include "core/gompertz.h"
 #include "cuda/common/foreground.cuh"
+#include "cuda/common/overlaps.cuh"
 #include "cuda/common/similarity_tile.cuh"
 
 namespace d2_ssod {
@@ -132,14 +133,13 @@ __device__ inline PairSide load_side(const UncertaintyParameters& p, int64_t beg
 
 // The largest IoU and the largest s (1 - IoF) of one row so far.
 struct RowMaxima {
-  float iou, similarity;
+  LargestIou<float> iou;
+  float similarity = 0;
 
-  // Pairs with NaN lose every comparison. The quotient of the IoU is only taken where it is a new
-  // maximum.
+  // Pairs with NaN lose every comparison.
   __device__ __forceinline__ void add(const PairSide& row, const PairSide& col, float dot) {
     const float intersection = box_intersection(row.box, col.box);
-    const float denominator = box_union(row.box.area, col.box.area, intersection);
-    if (intersection > iou * denominator) iou = fast_quotient(intersection, denominator);
+    iou.add(intersection, row.box.area + col.box.area - intersection);
     const float cosine = absolute_cosine(dot, row.scale, col.scale);
     similarity = fmaxf(similarity, visible_similarity(cosine, intersection * row.inverse_area));
   }
@@ -217,7 +217,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
   for (int m = 0; m < Tile::kM; ++m) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float iou = lanes_max<4>(maxima[m][half].iou);
+      const float iou = lanes_max<4>(maxima[m][half].iou.value());
       const float similarity = lanes_max<4>(maxima[m][half].similarity);
       const int index = shared.rows[Tile::row(m, 2 * half)].index;
       if (thread % 4 != 0 || index < 0) continue;
