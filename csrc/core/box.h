@@ -81,6 +81,13 @@ D2_SSOD_HOST_DEVICE T box_iou(const Box<T>& i, const Box<T>& j) {
   return intersection / box_union(i.area, j.area, intersection);
 }
 
+// Whether IoF_ij > threshold or IoF_ji > threshold, without a quotient; threshold >= 0. A vector of
+// lanes' masks where T is one; false where a box has a NaN.
+template <typename T>
+D2_SSOD_HOST_DEVICE auto box_inside(const Box<T>& i, const Box<T>& j, T threshold) {
+  return box_intersection(i, j) > threshold * lower(i.area, j.area);
+}
+
 // area(i ∩ j) / area(i): 1 for a small box i inside a big box j.
 template <typename T>
 D2_SSOD_HOST_DEVICE T box_iof(const Box<T>& i, const Box<T>& j) {

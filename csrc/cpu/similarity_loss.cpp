@@ -156,13 +156,11 @@ D2_SSOD_INLINE typename Isa::template Vector<T> tile_loss(
         derivatives + (column / kDepthBlock) * Isa::kTileRows * kDepthBlock + column % kDepthBlock;
     for (int i = 0; i < Isa::kTileRows; ++i) {
       const auto box = broadcast_box<Vector>(chunk_rows.box[first_row + i]);
-      // The larger of the two IoFs.
-      const Vector iof = box_intersection(box, others) / nonzero(lower(box.area, others.area));
       // 1 for equal ids, at most 0 for different ones, 0 for NaN. (As a comparison it would be
       // scalar code.)
       const Vector same_class =
           upper(1 - magnitude(classes - chunk_rows.class_id[first_row + i]), Vector{});
-      const Vector similar = iof > threshold ? one : same_class;
+      const Vector similar = box_inside(box, others, threshold) ? one : same_class;
       sums += pair_loss(cosines[i][vector], similar);
       if (kGradient) {
         store(destination + i * kDepthBlock, pair_loss_derivative(cosines[i][vector], similar));

@@ -8,7 +8,6 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include <limits>
 #include <type_traits>
 
 #include "cuda/common/images.cuh"
@@ -25,8 +24,8 @@ void for_images_of_a_launch(const Inputs& inputs, Parameters& p, const Launch& l
   for (int64_t first = 0; first < inputs.images(); first += kImagesPerLaunch) {
     p.rois = make_image_table(inputs.offsets.data(), inputs.images(), first);
     const int64_t largest = largest_image(p.rois);
-    TORCH_CHECK_VALUE(largest <= std::numeric_limits<int>::max(),
-                      "rois_per_image must be below 2^31 on CUDA, got ", largest);
+    TORCH_CHECK_VALUE(largest <= 1 << 30, "rois_per_image must be at most 2^30 on CUDA, got ",
+                      largest);
     if constexpr (std::is_base_of_v<OverlapInputs, Inputs>) {
       if (inputs.ground_truth.has_value()) {
         p.gts = make_image_table(inputs.ground_truth->offsets.data(), inputs.images(), first);
