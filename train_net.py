@@ -4,23 +4,17 @@ Takes Detectron2's own flags (``--resume``, ``--eval-only``, ``--num-machines``,
 ``KEY VALUE`` overrides at the end) and also runs under ``torchrun``.
 """
 
-from d2_ssod.engine import (
-    MultiPhaseTrainer,
-    default_argument_parser,
-    evaluate_run,
-    launch,
-    load_run_data,
-    setup,
-)
+import d2_ssod.quiet  # noqa: F401  before what it silences
+
+from d2_ssod.engine import default_argument_parser, launch, load_run_data, setup, train_phases
+from d2_ssod.evaluation import evaluate_run
 
 
 def main(args) -> None:
     """What every process of the run does."""
     cfg = setup(args)
     if not args.eval_only:
-        trainer = MultiPhaseTrainer(cfg, load_run_data(cfg))
-        trainer.resume_or_load(resume=args.resume)
-        trainer.train()
+        train_phases(cfg, load_run_data(cfg))
     evaluate_run(cfg)
 
 

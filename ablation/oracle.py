@@ -15,8 +15,8 @@ from torch import Tensor
 
 from d2_ssod import ops
 from d2_ssod.data.mapper import PseudoLabelMapper
-from d2_ssod.engine import MultiPhaseTrainer
-from d2_ssod.modeling.weighting import ROI_WEIGHTINGS, RoIs, RoIWeights
+from d2_ssod.engine import PhaseTrainer
+from d2_ssod.modeling.roi_weighting import ROI_WEIGHTINGS, RoIBatch, RoIWeights
 
 SAME_OBJECT = 0.5  # IoU from which a box is on an object, as RoIs are matched in training
 
@@ -60,8 +60,8 @@ class OracleMapper(PseudoLabelMapper):
         instances.missed_boxes = missed.reshape(1, -1, 4).expand(len(instances), -1, -1)
 
 
-class OracleTrainer(MultiPhaseTrainer):
-    """:class:`MultiPhaseTrainer` whose targets say what the pseudo-labels miss."""
+class OracleTrainer(PhaseTrainer):
+    """:class:`PhaseTrainer` whose targets say what the pseudo-labels miss."""
 
     @classmethod
     def build_mapper(cls, cfg: CfgNode) -> OracleMapper:
@@ -77,7 +77,7 @@ class OracleWeighting:
     def __init__(self, cfg: CfgNode) -> None:
         pass
 
-    def __call__(self, rois: RoIs) -> RoIWeights:
+    def __call__(self, rois: RoIBatch) -> RoIWeights:
         """Weights of RoIs whose targets have ``missed_boxes``."""
         on_missed = [
             _overlaps(boxes, target.missed_boxes[0])

@@ -24,6 +24,9 @@ SUPERVISED = {
     "fs_x3": "FS x 3: ensemble of three phase-0 models",
 }
 
+# Their iterations: of phase 0, and of the whole chain.
+LENGTHS = {"fs": 1500, "fs_plus": 3900}
+
 # Rows of phases 1..N: title and config overrides.
 SEMI_SUPERVISED = {
     "one_phase": (

@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +22,7 @@ import d2_ssod.quiet  # noqa: F401
 from .rows import (
     CONFIG,
     KEPT_METRICS,
+    LENGTHS,
     MAIN_SEEDS,
     SEEDS,
     SEMI_SUPERVISED,
@@ -68,54 +68,26 @@ def runs_to_do(runs: list[Run], output: Path) -> list[Run]:
 
 def _is_usable(run: Run, output: Path) -> bool:
     """Whether other runs can build on this one: of phase 0 they need files, not only the result."""
-    from d2_ssod.engine.phases import phase_files
+    from d2_ssod.artifacts import RunFolder
 
-    has_files = run.row != "fs" or phase_files(run_folder(run, output), 0).predictions.exists()
+    files = RunFolder(run_folder(run, output)).phase(0)
+    has_files = run.row != "fs" or files.predictions.exists()
     return run.result.exists() and has_files
 
 
 def do_all(runs: list[Run], processes: int, output: Path) -> list[Run]:
-    """Do the runs, each once what it needs is finished; returns those that failed."""
-    changed = threading.Condition()
+    """Do the runs in waves, each once what it needs is finished; returns those that failed."""
     pending, failed = list(runs), []
-
-    def work() -> None:
-        while True:
-            with changed:
-                while not (ready := _first_ready(pending, output)):
-                    if not pending or any(_is_lost(run, failed) for run in pending):
-                        return
-                    changed.wait(timeout=5)
-                pending.remove(ready)
-            started = time.time()
-            finished = _in_own_process(ready, output)
-            with changed:
-                if not finished:
-                    failed.append(ready)
-                changed.notify_all()
-                print(
-                    f"{_name(ready)}: {'done' if finished else 'FAILED'} after "
-                    f"{time.time() - started:.0f} s, {len(pending)} waiting",
-                    flush=True,
-                )
-
     with ThreadPoolExecutor(processes) as pool:
-        for worker in [pool.submit(work) for _ in range(processes)]:
-            worker.result()
+        while ready := [r for r in pending if all(_is_usable(n, output) for n in r.needs)]:
+            pending = [run for run in pending if run not in ready]
+            finished = pool.map(lambda run: _in_own_process(run, output), ready)
+            failed += [run for run, well in zip(ready, finished, strict=True) if not well]
     return failed + pending
 
 
-def _first_ready(pending: list[Run], output: Path) -> Run | None:
-    return next((r for r in pending if all(_is_usable(n, output) for n in r.needs)), None)
-
-
-def _is_lost(run: Run, failed: list[Run]) -> bool:
-    """Whether something that the run needs has failed."""
-    return any(need in failed for need in run.needs)
-
-
 def _in_own_process(run: Run, output: Path) -> bool:
-    folder = run_folder(run, output)
+    folder, started = run_folder(run, output), time.time()
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "ablation.run", "--only", _name(run), "--output", str(output)]
     # One thread each: the runs share the cores.
@@ -124,7 +96,12 @@ def _in_own_process(run: Run, output: Path) -> bool:
         done = subprocess.run(
             command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
         )
-    return done.returncode == 0
+    well = done.returncode == 0
+    print(
+        f"{_name(run)}: {'done' if well else 'FAILED'} after {time.time() - started:.0f} s",
+        flush=True,
+    )
+    return well
 
 
 def _name(run: Run) -> str:
@@ -138,13 +115,11 @@ def run_folder(run: Run, output: Path) -> Path:
 
 def do(run: Run, output: Path) -> None:
     """Train and evaluate one run in this process, and write its result unless it has one."""
-    from d2_ssod.files import write_json
+    from d2_ssod.json_files import write_json
 
     started = time.time()
-    if run.row == "fs":
-        result = _supervised(run_folder(run, output), run.seed)
-    elif run.row == "fs_plus":
-        result = _supervised(run_folder(run, output), run.seed, whole_chain=True)
+    if run.row in LENGTHS:
+        result = _supervised(run, output)
     elif run.row == "fs_x3":
         result = _supervised_ensemble(run, output)
     else:
@@ -183,22 +158,17 @@ def _compare_with_kept(run: Run, metrics: dict[str, dict]) -> None:
         )
 
 
-def _supervised(folder: Path, seed: int, whole_chain: bool = False) -> dict:
-    """Phase 0 alone, or as long as all phases together; leaves its predictions for other runs."""
-    from d2_ssod.engine import MultiPhaseTrainer, load_run_data, phase_starts
-    from d2_ssod.engine.pseudo_labeling import prepare_predictions
+def _supervised(run: Run, output: Path) -> dict:
+    """Phase 0 alone; leaves its predictions for other runs."""
+    from d2_ssod.engine import load_run_data, train_phases
+    from d2_ssod.engine.labeling import predict_unlabeled
 
-    cfg = _config(folder, seed, [])
-    if whole_chain:
-        cfg.defrost()
-        cfg.SSOD.SCHEDULE.MAX_ITER = [phase_starts(cfg)[-1], 1, 1]
-        cfg.freeze()
+    folder = run_folder(run, output)
+    alone = ["SSOD.NUM_PHASES", "0", "SSOD.SCHEDULE.MAX_ITER", f"({LENGTHS[run.row]},)"]
+    cfg = _config(folder, run.seed, alone)
     data = load_run_data(cfg)
-    trainer = MultiPhaseTrainer(cfg, data)
-    trainer.max_iter = trainer.starts[1]
-    trainer.resume_or_load(resume=True)
-    trainer.train()
-    prepare_predictions(cfg, 0, data)
+    train_phases(cfg, data)
+    predict_unlabeled(cfg, 0, data)
     return {"metrics": {"phase_0": _evaluate(cfg, [folder])["phase_0"]}}
 
 
@@ -210,7 +180,8 @@ def _supervised_ensemble(run: Run, output: Path) -> dict:
 
 def _semi_supervised(run: Run, output: Path) -> dict:
     """Phases 1..N on the shared phase 0 of the seed."""
-    from d2_ssod.engine import MultiPhaseTrainer, evaluate_run, load_run_data
+    from d2_ssod.engine import PhaseTrainer, load_run_data, train_phases
+    from d2_ssod.evaluation import evaluate_run
 
     from .oracle import OracleTrainer
     from .separation import separation
@@ -224,9 +195,7 @@ def _semi_supervised(run: Run, output: Path) -> dict:
     data = load_run_data(cfg)
     shared = run_folder(Run("ordinary", "fs", run.seed), output) / "phase_0"
     shutil.copytree(shared, folder / "phase_0", dirs_exist_ok=True)
-    trainer = (OracleTrainer if run.row == "oracle" else MultiPhaseTrainer)(cfg, data)
-    trainer.resume_or_load(resume=True)
-    trainer.train()
+    train_phases(cfg, data, OracleTrainer if run.row == "oracle" else PhaseTrainer)
     summary = evaluate_run(cfg)
     phases = range(1, cfg.SSOD.NUM_PHASES + 1)
     return {
@@ -258,8 +227,8 @@ def _evaluate(cfg, folders: list[Path]) -> dict[str, dict]:
     """Phase-0 models of several runs, each alone and fused (``0~N``), on the test set."""
     from detectron2.data import DatasetCatalog
 
+    from d2_ssod.artifacts import load_phase_model
     from d2_ssod.data.loader import build_inference_loader
-    from d2_ssod.engine.pseudo_labeling import load_phase_model
     from d2_ssod.evaluation import build_evaluator, difficulty_subsets, evaluate_phases
 
     models = []
@@ -290,12 +259,13 @@ def _constant_weight(run: Run) -> list[str]:
 
 def _mean_weight(folder: Path) -> float | None:
     """Mean weight of the background RoIs of pseudo-labeled images over the whole training."""
-    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
-    means = [
-        line["roi_weighting/weights_mean"]
-        for line in lines
-        if line.get("phase", 0) > 0 and "roi_weighting/weights_mean" in line
+    lines = [
+        json.loads(line)
+        for path in sorted(folder.glob("phase_[1-9]*/metrics.json"))
+        for line in path.read_text().splitlines()
     ]
+    key = "roi_weighting/weights_mean"
+    means = [line[key] for line in lines if key in line]
     return sum(means) / len(means) if means else None
 
 

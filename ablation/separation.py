@@ -10,11 +10,10 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from d2_ssod import ops
+from d2_ssod.artifacts import RunFolder, load_phase_model, load_pseudo_labels
 from d2_ssod.data.mapper import PseudoLabelMapper
-from d2_ssod.engine import RunData, phase_files
-from d2_ssod.engine.pseudo_labeling import load_phase_model
-from d2_ssod.modeling import SampledRoIs, collect_rois
-from d2_ssod.pseudo_label import load_pseudo_labels
+from d2_ssod.engine import RunData
+from d2_ssod.modeling import SampledRoIs, collect_rois, num_classes
 
 from .oracle import SAME_OBJECT, boxes_of, missed_boxes, true_boxes
 
@@ -42,7 +41,7 @@ def separation(cfg: CfgNode, phase: int, data: RunData) -> dict[str, float] | No
         image_format=cfg.INPUT.FORMAT,
     )
     images = load_pseudo_labels(
-        phase_files(cfg.OUTPUT_DIR, phase).pseudo_labels,
+        RunFolder(cfg.OUTPUT_DIR).phase(phase).pseudo_labels,
         data.unlabeled,
         thing_classes=data.thing_classes,
     )
@@ -50,7 +49,7 @@ def separation(cfg: CfgNode, phase: int, data: RunData) -> dict[str, float] | No
     for start in range(0, len(images), _BATCH):
         batch = images[start : start + _BATCH]
         sampled, embeddings = _sample(model, [mapper(image) for image in batch])
-        rois = collect_rois(sampled, embeddings, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+        rois = collect_rois(sampled, embeddings, num_classes(cfg))
         weights.append(weighting(rois).weights)
         kinds.append(
             torch.cat([_kind(p, image) for p, image in zip(sampled, batch, strict=True)])

@@ -23,9 +23,9 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from d2_ssod.data.loader import build_phase_loader
+from d2_ssod.data.loader import PhaseImages, build_phase_loader
 from d2_ssod.data.mapper import PseudoLabelMapper
-from d2_ssod.engine import MultiPhaseTrainer, build_config, default_argument_parser
+from d2_ssod.engine import PhaseTrainer, build_config, default_argument_parser
 from d2_ssod.modeling import UncertaintyOutputLayers
 
 
@@ -43,7 +43,7 @@ def pseudo_labeled_images() -> list[dict]:
         {
             **image,
             "is_pseudo": True,
-            "annotations": [{**a, "pseudo": True, "score": 1.0} for a in image["annotations"]],
+            "annotations": [{**a, "score": 1.0} for a in image["annotations"]],
         }
         for image in images
     ]
@@ -71,15 +71,18 @@ def main() -> None:
     loader = build_phase_loader(
         cfg,
         PseudoLabelMapper(cfg, is_train=True),
-        DatasetCatalog.get("digit_scenes_labeled"),
-        pseudo_labeled_images(),
-        labeled_repeat=1,
-        seed=0,
+        PhaseImages.merge(
+            DatasetCatalog.get("digit_scenes_labeled"),
+            pseudo_labeled_images(),
+            sampling=cfg.SSOD.SAMPLING,
+            labeled_repeat=1,
+        ),
+        phase=1,
     )
-    weighted = MultiPhaseTrainer.build_model(cfg).train()
+    weighted = PhaseTrainer.build_model(cfg).train()
     plain = copy.deepcopy(weighted)
     plain.roi_heads.box_predictor.__class__ = PlainOutputLayers
-    steps = [(m, MultiPhaseTrainer.build_optimizer(cfg, m)) for m in (weighted, plain)]
+    steps = [(m, PhaseTrainer.build_optimizer(cfg, m)) for m in (weighted, plain)]
     shares = []
     with EventStorage():
         for number, batch in zip(range(args.steps + 10), loader, strict=False):

@@ -1,114 +1,212 @@
-"""Every config key that this project adds to Detectron2's, with its default, unit and effect."""
+"""Every config key that this project adds to Detectron2's: default, unit, effect and limits."""
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 from detectron2.config import CfgNode
 
-# Values of the keys that choose one of a few.
-PHASE_INITS = ("pretrained", "supervised", "previous")
-SAMPLINGS = ("union", "balanced")
-VARIANTS = ("paper", "released")
-APPLY_TO = ("pseudo", "all")
-OPTIMIZERS = ("SGD", "AdamW")
+from d2_ssod.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Which values a key may have."""
+
+    holds: Callable[[Any], bool]
+    expected: str
+    """What ``holds`` asks for, to end the sentence "it must be ..."."""
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a finite number; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return -math.inf < value < math.inf
+
+
+def is_whole(value: Any) -> bool:
+    """Tell whether a value is a whole number; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_list(value: Any) -> bool:
+    """Tell whether a value is a list, which a config may give as a tuple."""
+    return isinstance(value, (list, tuple))
+
+
+def _one_of(*choices: Any) -> Limit:
+    return Limit(lambda v: v in choices, f"one of {', '.join(map(str, choices))}")
+
+
+def _each(limit: Limit) -> Limit:
+    """Ask for a list of values within ``limit``."""
+    return Limit(
+        lambda v: is_list(v) and all(map(limit.holds, v)), f"a list, each value {limit.expected}"
+    )
+
+
+def _ascending(limit: Limit, expected: str) -> Limit:
+    """Ask for one value within ``limit``, or a list of such values, smallest first."""
+    return Limit(
+        lambda v: limit.holds(v) or (_each(limit).holds(v) and list(v) == sorted(v)),
+        expected,
+    )
+
+
+_FLAG = Limit(lambda v: isinstance(v, bool), "True or False")
+_TEXT = Limit(lambda v: isinstance(v, str), "a name")
+_LIST = Limit(is_list, "a list")
+_FRACTION = Limit(lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
+_NOT_NEGATIVE = Limit(lambda v: is_number(v) and v >= 0, "a number, at least 0")
+_POSITIVE = Limit(lambda v: is_number(v) and v > 0, "a number above 0")
+_COUNT = Limit(lambda v: is_whole(v) and v >= 0, "a whole number, at least 0")
+_AT_LEAST_1 = Limit(lambda v: is_whole(v) and v >= 1, "a whole number, at least 1")
+_RANGE = Limit(
+    lambda v: is_list(v) and len(v) == 2 and all(map(_POSITIVE.holds, v)) and v[0] <= v[1],
+    "two numbers above 0, the smaller one first",
+)
+
+_STEPS = _ascending(_COUNT, "whole numbers, smallest first")
+_STEP_EPOCHS = _ascending(_POSITIVE, "numbers above 0, smallest first")
+
+# Key below SSOD: (default, limit).
+_KEYS: dict[str, tuple[Any, Limit]] = {
+    # --- Data -------------------------------------------------------------------------------------
+    # Your own data: a list of {NAME: ..., IMAGES: folder} (unlabeled images, found recursively) and
+    # {NAME: ..., JSON: coco_instances.json, IMAGES: folder}. The names go into DATASETS.*.
+    "REGISTER": ([], _LIST),
+    # Color jitter: brightness, contrast and saturation are each scaled by 1 +- COLOR. 0: off.
+    "AUG.COLOR": (0.0, _FRACTION),
+    # Zoom: a window of SCALE[0]..SCALE[1] times the image's size is cut out (> 1: black border).
+    "AUG.SCALE": ((1.0, 1.0), _RANGE),
+    # The window's center moves by up to SHIFT times the image's size, in each direction.
+    "AUG.SHIFT": (0.0, _FRACTION),
+    # --- Phases (Algorithm 1) ---------------------------------------------------------------------
+    # N: semi-supervised phases after the supervised phase 0. 1 is the one-phase baseline, 0 the
+    # supervised detector alone.
+    "NUM_PHASES": (2, _COUNT),
+    # What each phase starts from: MODEL.WEIGHTS ("pretrained"), the model of phase 0
+    # ("supervised") or of the phase before ("previous").
+    "PHASE_INIT": ("pretrained", _one_of("pretrained", "supervised", "previous")),
+    # Fraction of the non-empty unlabeled images used in phases 1..N. (): i/N.
+    "EASY_FRACTIONS": ((), _each(_FRACTION)),
+    # "union": images are drawn uniformly from labeled + pseudo-labeled ones.
+    # "balanced": every other image of a batch is labeled, every other pseudo-labeled; on average
+    # only where batches are sorted by shape (DATALOADER.ASPECT_RATIO_GROUPING).
+    "SAMPLING": ("union", _one_of("union", "balanced")),
+    # How often the labeled images stand in the union (phases 1..N).
+    "LABELED_REPEAT": (1, _AT_LEAST_1),
+    # "SGD" (as in Detectron2) or "AdamW"; both read SOLVER.BASE_LR and SOLVER.WEIGHT_DECAY*.
+    "OPTIMIZER": ("SGD", _one_of("SGD", "AdamW")),
+    # What differs between phases: one value for each of the phases 0..N. (): the same in every
+    # phase, that is SOLVER.MAX_ITER, SOLVER.STEPS, SOLVER.BASE_LR, SSOD.LABELED_REPEAT.
+    "SCHEDULE.MAX_ITER": ((), _each(_AT_LEAST_1)),  # iterations
+    "SCHEDULE.STEPS": ((), _each(_STEPS)),  # iterations, counted from the phase's start
+    # The same in epochs, in place of MAX_ITER and STEPS. An epoch is as many images as the phase
+    # trains on, labeled (times LABELED_REPEAT) and pseudo-labeled, so iterations are known when the
+    # phase begins. Fractions of an epoch are allowed.
+    "SCHEDULE.EPOCHS": ((), _each(_POSITIVE)),
+    "SCHEDULE.STEP_EPOCHS": ((), _each(_STEP_EPOCHS)),
+    "SCHEDULE.BASE_LR": ((), _each(_POSITIVE)),
+    "SCHEDULE.LABELED_REPEAT": ((), _each(_AT_LEAST_1)),  # the first, for phase 0, has no effect
+    # --- Pseudo-labels ----------------------------------------------------------------------------
+    # Raw detections come from the model at MODEL.ROI_HEADS.SCORE_THRESH_TEST, .NMS_THRESH_TEST and
+    # TEST.DETECTIONS_PER_IMAGE; thresholds are matched to the labeled images' objects per image.
+    # Keep only this fraction of each class's pseudo-boxes, the best-scored ones. 1: all.
+    "PSEUDO_LABEL.KEEP_FRACTION": (1.0, _FRACTION),
+    # Intersection of the models: boxes of two models agree if they overlap by more than IOU_THRESH;
+    # NMS_THRESH then removes duplicates.
+    "CONSENSUS.IOU_THRESH": (0.5, _FRACTION),
+    "CONSENSUS.NMS_THRESH": (0.3, _FRACTION),
+    # How many models must see a box. 0: all of them (the models are folded from the left).
+    "CONSENSUS.MIN_VOTES": (0, _COUNT),
+    # Data Distillation's multi-transform inference for the pseudo-labels: the scales and the flip
+    # of TEST.AUG.MIN_SIZES, .MAX_SIZE and .FLIP, merged.
+    "TTA.ENABLED": (False, _FLAG),
+    # --- RoI re-weighting (Eq. 2-5) ---------------------------------------------------------------
+    # "uncertainty" | "soft_sampling" | "constant" | "none"
+    "ROI_WEIGHTING.NAME": ("uncertainty", _TEXT),
+    # Eq. 4-5 as in the "paper" or as in the authors' "released" code.
+    "ROI_WEIGHTING.VARIANT": ("paper", _one_of("paper", "released")),
+    # Which images' RoIs are re-weighted: "pseudo"-labeled ones or "all", which includes phase 0.
+    "ROI_WEIGHTING.APPLY_TO": ("pseudo", _one_of("pseudo", "all")),
+    # g(x) = a + (1 - a) exp(-b exp(-c x)): floor, displacement and growth rates of the two factors.
+    "ROI_WEIGHTING.A": (0.25, _FRACTION),
+    "ROI_WEIGHTING.B": (50.0, _NOT_NEGATIVE),
+    "ROI_WEIGHTING.C_IOU": (15.0, _NOT_NEGATIVE),
+    "ROI_WEIGHTING.C_SIM": (10.0, _NOT_NEGATIVE),
+    # c of "soft_sampling", which is the first factor alone.
+    "ROI_WEIGHTING.C_SOFT_SAMPLING": (20.0, _NOT_NEGATIVE),
+    # The weight that "constant" gives to every background RoI.
+    "ROI_WEIGHTING.CONSTANT": (0.5, _NOT_NEGATIVE),
+    # --- Embedding and similarity loss (Eq. 6-7) --------------------------------------------------
+    # Output size of the embedding's linear layer. 0: that of the box head.
+    "SIMILARITY.EMBED_DIM": (0, _COUNT),
+    # Two RoIs are alike if one lies inside the other by more than this IoF.
+    "SIMILARITY.IOF_THRESH": (0.7, _FRACTION),
+    "SIMILARITY.LOSS_WEIGHT": (1.0, _NOT_NEGATIVE),
+    # Also count two foreground RoIs of one class as alike (not in the paper).
+    "SIMILARITY.SAME_CLASS": (False, _FLAG),
+    # --- Ensemble (weighted boxes fusion) ---------------------------------------------------------
+    "ENSEMBLE.IOU_THRESH": (0.6, _FRACTION),
+    "ENSEMBLE.SKIP_BOX_THRESH": (1e-4, _FRACTION),
+    # Weights of the models of phases 0..N. (): equal.
+    "ENSEMBLE.WEIGHTS": ((), _each(_POSITIVE)),
+    # --- Inference --------------------------------------------------------------------------------
+    # Images per process and step when predicting and evaluating. More than 1 is faster on small
+    # images; images of different sizes are padded to a common one.
+    "INFERENCE_BATCH_SIZE": (1, _AT_LEAST_1),
+}
+
+
+_LIMITS = {
+    **{f"SSOD.{name}": limit for name, (_, limit) in _KEYS.items()},
+    "SOLVER.MAX_ITER": _AT_LEAST_1,
+    "SOLVER.STEPS": _STEPS,
+    "SOLVER.BASE_LR": _POSITIVE,
+}
 
 
 def add_ssod_config(cfg: CfgNode) -> None:
     """Add ``DATASETS.UNLABELED`` and the ``SSOD`` section, in place, to a Detectron2 config."""
     # Images without annotations, as registered names (see SSOD.REGISTER for your own).
     cfg.DATASETS.UNLABELED = ()
-
     cfg.SSOD = CfgNode()
+    for name, (default, _) in _KEYS.items():
+        *sections, key = name.split(".")
+        node = cfg.SSOD
+        for section in sections:
+            node = node.setdefault(section, CfgNode())
+        # A list that the defaults of two configs shared could be changed through one of them.
+        node[key] = list(default) if isinstance(default, list) else default
 
-    # --- Data -------------------------------------------------------------------------------------
-    # Your own data: a list of {NAME: ..., IMAGES: folder} (unlabeled images, found recursively) and
-    # {NAME: ..., JSON: coco_instances.json, IMAGES: folder}. The names go into DATASETS.*.
-    cfg.SSOD.REGISTER = []
-    # Colour jitter: brightness, contrast and saturation are each scaled by 1 +- COLOR. 0: off.
-    cfg.SSOD.AUG = CfgNode()
-    cfg.SSOD.AUG.COLOR = 0.0
-    # Zoom: a window of SCALE[0]..SCALE[1] times the image's size is cut out (> 1: black border).
-    cfg.SSOD.AUG.SCALE = (1.0, 1.0)
-    # The window's centre moves by up to SHIFT times the image's size, in each direction.
-    cfg.SSOD.AUG.SHIFT = 0.0
 
-    # --- Phases (Algorithm 1) ---------------------------------------------------------------------
-    # N: semi-supervised phases after the supervised phase 0. 1 is the one-phase baseline.
-    cfg.SSOD.NUM_PHASES = 2
-    # What each phase starts from: MODEL.WEIGHTS ("pretrained"), the model of phase 0
-    # ("supervised") or of the phase before ("previous").
-    cfg.SSOD.PHASE_INIT = "pretrained"
-    # Fraction of the non-empty unlabeled images used in phases 1..N. (): i/N.
-    cfg.SSOD.EASY_FRACTIONS = ()
-    # "union": images are drawn uniformly from labeled + pseudo-labeled ones.
-    # "balanced": every other image of a batch is labeled, every other pseudo-labeled; on average
-    # only where batches are sorted by shape (DATALOADER.ASPECT_RATIO_GROUPING).
-    cfg.SSOD.SAMPLING = "union"
-    # How often the labeled images stand in the union (phases 1..N).
-    cfg.SSOD.LABELED_REPEAT = 1
-    # "SGD" (as in Detectron2) or "AdamW"; both read SOLVER.BASE_LR and SOLVER.WEIGHT_DECAY*.
-    cfg.SSOD.OPTIMIZER = "SGD"
-    # What differs between phases: one value for each of the phases 0..N. (): the same in every
-    # phase, that is SOLVER.MAX_ITER, SOLVER.STEPS, SOLVER.BASE_LR, SSOD.LABELED_REPEAT.
-    cfg.SSOD.SCHEDULE = CfgNode()
-    cfg.SSOD.SCHEDULE.MAX_ITER = ()  # iterations
-    cfg.SSOD.SCHEDULE.STEPS = ()  # iterations, counted from the phase's start
-    cfg.SSOD.SCHEDULE.BASE_LR = ()
-    cfg.SSOD.SCHEDULE.LABELED_REPEAT = ()  # its first value, for phase 0, has no effect
+def check_limits(cfg: CfgNode) -> None:
+    """Check that every key of the ``SSOD`` section has a value that it may have.
 
-    # --- Pseudo labels ----------------------------------------------------------------------------
-    # Raw detections come from the model at MODEL.ROI_HEADS.SCORE_THRESH_TEST, .NMS_THRESH_TEST and
-    # TEST.DETECTIONS_PER_IMAGE; thresholds are matched to the labeled images' objects per image.
-    cfg.SSOD.PSEUDO_LABEL = CfgNode()
-    # Keep only this fraction of each class's pseudo-boxes, the best-scored ones. 1: all.
-    cfg.SSOD.PSEUDO_LABEL.KEEP_FRACTION = 1.0
-    # Intersection of the models: boxes of two models agree if they overlap by more than IOU_THRESH;
-    # NMS_THRESH then removes duplicates.
-    cfg.SSOD.CONSENSUS = CfgNode()
-    cfg.SSOD.CONSENSUS.IOU_THRESH = 0.5
-    cfg.SSOD.CONSENSUS.NMS_THRESH = 0.3
-    # How many models must see a box. 0: all of them (the models are folded from the left).
-    cfg.SSOD.CONSENSUS.MIN_VOTES = 0
-    # Data Distillation's multi-transform inference for the pseudo-labels: the scales and the flip
-    # of TEST.AUG.MIN_SIZES, .MAX_SIZE and .FLIP, merged.
-    cfg.SSOD.TTA = CfgNode()
-    cfg.SSOD.TTA.ENABLED = False
+    Raises:
+        ConfigError: naming the first key that has not.
+    """
+    for name in _KEYS:
+        check_limit(cfg, f"SSOD.{name}")
 
-    # --- RoI re-weighting (Eq. 2-5) ---------------------------------------------------------------
-    cfg.SSOD.ROI_WEIGHTING = CfgNode()
-    # "uncertainty" | "soft_sampling" | "constant" | "none"
-    cfg.SSOD.ROI_WEIGHTING.NAME = "uncertainty"
-    # Eq. 4-5 as in the "paper" or as in the authors' "released" code.
-    cfg.SSOD.ROI_WEIGHTING.VARIANT = "paper"
-    # Which images' RoIs are re-weighted: "pseudo"-labeled ones or "all", which includes phase 0.
-    cfg.SSOD.ROI_WEIGHTING.APPLY_TO = "pseudo"
-    # g(x) = a + (1 - a) exp(-b exp(-c x)): floor, displacement and growth rates of the two factors.
-    cfg.SSOD.ROI_WEIGHTING.A = 0.25
-    cfg.SSOD.ROI_WEIGHTING.B = 50.0
-    cfg.SSOD.ROI_WEIGHTING.C_IOU = 15.0
-    cfg.SSOD.ROI_WEIGHTING.C_SIM = 10.0
-    # c of "soft_sampling", which is the first factor alone.
-    cfg.SSOD.ROI_WEIGHTING.C_SOFT_SAMPLING = 20.0
-    # The weight that "constant" gives to every background RoI.
-    cfg.SSOD.ROI_WEIGHTING.CONSTANT = 0.5
 
-    # --- Embedding and similarity loss (Eq. 6-7) --------------------------------------------------
-    cfg.SSOD.SIMILARITY = CfgNode()
-    # Output size of the embedding's linear layer. 0: that of the box head.
-    cfg.SSOD.SIMILARITY.EMBED_DIM = 0
-    # Two RoIs are alike if one lies inside the other by more than this IoF.
-    cfg.SSOD.SIMILARITY.IOF_THRESH = 0.7
-    cfg.SSOD.SIMILARITY.LOSS_WEIGHT = 1.0
-    # Also count two foreground RoIs of one class as alike (not in the paper).
-    cfg.SSOD.SIMILARITY.SAME_CLASS = False
+def check_limit(cfg: CfgNode, name: str) -> None:
+    """Check one key of the ``SSOD`` section, or one of Detectron2's that a schedule reads.
 
-    # --- Ensemble (weighted boxes fusion) ---------------------------------------------------------
-    cfg.SSOD.ENSEMBLE = CfgNode()
-    cfg.SSOD.ENSEMBLE.IOU_THRESH = 0.6
-    cfg.SSOD.ENSEMBLE.SKIP_BOX_THRESH = 1e-4
-    # Weights of the models of phases 0..N. (): equal.
-    cfg.SSOD.ENSEMBLE.WEIGHTS = ()
+    Raises:
+        ConfigError: its value is none that it may have.
+    """
+    value, limit = value_of(cfg, name), _LIMITS[name]
+    if not limit.holds(value):
+        raise ConfigError(f"{name} is {value!r}; it must be {limit.expected}")
 
-    # --- Inference --------------------------------------------------------------------------------
-    # Images per process and step when predicting and evaluating. More than 1 is faster on small
-    # images; images of different sizes are padded to a common one.
-    cfg.SSOD.INFERENCE_BATCH_SIZE = 1
+
+def value_of(cfg: CfgNode, name: str) -> Any:
+    """Look up the value of a key such as ``MODEL.ROI_HEADS.NUM_CLASSES``."""
+    return functools.reduce(getattr, name.split("."), cfg)

@@ -7,13 +7,11 @@ from typing import TypeVar
 from detectron2.utils import comm
 from tqdm import tqdm
 
-__all__ = ["progress_bar"]
-
 T = TypeVar("T")
 
 
 def progress_bar(items: Iterable[T], *, description: str, total: int | None = None) -> Iterable[T]:
-    """Iterates over ``items`` and shows on stderr how far it is and how long it will take.
+    """Iterate over ``items`` and show on stderr how far it is and how long it will take.
 
     Args:
         items: what to iterate over.

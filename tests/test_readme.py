@@ -44,7 +44,7 @@ def test_detectron2_snippet_trains(names):
     cfg.merge_from_file(str(ROOT / "configs" / "digits_two_phase.yaml"))
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.ROI_HEADS.NAME = "SoftSampledROIHeads"
-    import d2_ssod.modeling  # noqa: F401  registers the small backbone
+    import d2_ssod.demo  # noqa: F401  registers the small backbone
 
     model = build_model(cfg).train()
     target = Instances((64, 64))

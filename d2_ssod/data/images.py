@@ -1,4 +1,4 @@
-"""Looking at image files without decoding them."""
+"""Looking at image files: their sizes, and whether they can be read to the end and rightly."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from PIL import Image, UnidentifiedImageError
 
 from d2_ssod.progress import progress_bar
 
+from .seen_pictures import SeenPictures
+
 EXTENSIONS = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+    {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"}
+    | {".webp"}
 )
 
 _BAR_FROM = 1000  # files from which a progress bar is worth showing
-_TAIL = 4096  # bytes at the end of a file in which its end marker is looked for
-_END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+# Pillow's modes of more than 8 bits: converted to 8, all above 255 is 255.
+_DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 _ORIENTATION = 0x0112  # EXIF tag
 _SIDEWAYS = frozenset({5, 6, 7, 8})  # its values that exchange width and height
 
@@ -26,7 +29,15 @@ R = TypeVar("R")
 
 
 class ImageError(Exception):
-    """What is wrong with an image file, without its name."""
+    """What is wrong with an image file, without its name.
+
+    Attributes:
+        kind: what all files with this problem are.
+    """
+
+    def __init__(self, what: str, kind: str = "unreadable pictures") -> None:
+        super().__init__(what)
+        self.kind = kind
 
 
 def read_size(path: str | os.PathLike) -> tuple[int, int]:
@@ -42,21 +53,43 @@ def read_size(path: str | os.PathLike) -> tuple[int, int]:
         return _oriented_size(image)
 
 
-def check_complete(path: str | os.PathLike) -> tuple[int, int]:
-    """`read_size` for an image that must also be readable to its end.
+def check_picture(path: str | os.PathLike) -> tuple[int, int]:
+    """`read_size` for a picture that must also be read rightly by Detectron2; it is decoded.
 
-    Whole JPEG and PNG files are recognised by the marker at their end. Only without it, and for
-    other formats, the image is decoded.
+    Detectron2 itself would give a black picture for a damaged PNG, and white for 16 bits.
 
     Raises:
-        ImageError: the file is missing, no image, truncated or damaged.
+        ImageError: the file is missing, no image, truncated or damaged, or has more than 8 bits.
     """
     with _open(path) as image:
-        size = _oriented_size(image)
-        marker = _END_MARKERS.get(image.format or "")
-        if marker is None or marker not in _tail(path):
-            _decode(image)
-    return size
+        _decode(image)
+        if image.mode in _DEEP:
+            raise ImageError(
+                f"has more than 8 bits per pixel (mode {image.mode}), which would be read as white",
+                "pictures of 16 bits or more",
+            )
+        return _oriented_size(image)
+
+
+def check_pictures(paths: Sequence[str], *, description: str) -> list[tuple[int, int] | ImageError]:
+    """`check_picture` for many; what was good is remembered, by path, size and time of change.
+
+    Args:
+        paths: the files.
+        description: shown before the progress bar.
+
+    Returns:
+        of each file height and width, or what is wrong with it.
+    """
+    with SeenPictures() as seen:
+        results = [seen.get(path) for path in paths]
+        new = [number for number, result in enumerate(results) if result is None]
+        checked = map_threaded(_size_or_error, [paths[n] for n in new], description=description)
+        for number, result in zip(new, checked, strict=True):
+            results[number] = result
+            if not isinstance(result, ImageError):
+                seen.add(paths[number], result)
+    return results
 
 
 def map_threaded(
@@ -97,15 +130,15 @@ def _oriented_size(image: Image.Image) -> tuple[int, int]:
     return (width, height) if orientation in _SIDEWAYS else (height, width)
 
 
-def _tail(path: str | os.PathLike) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - _TAIL))
-        return file.read()
+def _size_or_error(path: str) -> tuple[int, int] | ImageError:
+    try:
+        return check_picture(path)
+    except ImageError as error:
+        return error
 
 
 def _decode(image: Image.Image) -> None:
     try:
         image.load()
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
         raise ImageError(f"is truncated or damaged ({error})") from None

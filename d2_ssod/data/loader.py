@@ -1,130 +1,233 @@
-"""Loaders: of a phase, labeled images alone or with pseudo-labeled ones; and for inference."""
+"""Batches: of a phase, labeled images alone or with pseudo-labeled ones; and for inference.
+
+Which images stand in a batch, and how each is augmented, is a pure function of the batch's
+position. So a run that is resumed, or has another number of workers, trains on the same batches.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetMapper,
-    build_detection_test_loader,
-    build_detection_train_loader,
-)
+from detectron2.data import DatasetFromList, DatasetMapper, build_detection_test_loader
 from detectron2.utils import comm
-from torch.utils.data import DataLoader, Sampler
+from detectron2.utils.env import seed_all_rng
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from d2_ssod.randomness import Purpose, derive_seed
+
+_MAX_DRAWS = 1000  # of one sample, until an image is left with a box
 
 
-class StreamSampler(Sampler[int]):
-    """Endless shuffled indices of several groups of images, drawn in turn.
+class Sample(NamedTuple):
+    """Which image stands at a place of the endless sequence that a phase trains on."""
 
-    Each group is shuffled anew once all its images were drawn. Rank r of W takes every W-th image
-    of each group, so the ranks together draw what one process would. With one group this is
-    uniform sampling; with a group of labeled and one of pseudo-labeled images, every other image
-    of a batch is labeled: rank r begins with group r, so that this holds where each rank has an
-    odd number of images, too.
+    number: int
+    image: int
+
+
+@dataclass(frozen=True)
+class PhaseImages:
+    """The images of a phase, and how they are drawn.
+
+    Attributes:
+        images: data set dicts, each once.
+        groups: indices of the images of each group; groups take turns, and within a group each
+            index is drawn once before any is drawn again.
     """
 
-    def __init__(self, groups: list[range], *, seed: int, start: int = 0) -> None:
-        """Groups that are empty are left out.
+    images: list[dict]
+    groups: list[list[int]]
+
+    @classmethod
+    def merge(
+        cls, labeled: list[dict], pseudo: list[dict], *, sampling: str, labeled_repeat: int
+    ) -> PhaseImages:
+        """Merge labeled and pseudo-labeled images.
 
         Args:
-            groups: indices of the images of each group.
-            seed: the same on all ranks.
-            start: images that this rank has drawn before an interruption, to be skipped.
+            labeled: dicts of the labeled images.
+            pseudo: dicts of the selected pseudo-labeled images; empty in phase 0.
+            sampling: ``SSOD.SAMPLING``.
+            labeled_repeat: how often each labeled image stands in the union of both.
         """
-        self._groups = [group for group in groups if len(group) > 0]
-        self._seed = seed
-        self._start = start
-        self._rank, self._world_size = comm.get_rank(), comm.get_world_size()
+        of_labeled = list(range(len(labeled)))
+        of_pseudo = list(range(len(labeled), len(labeled) + len(pseudo)))
+        if not pseudo:
+            groups = [of_labeled]
+        elif sampling == "balanced":
+            groups = [of_labeled, of_pseudo]
+        else:
+            groups = [of_labeled * labeled_repeat + of_pseudo]
+        return cls(labeled + pseudo, groups)
 
-    def __iter__(self) -> Iterator[int]:
-        streams = [
-            itertools.islice(self._endless(number), self._rank, None, self._world_size)
-            for number in range(len(self._groups))
+    def samples(self, seed: int, phase: int) -> Iterator[Sample]:
+        """Yield the endless sequence of what is drawn."""
+        streams = [self._shuffled(seed, phase, number) for number in range(len(self.groups))]
+        in_turn = (next(stream) for stream in itertools.cycle(streams))
+        return itertools.starmap(Sample, enumerate(in_turn))
+
+    def _shuffled(self, seed: int, phase: int, number: int) -> Iterator[int]:
+        """Yield a group's indices, shuffled anew once all were drawn."""
+        group = self.groups[number]
+        for epoch in itertools.count():
+            own_seed = derive_seed(seed, phase, Purpose.ORDER, number, epoch)
+            yield from (group[i] for i in np.random.default_rng(own_seed).permutation(len(group)))
+
+
+class PhaseBatches(Sampler[list[Sample]]):
+    """This process's endless batches; rank r of W takes every W-th of the sequence of all.
+
+    With ``by_shape``, landscape and portrait pictures are gathered in batches of their own, which
+    saves padding; a sample then waits until there are enough of its shape.
+    """
+
+    def __init__(
+        self,
+        images: PhaseImages,
+        *,
+        batch_size: int,
+        seed: int,
+        phase: int,
+        by_shape: bool = False,
+        start: int = 0,
+    ) -> None:
+        """Describe the sequence.
+
+        Args:
+            images: the images of the phase.
+            batch_size: images per process and step.
+            seed: of the run, the same on all ranks.
+            phase: 0..N.
+            by_shape: gather images of one orientation; their dicts need ``width`` and ``height``.
+            start: the step to begin with.
+        """
+        self._images, self._batch_size = images, batch_size
+        self._seed, self._phase, self._start = seed, phase, start
+        self._by_shape = by_shape
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        rank, world_size = comm.get_rank(), comm.get_world_size()
+        return itertools.islice(self._of_all(), self._start * world_size + rank, None, world_size)
+
+    def _of_all(self) -> Iterator[list[Sample]]:
+        waiting: dict[bool, list[Sample]] = {False: [], True: []}
+        is_wide = [
+            self._by_shape and image["width"] > image["height"] for image in self._images.images
         ]
-        first = self._rank % max(len(streams), 1)
-        in_turn = (next(stream) for stream in itertools.cycle(streams[first:] + streams[:first]))
-        return itertools.islice(in_turn, self._start, None)
+        for sample in self._images.samples(self._seed, self._phase):
+            batch = waiting[is_wide[sample.image]]
+            batch.append(sample)
+            if len(batch) == self._batch_size:
+                yield batch.copy()
+                batch.clear()
 
-    def _endless(self, number: int) -> Iterator[int]:
-        group = self._groups[number]
-        generator = torch.Generator()
-        seed = np.random.SeedSequence([self._seed, number]).generate_state(1)[0]
-        generator.manual_seed(int(seed))
-        while True:
-            order = torch.randperm(len(group), generator=generator)
-            yield from (group[position] for position in order.tolist())
+
+class _MappedSamples(Dataset):
+    """The model input of a sample, with the augmentation that belongs to its place."""
+
+    def __init__(
+        self, images: PhaseImages, mapper: Callable[[dict], dict | None], seed: int, phase: int
+    ) -> None:
+        self._images = DatasetFromList(images.images, copy=False)
+        self._groups = images.groups
+        self._mapper, self._seed, self._phase = mapper, seed, phase
+
+    def __getitem__(self, sample: Sample) -> dict:
+        """Map the image; where the mapper gives None, another one of its group."""
+        image = sample.image
+        for draw in range(_MAX_DRAWS):
+            seed_all_rng(derive_seed(self._seed, self._phase, Purpose.SAMPLE, sample.number, draw))
+            mapped = self._mapper(self._images[image])
+            if mapped is not None:
+                return mapped
+            group = next(group for group in self._groups if sample.image in group)
+            image = group[np.random.randint(len(group))]
+        raise RuntimeError(
+            f"the augmentation removed all boxes of {_MAX_DRAWS} images in a row; weaken SSOD.AUG "
+            "or INPUT.CROP"
+        )
 
 
 def build_phase_loader(
     cfg: CfgNode,
     mapper: Callable[[dict], dict | None],
-    labeled: list[dict],
-    pseudo: list[dict],
+    images: PhaseImages,
     *,
-    labeled_repeat: int,
-    seed: int,
-    iterations_done: int = 0,
-) -> DataLoader:
-    """An endless loader over labeled and pseudo-labeled images.
+    phase: int,
+    start: int = 0,
+) -> Iterator[list[dict]]:
+    """Yield the endless batches of a phase, for this process.
+
+    With each batch, the random number generators are seeded for the step that is made on it, such
+    as for the sampling of anchors and RoIs: a function of seed, phase, iteration and rank.
 
     Args:
-        cfg: batch size, workers and ``SSOD.SAMPLING``.
-        mapper: what turns a data set dict into a model input.
-        labeled: dicts of the labeled images.
-        pseudo: dicts of the selected pseudo-labeled images; empty in phase 0.
-        labeled_repeat: how often each labeled image stands in the union of both.
-        seed: of the order of the images, the same on all ranks.
-        iterations_done: iterations of the phase that have been trained before an interruption.
+        cfg: ``SEED``, the total batch size, and ``DATALOADER``.
+        mapper: what turns a data set dict into a model input; None to have another image drawn.
+        images: the images of the phase.
+        phase: 0..N.
+        start: the iteration to begin with, after an interruption.
     """
-    dataset = labeled + pseudo
-    if not pseudo:
-        groups = [range(len(labeled))]
-    elif cfg.SSOD.SAMPLING == "balanced":
-        groups = [range(len(labeled)), range(len(labeled), len(dataset))]
-    else:
-        dataset = labeled * labeled_repeat + pseudo
-        groups = [range(len(dataset))]
-    images_per_step = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
-    return build_detection_train_loader(
-        dataset,
-        mapper=mapper,
-        sampler=StreamSampler(groups, seed=seed, start=iterations_done * images_per_step),
-        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
-        aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+    loader = DataLoader(
+        _MappedSamples(images, mapper, cfg.SEED, phase),
+        batch_sampler=PhaseBatches(
+            images,
+            batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
+            seed=cfg.SEED,
+            phase=phase,
+            by_shape=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+            start=start,
+        ),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=list,
+        # Its own: making the loader's iterator must not advance the global one.
+        generator=torch.Generator(),
     )
+    for iteration, batch in enumerate(loader, start):
+        seed_all_rng(derive_seed(cfg.SEED, phase, Purpose.STEP, iteration, comm.get_rank()))
+        yield batch
 
 
 def build_inference_loader(
     cfg: CfgNode,
-    images: list[dict],
+    images: Sequence[dict],
     *,
     original_size: bool = False,
     done: Collection[int | str] = (),
 ) -> DataLoader:
-    """A loader that gives each image once; rank r of W has every W-th.
+    """Build a loader of each image once, in batches that depend on nothing but the images.
 
-    So images that take long, which often lie side by side, are shared out.
+    Rank r of W takes every W-th batch: images that take long, which often lie side by side, are
+    shared out. A batch is left out once all its images are done.
 
     Args:
         cfg: sizes and format of the images, batch size, workers.
         images: data set dicts.
         original_size: leave resizing to the model, as multi-transform inference does.
-        done: ``image_id`` of those to be left out; a set or a mapping.
+        done: ``image_id`` of those that need not be given; a set or a mapping.
     """
     if original_size:
         mapper = DatasetMapper(is_train=False, augmentations=[], image_format=cfg.INPUT.FORMAT)
     else:
         mapper = DatasetMapper(cfg, is_train=False)
-    own = range(comm.get_rank(), len(images), comm.get_world_size())
+    size = cfg.SSOD.INFERENCE_BATCH_SIZE
+    starts = range(0, len(images), size)
+    batches = [range(start, min(start + size, len(images))) for start in starts]
+    remaining = [
+        batch for batch in batches if any(images[i]["image_id"] not in done for i in batch)
+    ]
+    # Only the last batch can be a short one, so that the loader cuts where the batches end.
+    own = itertools.chain.from_iterable(remaining[comm.get_rank() :: comm.get_world_size()])
     return build_detection_test_loader(
-        images,
+        list(images),
         mapper=mapper,
-        sampler=[number for number in own if images[number]["image_id"] not in done],
-        batch_size=cfg.SSOD.INFERENCE_BATCH_SIZE,
+        sampler=list(own),
+        batch_size=size,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )

@@ -1,31 +1,41 @@
-"""The training run: phases, their hook and trainer, and what surrounds them."""
+"""The training run.
 
-import d2_ssod.quiet  # noqa: F401
+launch.py          processes, and errors in one line
+setup.py           from the command line to a checked config, output folder and log
+config_checks.py   what a config must agree with
+run_data.py        the data sets of a run, loaded and checked
+multi_phase.py     the loop over the phases (Algorithm 1)
+schedule.py        the config of a phase: its length, learning rate and start
+phase_trainer.py   the training of a phase
+hooks.py           what happens when it ends: new pseudo-labels
+labeling.py        predict, threshold, consensus, selection, and their files
+"""
 
 from detectron2.engine import default_argument_parser
 
-from .checks import check_config
-from .data import RunData, load_run_data
-from .evaluation import evaluate_run
-from .hooks import PhaseHook
+import d2_ssod.demo  # noqa: F401  its data sets and backbone have names in configs
+
+from .config_checks import check_config
+from .hooks import PseudoLabelHook
+from .labeling import label_next_phase
 from .launch import launch
-from .phases import phase_at, phase_config, phase_files, phase_starts
+from .multi_phase import train_phases
+from .phase_trainer import PhaseTrainer
+from .run_data import RunData, load_run_data
+from .schedule import phase_config
 from .setup import build_config, setup
-from .trainer import MultiPhaseTrainer
 
 __all__ = [
-    "MultiPhaseTrainer",
-    "PhaseHook",
+    "PhaseTrainer",
+    "PseudoLabelHook",
     "RunData",
     "build_config",
     "check_config",
     "default_argument_parser",
-    "evaluate_run",
+    "label_next_phase",
     "launch",
     "load_run_data",
-    "phase_at",
     "phase_config",
-    "phase_files",
-    "phase_starts",
     "setup",
+    "train_phases",
 ]

@@ -1,49 +1,63 @@
-"""The hook that leads training from phase to phase."""
+"""Hooks for the trainer of a phase, or anybody's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from detectron2.config import CfgNode
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 
-from .phases import phase_at
+from d2_ssod.artifacts import AtomicCheckpointer, RunFolder, discard_partial_predictions
+
+from .labeling import label_next_phase
+from .run_data import RunData
 
 
-class PhaseHook(HookBase):
-    """Enters a phase before its first step (or the first one after an interruption), and ends it.
+class PseudoLabelHook(HookBase):
+    """Regenerates the intersected pseudo-labels when a training has ended.
 
-    What entering and ending mean is up to the two functions given, as with Detectron2's
-    ``EvalHook``. The phase itself is a pure function of the iteration.
+    The trained model predicts on the unlabeled images; together with the predictions of the models
+    of earlier phases in ``OUTPUT_DIR`` they become ``phase_<i+1>/pseudo_labels.json``: threshold,
+    consensus, selection. Works on any Detectron2 trainer; its model is taken for the phase's.
     """
 
-    def __init__(
-        self,
-        starts: list[int],
-        enter: Callable[[int, int], None],
-        finish: Callable[[int], None],
-    ) -> None:
+    def __init__(self, cfg: CfgNode, phase: int, data: RunData) -> None:
         """Run on every rank.
 
         Args:
-            starts: see :func:`phase_starts`.
-            enter: called with the phase and the number of its iterations already trained.
-            finish: called with the phase after its last iteration.
+            cfg: of the run; its ``OUTPUT_DIR`` holds the folders of all phases.
+            phase: the phase that is trained, 0..N-1.
+            data: the data sets of the run.
         """
-        self._starts = starts
-        self._enter = enter
-        self._finish = finish
-        self._entered: int | None = None
+        self._cfg, self._phase, self._data = cfg, phase, data
+        self._files = RunFolder(cfg.OUTPUT_DIR).phase(phase)
 
-    def before_step(self) -> None:
-        """Enter the phase of the coming iteration, unless training is in it already."""
-        phase = phase_at(self._starts, self.trainer.iter)
-        if phase != self._entered:
-            self._enter(phase, self.trainer.iter - self._starts[phase])
-            self._entered = phase
-        self.trainer.storage.put_scalar("phase", phase, smoothing_hint=False)
+    def before_train(self) -> None:
+        """Forget what an interrupted pass with another model of this phase found."""
+        if self.trainer.start_iter < self.trainer.max_iter and comm.is_main_process():
+            discard_partial_predictions(self._files.partial_predictions)
+
+    def after_train(self) -> None:
+        """Label, unless training failed."""
+        if self.trainer.iter < self.trainer.max_iter:
+            return
+        checkpointer = AtomicCheckpointer(self.trainer.model, str(self._files.folder))
+        if comm.is_main_process() and not self._files.model.exists():
+            self._files.folder.mkdir(parents=True, exist_ok=True)
+            checkpointer.save(self._files.model.stem)
+        # The checkpointer's is without a distributed wrapper.
+        label_next_phase(self._cfg, self._phase, self._data, checkpointer.model)
+
+
+class AverageOverRanks(HookBase):
+    """Calls a function on every rank before each checkpoint: what is saved is the same on all."""
+
+    def __init__(self, period: int, average: Callable[[], None]) -> None:
+        self._period, self._average = period, average
 
     def after_step(self) -> None:
-        """End the phase after its last iteration."""
+        """Average after the iterations that :class:`PeriodicCheckpointer` saves at."""
         done = self.trainer.iter + 1
-        if done in self._starts[1:]:
-            self._finish(phase_at(self._starts, self.trainer.iter))
+        if done % self._period == 0 or done >= self.trainer.max_iter:
+            self._average()

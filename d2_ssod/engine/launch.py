@@ -61,7 +61,7 @@ def _or_exit(function: Callable[[], object]) -> None:
 
 
 def _is_no_user_error(record: logging.LogRecord) -> bool:
-    """False for the traceback that Detectron2 logs when training ends with a user's error."""
+    """Refuse the traceback that Detectron2 logs when training ends with a user's error."""
     return not (record.exc_info and isinstance(record.exc_info[1], ConfigError))
 
 

@@ -10,21 +10,23 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.engine import default_setup
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
+from detectron2.utils.env import seed_all_rng
 from yaml import YAMLError
 
+from d2_ssod.artifacts import RunFolder
 from d2_ssod.config import add_ssod_config
 from d2_ssod.data import register_from_config
 from d2_ssod.errors import ConfigError
+from d2_ssod.json_files import atomic_open
 
-from .checks import check_config
-from .data import check_data_sets
+from .config_checks import check_config
+from .data_checks import check_data_sets
+from .logs import log_start, setup_logs
 
 
 def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:
-    """The config that ``--config-file`` and the ``KEY VALUE`` pairs of the command line ask for.
+    """Build the config that ``--config-file`` and the ``KEY VALUE`` pairs ask for.
 
     Raises:
         ConfigError: one line that names the key or file and what to do.
@@ -46,21 +48,36 @@ def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:
 def setup(args: argparse.Namespace) -> CfgNode:
     """Build the config, prepare the output folder, set up logging and seeds; on every rank."""
     cfg = build_config(args, comm.get_world_size())
-    if comm.is_main_process() and not (args.resume or args.eval_only):
+    go_on = args.resume or args.eval_only
+    if comm.is_main_process() and not go_on:
         _set_previous_run_aside(Path(cfg.OUTPUT_DIR))
     comm.synchronize()
-    default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="d2_ssod")
-    if cfg.SEED >= 0:
-        # Repeatable runs: no timing-dependent choice of algorithms.
-        torch.backends.cudnn.benchmark = False
+    # Repeatable runs: no timing-dependent choice of algorithms.
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and cfg.SEED < 0
+    if cfg.SEED < 0:
+        cfg = _with_seed(cfg, go_on)
     if cfg.MODEL.DEVICE == "cpu" and comm.get_world_size() > 1:
-        # One thread per process: the processes share the cores.
-        torch.set_num_threads(1)
-        logging.getLogger(__name__).info(
-            "No CUDA device is used: %d processes train on the CPU (gloo)", comm.get_world_size()
-        )
+        torch.set_num_threads(1)  # The processes share the cores.
+    setup_logs(cfg.OUTPUT_DIR)
+    log_start(cfg, args)
+    if comm.is_main_process() and not args.eval_only:
+        with atomic_open(RunFolder(cfg.OUTPUT_DIR).config, encoding="utf-8") as file:
+            file.write(cfg.dump())
+    seed_all_rng(cfg.SEED + comm.get_rank())
     return cfg
+
+
+def _with_seed(cfg: CfgNode, go_on: bool) -> CfgNode:
+    """Set a seed where ``SEED`` asks for a random one; a run keeps its."""
+    seed = comm.shared_random_seed()
+    path = RunFolder(cfg.OUTPUT_DIR).config
+    if go_on and path.exists():
+        seed = CfgNode.load_yaml_with_base(str(path)).get("SEED", seed)
+    own = cfg.clone()
+    own.defrost()
+    own.SEED = int(seed) % 2**31
+    own.freeze()
+    return own
 
 
 def _merge(merge: Callable[[Any], None], values: Any, source: str) -> None:
@@ -77,7 +94,7 @@ def _merge(merge: Callable[[Any], None], values: Any, source: str) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    """What yacs or YAML says, on one line, and what to do; a KeyError's text without its quotes."""
+    """Say on one line what yacs or YAML says, and what to do; a KeyError's text unquoted."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     line = " ".join(str(text).split())
     if line.startswith(("Non-existent config key", "Non-existent key")):

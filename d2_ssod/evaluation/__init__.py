@@ -1,38 +1,37 @@
 """How good the phases are, alone and together.
 
-fusion.py       weighted boxes fusion of the boxes of several models in one image
+fusion.py       weighted boxes fusion of the boxes of several models in one image (``Fusion``)
 ensemble.py     several detectors that look like one (``EnsembleRCNN``)
+coco_metrics.py COCO's metrics of boxes
+evaluators.py   which evaluator judges a data set
+difficulty.py   which images are easy, for a model or by the data set
 evaluate.py     one pass over the test images for all phases and ensembles
 summary.py      the results as ``summary.json`` and as a table
-difficulty.py   which images are easy for a model
+run.py          all of that for what a run has left in its folder
 """
 
-from .difficulty import easy_images
+from .difficulty import difficulty_subsets, easy_images
 from .ensemble import EnsembleRCNN, fuse_outputs
-from .evaluate import (
-    BoxEvaluator,
-    PhaseResults,
-    build_evaluator,
-    difficulty_subsets,
-    evaluate_phases,
-    evaluator_kind,
-)
-from .fusion import TUNED_WEIGHTS, fuse, preset_weights
+from .evaluate import PhaseResults, evaluate_phases
+from .evaluators import BoxEvaluator, VocEvaluator, build_evaluator, evaluator_kind
+from .fusion import TUNED_WEIGHTS, Fusion
+from .run import evaluate_run
 from .summary import format_table, summarize
 
 __all__ = [
     "TUNED_WEIGHTS",
     "BoxEvaluator",
     "EnsembleRCNN",
+    "Fusion",
     "PhaseResults",
+    "VocEvaluator",
     "build_evaluator",
     "difficulty_subsets",
     "easy_images",
     "evaluate_phases",
+    "evaluate_run",
     "evaluator_kind",
     "format_table",
-    "fuse",
     "fuse_outputs",
-    "preset_weights",
     "summarize",
 ]

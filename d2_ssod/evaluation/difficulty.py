@@ -1,4 +1,4 @@
-"""Which images are easy for a model, judged by its pseudo labels (section 3.1 of the paper)."""
+"""Which images are easy for a model, judged by its pseudo-labels (section 3.1 of the paper)."""
 
 from collections.abc import Sequence
 
@@ -7,24 +7,22 @@ import torch
 from detectron2.structures import BoxMode
 
 from d2_ssod.ops import pairwise_iou
-from d2_ssod.pseudo_label import Detections, ImageId, Predictions
-
-__all__ = ["easy_images"]
+from d2_ssod.structures import Detections, ImageId, Predictions
 
 
 def easy_images(
     predictions: Predictions, dataset_dicts: Sequence[dict], *, iou_thresh: float = 0.5
 ) -> list[ImageId]:
-    """The images where the recall of the pseudo labels exceeds 1 - precision.
+    """List the images where the recall of the pseudo-labels exceeds 1 - precision.
 
-    A pseudo label is right if it has IoU >= ``iou_thresh`` with an object of its class that no
+    A pseudo-label is right if it has IoU >= ``iou_thresh`` with an object of its class that no
     better-scored one has taken. Objects marked ``iscrowd`` or ``difficult`` do not count. An image
-    without objects or without pseudo labels is not easy.
+    without objects or without pseudo-labels is not easy.
 
     Args:
-        predictions: pseudo labels (thresholded detections).
+        predictions: pseudo-labels (thresholded detections).
         dataset_dicts: the same images with their ground truth.
-        iou_thresh: for a pseudo label to be right.
+        iou_thresh: for a pseudo-label to be right.
 
     Returns:
         Ids of the easy images, in the order of ``dataset_dicts``.
@@ -42,7 +40,7 @@ def easy_images(
 
 
 def _ground_truth(record: dict) -> tuple[np.ndarray, np.ndarray]:
-    """float64 [g, 4] XYXY boxes and int64 [g] classes."""
+    """Read float64 [g, 4] XYXY boxes and int64 [g] classes."""
     counted = [
         annotation
         for annotation in record.get("annotations", ())
@@ -58,7 +56,7 @@ def _ground_truth(record: dict) -> tuple[np.ndarray, np.ndarray]:
 def _count_right(
     found: Detections, boxes: np.ndarray, classes: np.ndarray, iou_thresh: float
 ) -> int:
-    """Matches greedily, best score first, each with the free object it overlaps most."""
+    """Match greedily, best score first, each with the free object it overlaps most."""
     iou = pairwise_iou(torch.from_numpy(found.boxes).double(), torch.from_numpy(boxes)).numpy()
     iou = np.where(found.classes[:, None] == classes, iou, 0.0)
     right = 0
@@ -68,3 +66,18 @@ def _count_right(
             iou[:, best] = 0.0
             right += 1
     return right
+
+
+def difficulty_subsets(dataset_dicts: Sequence[dict]) -> dict[str, list[ImageId]]:
+    """List easy (``difficulty`` < 0.5) and difficult images; empty for data without difficulties.
+
+    Args:
+        dataset_dicts: the test images; a subset without an image is left out.
+    """
+    subsets: dict[str, list[ImageId]] = {"easy": [], "difficult": []}
+    for record in dataset_dicts:
+        if "difficulty" in record:
+            subsets["easy" if record["difficulty"] < 0.5 else "difficult"].append(
+                record["image_id"]
+            )
+    return {name: image_ids for name, image_ids in subsets.items() if image_ids}

@@ -6,11 +6,9 @@ import torch
 from detectron2.structures import Instances
 from torch import nn
 
-from d2_ssod.pseudo_label import from_instances, to_instances
+from d2_ssod.structures import from_instances, to_instances
 
-from .fusion import fuse
-
-__all__ = ["EnsembleRCNN", "fuse_outputs"]
+from .fusion import Fusion
 
 Outputs = list[dict[str, Instances]]
 
@@ -22,23 +20,12 @@ class EnsembleRCNN(nn.Module):
     predictors work with it unchanged.
     """
 
-    def __init__(
-        self,
-        models: Sequence[nn.Module],
-        *,
-        weights: Sequence[float] | None = None,
-        iou_thresh: float = 0.6,
-        skip_box_thresh: float = 1e-4,
-        max_detections: int | None = 100,
-    ) -> None:
-        """Takes the models and the constants of ``fuse``.
+    def __init__(self, models: Sequence[nn.Module], *, fusion: Fusion = Fusion()) -> None:
+        """Take the models and what fusing means.
 
         Args:
             models: the detectors, phase 0 first.
-            weights: of each model; 1 by default.
-            iou_thresh: IoU above which boxes are fused.
-            skip_box_thresh: boxes with a lower score are left out.
-            max_detections: boxes per image; None: all.
+            fusion: weights of the models and constants of the fusion.
 
         Raises:
             ValueError: no models, or another number of weights than models.
@@ -46,19 +33,12 @@ class EnsembleRCNN(nn.Module):
         super().__init__()
         if not models:
             raise ValueError("models must hold at least one detector, got none")
-        weights = [1.0] * len(models) if weights is None else list(weights)
-        if len(weights) != len(models):
-            raise ValueError(
-                f"weights must be one number for each of the {len(models)} models, got {weights}"
-            )
+        fusion.weights_of(len(models))
         self.models = nn.ModuleList(models)
-        self.weights = weights
-        self.iou_thresh = iou_thresh
-        self.skip_box_thresh = skip_box_thresh
-        self.max_detections = max_detections
+        self.fusion = fusion
 
     def forward(self, batched_inputs: list[dict]) -> Outputs:
-        """The fused detections.
+        """Return the fused detections.
 
         Args:
             batched_inputs: as ``GeneralizedRCNN`` takes them.
@@ -70,16 +50,10 @@ class EnsembleRCNN(nn.Module):
         Raises:
             RuntimeError: in training mode.
         """
-        return fuse_outputs(
-            self.forward_each(batched_inputs),
-            weights=self.weights,
-            iou_thresh=self.iou_thresh,
-            skip_box_thresh=self.skip_box_thresh,
-            max_detections=self.max_detections,
-        )
+        return fuse_outputs(self.forward_each(batched_inputs), self.fusion)
 
     def forward_each(self, batched_inputs: list[dict]) -> list[Outputs]:
-        """The outputs of each model alone, so that one pass over the images serves them all.
+        """Return the outputs of each model alone, so that one pass over the images serves them all.
 
         Raises:
             RuntimeError: in training mode.
@@ -90,33 +64,18 @@ class EnsembleRCNN(nn.Module):
             return [model(batched_inputs) for model in self.models]
 
 
-def fuse_outputs(
-    outputs: Sequence[Outputs],
-    *,
-    weights: Sequence[float],
-    iou_thresh: float = 0.6,
-    skip_box_thresh: float = 1e-4,
-    max_detections: int | None = 100,
-) -> Outputs:
-    """Fuses the outputs of several models for the same images (``fuse`` for each image).
+def fuse_outputs(outputs: Sequence[Outputs], fusion: Fusion) -> Outputs:
+    """Fuse the outputs of several models for the same images (``Fusion.fuse`` for each image).
 
     Args:
         outputs: for each model what it returned: a list over images of ``{"instances": ...}``.
-        weights: of each model.
-        iou_thresh: IoU above which boxes are fused.
-        skip_box_thresh: boxes with a lower score are left out.
-        max_detections: boxes per image; None: all.
+        fusion: weights of the models and constants of the fusion.
     """
     fused: Outputs = []
     for of_image in zip(*outputs, strict=True):
         image_size = of_image[0]["instances"].image_size
-        detections = fuse(
-            [from_instances(output["instances"]) for output in of_image],
-            image_size,
-            weights=weights,
-            iou_thresh=iou_thresh,
-            skip_box_thresh=skip_box_thresh,
-            max_detections=max_detections,
+        detections = fusion.fuse(
+            [from_instances(output["instances"]) for output in of_image], image_size
         )
         fused.append({"instances": to_instances(detections, image_size)})
     return fused

@@ -8,8 +8,6 @@ from tabulate import tabulate
 
 from .evaluate import PhaseResults
 
-__all__ = ["format_table", "summarize"]
-
 # The columns of the table, of those metrics that there are.
 _COLUMNS = ("AP", "AP50", "AP/easy", "AP50/easy", "AP/difficult", "AP50/difficult")
 _COUNTS = {
@@ -22,7 +20,7 @@ _COUNTS = {
 def summarize(
     dataset: str, phase_infos: Sequence[Mapping[str, int]], results: PhaseResults
 ) -> dict[str, Any]:
-    """The content of ``summary.json``.
+    """Build the content of ``summary.json``.
 
     Args:
         dataset: name of the test set.
@@ -53,7 +51,7 @@ def summarize(
 
 
 def format_table(summary: Mapping[str, Any]) -> str:
-    """The summary as a table for the terminal: a row for each phase and ensemble.
+    """Format the summary as a table for the terminal: a row for each phase and ensemble.
 
     Args:
         summary: as ``summarize`` gives it, or as read from ``summary.json``.

@@ -1,24 +1,34 @@
-"""ROI heads, output layers and weightings; importing this registers them with Detectron2."""
+"""What the method adds to a detector; importing this registers it with Detectron2.
 
-from .backbone import SmallFPN, build_small_fpn_backbone
-from .output_layers import UncertaintyOutputLayers, collect_rois, is_pseudo
+detectors.py       what differs between families of detectors (``DETECTORS``)
+roi_heads.py       Detectron2's ROI heads with ...
+box_predictor.py   ... a box predictor that weighs its loss and learns an embedding (Eq. 5-7)
+roi_weighting.py   how much each RoI counts (Eq. 2-5): ``ROI_WEIGHTINGS``
+sampled_rois.py    sampled RoIs that know the targets of their image
+"""
+
+from .box_predictor import UncertaintyOutputLayers, collect_rois, is_pseudo
+from .detectors import DETECTORS, Detector, detector_of, num_classes, running_attributes
 from .roi_heads import UncertaintyCascadeROIHeads, UncertaintyRes5ROIHeads, UncertaintyROIHeads
+from .roi_weighting import ROI_WEIGHTINGS, RoIBatch, RoIWeighting, RoIWeights, build_roi_weighting
 from .sampled_rois import SampledRoIs
-from .weighting import ROI_WEIGHTINGS, RoIs, RoIWeighting, RoIWeights, build_roi_weighting
 
 __all__ = [
+    "DETECTORS",
     "ROI_WEIGHTINGS",
+    "Detector",
+    "RoIBatch",
     "RoIWeighting",
     "RoIWeights",
-    "RoIs",
     "SampledRoIs",
-    "SmallFPN",
     "UncertaintyCascadeROIHeads",
     "UncertaintyOutputLayers",
     "UncertaintyROIHeads",
     "UncertaintyRes5ROIHeads",
     "build_roi_weighting",
-    "build_small_fpn_backbone",
     "collect_rois",
+    "detector_of",
     "is_pseudo",
+    "num_classes",
+    "running_attributes",
 ]

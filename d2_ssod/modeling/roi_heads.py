@@ -9,7 +9,7 @@ from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances
 
-from .output_layers import UncertaintyOutputLayers
+from .box_predictor import UncertaintyOutputLayers
 from .sampled_rois import SampledRoIs
 
 
@@ -19,13 +19,13 @@ class _RemembersTargets:
     def label_and_sample_proposals(
         self, proposals: list[Instances], targets: list[Instances]
     ) -> list[SampledRoIs]:
-        """As in ``ROIHeads``, with the image's targets attached."""
+        """Do as ``ROIHeads``, and attach the image's targets."""
         sampled = super().label_and_sample_proposals(proposals, targets)
         return [SampledRoIs.attach(*pair) for pair in zip(sampled, targets, strict=True)]
 
 
 def _with_uncertainty(cfg: CfgNode, predictor: FastRCNNOutputLayers) -> UncertaintyOutputLayers:
-    """The uncertainty-weighted layers in place of ``predictor``, for the same features."""
+    """Build uncertainty-weighted layers in place of ``predictor``, for the same features."""
     return UncertaintyOutputLayers(
         cfg,
         ShapeSpec(channels=predictor.cls_score.in_features),
@@ -69,7 +69,7 @@ class UncertaintyRes5ROIHeads(_RemembersTargets, Res5ROIHeads):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
-        """Arguments of ``__init__`` from the config."""
+        """Read the arguments of ``__init__`` from the config."""
         arguments = super().from_config(cfg, input_shape)
         arguments["box_predictor"] = _with_uncertainty(cfg, arguments["box_predictor"])
         return arguments

@@ -23,7 +23,7 @@ class SampledRoIs(Instances):
 
     @classmethod
     def attach(cls, sampled: Instances, target: Instances) -> SampledRoIs:
-        """The same RoIs, remembering ``target``."""
+        """Give the same RoIs, remembering ``target``."""
         rois = cls(sampled.image_size, **sampled.get_fields())
         rois._target = target
         return rois

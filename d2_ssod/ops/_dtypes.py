@@ -12,7 +12,7 @@ def computed_in(*tensors: Tensor) -> torch.dtype:
 
 
 def references_in(dtype: torch.dtype, gt_boxes: Tensor | None) -> Tensor | None:
-    """Reference boxes, if there are any, in the dtype computed in."""
+    """Convert reference boxes, if there are any, to the dtype computed in."""
     if gt_boxes is None:
         return None
     check_floating(gt_boxes=gt_boxes)

@@ -12,7 +12,7 @@ SUFFIXES = {".h", ".cuh", ".cpp", ".cu"}
 
 
 def source_files(csrc: Path, with_cuda: bool) -> list[Path]:
-    """Sources and headers under ``csrc`` in a fixed order; those of ``cuda/`` only if compiled."""
+    """List sources and headers under ``csrc`` in a fixed order; ``cuda/`` only if compiled."""
     files = (path for path in csrc.rglob("*") if path.suffix in SUFFIXES)
     relative = sorted(path.relative_to(csrc) for path in files)
     return [csrc / path for path in relative if with_cuda or path.parts[0] != "cuda"]

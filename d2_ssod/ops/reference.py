@@ -56,7 +56,7 @@ def pairwise_cosine_similarity(x1: Tensor, x2: Tensor, eps: float = EPS) -> Tens
 
 
 def gompertz(x: Tensor, a: float, b: float, c: float) -> Tensor:
-    """``a + (1 - a) exp(-b exp(-c x))``."""
+    """Compute ``a + (1 - a) exp(-b exp(-c x))``."""
     return a + (1 - a) * torch.exp(-b * torch.exp(-c * x))
 
 
@@ -165,7 +165,7 @@ def uncertainty_terms(
 
 
 def uncertainty_weights(*args, **kwargs) -> Tensor:
-    """The weights of :func:`uncertainty_terms`."""
+    """Give the weights of :func:`uncertainty_terms`."""
     return uncertainty_terms(*args, **kwargs)[0]
 
 

@@ -1,4 +1,4 @@
-"""All steps between raw detections and the pseudo labels of a phase, in one pure function."""
+"""All steps between raw detections and the pseudo-labels of a phase, in one pure function."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .consensus import consensus
-from .detections import Predictions
+from d2_ssod.structures import Predictions
+
+from .consensus import Consensus
 from .select import Selection, select_easiest
 from .threshold import Thresholds, keep_best, match_counts
-
-__all__ = ["PseudoLabels", "build_pseudo_labels"]
 
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """The pseudo labels of a phase, and the numbers that say how they came about.
+    """The pseudo-labels of a phase, and the numbers that say how they came about.
 
     Attributes:
-        selected: the pseudo labels of the selected images, easiest first.
+        selected: the pseudo-labels of the selected images, easiest first.
         selection: which images were kept, left out and empty.
         fraction: the fraction k that was asked for.
         thresholds: the class thresholds of each source model.
@@ -61,7 +60,7 @@ class PseudoLabels:
         return self.selection.scores[kept[-1]] if kept else None
 
     def describe(self, thing_classes: Sequence[str]) -> list[str]:
-        """What was chosen, in a few lines for the log."""
+        """Tell what was chosen, in a few lines for the log."""
         lines = []
         for number, thresholds in enumerate(self.thresholds):
             chosen = _describe_thresholds(thresholds.values, thing_classes)
@@ -79,7 +78,7 @@ class PseudoLabels:
         lines.append(
             f"Selected the easiest {len(parts.kept)} of {self.num_unlabeled} images with "
             f"{self.num_boxes} boxes (fraction {self.fraction:.3g}); {len(parts.left_out)} are "
-            f"left for later, {len(parts.empty)} have no pseudo label"
+            f"left for later, {len(parts.empty)} have no pseudo-label"
         )
         if parts.kept:
             lines.append(f"Mean score of the last image selected: {self.score_of_last_kept:.3f}")
@@ -91,20 +90,16 @@ def build_pseudo_labels(
     target: np.ndarray,
     *,
     fraction: float,
-    iou_thresh: float = 0.5,
-    nms_thresh: float = 0.3,
-    min_votes: int = 0,
+    consensus: Consensus = Consensus(),
     keep_fraction: float = 1.0,
 ) -> PseudoLabels:
-    """Threshold (per model), consensus, selection: Algorithm 1 between two trainings.
+    """Apply threshold (per model), consensus, selection: Algorithm 1 between two trainings.
 
     Args:
         sources: raw detections of each model on all unlabeled images, oldest model first.
         target: float64 [C], objects of each class per labeled image (``objects_per_image``).
-        fraction: k, of the images with pseudo labels (``easy_fraction``).
-        iou_thresh: of the consensus.
-        nms_thresh: of the consensus.
-        min_votes: of the consensus.
+        fraction: k, of the images with pseudo-labels (``easy_fraction``).
+        consensus: what it means that models agree.
         keep_fraction: of each model's boxes above the thresholds (``keep_best``).
     """
     thresholds = tuple(match_counts(source, target) for source in sources)
@@ -112,9 +107,7 @@ def build_pseudo_labels(
         keep_best(chosen.apply(source), keep_fraction)
         for chosen, source in zip(thresholds, sources, strict=True)
     ]
-    agreed = consensus(
-        thresholded, iou_thresh=iou_thresh, nms_thresh=nms_thresh, min_votes=min_votes
-    )
+    agreed = consensus.of_predictions(thresholded)
     selection = select_easiest(agreed, fraction)
     return PseudoLabels(
         selected={image_id: agreed[image_id] for image_id in selection.kept},

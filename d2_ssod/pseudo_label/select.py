@@ -1,4 +1,4 @@
-"""Step 4: start with the images that are easy, that is, whose pseudo labels are certain (Eq. 1)."""
+"""Step 4: start with the images that are easy, that is, whose pseudo-labels are certain (Eq. 1)."""
 
 import math
 from collections.abc import Sequence
@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from d2_ssod.errors import ConfigError
-
-from .detections import ImageId, Predictions
-
-__all__ = ["Selection", "easy_fraction", "floor_share", "select_easiest"]
+from d2_ssod.structures import ImageId, Predictions
 
 
 @dataclass(frozen=True)
@@ -18,8 +15,8 @@ class Selection:
 
     Attributes:
         kept: the selected images, easiest first.
-        left_out: the other images that have pseudo labels, easiest first.
-        empty: the images without any pseudo label, in the order of the data set.
+        left_out: the other images that have pseudo-labels, easiest first.
+        empty: the images without any pseudo-label, in the order of the data set.
         scores: s_m of every image in ``kept`` and ``left_out``.
     """
 
@@ -30,13 +27,13 @@ class Selection:
 
 
 def select_easiest(pseudo: Predictions, fraction: float) -> Selection:
-    """Selects the easiest images, those with the highest mean score (Eq. 1).
+    """Select the easiest images, those with the highest mean score (Eq. 1).
 
-        s_m = (1 / n_m) sum_i score_i    over the n_m pseudo labels of image m
+        s_m = (1 / n_m) sum_i score_i    over the n_m pseudo-labels of image m
 
     Args:
-        pseudo: the pseudo labels of every unlabeled image.
-        fraction: k in [0, 1]; floor(k * number of images with pseudo labels) images are kept.
+        pseudo: the pseudo-labels of every unlabeled image.
+        fraction: k in [0, 1]; floor(k * number of images with pseudo-labels) images are kept.
             Of equal s_m the smaller image id comes first.
 
     Raises:
@@ -59,7 +56,7 @@ def select_easiest(pseudo: Predictions, fraction: float) -> Selection:
 
 
 def easy_fraction(phase: int, num_phases: int, overrides: Sequence[float] = ()) -> float:
-    """The fraction k of the images that phase i of N trains on: i / N unless overridden.
+    """Choose the fraction k of the images that phase i of N trains on: i / N unless overridden.
 
     Args:
         phase: i, 1..N.
@@ -83,7 +80,7 @@ def easy_fraction(phase: int, num_phases: int, overrides: Sequence[float] = ()) 
 
 
 def floor_share(fraction: float, count: int) -> int:
-    """floor(fraction * count) without the surprises of binary fractions: 0.29 * 100 is 29.
+    """Compute floor(fraction * count) as in decimals: 0.29 * 100 is 29, not 28.
 
     ``fraction`` is taken as the nearest fraction with a denominator up to a million.
 
@@ -96,6 +93,6 @@ def floor_share(fraction: float, count: int) -> int:
 
 
 def _id_order(image_id: ImageId) -> tuple[bool, int, str]:
-    """Numbers by value, then strings by letters."""
+    """Order numbers by value, then strings by letters."""
     is_text = isinstance(image_id, str)
     return (is_text, 0 if is_text else int(image_id), image_id if is_text else "")

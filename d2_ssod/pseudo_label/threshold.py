@@ -1,7 +1,7 @@
-"""Step 2: raw detections become pseudo labels, by one score threshold per class.
+"""Step 2: raw detections become pseudo-labels, by one score threshold per class.
 
-The threshold of a class is the one with which an unlabeled image has, on average, as many pseudo
-labels of the class as a labeled image has objects of it.
+The threshold of a class is the one with which an unlabeled image has, on average, as many
+pseudo-labels of the class as a labeled image has objects of it.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from d2_ssod.errors import ConfigError
+from d2_ssod.structures import Predictions, concatenate
 
-from .detections import Predictions, concatenate
 from .select import floor_share
-
-__all__ = ["THRESHOLD_GRID", "Thresholds", "keep_best", "match_counts", "objects_per_image"]
 
 # 0.10, 0.11, ..., 1.00, each the float64 nearest to the decimal.
 THRESHOLD_GRID = np.arange(10, 101) / 100
@@ -35,7 +33,7 @@ class Thresholds:
     achieved: np.ndarray
 
     def apply(self, predictions: Predictions) -> Predictions:
-        """The detections with score > t_c; every image stays, also one with none left."""
+        """Keep the detections with score > t_c; every image stays, also one with none left."""
         thresholds = self.values.astype(np.float32)
         return {
             image_id: found.select(found.scores > thresholds[found.classes])
@@ -44,7 +42,7 @@ class Thresholds:
 
 
 def objects_per_image(dataset_dicts: Sequence[dict], num_classes: int) -> np.ndarray:
-    """Mean number of ground-truth objects of each class per labeled image.
+    """Count the ground-truth objects of each class, on average per labeled image.
 
     Args:
         dataset_dicts: the labeled images as Detectron2 dicts. Annotations marked ``iscrowd`` or
@@ -68,7 +66,7 @@ def objects_per_image(dataset_dicts: Sequence[dict], num_classes: int) -> np.nda
 
 
 def match_counts(predictions: Predictions, target: np.ndarray) -> Thresholds:
-    """Chooses the threshold of each class by matching counts.
+    """Choose the threshold of each class by matching counts.
 
         t_c = argmin_t | #{detections of c with score > t} / #{images} - target_c |
 
@@ -102,7 +100,7 @@ def match_counts(predictions: Predictions, target: np.ndarray) -> Thresholds:
 
 
 def _counts_above_grid(predictions: Predictions, num_classes: int) -> np.ndarray:
-    """int64 [C, T]: the number of detections of each class with score > each threshold."""
+    """Count the detections of each class with score > each threshold: int64 [C, T]."""
     found = concatenate(list(predictions.values()))
     if len(found) and not 0 <= found.classes.min() <= found.classes.max() < num_classes:
         raise ValueError(
@@ -118,9 +116,9 @@ def _counts_above_grid(predictions: Predictions, num_classes: int) -> np.ndarray
 
 
 def keep_best(predictions: Predictions, fraction: float) -> Predictions:
-    """Keeps only the best-scored ``fraction`` of each class's boxes over all images.
+    """Keep only the best-scored ``fraction`` of each class's boxes over all images.
 
-    A sparse setting for ablations: many objects then have no pseudo label.
+    A sparse setting for ablations: many objects then have no pseudo-label.
 
     Args:
         predictions: thresholded detections.

@@ -3,7 +3,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from ablation.oracle import OracleWeighting, missed_boxes
-from d2_ssod.modeling import RoIs
+from d2_ssod.modeling import RoIBatch
 
 LABELED = [0.0, 0.0, 10.0, 10.0]
 MISSED = [20.0, 20.0, 30.0, 30.0]
@@ -24,7 +24,7 @@ def test_missed_boxes_without_pseudo_labels_are_all_objects():
 def test_oracle_weighs_only_background_on_missed_objects_with_zero(missed):
     target = Instances((40, 40), gt_boxes=Boxes(torch.tensor([LABELED])))
     target.missed_boxes = torch.tensor(missed).reshape(1, -1, 4)
-    rois = RoIs(
+    rois = RoIBatch(
         # on the labeled object; on the missed one (IoU 0.9); beside it (IoU 1/3)
         boxes=torch.tensor([LABELED, [21.0, 20.0, 30.0, 30.0], [25.0, 20.0, 35.0, 30.0]]),
         embeddings=torch.zeros(3, 2),

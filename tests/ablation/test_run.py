@@ -73,7 +73,7 @@ def test_a_run_done_again_keeps_its_result_and_says_whether_it_came_out_alike(
 ):
     _finish(FS)
     metrics = {"phase_0": dict.fromkeys(rows.KEPT_METRICS, value)}
-    monkeypatch.setattr(run, "_supervised", lambda folder, seed: {"metrics": metrics})
+    monkeypatch.setattr(run, "_supervised", lambda todo, where: {"metrics": metrics})
     run.do(FS, output)
     assert said in capsys.readouterr().out
     assert json.loads(FS.result.read_text()) == {"metrics": METRICS}

@@ -2,17 +2,13 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import d2_ssod.data  # noqa: F401  registers what these tests must not undo
-from d2_ssod.data import registry
 
 
 @pytest.fixture(autouse=True)
 def restored_catalogs():
     """Forget the data sets that a test registers."""
     before = [(catalog, set(catalog)) for catalog in (DatasetCatalog, MetadataCatalog)]
-    known = set(registry._registered)
     yield
     for catalog, names in before:
         for name in set(catalog) - names:
             del catalog[name]
-    for name in set(registry._registered) - known:
-        del registry._registered[name]

@@ -5,7 +5,13 @@ from pictures import cut, save_picture
 from PIL import Image
 
 from d2_ssod.data import images
-from d2_ssod.data.images import ImageError, check_complete, map_threaded, read_size
+from d2_ssod.data.images import (
+    ImageError,
+    check_picture,
+    check_pictures,
+    map_threaded,
+    read_size,
+)
 
 FORMATS = ["a.png", "a.jpg", "a.bmp", "a.gif", "a.tif", "a.webp", "a.ppm"]
 
@@ -13,7 +19,7 @@ FORMATS = ["a.png", "a.jpg", "a.bmp", "a.gif", "a.tif", "a.webp", "a.ppm"]
 @pytest.mark.parametrize("name", FORMATS)
 def test_read_size_is_the_size_of_the_decoded_image(tmp_path, name):
     path = save_picture(tmp_path / name, 24, 16)
-    assert read_size(path) == check_complete(path) == read_image(str(path), "BGR").shape[:2]
+    assert read_size(path) == check_picture(path) == read_image(str(path), "BGR").shape[:2]
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
@@ -38,33 +44,82 @@ def test_read_size_ignores_damaged_exif_data(tmp_path):
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("share", [0.5, 0.97])
-def test_check_complete_finds_truncated_files(tmp_path, name, share):
+def test_check_picture_finds_truncated_files(tmp_path, name, share):
     path = cut(save_picture(tmp_path / name, 120, 90), share)
     with pytest.raises(ImageError, match=r"truncated|not a readable image"):
-        check_complete(path)
+        check_picture(path)
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_check_complete_does_not_decode_whole_files(tmp_path, name, monkeypatch):
-    path = save_picture(tmp_path / name)
-    monkeypatch.setattr(images, "_decode", lambda image: pytest.fail("decoded"))
-    assert check_complete(path) == (16, 24)
-
-
-def test_check_complete_accepts_data_after_the_end(tmp_path):
+def test_check_picture_accepts_data_after_the_end(tmp_path):
     path = save_picture(tmp_path / "a.jpg")
     path.write_bytes(path.read_bytes() + b"\0" * 100)
-    assert check_complete(path) == (16, 24)
-    path.write_bytes(path.read_bytes() + b"\0" * 10_000)  # more than is searched: decoded
-    assert check_complete(path) == (16, 24)
+    assert check_picture(path) == (16, 24)
+
+
+def test_check_picture_finds_damage_in_the_middle(tmp_path):
+    """Detectron2's reader gives a black picture for it."""
+    path = save_picture(tmp_path / "a.png", 120, 90)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 50] = bytes(50)
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        check_picture(path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"), [(np.uint16, "a.png"), (np.uint16, "a.tif"), (np.float32, "a.tif")]
+)
+def test_check_picture_refuses_more_than_8_bits(tmp_path, dtype, name):
+    Image.fromarray(np.full((16, 24), 1000, dtype=dtype)).save(tmp_path / name)
+    assert (read_image(str(tmp_path / name), "BGR") == 255).all()  # what would be trained on
+    with pytest.raises(ImageError, match="more than 8 bits") as caught:
+        check_picture(tmp_path / name)
+    assert caught.value.kind == "pictures of 16 bits or more"
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
+def test_check_picture_accepts_what_can_be_converted(tmp_path, mode):
+    name = "a.tif" if mode == "CMYK" else "a.png"
+    Image.new(mode, (24, 16)).save(tmp_path / name)
+    assert check_picture(tmp_path / name) == (16, 24)
+
+
+def test_pictures_found_good_are_not_decoded_again(tmp_path, monkeypatch):
+    paths = [str(save_picture(tmp_path / f"{n}.png")) for n in range(3)]
+    cut(tmp_path / "1.png")
+    first = check_pictures(paths, description="x")
+    assert [first[0], first[2]] == [(16, 24), (16, 24)]
+    assert isinstance(first[1], ImageError)
+    decoded = []
+    monkeypatch.setattr(images, "_decode", lambda image: decoded.append(image.filename))
+    save_picture(tmp_path / "2.png", 30, 20)
+    assert check_pictures(paths, description="x") == [(16, 24), (16, 24), (20, 30)]
+    assert sorted(decoded) == paths[1:]
+
+
+def test_without_a_cache_every_picture_is_decoded(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    paths = [str(save_picture(tmp_path / "a.png"))]
+    assert check_pictures(paths, description="x") == [(16, 24)]
+    assert check_pictures(paths, description="x") == [(16, 24)]
+
+
+def test_a_damaged_cache_is_done_without(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "d2_ssod").mkdir()
+    (tmp_path / "d2_ssod" / "pictures.sqlite").write_text("no database" * 100)
+    paths = [str(save_picture(tmp_path / "a.png"))]
+    assert check_pictures(paths, description="x") == [(16, 24)]
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])
-def test_check_complete_rejects_what_is_no_image(tmp_path, content):
+def test_check_picture_rejects_what_is_no_image(tmp_path, content):
     path = tmp_path / "a.png"
     path.write_bytes(content)
     with pytest.raises(ImageError, match="not a readable image"):
-        check_complete(path)
+        check_picture(path)
 
 
 def test_missing_file_and_folder_are_named_so(tmp_path):

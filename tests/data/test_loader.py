@@ -2,7 +2,9 @@ import itertools
 from collections import Counter
 
 import detectron2.data.build
+import numpy as np
 import pytest
+import torch
 from detectron2.config import get_cfg
 from detectron2.utils import comm
 from hypothesis import given, settings
@@ -10,7 +12,12 @@ from hypothesis import strategies as st
 from pictures import save_picture
 
 from d2_ssod.config import add_ssod_config
-from d2_ssod.data.loader import StreamSampler, build_inference_loader, build_phase_loader
+from d2_ssod.data.loader import (
+    PhaseBatches,
+    PhaseImages,
+    build_inference_loader,
+    build_phase_loader,
+)
 
 
 @pytest.fixture
@@ -25,93 +32,123 @@ def as_rank(monkeypatch):
     return become
 
 
-def draw(count, groups, **arguments):
-    return list(itertools.islice(StreamSampler(groups, **arguments), count))
+def images(prefix, count, shapes=((4, 4),)):
+    """Dicts of images whose widths and heights take turns."""
+    sizes = itertools.cycle(shapes)
+    return [
+        {"name": f"{prefix}{i}", "width": width, "height": height}
+        for i, (width, height) in zip(range(count), sizes, strict=False)
+    ]
 
 
-TWO_GROUPS = [range(5), range(5, 16)]
+def merge(labeled=3, pseudo=5, sampling="union", labeled_repeat=1, **shapes):
+    return PhaseImages.merge(
+        images("l", labeled, **shapes),
+        images("p", pseudo, **shapes),
+        sampling=sampling,
+        labeled_repeat=labeled_repeat,
+    )
 
 
-def test_one_group_gives_every_image_once_per_epoch():
-    drawn = draw(40, [range(10)], seed=3)
-    epochs = [drawn[start : start + 10] for start in range(0, 40, 10)]
-    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+def draw(count, of, seed=0, phase=0):
+    """Names of the first images of the endless sequence."""
+    samples = list(itertools.islice(of.samples(seed, phase), count))
+    assert [sample.number for sample in samples] == list(range(count))
+    return [of.images[sample.image]["name"] for sample in samples]
+
+
+def test_union_draws_every_image_once_per_epoch():
+    drawn = draw(32, merge())
+    epochs = [drawn[start : start + 8] for start in range(0, 32, 8)]
+    everything = sorted(image["name"] for image in merge().images)
+    assert all(sorted(epoch) == everything for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
-def test_two_groups_alternate():
-    drawn = draw(60, TWO_GROUPS, seed=3)
-    assert all((index < 5) == (number % 2 == 0) for number, index in enumerate(drawn))
+def test_union_repeats_labeled_images():
+    # 3 labeled images three times and 5 others once: 14 in an epoch.
+    drawn = Counter(draw(28, merge(labeled_repeat=3)))
+    assert drawn == {"l0": 6, "l1": 6, "l2": 6, **{f"p{i}": 2 for i in range(5)}}
 
 
-def test_two_groups_give_every_image_once_per_epoch_of_its_group():
-    drawn = draw(2 * 55, TWO_GROUPS, seed=3)
-    assert Counter(drawn[0::2]) == dict.fromkeys(range(5), 11)
-    assert Counter(drawn[1::2]) == dict.fromkeys(range(5, 16), 5)
+@pytest.mark.parametrize("sampling", ["union", "balanced"])
+def test_without_pseudo_labels_labeled_images_are_drawn_uniformly(sampling):
+    drawn = draw(12, merge(pseudo=0, sampling=sampling, labeled_repeat=4))
+    assert Counter(drawn) == {"l0": 4, "l1": 4, "l2": 4}
+
+
+def test_balanced_images_take_turns_and_each_group_has_its_epochs():
+    drawn = draw(2 * 30, merge(sampling="balanced", labeled_repeat=3))
+    assert all((name[0] == "l") == (number % 2 == 0) for number, name in enumerate(drawn))
+    assert Counter(drawn[0::2]) == {"l0": 10, "l1": 10, "l2": 10}
+    assert Counter(drawn[1::2]) == dict.fromkeys((f"p{i}" for i in range(5)), 6)
 
 
 def test_groups_are_shuffled_independently():
-    drawn = draw(40, [range(20), range(20, 40)], seed=0)
-    assert drawn[0::2] != [index - 20 for index in drawn[1::2]]
+    drawn = draw(40, merge(labeled=20, pseudo=20, sampling="balanced"))
+    assert [name[1:] for name in drawn[0::2]] != [name[1:] for name in drawn[1::2]]
 
 
-def test_seed_decides_the_order():
-    assert draw(30, TWO_GROUPS, seed=1) == draw(30, TWO_GROUPS, seed=1)
-    assert draw(30, TWO_GROUPS, seed=1) != draw(30, TWO_GROUPS, seed=2)
+def test_seed_and_phase_decide_the_order():
+    of = merge(labeled=20, pseudo=20)
+    orders = {tuple(draw(40, of, seed=seed, phase=phase)) for seed in (1, 2) for phase in (0, 1)}
+    assert len(orders) == 4
+    assert draw(40, of, seed=1, phase=1) == draw(40, of, seed=1, phase=1)
 
 
-@pytest.mark.parametrize("groups", [[range(0), range(3)], [range(3), range(0)]])
-def test_empty_groups_are_left_out(groups):
-    assert Counter(draw(9, groups, seed=0)) == {0: 3, 1: 3, 2: 3}
+# Batches
+
+WIDE_AND_TALL = ((8, 4), (4, 8), (4, 8))
 
 
-def test_sampler_without_images_ends():
-    assert draw(3, [range(0)], seed=0) == []
+def batches(count, of, **arguments):
+    arguments = {"batch_size": 3, "seed": 0, "phase": 1, **arguments}
+    return list(itertools.islice(PhaseBatches(of, **arguments), count))
 
 
-def test_sampler_can_be_iterated_again():
-    sampler = StreamSampler(TWO_GROUPS, seed=0)
-    first = list(itertools.islice(sampler, 20))
-    assert list(itertools.islice(sampler, 20)) == first
+def test_batches_cut_the_sequence():
+    of = merge()
+    found = batches(5, of)
+    assert [sample.number for batch in found for sample in batch] == list(range(15))
+    assert all(len(batch) == 3 for batch in found)
+
+
+def test_batches_by_shape_hold_images_of_one_orientation_and_lose_none():
+    of = merge(labeled=6, pseudo=9, shapes=WIDE_AND_TALL)
+    found = batches(200, of, by_shape=True)
+    for batch in found:
+        assert len({of.images[s.image]["width"] > of.images[s.image]["height"] for s in batch}) == 1
+    numbers = sorted(sample.number for batch in found for sample in batch)
+    assert len(set(numbers)) == 600
+    assert numbers[-1] < 600 + 2 * 3  # what waits for others of its shape
 
 
 @given(
-    sizes=st.lists(st.integers(1, 7), min_size=1, max_size=3),
-    start=st.integers(0, 50),
-    seed=st.integers(0, 1000),
+    start=st.integers(0, 30),
+    world_size=st.integers(1, 3),
+    by_shape=st.booleans(),
+    sampling=st.sampled_from(["union", "balanced"]),
 )
-@settings(max_examples=50, deadline=None)
-def test_start_resumes_exactly(sizes, start, seed):
-    ends = list(itertools.accumulate(sizes))
-    groups = [range(end - size, end) for size, end in zip(sizes, ends, strict=True)]
-    whole = draw(start + 30, groups, seed=seed)
-    assert draw(30, groups, seed=seed, start=start) == whole[start:]
+@settings(max_examples=40, deadline=None)
+def test_batches_are_a_function_of_their_position(start, world_size, by_shape, sampling):
+    of = merge(labeled=4, pseudo=7, sampling=sampling, shapes=WIDE_AND_TALL)
+    alone = batches((start + 6) * world_size, of, by_shape=by_shape)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comm, "get_world_size", lambda: world_size)
+        for rank in range(world_size):
+            patch.setattr(comm, "get_rank", lambda rank=rank: rank)
+            found = batches(6, of, by_shape=by_shape, start=start)
+            assert found == alone[start * world_size + rank :: world_size][:6]
 
 
-@pytest.mark.parametrize("groups", [[range(10)], TWO_GROUPS])
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_together_draw_what_one_process_would(as_rank, groups, world_size):
-    count = 60
-    as_rank(0, 1)
-    alone = draw(count, groups, seed=5)
-    parts = []
-    for rank in range(world_size):
-        as_rank(rank, world_size)
-        parts.append(draw(count // world_size, groups, seed=5))
-    assert sorted(itertools.chain(*parts)) == sorted(alone)
-    # The first step of all ranks is the first of the one process, too, and so on.
-    per_step = world_size * len(groups)
-    for step in range(count // per_step):
-        together = [part[step * len(groups) : (step + 1) * len(groups)] for part in parts]
-        expected = alone[step * per_step : (step + 1) * per_step]
-        assert sorted(itertools.chain(*together)) == sorted(expected)
-
-
-@pytest.mark.parametrize("rank", [0, 1, 2, 3])
-def test_each_rank_alternates_and_every_other_begins_labeled(as_rank, rank):
-    as_rank(rank, 4)
-    drawn = draw(20, TWO_GROUPS, seed=0)
-    assert all((index < 5) == ((rank + number) % 2 == 0) for number, index in enumerate(drawn))
+def test_balanced_steps_of_one_image_per_rank_are_balanced(as_rank):
+    """Ranks with an odd number of images each see one kind more often, their sum does not."""
+    of = merge(sampling="balanced")
+    drawn = []
+    for rank in range(2):
+        as_rank(rank, 2)
+        drawn.append([of.images[b[0].image]["name"][0] for b in batches(10, of, batch_size=1)])
+    assert all(set(step) == {"l", "p"} for step in zip(*drawn, strict=True))
 
 
 # Whole loaders, of dicts in place of images
@@ -121,71 +158,96 @@ def test_each_rank_alternates_and_every_other_begins_labeled(as_rank, rank):
 def cfg():
     cfg = get_cfg()
     add_ssod_config(cfg)
+    cfg.SEED = 3
     cfg.SOLVER.IMS_PER_BATCH = 4
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
     return cfg
 
 
-def images(prefix, count):
-    return [{"name": f"{prefix}{i}", "width": 4, "height": 4} for i in range(count)]
+def augment(image):
+    """A mapper whose augmentation uses all three random number generators."""
+    import random
+
+    return {
+        "name": image["name"],
+        "drawn": (random.random(), np.random.rand(), torch.rand(1).item()),
+    }
 
 
-def names_drawn(cfg, steps, labeled=3, pseudo=5, mapper=lambda image: image, **arguments):
-    arguments = {"labeled_repeat": 1, "seed": 0, **arguments}
-    loader = build_phase_loader(cfg, mapper, images("l", labeled), images("p", pseudo), **arguments)
-    return [[image["name"] for image in batch] for batch in itertools.islice(loader, steps)]
+def load(cfg, steps, of=None, mapper=augment, **arguments):
+    arguments = {"phase": 1, **arguments}
+    loader = build_phase_loader(cfg, mapper, of or merge(), **arguments)
+    return list(itertools.islice(loader, steps))
 
 
-@pytest.mark.parametrize("sampling", ["union", "balanced"])
-def test_without_pseudo_labels_labeled_images_are_drawn_uniformly(cfg, sampling):
-    cfg.SSOD.SAMPLING = sampling
-    batches = names_drawn(cfg, 3, pseudo=0, labeled_repeat=4)
-    assert Counter(itertools.chain(*batches)) == {"l0": 4, "l1": 4, "l2": 4}
-
-
-def test_union_draws_every_image_once_per_epoch(cfg):
-    batches = names_drawn(cfg, 2)
-    assert all(len(batch) == 4 for batch in batches)
-    assert Counter(itertools.chain(*batches)) == Counter(
-        image["name"] for image in images("l", 3) + images("p", 5)
-    )
-
-
-def test_union_repeats_labeled_images(cfg):
-    # 3 labeled images three times and 5 others once: 14 in an epoch, 2 epochs in 7 steps of 4.
-    drawn = Counter(itertools.chain(*names_drawn(cfg, 7, labeled_repeat=3)))
-    assert drawn == {"l0": 6, "l1": 6, "l2": 6, **{f"p{i}": 2 for i in range(5)}}
-
-
-def test_balanced_batches_are_half_labeled(cfg):
-    cfg.SSOD.SAMPLING = "balanced"
-    for batch in names_drawn(cfg, 10, labeled_repeat=3):
-        assert [name[0] for name in batch] == ["l", "p", "l", "p"]
+@pytest.mark.parametrize("by_shape", [False, True])
+def test_augmentation_does_not_depend_on_workers(cfg, by_shape):
+    cfg.DATALOADER.ASPECT_RATIO_GROUPING = by_shape
+    of = merge(labeled=5, pseudo=6, shapes=WIDE_AND_TALL)
+    expected = load(cfg, 7, of)
+    assert len({image["drawn"] for batch in expected for image in batch}) == 28
+    for workers in (1, 4):
+        cfg.DATALOADER.NUM_WORKERS = workers
+        assert load(cfg, 7, of) == expected
 
 
 @pytest.mark.parametrize("sampling", ["union", "balanced"])
 def test_loader_resumes_exactly(cfg, sampling):
-    cfg.SSOD.SAMPLING = sampling
-    whole = names_drawn(cfg, 9, labeled_repeat=2)
-    assert names_drawn(cfg, 4, labeled_repeat=2, iterations_done=5) == whole[5:]
+    of = merge(sampling=sampling, labeled_repeat=2)
+    assert load(cfg, 4, of, start=5) == load(cfg, 9, of)[5:]
 
 
-def test_loader_gives_each_rank_its_share(cfg, as_rank):
-    batches = []
+def test_ranks_together_load_what_one_process_would(cfg, as_rank):
+    alone = load(cfg, 4)
+    of_ranks = []
     for rank in range(2):
         as_rank(rank, 2)
-        batches.append(names_drawn(cfg, 4))
-    assert all(len(batch) == 2 for of_rank in batches for batch in of_rank)
-    drawn = Counter(itertools.chain(*itertools.chain(*batches)))
-    assert set(drawn.values()) == {2}
-    assert len(drawn) == 8
+        of_ranks.append(load(cfg, 4))
+    assert [one + other for one, other in zip(*of_ranks, strict=True)] == alone
 
 
-def test_loader_draws_another_image_for_none(cfg):
-    batches = names_drawn(cfg, 5, mapper=lambda image: None if image["name"] == "p0" else image)
-    assert all(len(batch) == 4 for batch in batches)
-    assert "p0" not in set(itertools.chain(*batches))
+def numbers_in_steps(cfg, steps, start=0, phase=1):
+    """What a step on each batch would draw."""
+    loader = build_phase_loader(cfg, augment, merge(), phase=phase, start=start)
+    return [(torch.rand(1).item(), np.random.rand()) for _ in itertools.islice(loader, steps)]
+
+
+def test_steps_are_seeded_by_iteration_phase_and_rank(cfg, as_rank):
+    whole = numbers_in_steps(cfg, 6)
+    assert len(set(whole)) == 6
+    assert numbers_in_steps(cfg, 2, start=4) == whole[4:]
+    cfg.DATALOADER.NUM_WORKERS = 2
+    assert numbers_in_steps(cfg, 6) == whole
+    assert not set(numbers_in_steps(cfg, 6, phase=2)) & set(whole)
+    as_rank(1, 2)
+    assert not set(numbers_in_steps(cfg, 6)) & set(whole)
+
+
+def without_p0(image):
+    return None if image["name"] == "p0" else augment(image)
+
+
+@pytest.mark.parametrize("sampling", ["union", "balanced"])
+def test_loader_draws_another_image_of_the_group_for_none(cfg, sampling):
+    of = merge(sampling=sampling)
+    plain, found = load(cfg, 12, of), load(cfg, 12, of, mapper=without_p0)
+    for one, other in zip(itertools.chain(*plain), itertools.chain(*found), strict=True):
+        if one["name"] == "p0":
+            assert other["name"] != "p0"
+            assert sampling == "union" or other["name"][0] == "p"
+        else:
+            assert one == other
+    cfg.DATALOADER.NUM_WORKERS = 1
+    assert load(cfg, 12, of, mapper=without_p0) == found
+
+
+def test_loader_whose_images_are_all_refused_says_so(cfg):
+    with pytest.raises(RuntimeError, match=r"SSOD\.AUG"):
+        load(cfg, 1, mapper=lambda image: None)
+
+
+# Inference
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -201,19 +263,24 @@ def test_inference_loader_gives_every_image_once_in_order(cfg, tmp_path, batch_s
     assert max(len(batch) for batch in batches) == batch_size
 
 
-def test_inference_loader_leaves_out_what_is_done(cfg, tmp_path, as_rank):
-    """Each rank has the images that it would have had, without those."""
+def test_inference_loader_leaves_out_batches_that_are_done(cfg, tmp_path, as_rank):
+    """Batches stay what they would have been; a batch is made again if one of its images is."""
     file = str(save_picture(tmp_path / "0.png"))
     records = [
         {"file_name": file, "image_id": f"i{number}", "height": 16, "width": 24}
         for number in range(8)
     ]
-    as_rank(1, 2)
+    cfg.SSOD.INFERENCE_BATCH_SIZE = 2
     done = {"i0": None, "i1": None, "i5": None, "unknown": None}
-    batches = list(build_inference_loader(cfg, records, done=done.keys()))
-    assert [image["image_id"] for batch in batches for image in batch] == ["i3", "i7"]
-    as_rank(0, 1)
-    assert list(build_inference_loader(cfg, records, done={r["image_id"] for r in records})) == []
+
+    def of_rank(rank, world_size, done):
+        as_rank(rank, world_size)
+        batches = build_inference_loader(cfg, records, done=done)
+        return [[image["image_id"] for image in batch] for batch in batches]
+
+    assert of_rank(0, 2, done.keys()) == [["i2", "i3"], ["i6", "i7"]]
+    assert of_rank(1, 2, done.keys()) == [["i4", "i5"]]
+    assert of_rank(0, 1, {r["image_id"] for r in records}) == []
 
 
 def test_inference_loaders_share_out_neighbours(cfg, tmp_path, as_rank):
@@ -227,3 +294,18 @@ def test_inference_loaders_share_out_neighbours(cfg, tmp_path, as_rank):
         batches = list(build_inference_loader(cfg, records))
         of_ranks.append([image["image_id"] for batch in batches for image in batch])
     assert of_ranks == [[0, 3, 6], [1, 4, 7], [2, 5]]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_inference_batches_are_the_same_for_any_number_of_ranks(cfg, tmp_path, as_rank, world_size):
+    file = str(save_picture(tmp_path / "0.png"))
+    cfg.SSOD.INFERENCE_BATCH_SIZE = 3
+    records = [
+        {"file_name": file, "image_id": number, "height": 16, "width": 24} for number in range(8)
+    ]
+    found = []
+    for rank in range(world_size):
+        as_rank(rank, world_size)
+        loader = build_inference_loader(cfg, records)
+        found += [[image["image_id"] for image in batch] for batch in loader]
+    assert sorted(found) == [[0, 1, 2], [3, 4, 5], [6, 7]]

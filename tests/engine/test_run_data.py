@@ -9,9 +9,8 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from d2_ssod.config import add_ssod_config
-from d2_ssod.engine import data as engine_data
-from d2_ssod.engine import load_run_data
-from d2_ssod.engine.data import check_data_sets
+from d2_ssod.engine import load_run_data, run_data
+from d2_ssod.engine.data_checks import check_data_sets, check_run_data
 from d2_ssod.errors import ConfigError
 
 LABELED, UNLABELED, TEST = "run_data_labeled", "run_data_unlabeled", "run_data_test"
@@ -126,11 +125,21 @@ def test_unknown_data_set_is_named(cfg, registered, key):
         check_data_sets(cfg)
 
 
-@pytest.mark.parametrize("key", ["TRAIN", "UNLABELED", "TEST"])
+@pytest.mark.parametrize("key", ["TRAIN", "UNLABELED"])
 def test_missing_data_sets_are_named(cfg, registered, key):
     cfg.DATASETS[key] = ()
     with pytest.raises(ConfigError, match=rf"DATASETS\.{key} is empty"):
         check_data_sets(cfg)
+
+
+def test_what_is_not_used_need_not_be_named(cfg, registered):
+    cfg.DATASETS.TEST = ()
+    check_data_sets(cfg)
+    load_run_data(cfg)
+    cfg.SSOD.NUM_PHASES = 0
+    cfg.DATASETS.UNLABELED = ()
+    check_data_sets(cfg)
+    assert load_run_data(cfg).unlabeled == []
 
 
 def test_test_set_without_an_evaluator_is_named(cfg, registered, register, images):
@@ -229,12 +238,49 @@ def test_unreadable_image_is_named(cfg, registered, register, images, key):
     assert "b1.png" in message
 
 
-def test_unlabeled_images_that_share_ids_are_named(cfg, registered, register, images):
+def test_unlabeled_sets_that_count_for_themselves_are_numbered_anew(
+    cfg, registered, register, images
+):
     register("run_data_same_ids", images("s", 2, annotated=False))
     cfg.DATASETS.UNLABELED = (UNLABELED, "run_data_same_ids")
+    unlabeled = load_run_data(cfg).unlabeled
+    assert [image["image_id"] for image in unlabeled] == [1, 2, 3, 4, 5, 6]
+    assert DatasetCatalog.get(UNLABELED)[0]["image_id"] == 0
+
+
+def test_ids_that_one_set_repeats_are_named(cfg, registered, register, images):
+    records = images("s", 3, annotated=False)
+    records[2]["image_id"] = 0
+    register("run_data_same_ids", records)
+    cfg.DATASETS.UNLABELED = ("run_data_same_ids",)
     message = error_of(cfg)
     assert "DATASETS.UNLABELED" in message
-    assert "image_id 0" in message
+    assert "image_id 0 occurs 2 times" in message
+
+
+def test_pictures_too_long_for_the_config_are_named(cfg, registered, register, tmp_path):
+    path = tmp_path / "strip.png"
+    Image.fromarray(np.zeros((2, 600, 3), dtype=np.uint8)).save(path)
+    strip = {"file_name": str(path), "image_id": 1, "height": 2, "width": 600}
+    register("run_data_strip", [strip], classes=None)
+    cfg.DATASETS.UNLABELED = ("run_data_strip",)
+    load_run_data(cfg)
+    cfg.INPUT.MAX_SIZE_TEST = 100
+    assert "strip.png is 600 x 2 pixels" in error_of(cfg)
+
+
+def test_everything_is_found_at_once(cfg, registered, register, images):
+    records = images("x", 3, annotated=False)
+    for record in records[:2]:
+        with open(record["file_name"], "wb") as file:
+            file.write(b"no image")
+    register("run_data_bad", records, classes=None)
+    cfg.DATASETS.UNLABELED = ("run_data_bad",)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
+    lines = [str(finding) for finding in check_run_data(cfg) if finding.level == "error"]
+    assert len(lines) == 2
+    assert "MODEL.ROI_HEADS.NUM_CLASSES is 80" in lines[0]
+    assert "x0.png is not a readable image (and 1 more" in lines[1]
 
 
 @pytest.mark.parametrize("side", ["height", "width"])
@@ -267,6 +313,6 @@ def test_labeled_images_among_the_unlabeled_are_warned_of(cfg, registered, caplo
 def test_error_of_another_rank_is_raised_here(cfg, registered, monkeypatch):
     """Only one rank reads the images, but all must end."""
     monkeypatch.setattr(
-        engine_data.comm, "all_gather", lambda own: [own, "DATASETS.TRAIN: a.png is damaged"]
+        run_data.comm, "all_gather", lambda own: [own, "DATASETS.TRAIN: a.png is damaged"]
     )
     assert error_of(cfg) == "DATASETS.TRAIN: a.png is damaged"

@@ -6,7 +6,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from runs import CONFIG_FILE
 
-from d2_ssod.data import registry
+from d2_ssod.data.datasets import registry
 from d2_ssod.engine import build_config, default_argument_parser
 from d2_ssod.engine import setup as engine_setup
 from d2_ssod.errors import ConfigError
@@ -116,7 +116,7 @@ def test_key_without_a_value_is_an_error():
 
 
 def test_wrong_number_of_phases_is_named():
-    assert "SSOD.NUM_PHASES is 0" in error_of("SSOD.NUM_PHASES", "0")
+    assert "SSOD.NUM_PHASES is -1" in error_of("SSOD.NUM_PHASES", "-1")
 
 
 def test_uneven_batch_is_named():

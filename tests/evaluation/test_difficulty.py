@@ -1,8 +1,8 @@
 import numpy as np
 from detectron2.structures import BoxMode
 
-from d2_ssod.evaluation import easy_images
-from d2_ssod.pseudo_label import Detections
+from d2_ssod.evaluation import difficulty_subsets, easy_images
+from d2_ssod.structures import Detections
 
 
 def found(*rows):
@@ -70,3 +70,24 @@ def test_easy_images_keep_the_order_of_the_data_set():
     predictions = {i: found((0, 0.9, 0)) for i in (1, 2, 3)}
     records = [image(3, (0, 0)), image(1, (90, 0)), image(2, (0, 0))]
     assert easy_images(predictions, records) == [3, 2]
+
+
+def test_difficulty_subsets_split_at_one_half():
+    images = [
+        {"image_id": image_id, "difficulty": difficulty}
+        for image_id, difficulty in {3: 0.9, 1: 0.499, 2: 0.5, "x": 0.0, 4: 1.0}.items()
+    ]
+    assert difficulty_subsets(images) == {"easy": [1, "x"], "difficult": [3, 2, 4]}
+
+
+def test_difficulty_subsets_without_an_image_are_left_out():
+    easy, difficult = {"image_id": 1, "difficulty": 0.1}, {"image_id": 2, "difficulty": 0.8}
+    assert difficulty_subsets([easy]) == {"easy": [1]}
+    assert difficulty_subsets([difficult]) == {"difficult": [2]}
+    assert difficulty_subsets([]) == {}
+
+
+def test_difficulty_subsets_need_difficulties():
+    assert difficulty_subsets([{"image_id": 1}]) == {}
+    mixed = [{"image_id": 1}, {"image_id": 2, "difficulty": 0.1}]
+    assert difficulty_subsets(mixed) == {"easy": [2]}

@@ -4,7 +4,7 @@ from detectron2.evaluation import inference_on_dataset
 from lookup import HALF, OBJECT, LookUp, batches, finding, register_coco, write_coco
 from torch import nn
 
-from d2_ssod.evaluation import EnsembleRCNN, build_evaluator
+from d2_ssod.evaluation import EnsembleRCNN, Fusion, build_evaluator
 
 
 def test_ensemble_fuses_what_its_models_see():
@@ -16,17 +16,17 @@ def test_ensemble_fuses_what_its_models_see():
     assert second["instances"].scores.tolist() == pytest.approx([0.2])
 
 
-def test_ensemble_passes_its_constants_on():
+def test_ensemble_fuses_as_it_is_told():
     models = [finding(1, score=0.8), finding(1, score=0.4, shift=5)]  # IoU 0.6
     (inputs,) = batches([1])
-    for constants, scores in [
-        ({"iou_thresh": 0.5}, [0.6]),
-        ({"iou_thresh": 0.7}, [0.4, 0.2]),
-        ({"iou_thresh": 0.7, "max_detections": 1}, [0.4]),
-        ({"iou_thresh": 0.7, "skip_box_thresh": 0.5}, [0.4]),
-        ({"iou_thresh": 0.5, "weights": [1, 3]}, [0.5]),
+    for fusion, scores in [
+        (Fusion(iou_thresh=0.5), [0.6]),
+        (Fusion(iou_thresh=0.7), [0.4, 0.2]),
+        (Fusion(iou_thresh=0.7, max_detections=1), [0.4]),
+        (Fusion(iou_thresh=0.7, skip_box_thresh=0.5), [0.4]),
+        (Fusion(iou_thresh=0.5, weights=(1, 3)), [0.5]),
     ]:
-        (output,) = EnsembleRCNN(models, **constants).eval()(inputs)
+        (output,) = EnsembleRCNN(models, fusion=fusion).eval()(inputs)
         assert output["instances"].scores.tolist() == pytest.approx(scores)
 
 
@@ -72,7 +72,7 @@ def test_ensemble_needs_no_gradient_and_is_a_module():
     assert len(ensemble.state_dict()) == 4
 
 
-@pytest.mark.parametrize(("count", "weights"), [(0, None), (2, [1.0]), (1, [1.0, 2.0])])
+@pytest.mark.parametrize(("count", "weights"), [(0, None), (2, (1.0,)), (1, (1.0, 2.0))])
 def test_ensemble_refuses_bad_arguments(count, weights):
     with pytest.raises(ValueError, match="models"):
-        EnsembleRCNN([finding(1)] * count, weights=weights)
+        EnsembleRCNN([finding(1)] * count, fusion=Fusion(weights))

@@ -1,6 +1,7 @@
 import json
 import logging
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,8 +19,7 @@ from lookup import (
     write_coco,
 )
 
-from d2_ssod.errors import ConfigError
-from d2_ssod.evaluation import build_evaluator, difficulty_subsets, evaluate_phases
+from d2_ssod.evaluation import Fusion, build_evaluator, difficulty_subsets, evaluate_phases
 
 
 @pytest.fixture
@@ -64,12 +64,35 @@ def test_evaluate_uses_weights_and_thresholds(name):
     models = [finding(1, 2, 3), finding(1, 2, 3, shift=4)]  # IoU 2/3: fused by default
     assert evaluate(models, name).ensembles["0~N"]["AP"] == pytest.approx(70)
     # With nearly all the weight on phase 0 its boxes hardly move.
-    assert evaluate(models, name, weights=[1000, 1]).ensembles["0~N"]["AP"] == pytest.approx(100)
+    still = evaluate(models, name, fusion=Fusion(weights=(1000, 1)))
+    assert still.ensembles["0~N"]["AP"] == pytest.approx(100)
     # Not fused, each box is there, phase 1's with another score behind.
-    apart = evaluate(models, name, iou_thresh=0.9, weights=[2, 1])
+    apart = evaluate(models, name, fusion=Fusion(iou_thresh=0.9, weights=(2, 1)))
     assert apart.ensembles["0~N"]["AP"] == pytest.approx(100)
     # All boxes skipped.
-    assert evaluate(models, name, skip_box_thresh=0.95).ensembles["0~N"]["AP"] == 0
+    skipped = evaluate(models, name, fusion=Fusion(skip_box_thresh=0.95))
+    assert skipped.ensembles["0~N"]["AP"] == 0
+
+
+def test_evaluate_gives_each_ensemble_the_weights_of_its_models(name):
+    models = [LookUp({}), finding(1, 2, 3), finding(1, 2, 3, shift=4)]  # IoU 2/3: fused
+    ensembles = evaluate(models, name, fusion=Fusion(weights=(1, 1000, 1))).ensembles
+    assert ensembles["1~N"]["AP"] == pytest.approx(100)
+    ensembles = evaluate(models, name, fusion=Fusion(weights=(1000, 1, 1))).ensembles
+    assert ensembles["1~N"]["AP"] == pytest.approx(70)
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 1.0, 1.0)])
+def test_evaluate_refuses_other_weights_before_the_pass(name, weights):
+    models = [finding(1), finding(2)]
+    with pytest.raises(ValueError, match="each of the 2 models"):
+        evaluate(models, name, fusion=Fusion(weights=weights))
+    assert [model.calls for model in models] == [0, 0]
+
+
+def test_evaluate_refuses_no_models(name):
+    with pytest.raises(ValueError, match="at least one"):
+        evaluate([], name)
 
 
 def test_evaluate_runs_every_model_once_per_image(name):
@@ -81,10 +104,10 @@ def test_evaluate_runs_every_model_once_per_image(name):
 def test_evaluate_limits_the_boxes_of_ensembles(name):
     models = [finding(1, 2, 3), finding(1, 2, 3, shift=4)]
     # Not fused, the boxes that lie beside come first.
-    options = {"iou_thresh": 0.9, "weights": [1, 2]}
-    limited = evaluate(models, name, max_detections=1, **options)
+    fusion = Fusion(iou_thresh=0.9, weights=(1, 2))
+    limited = evaluate(models, name, fusion=replace(fusion, max_detections=1))
     assert limited.ensembles["0~N"]["AP"] == pytest.approx(40)
-    whole = evaluate(models, name, max_detections=None, **options)
+    whole = evaluate(models, name, fusion=replace(fusion, max_detections=None))
     assert whole.ensembles["0~N"]["AP"] > 45
 
 
@@ -163,18 +186,6 @@ def test_evaluate_gives_each_row_its_evaluator(name, tmp_path):
         assert {result["category_id"] for result in content} <= {4, 2}
 
 
-def test_difficulty_subsets_split_at_one_half():
-    assert difficulty_subsets(IMAGES) == {"easy": [1], "difficult": [2, 3]}
-    assert difficulty_subsets(IMAGES[:1]) == {"easy": [1]}
-    assert difficulty_subsets([{"image_id": 1}]) == {}
-
-
-def test_build_evaluator_names_the_data_set():
-    MetadataCatalog.get("lookup_unknown").evaluator_type = "lvis"
-    with pytest.raises(ConfigError, match=r"DATASETS\.TEST: .*'lookup_unknown'.*'lvis'"):
-        build_evaluator("lookup_unknown")
-
-
 # Pascal VOC
 
 XML = """<annotation><object><name>{name}</name><pose>Left</pose><truncated>0</truncated>
@@ -211,7 +222,7 @@ def test_evaluate_voc_by_eleven_points(voc):
 
 def test_evaluate_voc_refuses_subsets_before_the_pass(voc):
     model = finding(1)
-    with pytest.raises(ValueError, match="PascalVOCDetectionEvaluator does not"):
+    with pytest.raises(ValueError, match="VocEvaluator does not"):
         evaluate([model], voc, subsets={"easy": [1]})
     assert model.calls == 0
 
@@ -223,7 +234,7 @@ def _evaluate_on_rank(rank, folder, json_file):
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
     )
-    from d2_ssod.pseudo_label import predict
+    from d2_ssod.inference import predict
 
     name = register_coco(json_file)
     own = batches([[1, 2], [3]][rank])

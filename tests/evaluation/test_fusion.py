@@ -1,24 +1,18 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from detectron2.config import get_cfg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import detections
 
-from d2_ssod.evaluation import fuse, preset_weights
-from d2_ssod.pseudo_label import Detections
+from d2_ssod.config import add_ssod_config
+from d2_ssod.evaluation import TUNED_WEIGHTS, Fusion
+from d2_ssod.structures import Detections
 
 SIZE = (80, 100)  # height, width
-
-
-def detections(*rows):
-    """Each row: x1, y1, x2, y2, score, class."""
-    table = np.array(rows, dtype=np.float64).reshape(-1, 6)
-    return Detections(
-        table[:, :4].astype(np.float32),
-        table[:, 4].astype(np.float32),
-        table[:, 5].astype(np.int64),
-    )
 
 
 def table(found):
@@ -30,7 +24,7 @@ def test_fuse_by_hand():
     b = detections((0, 0, 12, 10, 0.4, 0), (50, 50, 60, 70, 0.7, 1))
     # IoU of the first boxes is 10/12: one cluster, x2 = (0.8 * 10 + 0.4 * 12) / 1.2 = 32/3, score
     # (0.8 + 0.4) / 2. The others differ in class: each alone, score halved.
-    fused = table(fuse([a, b], SIZE, weights=[1, 1]))
+    fused = table(Fusion(weights=(1, 1)).fuse([a, b], SIZE))
     expected = [
         [0, 0, 32 / 3, 10, 0.6, 0],
         [50, 50, 60, 70, 0.45, 0],
@@ -42,7 +36,7 @@ def test_fuse_by_hand():
 def test_fuse_by_hand_with_weights():
     a, b = detections((0, 0, 10, 10, 0.8, 0)), detections((0, 0, 12, 10, 0.4, 0))
     # 0.8 * 1 and 0.4 * 3: x2 = (0.8 * 10 + 1.2 * 12) / 2 = 11.2; score (2.0 / 2) * 2 / 4 = 0.5.
-    fused = table(fuse([a, b], SIZE, weights=[1, 3]))
+    fused = table(Fusion(weights=(1, 3)).fuse([a, b], SIZE))
     np.testing.assert_allclose(fused, [[0, 0, 11.2, 10, 0.5, 0]], rtol=1e-6)
 
 
@@ -50,25 +44,26 @@ def test_fuse_cuts_scores_to_1():
     a, b = detections(), detections((0, 0, 10, 10, 0.9, 0), (0, 0, 10, 10, 0.7, 0))
     # Both boxes from one model: (0.9 + 0.7) / 2 * 2 / 1.5 = 1.07; with equal weights 0.8.
     for weight, score in ((0.5, 1.0), (1.0, 0.8)):
-        fused = table(fuse([a, b], SIZE, weights=[weight, 1.0]))
+        fused = table(Fusion(weights=(weight, 1.0)).fuse([a, b], SIZE))
         np.testing.assert_allclose(fused, [[0, 0, 10, 10, score, 0]], rtol=1e-6)
 
 
 def test_fuse_iou_threshold_decides():
     a, b = detections((0, 0, 10, 10, 0.8, 0)), detections((0, 0, 12, 10, 0.4, 0))  # IoU 0.83
-    assert len(fuse([a, b], SIZE, weights=[1, 1], iou_thresh=0.8)) == 1
-    assert len(fuse([a, b], SIZE, weights=[1, 1], iou_thresh=0.85)) == 2
+    assert len(Fusion(weights=(1, 1), iou_thresh=0.8).fuse([a, b], SIZE)) == 1
+    assert len(Fusion(weights=(1, 1), iou_thresh=0.85).fuse([a, b], SIZE)) == 2
 
 
 def test_fuse_skips_low_scores():
     a = detections((0, 0, 10, 10, 0.8, 0), (50, 50, 60, 70, 0.09, 0), (20, 0, 30, 9, 0.0, 1))
-    assert fuse([a], SIZE, weights=[1], skip_box_thresh=0.1).scores.tolist() == [np.float32(0.8)]
-    assert len(fuse([a], SIZE, weights=[1], skip_box_thresh=0.0)) == 2  # 0 never counts
+    fused = Fusion(weights=(1,), skip_box_thresh=0.1).fuse([a], SIZE)
+    assert fused.scores.tolist() == [np.float32(0.8)]
+    assert len(Fusion(weights=(1,), skip_box_thresh=0.0).fuse([a], SIZE)) == 2  # 0 never counts
 
 
 def test_fuse_of_nothing_is_nothing():
     for n in (1, 2):
-        assert len(fuse([Detections.empty()] * n, SIZE, weights=[1] * n)) == 0
+        assert len(Fusion(weights=(1,) * n).fuse([Detections.empty()] * n, SIZE)) == 0
 
 
 def test_fuse_limits_the_number_of_boxes():
@@ -77,12 +72,14 @@ def test_fuse_limits_the_number_of_boxes():
         for x in range(0, 95, 6)
         for y in range(0, 75, 6)
     ]
-    fused = fuse([detections(*rows)], SIZE, weights=[1])
+    fused = Fusion(weights=(1,)).fuse([detections(*rows)], SIZE)
     assert len(rows) > 100
     assert len(fused) == 100
     np.testing.assert_allclose(fused.scores, sorted((r[4] for r in rows), reverse=True)[:100])
-    assert len(fuse([detections(*rows)], SIZE, weights=[1], max_detections=7)) == 7
-    assert len(fuse([detections(*rows)], SIZE, weights=[1], max_detections=None)) == len(rows)
+    assert len(Fusion(weights=(1,), max_detections=7).fuse([detections(*rows)], SIZE)) == 7
+    assert len(Fusion(weights=(1,), max_detections=None).fuse([detections(*rows)], SIZE)) == len(
+        rows
+    )
 
 
 def test_fuse_outside_and_empty_boxes_are_silent(capsys):
@@ -95,7 +92,7 @@ def test_fuse_outside_and_empty_boxes_are_silent(capsys):
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fused = fuse([odd], SIZE, weights=[1])
+        fused = Fusion(weights=(1,)).fuse([odd], SIZE)
     np.testing.assert_allclose(fused.boxes, [[0, 0, 20, 20], [90, 70, 100, 80]], atol=1e-5)
     assert capsys.readouterr() == ("", "")
 
@@ -103,14 +100,43 @@ def test_fuse_outside_and_empty_boxes_are_silent(capsys):
 @pytest.mark.parametrize("weights", [[1], [1, 1, 1], [1, 0], [1, -1], [1, float("nan")]])
 def test_fuse_refuses_bad_weights(weights):
     with pytest.raises(ValueError, match="weights must be"):
-        fuse([Detections.empty()] * 2, SIZE, weights=weights)
+        Fusion(weights=tuple(weights)).fuse([Detections.empty()] * 2, SIZE)
 
 
-def test_preset_weights_are_the_released_ones():
-    assert preset_weights("voc") == (0.9, 1.0, 1.4)
-    assert preset_weights("coco") == (0.7, 1.0, 1.7)
-    with pytest.raises(ValueError, match="'coco', 'voc'"):
-        preset_weights("best")
+def test_fusion_without_weights_gives_every_model_the_same():
+    a, b = detections((0, 0, 10, 10, 0.8, 0)), detections((0, 0, 12, 10, 0.4, 0))
+    fused = table(Fusion().fuse([a, b], SIZE))
+    np.testing.assert_array_equal(fused, table(Fusion(weights=(2, 2)).fuse([a, b], SIZE)))
+    assert Fusion().weights_of(3) == (1.0, 1.0, 1.0)
+
+
+def test_fusion_among_takes_the_weights_of_the_chosen_models():
+    fusion = Fusion(weights=(0.9, 1.0, 1.4), iou_thresh=0.7, max_detections=5)
+    assert fusion.among([1, 2], of=3) == replace(fusion, weights=(1.0, 1.4))
+    assert fusion.among([2, 0], of=3).weights == (1.4, 0.9)
+    assert Fusion().among([1, 2], of=3).weights_of(2) == (1.0, 1.0)
+    with pytest.raises(ValueError, match="each of the 2 models"):
+        fusion.among([1], of=2)
+
+
+def test_fusion_reads_its_keys():
+    cfg = get_cfg()
+    add_ssod_config(cfg)
+    assert Fusion.from_config(cfg) == Fusion()
+    for key, value in {
+        "IOU_THRESH": 0.5,
+        "SKIP_BOX_THRESH": 0.01,
+        "WEIGHTS": [0.9, 1.0, 1.4],  # a config file gives lists
+    }.items():
+        cfg.SSOD.ENSEMBLE[key] = value
+    cfg.TEST.DETECTIONS_PER_IMAGE = 7
+    assert Fusion.from_config(cfg) == Fusion((0.9, 1.0, 1.4), 0.5, 0.01, 7)
+    cfg.TEST.DETECTIONS_PER_IMAGE = -1  # all, as in Detectron2
+    assert Fusion.from_config(cfg).max_detections is None
+
+
+def test_tuned_weights_are_the_released_ones():
+    assert TUNED_WEIGHTS == {"voc": (0.9, 1.0, 1.4), "coco": (0.7, 1.0, 1.7)}
 
 
 _ROWS = st.tuples(
@@ -128,7 +154,7 @@ _DETECTIONS = st.lists(_ROWS, max_size=10).map(lambda drawn: detections(*drawn))
 @given(st.lists(_DETECTIONS, min_size=1, max_size=3), st.data())
 def test_fuse_stays_within_what_was_given(sources, data):
     weights = [data.draw(st.sampled_from([0.5, 1.0, 1.7])) for _ in sources]
-    fused = fuse(sources, SIZE, weights=weights)
+    fused = Fusion(weights=tuple(weights)).fuse(sources, SIZE)
     given_boxes = np.concatenate([source.boxes for source in sources])
     given_classes = np.concatenate([source.classes for source in sources])
     assert len(fused) <= len(given_boxes)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from d2_ssod.evaluation import PhaseResults, format_table, summarize
-from d2_ssod.files import write_json
+from d2_ssod.json_files import write_json
 
 RESULTS = PhaseResults(
     phases=[

@@ -1,19 +1,16 @@
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from samples import PREDICTIONS, assert_same, detections, rows, scored
 
 from d2_ssod.pseudo_label import (
-    Detections,
+    Consensus,
     build_pseudo_labels,
-    consensus,
     keep_best,
     match_counts,
     select_easiest,
-    write_manifest,
 )
+from d2_ssod.structures import Detections
 
 # Two models, four images. Target: one object of class 0 per image, none of class 1.
 OLD = {
@@ -60,7 +57,7 @@ def test_build_describes_what_was_chosen(labels):
     assert "1.00 boxes per unlabeled image" in text
     assert "Consensus of 2 models: 2 boxes" in text
     assert "easiest 1 of 4 images with 1 boxes" in text
-    assert "1 are left for later, 2 have no pseudo label" in text
+    assert "1 are left for later, 2 have no pseudo-label" in text
     assert "0.955" in text
 
 
@@ -83,54 +80,16 @@ def test_build_is_the_steps_one_after_another(predictions):
     target = np.array([0.5, 1.0, 0.0])
     other = {i: d.select(np.arange(len(d)) % 3 > 0) for i, d in predictions.items()}
     pseudo = [keep_best(match_counts(p, target).apply(p), 0.5) for p in (predictions, other)]
-    agreed = consensus(pseudo, iou_thresh=0.4, nms_thresh=0.2)
+    consensus = Consensus(iou_thresh=0.4, nms_thresh=0.2)
+    agreed = consensus.of_predictions(pseudo)
     kept = select_easiest(agreed, 0.5).kept
     labels = build_pseudo_labels(
         [predictions, other],
         target,
         fraction=0.5,
-        iou_thresh=0.4,
-        nms_thresh=0.2,
+        consensus=consensus,
         keep_fraction=0.5,
     )
     assert tuple(labels.selected) == kept
     for image_id in kept:
         assert_same(labels.selected[image_id], agreed[image_id])
-
-
-def test_manifest_tells_every_number(labels, tmp_path):
-    path = write_manifest(
-        tmp_path / "manifest.json",
-        labels,
-        models=["phase_0/model_final.pth", "phase_1/model_final.pth"],
-        thing_classes=["cat", "dog"],
-        settings={"iou_thresh": 0.5},
-    )
-    assert json.loads(path.read_text()) == {
-        "format_version": 1,
-        "sources": {
-            "phase_0/model_final.pth": {
-                "cat": {"threshold": 0.1, "target_per_image": 1.0, "achieved_per_image": 1.0},
-                "dog": {"threshold": 0.3, "target_per_image": 0.0, "achieved_per_image": 0.0},
-            },
-            "phase_1/model_final.pth": {
-                "cat": {"threshold": 0.35, "target_per_image": 1.0, "achieved_per_image": 1.0},
-                "dog": {"threshold": 0.1, "target_per_image": 0.0, "achieved_per_image": 0.0},
-            },
-        },
-        "selection": {
-            "fraction": 0.5,
-            "images": 4,
-            "images_kept": 1,
-            "images_left_out": 1,
-            "images_empty": 2,
-            "score_of_last_kept": pytest.approx(0.955),
-        },
-        "boxes": {
-            "after_threshold": {"phase_0/model_final.pth": 4, "phase_1/model_final.pth": 4},
-            "after_consensus": 2,
-            "kept": 1,
-            "kept_per_class": {"cat": 1, "dog": 0},
-        },
-        "settings": {"iou_thresh": 0.5},
-    }

@@ -1,42 +1,47 @@
 import numpy as np
 import pytest
+from detectron2.config import get_cfg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import DETECTIONS, PREDICTIONS, assert_same, detections, rows
 
-from d2_ssod.pseudo_label import Detections, consensus, intersect, vote
+from d2_ssod.config import add_ssod_config
+from d2_ssod.pseudo_label import Consensus
+from d2_ssod.structures import Detections
+
+DEFAULT = Consensus()
 
 
 def test_intersect_keeps_the_better_of_a_pair_and_drops_the_lonely():
     # 10 x 10 boxes shifted by 2: intersection 80, union 120, IoU 2/3 > 0.5.
     a = detections((0, 0, 10, 10, 0.6, 0), (50, 0, 60, 10, 0.99, 0), (80, 0, 90, 10, 0.9, 1))
     b = detections((2, 0, 12, 10, 0.8, 0), (82, 0, 92, 10, 0.7, 1), (20, 50, 30, 60, 0.95, 0))
-    assert rows(intersect(a, b)) == [(80, 0, 90, 10, 0.9, 1), (2, 0, 12, 10, 0.8, 0)]
+    assert rows(DEFAULT.intersect(a, b)) == [(80, 0, 90, 10, 0.9, 1), (2, 0, 12, 10, 0.8, 0)]
 
 
 def test_intersect_needs_the_same_class():
     a, b = detections((0, 0, 10, 10, 0.6, 0)), detections((0, 0, 10, 10, 0.6, 1))
-    assert len(intersect(a, b)) == 0
+    assert len(DEFAULT.intersect(a, b)) == 0
 
 
 def test_intersect_needs_more_than_the_threshold():
     # 12 x 10 against 24 x 10 around it: IoU exactly 1/2.
     a, b = detections((0, 0, 12, 10, 0.6, 0)), detections((0, 0, 24, 10, 0.7, 0))
-    assert len(intersect(a, b)) == 0
-    assert rows(intersect(a, b, iou_thresh=0.49)) == rows(b)
+    assert len(DEFAULT.intersect(a, b)) == 0
+    assert rows(Consensus(iou_thresh=0.49).intersect(a, b)) == rows(b)
 
 
 def test_intersect_tie_takes_the_first_models_box():
     a, b = detections((0, 0, 10, 10, 0.6, 0)), detections((1, 0, 11, 10, 0.6, 0))
-    assert rows(intersect(a, b)) == rows(a)
-    assert rows(intersect(b, a)) == rows(b)
+    assert rows(DEFAULT.intersect(a, b)) == rows(a)
+    assert rows(DEFAULT.intersect(b, a)) == rows(b)
 
 
 def test_intersect_of_empty_images_is_empty():
     a = detections((0, 0, 10, 10, 0.6, 0))
     nothing = Detections.empty()
     for pair in [(a, nothing), (nothing, a), (nothing, nothing)]:
-        assert len(intersect(*pair)) == 0
+        assert len(DEFAULT.intersect(*pair)) == 0
 
 
 def test_intersect_suppresses_chains_by_score():
@@ -46,46 +51,53 @@ def test_intersect_suppresses_chains_by_score():
     # NMS at 0.3: a1 suppresses b1 (0.6). a2 lost its only pair and is not kept.
     a = detections((0, 0, 20, 10, 0.9, 0), (11, 0, 31, 10, 0.5, 0))
     b = detections((5, 0, 25, 10, 0.8, 0))
-    assert rows(intersect(a, b)) == [(0, 0, 20, 10, 0.9, 0)]
+    assert rows(DEFAULT.intersect(a, b)) == [(0, 0, 20, 10, 0.9, 0)]
     # Without suppression both stay.
-    assert rows(intersect(a, b, nms_thresh=1.0)) == [(0, 0, 20, 10, 0.9, 0), (5, 0, 25, 10, 0.8, 0)]
+    assert rows(Consensus(nms_thresh=1.0).intersect(a, b)) == [
+        (0, 0, 20, 10, 0.9, 0),
+        (5, 0, 25, 10, 0.8, 0),
+    ]
 
 
 def test_intersect_suppression_does_not_cross_classes():
     a = detections((0, 0, 10, 10, 0.9, 0), (0, 0, 10, 10, 0.8, 1))
-    assert rows(intersect(a, a)) == rows(a)
+    assert rows(DEFAULT.intersect(a, a)) == rows(a)
 
 
 def test_intersect_keeps_a_box_of_both_models_once():
     # Each box pairs with itself and with the other; without suppression a box could come twice.
     a = detections((0, 0, 10, 10, 0.9, 0), (1, 0, 11, 10, 0.8, 0))
-    assert rows(intersect(a, a, nms_thresh=1.0)) == rows(a)
+    assert rows(Consensus(nms_thresh=1.0).intersect(a, a)) == rows(a)
 
 
 def test_consensus_of_three_folds_from_the_left():
-    # Shifts 0, 5, 10 of boxes 20 wide: neighbours have IoU 0.6, the outer two 1/3.
+    # Shifts 0, 5, 10 of boxes 20 wide: neighbors have IoU 0.6, the outer two 1/3.
     a = {7: detections((0, 0, 20, 10, 0.9, 0))}
     b = {7: detections((5, 0, 25, 10, 0.8, 0))}
     c = {7: detections((10, 0, 30, 10, 0.7, 0))}
     # (a and b) = a's box; a's box and c's: IoU 1/3, no pair.
-    assert len(consensus([a, b, c])[7]) == 0
+    assert len(DEFAULT.of_predictions([a, b, c])[7]) == 0
     # (b and a) = a's box again; but (b and c) = b's box, and b's and a's: pair, a's is better.
-    assert rows(consensus([b, c, a])[7]) == [(0, 0, 20, 10, 0.9, 0)]
+    assert rows(DEFAULT.of_predictions([b, c, a])[7]) == [(0, 0, 20, 10, 0.9, 0)]
     # Three votes of three is the same rule, not that of counting: only b has two partners.
-    assert rows(consensus([b, c, a], min_votes=3)[7]) == [(0, 0, 20, 10, 0.9, 0)]
-    assert rows(vote([b[7], c[7], a[7]], 3)) == [(5, 0, 25, 10, 0.8, 0)]
+    assert rows(Consensus(min_votes=3).of_predictions([b, c, a])[7]) == [(0, 0, 20, 10, 0.9, 0)]
+    assert rows(DEFAULT.vote([b[7], c[7], a[7]], 3)) == [(5, 0, 25, 10, 0.8, 0)]
 
 
 def test_consensus_with_votes_accepts_two_of_three():
     a = {7: detections((0, 0, 20, 10, 0.9, 0), (100, 0, 120, 10, 0.9, 0))}
     b = {7: detections((5, 0, 25, 10, 0.8, 0))}
     c = {7: detections((200, 0, 220, 10, 0.7, 0))}
-    assert rows(consensus([a, b, c], min_votes=2)[7]) == [(0, 0, 20, 10, 0.9, 0)]
+    assert rows(Consensus(min_votes=2).of_predictions([a, b, c])[7]) == [(0, 0, 20, 10, 0.9, 0)]
     # One vote: everything, after suppression.
-    assert [row[0] for row in rows(consensus([a, b, c], min_votes=1)[7])] == [0, 100, 200]
+    assert [row[0] for row in rows(Consensus(min_votes=1).of_predictions([a, b, c])[7])] == [
+        0,
+        100,
+        200,
+    ]
     # As many votes as models, or more: the fold.
     for votes in (0, 3, 4):
-        assert len(consensus([a, b, c], min_votes=votes)[7]) == 0
+        assert len(Consensus(min_votes=votes).of_predictions([a, b, c])[7]) == 0
 
 
 def test_vote_counts_models_not_boxes():
@@ -93,26 +105,55 @@ def test_vote_counts_models_not_boxes():
     a = detections((0, 0, 20, 10, 0.9, 0))
     b = detections((1, 0, 21, 10, 0.8, 0), (2, 0, 22, 10, 0.7, 0))
     c = detections((100, 0, 120, 10, 0.6, 0))
-    assert len(vote([a, b, c], 3)) == 0
-    assert rows(vote([a, b, c], 2)) == rows(a)
+    assert len(DEFAULT.vote([a, b, c], 3)) == 0
+    assert rows(DEFAULT.vote([a, b, c], 2)) == rows(a)
 
 
 def test_consensus_of_one_model_is_unchanged():
     only = {1: detections((0, 0, 10, 10, 0.9, 0), (1, 0, 11, 10, 0.8, 0)), 2: Detections.empty()}
     for votes in (0, 2):
-        agreed = consensus([only], min_votes=votes)
+        agreed = Consensus(min_votes=votes).of_predictions([only])
         assert list(agreed) == [1, 2]
         assert_same(agreed[1], only[1])
 
 
 def test_consensus_refuses_different_images():
     with pytest.raises(ValueError, match="same images"):
-        consensus([{1: Detections.empty()}, {2: Detections.empty()}])
+        DEFAULT.of_predictions([{1: Detections.empty()}, {2: Detections.empty()}])
 
 
 def test_consensus_refuses_no_models():
     with pytest.raises(ValueError, match="at least one"):
-        consensus([])
+        DEFAULT.of_predictions([])
+
+
+def test_consensus_of_one_image_is_that_of_predictions():
+    sources = [detections((5 * i, 0, 5 * i + 20, 10, 0.9 - i / 10, 0)) for i in range(3)]
+    for votes in range(4):
+        consensus = Consensus(min_votes=votes)
+        agreed = consensus.of_predictions([{7: source} for source in sources])
+        assert_same(consensus.of_image(sources), agreed[7])
+
+
+@pytest.mark.parametrize("min_votes", [0, 3])
+def test_vote_refuses_more_votes_than_models(min_votes):
+    a = detections((0, 0, 10, 10, 0.9, 0))
+    with pytest.raises(ValueError, match=rf"min_votes must be in 1\.\.2, got {min_votes}"):
+        DEFAULT.vote([a, a], min_votes)
+
+
+def test_consensus_refuses_negative_votes():
+    with pytest.raises(ValueError, match=r"min_votes must be >= 0 .* got -1"):
+        Consensus(min_votes=-1)
+
+
+def test_consensus_reads_its_keys():
+    cfg = get_cfg()
+    add_ssod_config(cfg)
+    assert Consensus.from_config(cfg) == DEFAULT
+    for key, value in {"IOU_THRESH": 0.6, "NMS_THRESH": 0.2, "MIN_VOTES": 2}.items():
+        cfg.SSOD.CONSENSUS[key] = value
+    assert Consensus.from_config(cfg) == Consensus(iou_thresh=0.6, nms_thresh=0.2, min_votes=2)
 
 
 def _iou(p, q):
@@ -143,14 +184,14 @@ def _intersect_by_loops(a, b, iou_thresh, nms_thresh):
 @settings(max_examples=200, deadline=None)
 @given(DETECTIONS, DETECTIONS, st.sampled_from([0.3, 0.5, 0.6]), st.sampled_from([0.0, 0.3, 0.5]))
 def test_intersect_equals_the_rule_in_loops(a, b, iou_thresh, nms_thresh):
-    agreed = intersect(a, b, iou_thresh=iou_thresh, nms_thresh=nms_thresh)
+    agreed = Consensus(iou_thresh, nms_thresh).intersect(a, b)
     assert rows(agreed) == _intersect_by_loops(a, b, iou_thresh, nms_thresh)
 
 
 @settings(max_examples=100, deadline=None)
 @given(DETECTIONS, DETECTIONS)
 def test_intersect_boxes_are_unchanged_and_have_a_partner(a, b):
-    for row in rows(intersect(a, b)):
+    for row in rows(DEFAULT.intersect(a, b)):
         sources = [other for own, other in ((a, b), (b, a)) if row in rows(own)]
         assert sources
         assert any(
@@ -163,15 +204,15 @@ def test_intersect_boxes_are_unchanged_and_have_a_partner(a, b):
 @settings(max_examples=100, deadline=None)
 @given(DETECTIONS)
 def test_intersect_with_itself_is_its_own_suppression(a):
-    assert rows(intersect(a, a)) == rows(vote([a], 1))
-    assert set(rows(intersect(a, a))) <= set(rows(a))
+    assert rows(DEFAULT.intersect(a, a)) == rows(DEFAULT.vote([a], 1))
+    assert set(rows(DEFAULT.intersect(a, a))) <= set(rows(a))
 
 
 @settings(max_examples=60, deadline=None)
 @given(PREDICTIONS, st.data(), st.integers(0, 3))
 def test_consensus_keeps_images_and_only_given_boxes(first, data, min_votes):
     sources = [first] + [{i: data.draw(DETECTIONS) for i in first} for _ in range(2)]
-    agreed = consensus(sources, min_votes=min_votes)
+    agreed = Consensus(min_votes=min_votes).of_predictions(sources)
     assert list(agreed) == list(first)
     for image_id, found in agreed.items():
         given_boxes = {row for source in sources for row in rows(source[image_id])}

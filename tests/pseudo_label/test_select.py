@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from samples import PREDICTIONS, scored
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.pseudo_label import Detections, easy_fraction, select_easiest
+from d2_ssod.pseudo_label import easy_fraction, select_easiest
 from d2_ssod.pseudo_label.select import floor_share
+from d2_ssod.structures import Detections
 
 
 def test_select_by_hand():
@@ -18,7 +19,7 @@ def test_select_by_hand():
         14: scored(0.75),  # ties with 10
         15: scored(0.5),
     }
-    # Five images have pseudo labels; half of them, rounded down, is two.
+    # Five images have pseudo-labels; half of them, rounded down, is two.
     selection = select_easiest(pseudo, 0.5)
     assert selection.kept == (12, 10)
     assert selection.left_out == (14, 15, 13)

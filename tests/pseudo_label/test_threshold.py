@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from samples import PREDICTIONS, assert_same, detections, rows, scored
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.pseudo_label import Detections, keep_best, match_counts, objects_per_image
+from d2_ssod.pseudo_label import keep_best, match_counts, objects_per_image
 from d2_ssod.pseudo_label.threshold import THRESHOLD_GRID
+from d2_ssod.structures import Detections
 
 
 def test_grid_holds_the_floats_nearest_to_the_decimals():

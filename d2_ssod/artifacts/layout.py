@@ -1,0 +1,67 @@
+"""Which file of a run lies where in its output folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+class RunFolder:
+    """``OUTPUT_DIR`` of a run."""
+
+    def __init__(self, output_dir: str | os.PathLike) -> None:
+        self.root = Path(output_dir)
+
+    def phase(self, phase: int) -> PhaseFolder:
+        """Give the folder of one of the phases 0..N."""
+        return PhaseFolder(self.root / f"phase_{phase}")
+
+    @property
+    def config(self) -> Path:
+        """The config that the run was last started with."""
+        return self.root / "config.yaml"
+
+    def summary(self, dataset_name: str | None = None) -> Path:
+        """Name the file of the results on the first test set, or on another by its name."""
+        return self.root / (f"summary_{dataset_name}.json" if dataset_name else "summary.json")
+
+    def relative(self, path: Path) -> str:
+        """Give ``path``, which lies in the folder, as it is written into the run's files."""
+        return path.relative_to(self.root).as_posix()
+
+
+class PhaseFolder:
+    """The folder of one phase, in which it trains and leaves what later phases read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def model(self) -> Path:
+        """Weights at the end of the phase; its existence says that the phase is trained."""
+        return self.folder / "model_final.pth"
+
+    @property
+    def predictions(self) -> Path:
+        """Raw detections of that model on the unlabeled images."""
+        return self.folder / "predictions.json"
+
+    @property
+    def predictions_source(self) -> Path:
+        """Which images and settings the predictions were made with."""
+        return self.folder / "predictions_source.json"
+
+    @property
+    def partial_predictions(self) -> Path:
+        """Folder of what is predicted while the predictions are not complete."""
+        return self.folder / "partial_predictions"
+
+    @property
+    def pseudo_labels(self) -> Path:
+        """Labels of the unlabeled images that the phase trains on."""
+        return self.folder / "pseudo_labels.json"
+
+    @property
+    def manifest(self) -> Path:
+        """How these labels came about."""
+        return self.folder / "manifest.json"

@@ -1,0 +1,267 @@
+"""``pseudo_labels.json``: what a phase trains on, as a COCO instances file with scores.
+
+A person may correct it, by hand or with a labeling tool. So it is read with care: what is missing
+is filled in, what contradicts the data set stops with a message that names the place.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.structures import BoxMode
+
+from d2_ssod.config import is_number
+from d2_ssod.errors import ConfigError
+from d2_ssod.file_names import parts_of, spellings
+from d2_ssod.json_files import read_json, write_json
+from d2_ssod.structures import ImageId, Predictions
+
+from .predictions import coco_rows
+
+logger = logging.getLogger(__name__)
+
+
+def save_pseudo_labels(
+    path: str | os.PathLike,
+    selected: Predictions,
+    dataset_dicts: Sequence[dict],
+    thing_classes: Sequence[str],
+    category_ids: Sequence[int],
+) -> Path:
+    """Write the images and boxes that a phase trains on as a COCO instances file.
+
+    Args:
+        path: the file to write.
+        selected: the pseudo-labels of the selected images; images and boxes keep their order.
+        dataset_dicts: the unlabeled data set (``image_id``, ``file_name``, ``width``, ``height``).
+        thing_classes: class names.
+        category_ids: the data set's category id of each contiguous class id.
+    """
+    records = {record["image_id"]: record for record in dataset_dicts}
+    return write_json(
+        path,
+        {
+            "images": (
+                {
+                    "id": image_id,
+                    "file_name": records[image_id]["file_name"],
+                    "width": records[image_id]["width"],
+                    "height": records[image_id]["height"],
+                }
+                for image_id in selected
+            ),
+            "categories": [
+                {"id": category_id, "name": name}
+                for category_id, name in zip(category_ids, thing_classes, strict=True)
+            ],
+            "annotations": (
+                {
+                    "id": number,
+                    "image_id": image_id,
+                    "category_id": category_id,
+                    "bbox": bbox,
+                    "area": round(bbox[2] * bbox[3], 2),
+                    "iscrowd": 0,
+                    "score": score,
+                }
+                for number, (image_id, category_id, bbox, score) in enumerate(
+                    coco_rows(selected, category_ids), start=1
+                )
+            ),
+        },
+    )
+
+
+def load_pseudo_labels(
+    path: str | os.PathLike, dataset_dicts: Sequence[dict], thing_classes: Sequence[str]
+) -> list[dict]:
+    """Read a COCO instances file of pseudo-labels, also one that a person has corrected.
+
+    Categories are matched by name, images by file name (by id where the file gives no name), so a
+    tool may have renumbered both. A missing score means 1.
+
+    Args:
+        path: the file to read.
+        dataset_dicts: the unlabeled data set. File names and sizes are taken from it.
+        thing_classes: class names.
+
+    Returns:
+        A Detectron2 dict for each image with annotations, in the order of the file: a copy of the
+        data set's, with ``is_pseudo`` True and ``annotations`` of ``bbox`` (XYWH_ABS),
+        ``category_id`` (contiguous), ``iscrowd`` and ``score``. Images without
+        annotations are dropped; the log says how many.
+
+    Raises:
+        ConfigError: an image or category that the data set does not have, an image size that
+            differs, a box that is not finite, is empty or lies outside its image, or a score
+            outside [0, 1]. The message names the file and the annotation.
+    """
+    content = read_json(path)
+    images, categories, annotations = (
+        _records(path, content, key) for key in ("images", "categories", "annotations")
+    )
+    class_of = _match_categories(categories, thing_classes)
+    matched = _match_images(path, images, dataset_dicts)
+
+    boxes: dict[Any, list[dict]] = defaultdict(list)
+    for number, annotation in enumerate(annotations):
+        name = f"{path}: annotation {annotation.get('id', f'number {number + 1}')}"
+        image_id = annotation.get("image_id")
+        if image_id not in matched:
+            raise ConfigError(f"{name}: image_id {image_id!r} is not one of the file's images")
+        boxes[image_id].append(_read_annotation(name, annotation, class_of, matched[image_id]))
+
+    dropped = len(matched) - len(boxes)
+    if dropped:
+        logger.info("%s: dropped %d of %d images, no annotations", path, dropped, len(matched))
+    return [
+        {**record, "annotations": boxes[image_id], "is_pseudo": True}
+        for image_id, record in matched.items()
+        if image_id in boxes
+    ]
+
+
+# What JSON may give for the keys that tie the records together.
+_KEY_TYPES = {
+    "id": (int, str),
+    "image_id": (int, str),
+    "category_id": (int, str),
+    "file_name": str,
+    "name": str,
+}
+
+
+def _records(path: str | os.PathLike, content: Any, key: str) -> list[dict]:
+    """Take a list of records out of a COCO file."""
+    records = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
+        raise ConfigError(
+            f"{path}: not a COCO instances file, it has no list of records {key!r}; correct it or "
+            "delete it to have it made again"
+        )
+    for number, record in enumerate(records):
+        for name, types in _KEY_TYPES.items():
+            if record.get(name) is not None and not isinstance(record[name], types):
+                raise ConfigError(
+                    f"{path}: {key}[{number}] has {name} {record[name]!r}; expected a number or a "
+                    "text as in COCO files"
+                )
+    return records
+
+
+def _match_categories(categories: list[dict], thing_classes: Sequence[str]) -> dict[Any, Any]:
+    """Map the file's category id to the class id, or to the name if the data set lacks it."""
+    numbers = {name: number for number, name in enumerate(thing_classes)}
+    return {
+        category.get("id"): numbers.get(category.get("name"), category.get("name"))
+        for category in categories
+    }
+
+
+def _match_images(
+    path: str | os.PathLike, images: list[dict], dataset_dicts: Sequence[dict]
+) -> dict[Any, dict]:
+    """Map the file's image id to the data set's dict."""
+    by_name = _Names(dataset_dicts)
+    by_id = {record["image_id"]: record for record in dataset_dicts}
+    matched: dict[Any, dict] = {}
+    seen: set[ImageId] = set()
+    renamed = 0
+    for image in images:
+        image_id, file_name = image.get("id"), image.get("file_name")
+        name = f"{path}: image {image_id!r} (file_name {file_name!r})"
+        record = by_name.find(file_name, image_id) if file_name else by_id.get(image_id)
+        if record is None:
+            raise ConfigError(
+                f"{name}: the unlabeled data set has no such image, or more than one; remove it or "
+                "correct its file_name; if a tool has renamed the images, change all names back"
+            )
+        if image_id in matched or record["image_id"] in seen:
+            raise ConfigError(f"{name}: the image occurs twice; remove one of them")
+        _check_size(name, image, record)
+        renamed += bool(file_name) and parts_of(file_name)[-1] != parts_of(record["file_name"])[-1]
+        matched[image_id] = record
+        seen.add(record["image_id"])
+    if renamed:
+        logger.info("%s: recognised %d images that a tool had renamed", path, renamed)
+    return matched
+
+
+def _check_size(name: str, image: dict, record: dict) -> None:
+    for side in ("width", "height"):
+        given = image.get(side)
+        if side in record and given is not None and given != record[side]:
+            raise ConfigError(
+                f"{name}: {side} is {given}, but the image's is {record[side]}; boxes must be in "
+                "pixels of the original image"
+            )
+
+
+class _Names:
+    """The images of a data set by their names, for files in which tools have changed these."""
+
+    def __init__(self, dataset_dicts: Sequence[dict]) -> None:
+        times = Counter(record["file_name"] for record in dataset_dicts)
+        self._whole = {r["file_name"]: r for r in dataset_dicts if times[r["file_name"]] == 1}
+        self._by_base: dict[str, list[dict]] = defaultdict(list)
+        for record in dataset_dicts:
+            self._by_base[parts_of(record["file_name"])[-1]].append(record)
+
+    def find(self, file_name: str, image_id: Any) -> dict | None:
+        """Find the one image that a name, in any of its spellings, means; or None."""
+        # The program's own files have the data set's names, so the search is for others'.
+        if file_name in self._whole:
+            return self._whole[file_name]
+        found = (self._find_as(spelling, image_id) for spelling in spellings(file_name))
+        return next((record for record in found if record is not None), None)
+
+    def _find_as(self, file_name: str, image_id: Any) -> dict | None:
+        """Find the image of that name; of several, that in the right folder, then with the id."""
+        parts = parts_of(file_name)
+        found = self._by_base.get(parts[-1], []) if parts else []
+        narrowings: list[Callable[[dict], bool]] = [
+            lambda record: parts_of(record["file_name"])[-len(parts) :] == parts,
+            lambda record: record["image_id"] == image_id,
+        ]
+        for fits in narrowings:
+            if len(found) > 1:
+                found = [record for record in found if fits(record)] or found
+        return found[0] if len(found) == 1 else None
+
+
+def _read_annotation(
+    name: str, annotation: dict, class_of: dict[Any, Any], record: dict
+) -> dict[str, Any]:
+    """Read one annotation as Detectron2 takes it; ``name`` says where it is, for messages."""
+    category = class_of.get(annotation.get("category_id"), annotation.get("category_id"))
+    if annotation.get("category_id") not in class_of or not isinstance(category, int):
+        raise ConfigError(
+            f"{name}: category {category!r} is not a class of the data set; correct its category_id"
+        )
+    bbox = annotation.get("bbox")
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(v) for v in bbox):
+        raise ConfigError(f"{name}: bbox must be four finite numbers x, y, w, h, found {bbox}")
+    x, y, w, h = bbox
+    if w <= 0 or h <= 0:
+        raise ConfigError(f"{name}: the box {bbox} (x, y, w, h) is empty; correct or remove it")
+    if x + w <= 0 or y + h <= 0 or x >= record["width"] or y >= record["height"]:
+        raise ConfigError(
+            f"{name}: the box {bbox} (x, y, w, h) lies outside its image of "
+            f"{record['width']} x {record['height']} pixels; correct or remove it"
+        )
+    score = annotation.get("score")
+    score = 1.0 if score is None else score
+    if not is_number(score) or not 0 <= score <= 1:
+        raise ConfigError(f"{name}: score must be in [0, 1], found {score!r}")
+    return {
+        "bbox": [float(v) for v in bbox],
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "category_id": category,
+        "iscrowd": int(bool(annotation.get("iscrowd"))),
+        "score": float(score),
+    }

@@ -1,0 +1,405 @@
+"""Checks of data sets before training: everything that is wrong or odd, with its place and remedy.
+
+All functions look only, and add what they find to ``findings``. ``place`` is what their lines begin
+with: the config key and the name of the data set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import numbers
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.structures import BoxMode
+
+from .findings import Findings
+from .images import ImageError, check_pictures
+
+_OUTSIDE_TOLERANCE = 1.0  # pixels that tools' rounding may add
+_SURE_FROM = 10  # boxes, all of which look alike, that are no accident
+
+
+def check_not_empty(images: Sequence[dict[str, Any]], place: str, findings: Findings) -> None:
+    """Find a data set without images."""
+    if not images and not findings.has_errors:
+        findings.error(
+            place, "no images", "has no images that can be used", "name a data set that has"
+        )
+
+
+def check_same_classes(classes: Mapping[str, list[str] | None], findings: Findings) -> None:
+    """Find data sets whose classes are not those of the first one, in the same order, each once.
+
+    Args:
+        classes: of each data set by its place; None: it names none.
+        findings: what is found is added to it.
+    """
+    first_place, expected = next(iter(classes.items()), ("", []))
+    for place, found in classes.items():
+        if found is None:
+            findings.error(
+                place, "no classes", "has no classes", "name a data set with annotations"
+            )
+        elif expected is not None and found != expected:
+            findings.error(
+                place,
+                "other classes",
+                f"the classes are not those of {first_place}: {_first_difference(found, expected)}",
+                "use data sets with equal class lists, in one order",
+            )
+    for name, count in Counter(expected or []).items():
+        if count > 1:
+            findings.error(
+                first_place,
+                "classes that share a name",
+                f"has more than one class named {name!r}",
+                "pseudo-labels are kept by the class's name: give each its own",
+            )
+
+
+def check_images(images: Sequence[dict[str, Any]], place: str, findings: Findings) -> None:
+    """Find image files that are not there, are damaged, or not of the size the data set says.
+
+    Args:
+        images: Detectron2 dicts with ``file_name`` and, optionally, ``height`` and ``width``. Every
+            file is decoded, unless it was found good before and has not changed since.
+        place: begins the lines.
+        findings: what is found is added to it.
+    """
+    paths = [record["file_name"] for record in images]
+    found = check_pictures(paths, description=f"Checking images of {place}")
+    for record, size in zip(images, found, strict=True):
+        path = record["file_name"]
+        if isinstance(size, ImageError):
+            remedy = "replace it, or take it out of the data set"
+            if size.kind != ImageError("").kind:
+                remedy = "scale it to 8 bits"
+            findings.error(place, size.kind, f"{path} {size}", remedy)
+            continue
+        height, width = size
+        declared = (record.get("width", width), record.get("height", height))
+        if declared != (width, height):
+            turned = declared == (height, width)
+            findings.error(
+                place,
+                "images of another size",
+                f"{path} is {width} x {height} pixels, but {declared[0]} x {declared[1]} in the "
+                "data set",
+                "the picture is turned by its EXIF orientation: save it without, or draw the boxes "
+                "on the turned picture"
+                if turned
+                else "correct its width and height there",
+            )
+
+
+def check_resizable(
+    images: Sequence[dict[str, Any]],
+    sizes: Sequence[tuple[str, int, int]],
+    place: str,
+    findings: Findings,
+) -> None:
+    """Find pictures so long that resizing leaves nothing of their short side.
+
+    Args:
+        images: Detectron2 dicts; those without ``height`` and ``width`` are passed over.
+        sizes: (config key, length of the short edge, most of the long edge) of each resizing.
+        place: begins the lines.
+        findings: what is found is added to it.
+    """
+    for record in images:
+        height, width = record.get("height"), record.get("width")
+        for key, short, most in sizes:
+            if not height or not width or not short:
+                continue
+            shape = ResizeShortestEdge.get_output_shape(height, width, short, most)
+            if min(shape) < 1:
+                findings.error(
+                    place,
+                    "pictures too long to be resized",
+                    f"{record['file_name']} is {width} x {height} pixels, resized by {key} "
+                    f"({short}, at most {most}) {shape[1]} x {shape[0]}",
+                    "cut it, or take it out of the data set",
+                )
+                break
+
+
+def check_sizes(images: Sequence[dict[str, Any]], place: str, findings: Findings) -> None:
+    """Find images whose height or width is not given, as files of pseudo-labels need them."""
+    for record in images:
+        if "height" not in record or "width" not in record:
+            findings.error(
+                place,
+                "images without a size",
+                f"the data set gives no height and width of {record['file_name']}",
+                "add both to its dict",
+            )
+
+
+def check_difficulties(images: Sequence[dict[str, Any]], place: str, findings: Findings) -> None:
+    """Find a `difficulty`, by which results are split, that is no number."""
+    for record in images:
+        value = record.get("difficulty", 0.0)
+        if not isinstance(value, numbers.Real) or not math.isfinite(value):
+            findings.error(
+                place,
+                "difficulties that are no numbers",
+                f"{record['file_name']} has the difficulty {value!r}",
+                "expected a number from 0 to 1, or none",
+            )
+
+
+def check_annotations(
+    images: Sequence[dict[str, Any]], num_classes: int, place: str, findings: Findings
+) -> None:
+    """Find labeled images without annotations, unknown classes and boxes without area.
+
+    Args:
+        images: Detectron2 dicts.
+        num_classes: contiguous class ids are 0 to this, exclusively.
+        place: begins the lines.
+        findings: what is found is added to it.
+    """
+    for record in images:
+        if "annotations" not in record:
+            findings.error(
+                place,
+                "unlabeled images among labeled ones",
+                f"{record['file_name']} is unlabeled",
+                "labeled data sets need annotations",
+            )
+        for number, annotation in enumerate(record.get("annotations", ())):
+            problem = _annotation_problem(annotation, num_classes)
+            if problem is not None:
+                findings.error(
+                    place,
+                    "annotations that cannot be used",
+                    f"annotation {annotation.get('id', f'number {number}')} of "
+                    f"{record['file_name']} {problem}",
+                    "correct it or take it out of the data set",
+                )
+
+
+def check_has_objects(images: Sequence[dict[str, Any]], place: str, findings: Findings) -> None:
+    """Find a data set without objects; crowds are neither trained on nor counted."""
+    annotations = (o for image in images for o in image.get("annotations", ()))
+    if images and not any(o.get("iscrowd", 0) == 0 for o in annotations):
+        findings.error(
+            place,
+            "no objects",
+            "no image has an object",
+            "name data sets with annotations other than crowds",
+        )
+
+
+def check_every_class(
+    images: Sequence[dict[str, Any]], classes: Sequence[str], place: str, findings: Findings
+) -> None:
+    """Warn of classes without an object: nothing can be learned of them, they only take part."""
+    objects = Counter(o["category_id"] for i in images for o in i.get("annotations", ()))
+    for number, name in enumerate(classes):
+        if objects and objects[number] == 0:
+            findings.warning(
+                place,
+                "classes without objects",
+                f"no object is a {name!r}",
+                "label some, or remove the class",
+            )
+
+
+def check_boxes(images: Sequence[dict[str, Any]], place: str, findings: Findings) -> None:
+    """Find boxes that are implausible as a whole: other units, other order, outside the image.
+
+    Args:
+        images: Detectron2 dicts; those without ``height`` and ``width`` are passed over.
+        place: begins the lines.
+        findings: what is found is added to it.
+    """
+    named = [
+        (record, annotation)
+        for record in images
+        if record.get("height") and record.get("width")
+        for annotation in record.get("annotations", ())
+        if _is_plain(annotation)
+    ]
+    if not named:
+        return
+    given = np.array([annotation["bbox"] for _, annotation in named], dtype=np.float64)
+    boxes = np.array([_xyxy(annotation) for _, annotation in named], dtype=np.float64)
+    sizes = np.array([[r["width"], r["height"]] for r, _ in named], dtype=np.float64)
+    are_xywh = all(a["bbox_mode"] == BoxMode.XYWH_ABS for _, a in named)
+
+    def case(number: int) -> str:
+        record = named[number][0]
+        shown = ", ".join(f"{value:g}" for value in given[number])
+        return (
+            f"box [{shown}] of {record['file_name']} ({record['width']} x {record['height']} "
+            "pixels)"
+        )
+
+    if boxes.max() <= 1.5 and sizes.min() > 2:
+        report = findings.error if len(boxes) >= _SURE_FROM else findings.warning
+        report(
+            place,
+            "boxes in units of the image",
+            f"all {len(boxes)} boxes are smaller than a pixel or two, such as {case(0)}",
+            "they seem to be fractions of the image: multiply them by its width and height",
+        )
+        return
+    outside = (boxes[:, :2] < -_OUTSIDE_TOLERANCE).any(axis=1)
+    outside |= (boxes[:, 2:] > sizes + _OUTSIDE_TOLERANCE).any(axis=1)
+    if are_xywh and outside.mean() > 0.1 and _could_be_corners(given, sizes):
+        report = findings.error if len(boxes) >= _SURE_FROM else findings.warning
+        report(
+            place,
+            "boxes as corners",
+            f"{outside.sum()} of {len(boxes)} boxes reach outside their image, such as "
+            f"{case(int(outside.argmax()))}",
+            "they seem to be [x0, y0, x1, y1], which all fit; expected [x, y, width, height]",
+        )
+        return
+    if outside.any():
+        findings.warning(
+            place,
+            "boxes that reach outside their image",
+            f"{outside.sum()} of {len(boxes)} boxes reach outside their image, such as "
+            f"{case(int(outside.argmax()))}; they are cut at its edges in training",
+            "make sure that they are of this picture, in its pixels",
+        )
+    tiny = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) < 1
+    if tiny.any():
+        findings.warning(
+            place,
+            "boxes below a pixel",
+            f"{tiny.sum()} of {len(boxes)} boxes are narrower than a pixel, such as "
+            f"{case(int(tiny.argmax()))}",
+            "boxes below a pixel are hardly objects: correct or remove them",
+        )
+
+
+def check_disjoint(
+    first: Sequence[dict[str, Any]],
+    second: Sequence[dict[str, Any]],
+    words: tuple[str, str, str],
+    place: str,
+    findings: Findings,
+) -> None:
+    """Warn of images that two data sets share.
+
+    Two images are the same if their path is, their name and id in the data set are, or the content
+    of their files is.
+
+    Args:
+        first: Detectron2 dicts.
+        second: Detectron2 dicts, the ones that are counted.
+        words: what the second ones are, what they are too, and what follows, for the line.
+        place: begins the line; the key of the second ones.
+        findings: what is found is added to it.
+    """
+    known = {identity for record in first for identity in _identities(record)}
+    shared = {n for n, r in enumerate(second) if not known.isdisjoint(_identities(r))}
+    shared |= _copies(first, second)
+    if shared:
+        what, too, consequence = words
+        findings.warning(
+            place,
+            f"{what} images that are {too} too",
+            f"{len(shared)} of {len(second)} {what} images are {too} images too, such as "
+            f"{second[min(shared)]['file_name']}; {consequence}",
+            "take them out of one of the two",
+        )
+
+
+def check_repeated(images: Sequence[dict[str, Any]], place: str, findings: Findings) -> None:
+    """Warn of pictures that a data set has more than once."""
+    times = Counter(os.path.realpath(record["file_name"]) for record in images)
+    for path, count in times.items():
+        if count > 1:
+            findings.warning(
+                place,
+                "pictures named more than once",
+                f"{path} is named {count} times",
+                "keep one entry, with all its annotations",
+            )
+
+
+def _identities(record: dict[str, Any]) -> tuple[Any, Any]:
+    path = record["file_name"]
+    return os.path.realpath(path), (os.path.basename(path), record.get("image_id"))
+
+
+def _copies(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> set[int]:
+    """Find the second ones whose file has the content of one of the first; their indices."""
+    of_length: dict[int, list[str]] = defaultdict(list)
+    for record in first:
+        of_length[_length(record)].append(record["file_name"])
+    found = set()
+    digests: dict[str, str] = {}
+    for number, record in enumerate(second):
+        same_length = of_length.get(_length(record), []) if _length(record) > 0 else []
+        own = _digest(record["file_name"], digests) if same_length else ""
+        if any(own == _digest(path, digests) for path in same_length):
+            found.add(number)
+    return found
+
+
+def _length(record: dict[str, Any]) -> int:
+    try:
+        return os.stat(record["file_name"]).st_size
+    except OSError:  # said where the images are looked at
+        return -1
+
+
+def _digest(path: str, known: dict[str, str]) -> str:
+    if path not in known:
+        try:
+            known[path] = hashlib.sha1(Path(path).read_bytes()).hexdigest()
+        except OSError:
+            known[path] = path
+    return known[path]
+
+
+def _first_difference(found: list[str], expected: list[str]) -> str:
+    for index, (one, other) in enumerate(zip(found, expected, strict=False)):
+        if one != other:
+            return f"class {index} is {one!r} instead of {other!r}"
+    return f"{len(found)} classes instead of {len(expected)}"
+
+
+def _annotation_problem(annotation: dict[str, Any], num_classes: int) -> str | None:
+    category = annotation["category_id"]
+    if not 0 <= category < num_classes:
+        return f"has the class id {category}, of {num_classes} classes"
+    box = annotation["bbox"]
+    if len(box) != 4 or not all(math.isfinite(value) for value in box):
+        return f"has the box {list(box)}; expected four finite numbers"
+    x0, y0, x1, y1 = _xyxy(annotation)
+    if x1 <= x0 or y1 <= y0:
+        return f"has the box {list(box)}, which has no area"
+    return None
+
+
+def _xyxy(annotation: dict[str, Any]) -> Sequence[float]:
+    if annotation["bbox_mode"] == BoxMode.XYXY_ABS:
+        return annotation["bbox"]
+    if annotation["bbox_mode"] == BoxMode.XYWH_ABS:
+        x, y, width, height = annotation["bbox"]
+        return x, y, x + width, y + height
+    return BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS)
+
+
+def _is_plain(annotation: dict[str, Any]) -> bool:
+    box = annotation.get("bbox", ())
+    return len(box) == 4 and all(math.isfinite(value) for value in box)
+
+
+def _could_be_corners(given: np.ndarray, sizes: np.ndarray) -> bool:
+    """Tell whether all boxes would lie within their images if they were corners."""
+    ordered = (given[:, 2:] > given[:, :2]).all()
+    return bool(ordered and (given[:, 2:] <= sizes + _OUTSIDE_TOLERANCE).all())

@@ -1,0 +1,34 @@
+"""Reading data sets into Detectron2's dicts, and registering them by name.
+
+coco.py       COCO instances files
+voc.py        Pascal VOC's XML files
+yolo.py       YOLO's text files
+folder.py     pictures without annotations
+values.py     numbers, ids and flags as such files give them
+boxes.py      boxes that cannot be used
+catalog.py    a data set with what was found in it, registered in Detectron2's catalog
+builtin.py    COCO's and VOC's official splits, by name
+registry.py   a user's own, from ``SSOD.REGISTER``
+"""
+
+from .builtin import datasets_root, register_builtin
+from .catalog import DataSet, DataSource, read_data_set, register_files
+from .coco import CocoFile
+from .folder import ImageFolders
+from .registry import register_from_config
+from .voc import VocFolder
+from .yolo import YoloSplit
+
+__all__ = [
+    "CocoFile",
+    "DataSet",
+    "DataSource",
+    "ImageFolders",
+    "VocFolder",
+    "YoloSplit",
+    "datasets_root",
+    "read_data_set",
+    "register_builtin",
+    "register_files",
+    "register_from_config",
+]

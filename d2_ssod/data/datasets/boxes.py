@@ -1,0 +1,51 @@
+"""Boxes as annotation files give them: which ones no detector can be trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..findings import Findings
+from .values import as_number
+
+_OF_BOX = "correct the box; it is left out"
+
+
+def read_four(value: Any) -> list[float] | None:
+    """Read four finite numbers; None for anything else."""
+    if not isinstance(value, (list, tuple)) or len(value) != 4:
+        return None
+    numbers = [as_number(item) for item in value]
+    return None if None in numbers else numbers
+
+
+def is_usable(
+    xyxy: Sequence[float], record: dict, place: str, who: str, findings: Findings
+) -> bool:
+    """Tell whether a box covers a part of its image; warn of one that does not.
+
+    Args:
+        xyxy: corners in pixels.
+        record: dict of the image; without ``width`` and ``height`` only the area is looked at.
+        place: file, for the warning.
+        who: the annotation, for the warning.
+        findings: gets the warning.
+    """
+    x0, y0, x1, y1 = xyxy
+    shown = "[" + ", ".join(f"{value:g}" for value in xyxy) + "]"
+    if x1 <= x0 or y1 <= y0:
+        findings.warning(
+            place, "boxes without area", f"{who} has the box {shown} without area", _OF_BOX
+        )
+        return False
+    width, height = record.get("width"), record.get("height")
+    if x1 <= 0 or y1 <= 0 or (width and x0 >= width) or (height and y0 >= height):
+        findings.warning(
+            place,
+            "boxes outside their image",
+            f"{who} has the box {shown} (x0, y0, x1, y1), outside its image of {width} x {height} "
+            "pixels",
+            _OF_BOX,
+        )
+        return False
+    return True

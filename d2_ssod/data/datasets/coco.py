@@ -1,0 +1,262 @@
+"""Reading COCO instances files, of whatever tool: normalised once into our own records."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from detectron2.structures import BoxMode
+
+from d2_ssod.errors import ConfigError
+from d2_ssod.file_names import spellings
+from d2_ssod.json_files import read_json
+
+from ..findings import Findings
+from ..images import ImageError, read_size
+from .boxes import is_usable, read_four
+from .catalog import DataSet
+from .values import as_flag, as_id, as_number, as_whole, find_id
+
+# Not copied into our dicts: what every COCO image has, and what Detectron2's mapper would act on.
+_DROPPED_IMAGE_KEYS = frozenset(
+    {"id", "file_name", "height", "width"}
+    | {"license", "flickr_url", "coco_url", "date_captured"}
+    | {"image_id", "annotations", "is_pseudo", "image", "instances"}
+    | {"sem_seg_file_name", "pan_seg_file_name", "segments_info"}
+    | {"proposal_boxes", "proposal_objectness_logits", "proposal_bbox_mode", "proposal_file"}
+)
+_LAYOUT = '{"images": [...], "annotations": [...], "categories": [...]}'
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """A COCO instances file and the folder of its images.
+
+    Attributes:
+        json_file: the file; without categories or annotations it is an unlabeled data set.
+        image_root: folder that its file names are relative to.
+        annotations: False leaves the annotations out, for use as unlabeled images.
+    """
+
+    json_file: str
+    image_root: str
+    annotations: bool = True
+
+    def read(self) -> DataSet:
+        """Read it. What cannot be understood is among the findings.
+
+        What tools do, and what is made of it: ids that are texts or decimals, numbers as texts,
+        mixed ids; annotation ids of any kind, which are not used; ``iscrowd`` and ``area`` that are
+        missing or null (no crowd; width x height); file names with backslashes or URLs; missing
+        sizes (taken from the picture). Segmentations are not looked at. Boxes without area or
+        outside their image are left out with a warning.
+
+        Raises:
+            ConfigError: it is not a COCO file at all.
+        """
+        content = read_json(self.json_file)
+        if not isinstance(content, dict) or not isinstance(content.get("images"), list):
+            raise ConfigError(
+                f'{self.json_file}: is not a COCO instances file (no list "images"); expected '
+                f"{_LAYOUT}"
+            )
+        findings = Findings()
+        classes = self._categories(content, findings)
+        images = self._images(content["images"], findings)
+        rows = self._list(content, "annotations", findings) if self.annotations else []
+        if rows:
+            self._annotate(images, rows, classes, findings)
+        ordered = sorted(images.items(), key=lambda item: (isinstance(item[0], str), item[0]))
+        return DataSet(
+            [record for _, record in ordered],
+            list(classes.values()) if classes else None,
+            list(classes),
+            findings,
+        )
+
+    def _list(self, content: dict, key: str, findings: Findings) -> list[dict]:
+        """Take a list of records, which may be missing, out of the file."""
+        rows = content.get(key) or []
+        good = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        if not isinstance(rows, list) or len(good) < len(rows):
+            findings.error(
+                self.json_file, f'malformed "{key}"', f'"{key}" is no list of records', _LAYOUT
+            )
+        return good
+
+    def _categories(self, content: dict, findings: Findings) -> dict[int | str, str]:
+        """Read the name of each category, by its id in the file; in the order of the ids."""
+        names: dict[int | str, str] = {}
+        for row in self._list(content, "categories", findings):
+            category_id, name = _category_id(row.get("id")), row.get("name")
+            if category_id is None or name is None or name == "" or isinstance(name, (list, dict)):
+                missing = "name" if category_id is not None else "id"
+                findings.error(
+                    self.json_file,
+                    "categories without name or id",
+                    f"category {row} has no {missing}",
+                    'give every category an "id" and a "name"',
+                )
+            elif category_id in names:
+                findings.error(
+                    self.json_file,
+                    "repeated category ids",
+                    f"categories {names[category_id]!r} and {name!r} both have the id "
+                    f"{category_id!r}",
+                    "ids are unique: renumber one, and its annotations",
+                )
+            else:
+                names[category_id] = str(name)
+        return dict(sorted(names.items(), key=lambda item: (isinstance(item[0], str), item[0])))
+
+    def _images(self, rows: list, findings: Findings) -> dict[int | str, dict[str, Any]]:
+        """Make the dict of each image, by its id in the file."""
+        images: dict[int | str, dict[str, Any]] = {}
+        for number, row in enumerate(rows):
+            who = f"image number {number + 1}"
+            if not isinstance(row, dict):
+                findings.error(self.json_file, 'malformed "images"', f"{who} is {row!r}", _LAYOUT)
+                continue
+            image_id, file_name = as_id(row.get("id")), row.get("file_name")
+            if image_id is None or not isinstance(file_name, str) or not file_name:
+                key = "id" if image_id is None else "file_name"
+                findings.error(
+                    self.json_file,
+                    "images without id or file_name",
+                    f"{who} has the {key} {row.get(key)!r}",
+                    'every image needs an "id" (number or text) and a "file_name"',
+                )
+            elif image_id in images:
+                findings.error(
+                    self.json_file,
+                    "repeated image ids",
+                    f"two images have the id {image_id!r}, the second is {file_name}",
+                    "ids are unique: renumber one, and its annotations",
+                )
+            else:
+                images[image_id] = self._image(image_id, row, findings)
+        return images
+
+    def _image(self, image_id: int | str, row: dict, findings: Findings) -> dict[str, Any]:
+        extra = {key: value for key, value in row.items() if key not in _DROPPED_IMAGE_KEYS}
+        path = self._path(row["file_name"])
+        record = {"file_name": path, "height": 0, "width": 0, "image_id": image_id, **extra}
+        given = {side: row.get(side) for side in ("height", "width")}
+        sizes = {side: as_whole(value) or 0 for side, value in given.items() if value is not None}
+        record.update(sizes)
+        if any(size <= 0 for size in sizes.values()):
+            findings.error(
+                self.json_file,
+                "image sizes that are no numbers of pixels",
+                f"image {row['file_name']} has the width {given['width']!r} and the height "
+                f"{given['height']!r}",
+                "give both in whole pixels, or neither",
+            )
+        elif len(sizes) < 2:
+            try:
+                record["height"], record["width"] = read_size(path)
+            except ImageError:  # said where the images are looked at
+                del record["height"], record["width"]
+        return record
+
+    def _path(self, file_name: str) -> str:
+        """Find the file that a name means; the name as it is if there is none."""
+        literal = os.path.join(self.image_root, file_name)
+        if os.path.exists(literal):
+            return literal
+        candidates = (os.path.join(self.image_root, name) for name in spellings(file_name))
+        return next(filter(os.path.exists, candidates), literal)
+
+    def _annotate(
+        self,
+        images: dict[int | str, dict[str, Any]],
+        rows: list[dict],
+        classes: dict[int | str, str],
+        findings: Findings,
+    ) -> None:
+        """Give every image its annotations."""
+        for record in images.values():
+            record["annotations"] = []
+        numbers = {category_id: number for number, category_id in enumerate(classes)}
+        seen = Counter()
+        for number, row in enumerate(rows):
+            who = f"annotation {row.get('id', f'number {number + 1}')}"
+            image_id = find_id(row.get("image_id"), images)
+            category_id = _category_id(row.get("category_id"))
+            if image_id not in images:
+                findings.error(
+                    self.json_file,
+                    "annotations of unknown images",
+                    f'{who} is of the image {row.get("image_id")!r}, which is not in "images"',
+                    "add the image or remove its annotations",
+                )
+                continue
+            record = images[image_id]
+            who += f" of image {os.path.basename(record['file_name'])}"
+            if category_id not in numbers:
+                findings.error(
+                    self.json_file,
+                    "annotations of unknown categories",
+                    f"{who} has category_id {row.get('category_id')!r}, which is not in "
+                    '"categories"',
+                    "add the category, or correct the annotation",
+                )
+                continue
+            annotation = self._annotation(row, numbers[category_id], record, who, findings)
+            if annotation is not None:
+                record["annotations"].append(annotation)
+                seen[(image_id, category_id, *annotation["bbox"])] += 1
+        self._warn_of_copies(seen, images, findings)
+
+    def _annotation(
+        self, row: dict, category: int, record: dict, who: str, findings: Findings
+    ) -> dict[str, Any] | None:
+        """Read one annotation; None if it is left out."""
+        box, is_crowd = read_four(row.get("bbox")), as_flag(row.get("iscrowd"))
+        problem = None
+        if box is None:
+            problem = f"has the bbox {row.get('bbox')!r}; expected four numbers"
+        elif box[2] < 0 or box[3] < 0:
+            problem = f"has the bbox {row['bbox']} of negative size"
+        elif is_crowd is None:
+            problem = f"has iscrowd {row['iscrowd']!r}; expected 0 or 1"
+        elif row.get("ignore") and as_flag(row["ignore"]) is not False:
+            problem = 'has "ignore", which is not part of COCO; use "iscrowd", or remove it'
+        if problem is not None:
+            findings.error(
+                self.json_file,
+                "annotations that cannot be read",
+                f"{who} {problem}",
+                "correct or remove it; a bbox is [x, y, width, height] in pixels",
+            )
+            return None
+        x, y, width, height = box
+        if not is_usable((x, y, x + width, y + height), record, self.json_file, who, findings):
+            return None
+        area = as_number(row.get("area"))
+        return {
+            "iscrowd": int(is_crowd),
+            "bbox": box,
+            "category_id": category,
+            "bbox_mode": BoxMode.XYWH_ABS,
+            "area": area if area is not None and area > 0 else width * height,
+        }
+
+    def _warn_of_copies(self, seen: Counter, images: dict, findings: Findings) -> None:
+        for (image_id, *_, x, y, width, height), times in seen.items():
+            if times > 1:
+                findings.warning(
+                    self.json_file,
+                    "boxes that occur more than once",
+                    f"image {os.path.basename(images[image_id]['file_name'])} has the box "
+                    f"[{x}, {y}, {width}, {height}] {times} times",
+                    "remove the copies: each counts as an object of its own",
+                )
+
+
+def _category_id(value: Any) -> int | str | None:
+    """Read a category's id, also a number that is given as a text: their order is that of ids."""
+    whole = as_whole(value)
+    return as_id(value) if whole is None else whole

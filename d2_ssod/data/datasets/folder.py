@@ -1,0 +1,108 @@
+"""Pictures without annotations, from folders and lists, as a data set."""
+
+from __future__ import annotations
+
+import logging
+import mimetypes
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..findings import Findings
+from ..images import EXTENSIONS, ImageError, map_threaded, read_size
+from .catalog import DataSet
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ImageFolders:
+    """Pictures without annotations.
+
+    Attributes:
+        places: folders, which are searched with their sub-folders, and text files that list a
+            picture per line, relative to themselves. In folders, files whose name starts with a dot
+            or has no image extension are skipped; links to folders are followed, each folder once.
+        key: config key to name in findings.
+    """
+
+    places: tuple[str, ...]
+    key: str = field(compare=False)
+
+    def read(self) -> DataSet:
+        """List the pictures, with ``image_id`` 1 to n in the order of the places and paths."""
+        findings = Findings()
+        files = list(
+            dict.fromkeys(file for place in self.places for file in self._list(place, findings))
+        )
+        sizes = map_threaded(size_or_error, files, description="Reading image sizes")
+        images: list[dict[str, Any]] = []
+        for number, (file, size) in enumerate(zip(files, sizes, strict=True), start=1):
+            if isinstance(size, ImageError):
+                findings.error(
+                    self.key,
+                    "bad images",
+                    f"{file} {size}",
+                    "replace it, or take it out of the folder",
+                )
+                continue
+            height, width = size
+            images.append({"file_name": file, "image_id": number, "height": height, "width": width})
+        return DataSet(images, findings=findings)
+
+    def _list(self, place: str, findings: Findings) -> list[str]:
+        return read_list(place) if os.path.isfile(place) else self._list_folder(place, findings)
+
+    def _list_folder(self, folder: str, findings: Findings) -> list[str]:
+        files = sorted(_walk(folder))
+        images = [file for file in files if is_image_name(file)]
+        skipped = [file for file in files if not is_image_name(file)]
+        if skipped:
+            logger.info(
+                "%s: %d images; skipped %d other files, such as %s",
+                *(folder, len(images), len(skipped), os.path.relpath(skipped[0], folder)),
+            )
+        for file in skipped:
+            if not os.path.basename(file).startswith(".") and (
+                mimetypes.guess_type(file)[0] or ""
+            ).startswith("image/"):
+                findings.warning(
+                    self.key,
+                    "pictures of a kind that is not read",
+                    f"skipped {file}",
+                    f"convert it to one of {', '.join(sorted(EXTENSIONS))}",
+                )
+        return images
+
+
+def read_list(path: str) -> list[str]:
+    """Read a text file that names a picture per line, relative to its own folder."""
+    folder = os.path.dirname(path)
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+        return [os.path.join(folder, line.strip()) for line in file if line.strip()]
+
+
+def is_image_name(file: str) -> bool:
+    """Tell by its name whether a file is a picture that can be read."""
+    name = os.path.basename(file)
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def size_or_error(file: str) -> tuple[int, int] | ImageError:
+    """Read height and width, or say what is wrong."""
+    try:
+        return read_size(file)
+    except ImageError as error:
+        return error
+
+
+def _walk(folder: str) -> Iterator[str]:
+    visited = set()
+    for place, subfolders, files in os.walk(folder, followlinks=True):
+        if os.path.realpath(place) in visited:
+            subfolders.clear()
+            continue
+        visited.add(os.path.realpath(place))
+        subfolders.sort()  # which of two links to one folder is followed must not vary
+        yield from (os.path.join(place, file) for file in files)

@@ -1,0 +1,151 @@
+"""Registering a user's own data sets from the config."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from d2_ssod.errors import ConfigError
+
+from .catalog import Files, register_files
+from .coco import CocoFile
+from .folder import ImageFolders
+from .voc import VocFolder
+from .yolo import YoloSplit
+
+# Keys of an entry besides NAME, by what tells its format.
+_KEYS = {
+    "JSON": ("JSON", "IMAGES", "UNLABELED"),
+    "VOC": ("VOC", "SPLIT", "LIST", "IMAGES", "CLASSES", "UNLABELED"),
+    "YOLO": ("YOLO", "SPLIT", "UNLABELED"),
+    "IMAGES": ("IMAGES", "JSON"),
+}
+_EXAMPLE = "{NAME: my_images, IMAGES: /data/images, JSON: /data/instances.json}"
+
+
+def register_from_config(entries: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    """Register the data sets that a config lists.
+
+    Args:
+        entries: one mapping per data set, with its ``NAME`` and one of
+
+            * ``JSON``, a COCO instances file, and ``IMAGES``, the folder of its pictures;
+            * ``VOC``, a folder of VOC's XML files; ``SPLIT`` (of ``ImageSets/Main``) or ``LIST`` (a
+              text file) says which, neither: all; ``IMAGES`` where the pictures are elsewhere;
+              ``CLASSES``, by default those in the files, sorted;
+            * ``YOLO``, Ultralytics' data.yaml, and ``SPLIT`` (train);
+            * ``IMAGES`` alone: unlabeled pictures in a folder and its sub-folders, or listed by a
+              text file, or a list of such.
+
+            ``UNLABELED: True`` leaves the annotations of the first three out.
+        key: the list's config key, for errors.
+
+    Returns:
+        the names, in order. Registering the same again changes nothing.
+
+    Raises:
+        ConfigError: an entry is malformed, a path is missing, or a name is taken.
+    """
+    if isinstance(entries, (str, Mapping)) or not isinstance(entries, Sequence):
+        raise ConfigError(f"{key}: expected a list of entries such as {_EXAMPLE}, got {entries!r}")
+    return [_register(entry, f"{key}[{number}]") for number, entry in enumerate(entries)]
+
+
+def _register(entry: Mapping[str, Any], key: str) -> str:
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{key}: expected an entry such as {_EXAMPLE}, got {entry!r}")
+    name = entry.get("NAME")
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{key}: NAME is missing; expected something like {_EXAMPLE}")
+    given = {k: v for k, v in entry.items() if k != "NAME" and v not in (None, "", [], ())}
+    kind = next((k for k in _KEYS if k in given), None)
+    if kind is None:
+        raise ConfigError(
+            f"{key}: IMAGES is missing, as are VOC and YOLO; expected something like {_EXAMPLE}"
+        )
+    unknown = sorted(str(k) for k in given if k not in _KEYS[kind])
+    if unknown:
+        raise ConfigError(
+            f"{key}: unknown key {unknown[0]!r}; the keys beside {kind} are NAME, "
+            f"{', '.join(k for k in _KEYS[kind] if k != kind)}"
+        )
+    files, metadata = _FORMATS[kind](given, key)
+    try:
+        register_files(name, files, **metadata)
+    except ConfigError as error:
+        raise ConfigError(f"{key}.NAME: {error}") from None
+    return name
+
+
+def _coco(given: Mapping[str, Any], key: str) -> tuple[Files, dict]:
+    if "IMAGES" not in given:
+        raise ConfigError(f"{key}: IMAGES is missing; expected something like {_EXAMPLE}")
+    images, json_file = _folder(given, "IMAGES", key), _file(given, "JSON", key)
+    files = CocoFile(json_file, images, annotations=not _flag(given, "UNLABELED", key))
+    return files, {"json_file": json_file, "image_root": images, "evaluator_type": "coco"}
+
+
+def _voc(given: Mapping[str, Any], key: str) -> tuple[Files, dict]:
+    if "SPLIT" in given and "LIST" in given:
+        raise ConfigError(f"{key}: has both SPLIT and LIST; remove one of them")
+    classes = given.get("CLASSES")
+    if classes is not None and (isinstance(classes, str) or not isinstance(classes, Sequence)):
+        raise ConfigError(f"{key}.CLASSES is {classes!r}; expected a list of names")
+    files = VocFolder(
+        _folder(given, "VOC", key),
+        split=str(given.get("SPLIT", "")),
+        list_file=_file(given, "LIST", key) if "LIST" in given else "",
+        image_root=_folder(given, "IMAGES", key) if "IMAGES" in given else "",
+        class_names=None if classes is None else tuple(map(str, classes)),
+        annotations=not _flag(given, "UNLABELED", key),
+    )
+    return files, {"evaluator_type": "coco"}
+
+
+def _yolo(given: Mapping[str, Any], key: str) -> tuple[Files, dict]:
+    files = YoloSplit(
+        _file(given, "YOLO", key),
+        str(given.get("SPLIT", "train")),
+        annotations=not _flag(given, "UNLABELED", key),
+    )
+    return files, {"evaluator_type": "coco"}
+
+
+def _images(given: Mapping[str, Any], key: str) -> tuple[Files, dict]:
+    places = given["IMAGES"]
+    places = [places] if isinstance(places, str) else places
+    if not isinstance(places, Sequence) or not all(isinstance(p, str) for p in places):
+        raise ConfigError(f"{key}.IMAGES is {places!r}; expected a folder, or a list of folders")
+    expanded = tuple(map(os.path.expanduser, places))
+    for place in expanded:
+        if not os.path.exists(place):
+            raise ConfigError(
+                f"{key}.IMAGES: {place} is not a folder, nor a text file that lists pictures; "
+                "correct the path"
+            )
+    return ImageFolders(expanded, f"{key}.IMAGES"), {}
+
+
+_FORMATS = {"JSON": _coco, "VOC": _voc, "YOLO": _yolo, "IMAGES": _images}
+
+
+def _folder(given: Mapping[str, Any], name: str, key: str) -> str:
+    value = given[name]
+    if not isinstance(value, str) or not os.path.isdir(os.path.expanduser(value)):
+        raise ConfigError(f"{key}.{name}: {value} is not a folder; correct the path")
+    return os.path.expanduser(value)
+
+
+def _file(given: Mapping[str, Any], name: str, key: str) -> str:
+    value = given[name]
+    if not isinstance(value, str) or not os.path.isfile(os.path.expanduser(value)):
+        raise ConfigError(f"{key}.{name}: {value} is not a file; correct the path")
+    return os.path.expanduser(value)
+
+
+def _flag(given: Mapping[str, Any], name: str, key: str) -> bool:
+    value = given.get(name, False)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key}.{name} is {value!r}; expected True or False")
+    return value

@@ -1,0 +1,186 @@
+"""YOLO's text files, in the layout of Ultralytics' ``data.yaml``."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from detectron2.structures import BoxMode
+
+from d2_ssod.errors import ConfigError
+
+from ..findings import Findings
+from ..images import map_threaded
+from .boxes import is_usable
+from .catalog import DataSet
+from .folder import ImageFolders
+from .values import as_number, as_whole
+
+_LINE = (
+    "a line is `class x y width height`, or `class x1 y1 x2 y2 ...` for a polygon, in units of the "
+    "image (0 to 1)"
+)
+
+
+@dataclass(frozen=True)
+class YoloSplit:
+    """One split of a data set described by a ``data.yaml``.
+
+    Attributes:
+        yaml_file: with ``names`` (a list, or numbers to names), the splits, and maybe ``path``.
+        split: ``train``, ``val``, ``test``, ...: a folder of pictures, a text file that lists them,
+            or a list of such. The labels of ``images/a.jpg`` are in ``labels/a.txt``, or beside it.
+        annotations: False: pictures alone.
+    """
+
+    yaml_file: str
+    split: str = "train"
+    annotations: bool = True
+
+    def read(self) -> DataSet:
+        """Read it. A picture without a label file is one without objects, as Ultralytics has it.
+
+        Raises:
+            ConfigError: the ``data.yaml`` cannot be read, or lacks the split.
+        """
+        content = self._content()
+        places = self._places(content)
+        listed = ImageFolders(places, self.yaml_file).read()
+        findings = listed.findings
+        if not self.annotations:
+            return listed
+        names = self._names(content)
+        read = functools.partial(self._read_labels, num_classes=len(names))
+        labels = map_threaded(read, listed.images, description=f"Reading {self.yaml_file}")
+        without = 0
+        for record, (found, of_image) in zip(listed.images, labels, strict=True):
+            without += found is None
+            record["annotations"] = found or []
+            findings.extend(of_image)
+        if without:
+            findings.warning(
+                self.yaml_file,
+                "pictures without a label file",
+                f"{without} of {len(listed.images)} pictures of {self.split!r} have no label file",
+                "they count as pictures without objects; name them as unlabeled instead if nobody "
+                "has labeled them",
+            )
+        return DataSet(listed.images, names, findings=findings)
+
+    def _content(self) -> dict:
+        try:
+            with open(self.yaml_file, encoding="utf-8-sig") as file:
+                content = yaml.safe_load(file)
+        except OSError as error:
+            raise ConfigError(f"{self.yaml_file}: cannot be read ({error.strerror})") from None
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            line = " ".join(str(error).split())
+            raise ConfigError(f"{self.yaml_file}: is not a YAML file ({line})") from None
+        if not isinstance(content, dict):
+            raise ConfigError(
+                f"{self.yaml_file}: is not a data.yaml; expected keys names, {self.split}, ..."
+            )
+        return content
+
+    def _names(self, content: dict) -> list[str]:
+        names = content.get("names")
+        if isinstance(names, dict) and set(map(as_whole, names)) == set(range(len(names))):
+            names = [name for _, name in sorted(names.items(), key=lambda item: as_whole(item[0]))]
+        if not isinstance(names, list) or not names:
+            raise ConfigError(
+                f"{self.yaml_file}: names is {names!r}; expected a list of the classes, or their "
+                "numbers from 0 and names"
+            )
+        return [str(name) for name in names]
+
+    def _places(self, content: dict) -> tuple[str, ...]:
+        """Find the folders and lists of the split, relative to ``path`` or to the YAML file."""
+        given = content.get(self.split)
+        entries = [given] if isinstance(given, str) else given
+        if not isinstance(entries, list) or not all(isinstance(e, str) for e in entries):
+            splits = ", ".join(key for key in ("train", "val", "test") if content.get(key))
+            raise ConfigError(
+                f"{self.yaml_file}: the split {self.split!r} is {given!r}; expected a folder or a "
+                f"text file, or a list of such (the file has {splits or 'no split'})"
+            )
+        own = os.path.dirname(self.yaml_file)
+        root = os.path.join(own, str(content.get("path") or ""))
+        return tuple(self._find(entry, root, own) for entry in entries)
+
+    def _find(self, entry: str, root: str, own: str) -> str:
+        # Some exports write ../train/images for what lies beside the YAML file.
+        candidates = [
+            os.path.join(folder, name)
+            for folder in (root, own)
+            for name in (entry, entry.removeprefix("../"))
+        ]
+        for candidate in candidates:
+            if os.path.exists(candidate):
+                return os.path.normpath(candidate)
+        raise ConfigError(
+            f"{self.yaml_file}: {self.split} names {entry}, which is not there; looked for "
+            f"{candidates[0]}"
+        )
+
+    def _read_labels(self, record: dict, num_classes: int) -> tuple[list[dict] | None, Findings]:
+        """Read the annotations of a picture; None if there is no file for them."""
+        findings = Findings()
+        path = _label_file(record["file_name"])
+        if path is None:
+            return None, findings
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            lines = [(number, line.split()) for number, line in enumerate(file, 1) if line.strip()]
+        rows = (self._read_line(f"{path}:{n}", w, num_classes, record, findings) for n, w in lines)
+        return [row for row in rows if row is not None], findings
+
+    def _read_line(
+        self, who: str, words: list[str], num_classes: int, record: dict, findings: Findings
+    ) -> dict[str, Any] | None:
+        category, numbers = as_whole(words[0]), [as_number(word) for word in words[1:]]
+        problem = None
+        if category is None or None in numbers or not (len(numbers) == 4 or _is_polygon(numbers)):
+            problem = f"reads {' '.join(words)[:80]!r}"
+        elif not 0 <= category < num_classes:
+            problem = f"has the class {category}, of {num_classes} classes"
+        elif min(numbers) < -0.01 or max(numbers) > 1.01:
+            problem = f"has the value {max(numbers, key=abs):g}, outside 0 to 1"
+        if problem is not None:
+            findings.error(
+                self.yaml_file, "label lines that cannot be read", f"{who} {problem}", _LINE
+            )
+            return None
+        box = _corners(numbers, record["width"], record["height"])
+        if not is_usable(box, record, self.yaml_file, who, findings):
+            return None
+        return {
+            "category_id": category,
+            "bbox": box,
+            "bbox_mode": BoxMode.XYXY_ABS,
+            "iscrowd": 0,
+            "area": (box[2] - box[0]) * (box[3] - box[1]),
+        }
+
+
+def _label_file(image: str) -> str | None:
+    stem = os.path.splitext(image)[0]
+    head, found, tail = stem.rpartition(f"{os.sep}images{os.sep}")
+    in_labels = f"{head}{os.sep}labels{os.sep}{tail}" if found else stem
+    return next((f"{s}.txt" for s in (in_labels, stem) if os.path.isfile(f"{s}.txt")), None)
+
+
+def _is_polygon(numbers: list) -> bool:
+    return len(numbers) >= 6 and len(numbers) % 2 == 0
+
+
+def _corners(numbers: list[float], width: int, height: int) -> list[float]:
+    """Give the corners in pixels of a center and size, or of a polygon."""
+    if _is_polygon(numbers):
+        xs, ys = numbers[::2], numbers[1::2]
+        x0, y0, x1, y1 = min(xs), min(ys), max(xs), max(ys)
+    else:
+        x, y, w, h = numbers
+        x0, y0, x1, y1 = x - w / 2, y - h / 2, x + w / 2, y + h / 2
+    return [x0 * width, y0 * height, x1 * width, y1 * height]

@@ -1,0 +1,96 @@
+"""Checks of the config, made before anything else happens."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
+
+from d2_ssod.config import check_limits
+from d2_ssod.errors import ConfigError
+from d2_ssod.modeling import ROI_WEIGHTINGS, detector_of
+from d2_ssod.pseudo_label import easy_fraction
+
+from .schedule import check_schedule
+
+
+def check_config(cfg: CfgNode, world_size: int) -> None:
+    """Raise a one-line :class:`ConfigError` for the first value that cannot be trained with."""
+    check_limits(cfg)
+    check_schedule(cfg)
+    for phase in range(1, cfg.SSOD.NUM_PHASES + 1):
+        easy_fraction(phase, cfg.SSOD.NUM_PHASES, cfg.SSOD.EASY_FRACTIONS)
+    _check_ensemble_weights(cfg)
+    _check_registered_names(cfg)
+    _check_model(cfg)
+    _check_training(cfg, world_size)
+
+
+def _check_ensemble_weights(cfg: CfgNode) -> None:
+    weights, phases = cfg.SSOD.ENSEMBLE.WEIGHTS, cfg.SSOD.NUM_PHASES
+    if weights and len(weights) != phases + 1:
+        raise ConfigError(
+            f"SSOD.ENSEMBLE.WEIGHTS has {len(weights)} values, {tuple(weights)}; give one for each "
+            f"of the phases 0..{phases}, or none for equal weights"
+        )
+
+
+def _check_registered_names(cfg: CfgNode) -> None:
+    """Names of building blocks that Detectron2 looks up."""
+    registries = {
+        "META_ARCHITECTURE": (META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE),
+        "BACKBONE.NAME": (BACKBONE_REGISTRY, cfg.MODEL.BACKBONE.NAME),
+        "ROI_HEADS.NAME": (ROI_HEADS_REGISTRY, cfg.MODEL.ROI_HEADS.NAME),
+    }
+    for key, (registry, name) in registries.items():
+        if name not in registry:
+            known = ", ".join(sorted(known for known, _ in registry))
+            raise ConfigError(f"MODEL.{key} is {name!r}; it must be one of {known}")
+    weighting = cfg.SSOD.ROI_WEIGHTING.NAME
+    if weighting not in ("none", *ROI_WEIGHTINGS):
+        raise ConfigError(
+            f"SSOD.ROI_WEIGHTING.NAME is {weighting!r}; it must be one of none, "
+            f"{', '.join(sorted(ROI_WEIGHTINGS))}"
+        )
+
+
+def _check_model(cfg: CfgNode) -> None:
+    """Keys of ``MODEL`` that training on pseudo-labels leaves no choice in."""
+    for key in ("MASK_ON", "KEYPOINT_ON"):
+        if cfg.MODEL[key]:
+            raise ConfigError(
+                f"MODEL.{key} is True; pseudo-labels are boxes, on which only boxes can be "
+                "trained: set it to False"
+            )
+    if cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE:
+        raise ConfigError(
+            "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE is True; RoI re-weighting is defined for the "
+            "softmax cross-entropy: set it to False"
+        )
+    if cfg.SSOD.TTA.ENABLED and not detector_of(cfg).has_tta:
+        raise ConfigError(
+            f"SSOD.TTA.ENABLED is True, but MODEL.META_ARCHITECTURE is "
+            f"{cfg.MODEL.META_ARCHITECTURE!r}: Detectron2 has multi-transform inference for "
+            "GeneralizedRCNN only; set it to False"
+        )
+
+
+def _check_training(cfg: CfgNode, world_size: int) -> None:
+    """Keys of Detectron2 that this trainer needs, or needs to be at their defaults."""
+    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    processes = reference if reference > 0 else world_size
+    if cfg.SOLVER.IMS_PER_BATCH % processes != 0 or cfg.SOLVER.IMS_PER_BATCH < 1 or reference < 0:
+        of = "SOLVER.REFERENCE_WORLD_SIZE" if reference else "the number of processes"
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; it must be a positive multiple "
+            f"of {of}, {processes}"
+        )
+    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+        raise ConfigError(
+            f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; it must stay "
+            "'TrainingSampler': how images are drawn is chosen by SSOD.SAMPLING"
+        )
+    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
+        raise ConfigError(
+            "SOLVER.AMP.ENABLED is True, but training is on the CPU, where Detectron2 has no mixed "
+            "precision: set it to False, or train on a GPU"
+        )

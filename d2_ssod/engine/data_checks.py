@@ -1,0 +1,181 @@
+"""All that is checked about the data sets that a config names, before training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+
+from d2_ssod.data import checks
+from d2_ssod.data.datasets import DataSet, read_data_set
+from d2_ssod.data.findings import Findings
+from d2_ssod.errors import ConfigError
+from d2_ssod.evaluation import evaluator_kind
+from d2_ssod.modeling import detector_of, num_classes
+
+_KEYS = ("TRAIN", "UNLABELED", "TEST")
+
+
+def check_data_sets(cfg: CfgNode) -> None:
+    """Every data set that the config names is registered, and each kind is named and usable.
+
+    Raises:
+        ConfigError: otherwise.
+    """
+    for key in ("TRAIN", "UNLABELED", "TEST"):
+        names = cfg.DATASETS[key]
+        if not names and not _may_be_empty(cfg, key):
+            raise ConfigError(f"DATASETS.{key} is empty: name at least one registered data set")
+        for name in names:
+            if name not in DatasetCatalog:
+                raise ConfigError(
+                    f"DATASETS.{key}: no data set is registered as {name!r}: correct the name, or "
+                    "register yours in SSOD.REGISTER"
+                )
+    for name in cfg.DATASETS.TEST:
+        evaluator_kind(name)
+
+
+def _may_be_empty(cfg: CfgNode, key: str) -> bool:
+    """Without test sets nothing is evaluated; phase 0 alone needs no unlabeled images."""
+    return key == "TEST" or (key == "UNLABELED" and cfg.SSOD.NUM_PHASES == 0)
+
+
+def check_run_data(cfg: CfgNode) -> Findings:
+    """Find everything in the data sets of a config that cannot be used, or is odd."""
+    sets = NamedDataSets.read(cfg)
+    findings = check_contents(cfg, sets)
+    findings.extend(check_pictures(cfg, sets))
+    return findings
+
+
+@dataclass(frozen=True)
+class NamedDataSets:
+    """The data sets that the keys of a config name, in its order."""
+
+    named: dict[tuple[str, str], DataSet]
+
+    @classmethod
+    def read(cls, cfg: CfgNode) -> NamedDataSets:
+        """Read all of them."""
+        return cls(
+            {(key, name): read_data_set(name) for key in _KEYS for name in cfg.DATASETS[key]}
+        )
+
+    def of_key(self, key: str) -> list[dict]:
+        """Join the images of all data sets of a key."""
+        return [i for (own, _), found in self.named.items() if own == key for i in found.images]
+
+    def names(self, key: str) -> list[str]:
+        """List the data sets of a key."""
+        return [name for own, name in self.named if own == key]
+
+    @property
+    def first_labeled(self) -> str:
+        """Name the data set whose classes are those of the run."""
+        return self.names("TRAIN")[0]
+
+    def placed(self, *keys: str) -> Iterator[tuple[str, DataSet]]:
+        """Yield the data sets of the keys, with where they are named."""
+        for (key, name), found in self.named.items():
+            if key in keys:
+                yield _place(key, name), found
+
+
+def _place(key: str, name: str) -> str:
+    return f"DATASETS.{key} ({name})"
+
+
+def check_contents(cfg: CfgNode, sets: NamedDataSets) -> Findings:
+    """Check what the data sets say, without looking at pictures."""
+    findings = Findings()
+    for place, found in sets.placed(*_KEYS):
+        findings.extend(found.findings)
+        if not found.findings.has_errors:
+            checks.check_not_empty(found.images, place, findings)
+        checks.check_repeated(found.images, place, findings)
+    with_classes = {
+        place: found.thing_classes
+        for place, found in sets.placed("TRAIN", "TEST")
+        if not found.findings.has_errors
+    }
+    checks.check_same_classes(with_classes, findings)
+    classes = sets.named["TRAIN", sets.first_labeled].thing_classes
+    if classes is not None:
+        _check_labeled(cfg, sets, classes, findings)
+    for place, found in sets.placed("UNLABELED"):
+        checks.check_sizes(found.images, place, findings)
+        _check_ids(found.images, place, findings)
+    for place, found in sets.placed("TEST"):
+        checks.check_difficulties(found.images, place, findings)
+    return findings
+
+
+def _check_labeled(
+    cfg: CfgNode, sets: NamedDataSets, classes: list[str], findings: Findings
+) -> None:
+    if num_classes(cfg) != len(classes):
+        findings.error(
+            "",
+            "another number of classes",
+            f"{detector_of(cfg).num_classes_key} is {num_classes(cfg)}, but {sets.first_labeled} "
+            f"(DATASETS.TRAIN) has {len(classes)} classes",
+            "set it to that",
+        )
+    for place, found in sets.placed("TRAIN", "TEST"):
+        if found.thing_classes is None or found.findings.has_errors:
+            continue
+        before = len(findings)
+        checks.check_annotations(found.images, len(classes), place, findings)
+        checks.check_has_objects(found.images, place, findings)
+        if len(findings) == before:
+            checks.check_boxes(found.images, place, findings)
+    labeled = sets.of_key("TRAIN")
+    if len(labeled) > 0:
+        checks.check_every_class(labeled, classes, "DATASETS.TRAIN", findings)
+
+
+def check_pictures(cfg: CfgNode, sets: NamedDataSets) -> Findings:
+    """Check the pictures themselves."""
+    findings = Findings()
+    test = ("INPUT.MIN_SIZE_TEST", cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+    least = min(cfg.INPUT.MIN_SIZE_TRAIN)
+    train = ("INPUT.MIN_SIZE_TRAIN", least, cfg.INPUT.MAX_SIZE_TRAIN)
+    for place, found in sets.placed(*_KEYS):
+        checks.check_images(found.images, place, findings)
+        checks.check_resizable(found.images, [train, test], place, findings)
+    for second, first, words in _APART:
+        place = f"DATASETS.{second}"
+        checks.check_disjoint(sets.of_key(first), sets.of_key(second), words, place, findings)
+    return findings
+
+
+# Keys whose images should not be those of another one, and the words that say so.
+_APART = (
+    (
+        "UNLABELED",
+        "TRAIN",
+        ("unlabeled", "labeled", "their pseudo-labels will look better than they are"),
+    ),
+    ("TEST", "TRAIN", ("test", "labeled", "results on them mean nothing")),
+    (
+        "TEST",
+        "UNLABELED",
+        ("test", "unlabeled", "the models are adapted to the very images they are judged by"),
+    ),
+)
+
+
+def _check_ids(images: list[dict], place: str, findings: Findings) -> None:
+    """Predictions and pseudo-labels are kept by image id."""
+    for image_id, count in Counter(image["image_id"] for image in images).items():
+        if count > 1:
+            findings.error(
+                place,
+                "repeated image ids",
+                f"image_id {image_id!r} occurs {count} times",
+                "give each image its own id",
+            )

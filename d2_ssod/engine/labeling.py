@@ -1,0 +1,179 @@
+"""Between two phases: predict, threshold, consensus, selection, and the files that they leave.
+
+Whatever exists is used as it is. So a run that was interrupted at any point goes on from there,
+and pseudo-labels that a person has corrected are what the phase trains on.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from detectron2.config import CfgNode
+from detectron2.modeling import GeneralizedRCNNWithTTA
+from detectron2.utils import comm
+from torch import nn
+
+from d2_ssod.artifacts import (
+    RunFolder,
+    check_predictions,
+    discard_partial_predictions,
+    keep_partial_predictions,
+    load_partial_predictions,
+    load_phase_model,
+    load_predictions,
+    load_pseudo_labels,
+    prediction_source,
+    save_predictions,
+    save_pseudo_labels,
+    write_manifest,
+)
+from d2_ssod.data.loader import build_inference_loader
+from d2_ssod.inference import predict
+from d2_ssod.json_files import write_json
+from d2_ssod.pseudo_label import Consensus, PseudoLabels, build_pseudo_labels, easy_fraction
+
+from .run_data import RunData
+
+logger = logging.getLogger(__name__)
+
+
+def label_next_phase(
+    cfg: CfgNode, phase: int, data: RunData, model: nn.Module | None = None
+) -> None:
+    """Make the pseudo-labels of phase i + 1 from the models of the phases 0..i; on every rank.
+
+    Args:
+        cfg: the run's config.
+        phase: i, 0..N-1.
+        data: the data sets of the run.
+        model: of phase i, without a distributed wrapper; None to load it from ``OUTPUT_DIR``.
+    """
+    path = RunFolder(cfg.OUTPUT_DIR).phase(phase + 1).pseudo_labels
+    if not path.exists():
+        for source in range(phase):
+            predict_unlabeled(cfg, source, data)
+        predict_unlabeled(cfg, phase, data, model)
+        if comm.is_main_process():
+            _make_pseudo_labels(cfg, phase + 1, data)
+    comm.synchronize()
+
+
+def read_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:
+    """Read the pseudo-labeled images that a phase trains on, as Detectron2 dicts.
+
+    Args:
+        cfg: the run's config.
+        phase: 1..N.
+        data: the data sets of the run.
+    """
+    path = RunFolder(cfg.OUTPUT_DIR).phase(phase).pseudo_labels
+    images = load_pseudo_labels(path, data.unlabeled, thing_classes=data.thing_classes)
+    if not images:
+        logger.warning(
+            "Phase %d: no unlabeled image has a pseudo-label that could be selected; it trains on "
+            "the labeled images only",
+            phase,
+        )
+    return images
+
+
+def check_existing_predictions(cfg: CfgNode, data: RunData) -> None:
+    """Check the predictions that labels are still to be made of, at the start and not hours later.
+
+    Raises:
+        ConfigError: they are of other images, or made with other settings.
+    """
+    folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
+    if last > 0 and not folder.phase(last).pseudo_labels.exists():
+        for phase in range(last):
+            check_predictions(cfg, phase, data.unlabeled)
+
+
+def predict_unlabeled(
+    cfg: CfgNode, phase: int, data: RunData, model: nn.Module | None = None
+) -> None:
+    """Write the raw detections of a phase's model on the unlabeled images, unless they exist.
+
+    A pass over them that was interrupted goes on where it was.
+
+    Args:
+        cfg: the run's config.
+        phase: of the model.
+        data: the data sets of the run.
+        model: None to load it from ``OUTPUT_DIR``.
+
+    Raises:
+        ConfigError: predictions that exist are of other images, or made with other settings.
+    """
+    check_predictions(cfg, phase, data.unlabeled)
+    if not RunFolder(cfg.OUTPUT_DIR).phase(phase).predictions.exists():
+        model = load_phase_model(cfg, phase) if model is None else model
+        _predict_remaining(cfg, phase, data, model)
+    comm.synchronize()
+
+
+def _predict_remaining(cfg: CfgNode, phase: int, data: RunData, model: nn.Module) -> None:
+    """Run a model over the unlabeled images that no interrupted pass has been over."""
+    files = RunFolder(cfg.OUTPUT_DIR).phase(phase)
+    tta = cfg.SSOD.TTA.ENABLED
+    done = load_partial_predictions(files.partial_predictions)
+    if done:
+        logger.info("%d of %d images were predicted before", len(done), len(data.unlabeled))
+    comm.synchronize()  # All have read before one writes.
+    if comm.is_main_process():
+        write_json(files.predictions_source, prediction_source(cfg, data.unlabeled))
+    with keep_partial_predictions(files.partial_predictions) as keep:
+        predictions = predict(
+            GeneralizedRCNNWithTTA(cfg, model) if tta else model,
+            build_inference_loader(cfg, data.unlabeled, original_size=tta, done=done),
+            description=f"Phase {phase}'s model on the unlabeled images",
+            on_batch=keep,
+        )
+    comm.synchronize()  # All have closed their files before one deletes them.
+    if comm.is_main_process():
+        found = done | predictions
+        in_order = {image["image_id"]: found[image["image_id"]] for image in data.unlabeled}
+        save_predictions(files.predictions, in_order, data.category_ids)
+        discard_partial_predictions(files.partial_predictions)
+
+
+def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
+    """Threshold, consensus and selection of all models before ``phase``, into its two files."""
+    folder, ssod = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD
+    image_ids = [image["image_id"] for image in data.unlabeled]
+    labels = build_pseudo_labels(
+        [
+            load_predictions(folder.phase(source).predictions, image_ids, data.category_ids)
+            for source in range(phase)
+        ],
+        data.objects_per_image,
+        fraction=easy_fraction(phase, ssod.NUM_PHASES, ssod.EASY_FRACTIONS),
+        consensus=Consensus.from_config(cfg),
+        keep_fraction=ssod.PSEUDO_LABEL.KEEP_FRACTION,
+    )
+    for line in labels.describe(data.thing_classes):
+        logger.info("Phase %d: %s", phase, line)
+    _save(cfg, phase, data, labels)
+
+
+def _save(cfg: CfgNode, phase: int, data: RunData, labels: PseudoLabels) -> None:
+    folder, ssod = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD
+    write_manifest(
+        folder.phase(phase).manifest,
+        labels,
+        models=[folder.relative(folder.phase(source).model) for source in range(phase)],
+        thing_classes=data.thing_classes,
+        settings={
+            "consensus": dict(ssod.CONSENSUS),
+            "keep_fraction": ssod.PSEUDO_LABEL.KEEP_FRACTION,
+            "tta": ssod.TTA.ENABLED,
+        },
+    )
+    # Last, as its existence says that the phase's labels are complete.
+    save_pseudo_labels(
+        folder.phase(phase).pseudo_labels,
+        labels.selected,
+        data.unlabeled,
+        thing_classes=data.thing_classes,
+        category_ids=data.category_ids,
+    )

@@ -1,0 +1,66 @@
+"""What a run says on the terminal, for people, and what goes into ``log.txt`` only."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import platform
+import re
+import sys
+
+import detectron2
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.logger import setup_logger
+
+from d2_ssod import __version__
+
+logger = logging.getLogger(__name__)
+_record = logging.getLogger(f"{__name__}.record")
+
+# Loggers whose INFO messages tell how, not what: whole models, environments, configs, loaders.
+_FILE_ONLY = (
+    _record.name,
+    "detectron2.engine.defaults",
+    "detectron2.engine.hooks",
+    "detectron2.engine.train_loop",
+    "detectron2.checkpoint",
+    "detectron2.data",
+    "detectron2.evaluation",
+    "fvcore",
+)
+
+
+def setup_logs(output_dir: str) -> None:
+    """Log to stdout (main process, in color on a terminal) and to files in the output folder."""
+    rank = comm.get_rank()
+    for name in ("detectron2", "fvcore", "d2_ssod"):
+        own = setup_logger(output_dir, distributed_rank=rank, name=name, color=sys.stdout.isatty())
+        for handler in own.handlers:
+            if getattr(handler, "stream", None) is sys.stdout:
+                handler.addFilter(_is_for_people)
+
+
+def _is_for_people(record: logging.LogRecord) -> bool:
+    is_detail = any(record.name == n or record.name.startswith(f"{n}.") for n in _FILE_ONLY)
+    return record.levelno >= logging.WARNING or not is_detail
+
+
+def log_start(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Say in two lines what runs where; the environment and the whole config go to the file."""
+    processes = comm.get_world_size()
+    place = "CPU" if cfg.MODEL.DEVICE == "cpu" else f"{torch.cuda.get_device_name()} (CUDA)"
+    logger.info(
+        "d2_ssod %s, Detectron2 %s, torch %s, Python %s; %s, %d process%s",
+        *(__version__, detectron2.__version__, torch.__version__, platform.python_version()),
+        *(place, processes, "" if processes == 1 else "es"),
+    )
+    logger.info("Output: %s (environment: log.txt, all keys: config.yaml)", cfg.OUTPUT_DIR)
+    _record.info("Rank of current process: %d. World size: %d", comm.get_rank(), processes)
+    # Detectron2's compiled part is not needed here, whatever its absence is called.
+    environment = re.sub(r"(?m)^.*not built correctly.*\n", "", collect_env_info())
+    _record.info("Environment:\n%s", environment)
+    _record.info("Command line arguments: %s", args)
+    _record.info("Config:\n%s", cfg.dump())

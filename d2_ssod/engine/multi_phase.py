@@ -1,0 +1,89 @@
+"""Algorithm 1: uncertainty-guided multi-phase learning."""
+
+from __future__ import annotations
+
+import logging
+
+from detectron2.config import CfgNode
+
+from d2_ssod.artifacts import RunFolder
+from d2_ssod.errors import ConfigError
+
+from .hooks import PseudoLabelHook
+from .labeling import check_existing_predictions, label_next_phase, read_pseudo_labels
+from .phase_trainer import PhaseTrainer, check_weights
+from .run_data import RunData
+from .schedule import describe_schedule, phase_config
+
+logger = logging.getLogger(__name__)
+
+
+def train_phases(
+    cfg: CfgNode, data: RunData, trainer_class: type[PhaseTrainer] = PhaseTrainer
+) -> None:
+    """Train the phases 0..N one after another, from the first one that is not finished.
+
+    Phase 0 trains on the labeled images. After each phase but the last, its hook labels the
+    unlabeled images with the models of all phases so far; the next phase trains on the labeled and
+    on the selected pseudo-labeled images.
+
+    Args:
+        cfg: the run's config. What its ``OUTPUT_DIR`` holds of the run is gone on with.
+        data: the data sets of the run.
+        trainer_class: of one's own for something that a phase does in another way.
+
+    Raises:
+        ConfigError: what is in ``OUTPUT_DIR`` was made with other images or settings.
+    """
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    first, last = first_unfinished_phase(cfg), cfg.SSOD.NUM_PHASES
+    check_existing_predictions(cfg, data)
+    if first == 0 or (first <= last and cfg.SSOD.PHASE_INIT == "pretrained"):
+        check_weights(cfg.MODEL.WEIGHTS, first)
+    for phase in range(first, last + 1):
+        if folder.phase(phase).model.exists():
+            label_next_phase(cfg, phase, data)  # It was interrupted between training and labeling.
+            continue
+        pseudo = read_pseudo_labels(cfg, phase, data) if phase > 0 else []
+        own = phase_config(cfg, phase, len(data.labeled), len(pseudo))
+        schedule = describe_schedule(own, len(data.labeled), len(pseudo))
+        logger.info("Phase %d of 0..%d: %s", phase, last, schedule)
+        trainer = trainer_class(own, phase, data.labeled, pseudo)
+        if phase < last:
+            trainer.register_hooks([PseudoLabelHook(cfg, phase, data)])
+        trainer.resume_or_load(resume=True)
+        trainer.train()
+        del trainer  # Its model and optimizer, before those of the next phase are made.
+
+
+def first_unfinished_phase(cfg: CfgNode) -> int:
+    """Find the first phase that lacks its model, or the labels of the next; N + 1 if none does.
+
+    Raises:
+        ConfigError: there are predictions of a later model, with which a new one would be mixed.
+    """
+    folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
+    files = [folder.phase(phase) for phase in range(last + 1)]
+    first = next(
+        (
+            phase
+            for phase in range(last + 1)
+            if not files[phase].model.exists()
+            or (phase < last and not files[phase + 1].pseudo_labels.exists())
+        ),
+        last + 1,
+    )
+    for of_phase in files[first:]:
+        if of_phase.predictions.exists() and not of_phase.model.exists():
+            raise ConfigError(
+                f"{of_phase.predictions} exists, but not {of_phase.model}, which it was made with: "
+                "restore it, delete the predictions to train that phase again, or start anew "
+                "without --resume, which sets the folder aside"
+            )
+    if (folder.root / "last_checkpoint").exists():
+        logger.warning(
+            "%s is a checkpoint of an older version, which trained all phases as one: it is not "
+            "used, training goes on after the last finished phase",
+            folder.root / "last_checkpoint",
+        )
+    return first

@@ -1,0 +1,206 @@
+"""The trainer of one phase: Detectron2's, on batches that are a function of the iteration."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import (
+    AMPTrainer,
+    DefaultTrainer,
+    SimpleTrainer,
+    TrainerBase,
+    create_ddp_model,
+    hooks,
+)
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from d2_ssod.artifacts import AtomicCheckpointer
+from d2_ssod.data.loader import PhaseImages, build_phase_loader
+from d2_ssod.data.mapper import PseudoLabelMapper
+from d2_ssod.errors import ConfigError
+from d2_ssod.modeling import UncertaintyOutputLayers, running_attributes
+from d2_ssod.randomness import Purpose, derive_seed
+
+from .hooks import AverageOverRanks
+
+logger = logging.getLogger(__name__)
+
+
+class PhaseTrainer(DefaultTrainer):
+    """An ordinary :class:`DefaultTrainer` for the images of one phase.
+
+    Its own are the optimizer, the loader, checkpoints that are written whole, and randomness that
+    is derived from seed, phase and iteration. A run that is resumed from any of its checkpoints
+    ends with the same weights as one that was not interrupted (bit for bit on the CPU).
+    """
+
+    def __init__(
+        self, cfg: CfgNode, phase: int, labeled: list[dict], pseudo: list[dict] = ()
+    ) -> None:
+        """Build model, optimizer and schedule.
+
+        Args:
+            cfg: of the phase (:func:`phase_config`).
+            phase: 0..N.
+            labeled: dicts of the labeled images.
+            pseudo: dicts of the selected pseudo-labeled images.
+        """
+        # Not DefaultTrainer.__init__, whose distributed model is for GPUs only.
+        TrainerBase.__init__(self)
+        self.cfg, self.phase = cfg, phase
+        self.images = PhaseImages.merge(
+            labeled,
+            list(pseudo),
+            sampling=cfg.SSOD.SAMPLING,
+            labeled_repeat=cfg.SSOD.LABELED_REPEAT,
+        )
+        seed_all_rng(derive_seed(cfg.SEED, phase, Purpose.WEIGHTS))
+        model = self.build_model(cfg)
+        _warn_if_nothing_weighs(cfg, model)
+        on_gpu = next(model.parameters()).is_cuda
+        distributed = create_ddp_model(
+            model,
+            broadcast_buffers=False,
+            device_ids=[comm.get_local_rank()] if on_gpu else None,
+        )
+        optimizer = self.build_optimizer(cfg, model)
+        trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        self._trainer = trainer(distributed, None, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = AtomicCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """``SSOD.OPTIMIZER`` with Detectron2's parameter groups and gradient clipping."""
+        if cfg.SSOD.OPTIMIZER == "SGD":
+            return super().build_optimizer(cfg, model)
+        groups = get_default_optimizer_params(
+            model,
+            base_lr=cfg.SOLVER.BASE_LR,
+            weight_decay=cfg.SOLVER.WEIGHT_DECAY,
+            weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
+            bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
+            weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+        )
+        return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(groups, lr=cfg.SOLVER.BASE_LR)
+
+    @classmethod
+    def build_mapper(cls, cfg: CfgNode) -> PseudoLabelMapper:
+        """Build what turns a data set dict into a training input; override for your own."""
+        return PseudoLabelMapper(cfg, is_train=True)
+
+    def build_hooks(self) -> list[hooks.HookBase]:
+        """Detectron2's hooks for time, learning rate, checkpoints and metrics."""
+        period = self.cfg.SOLVER.CHECKPOINT_PERIOD
+        of_main_process = [
+            hooks.PeriodicCheckpointer(self.checkpointer, period),
+            hooks.PeriodicWriter(self.build_writers(), period=20),
+        ]
+        return [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(),
+            AverageOverRanks(period, self._average_over_ranks),
+            *(of_main_process if comm.is_main_process() else []),
+        ]
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Load the last checkpoint, or else what the phase starts from.
+
+        Raises:
+            ConfigError: there is no such file, or the checkpoint is beyond the schedule's end.
+        """
+        resume = resume and Path(self.checkpointer.get_checkpoint_file()).is_file()
+        if not resume:
+            check_weights(self.cfg.MODEL.WEIGHTS, self.phase)
+        super().resume_or_load(resume)
+        if self.start_iter > self.max_iter:
+            raise ConfigError(
+                f"phase {self.phase} has been trained for {self.start_iter} iterations, but its "
+                f"schedule (SSOD.SCHEDULE.MAX_ITER or .EPOCHS, or SOLVER.MAX_ITER) now ends after "
+                f"{self.max_iter}: set it back, or start anew without --resume"
+            )
+        if resume:
+            logger.info(
+                "Phase %d: resuming at iteration %d of %d",
+                *(self.phase, self.start_iter, self.max_iter),
+            )
+
+    def train(self) -> None:
+        """Train from ``start_iter`` to the end of the phase."""
+        batches = build_phase_loader(
+            self.cfg,
+            self.build_mapper(self.cfg),
+            self.images,
+            phase=self.phase,
+            start=self.start_iter,
+        )
+        self._trainer.reset_data_loader(lambda: batches)
+        self._trainer.model.train()
+        super().train()
+        comm.synchronize()  # The main process has saved the model, which all read from now on.
+
+    def state_dict(self) -> dict:
+        """Add what a checkpoint keeps besides the model's own ``state_dict``."""
+        return {
+            **super().state_dict(),
+            "running_attributes": running_attributes(self.cfg, self.bare_model),
+        }
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Continue from a checkpoint's state."""
+        super().load_state_dict(state_dict)
+        for name, value in state_dict.get("running_attributes", {}).items():
+            setattr(self.bare_model, name, value)
+
+    @property
+    def bare_model(self) -> nn.Module:
+        """The model without its distributed wrapper."""
+        return self.checkpointer.model
+
+    def _average_over_ranks(self) -> None:
+        """Average what each rank has seen of its own images, as a checkpoint has it only once."""
+        if comm.get_world_size() == 1:
+            return
+        model = self.bare_model
+        for module in model.modules():
+            if isinstance(module, _BatchNorm) and module.track_running_stats:
+                for statistic in (module.running_mean, module.running_var):
+                    torch.distributed.all_reduce(statistic)
+                    statistic /= comm.get_world_size()
+        for name in running_attributes(self.cfg, model):
+            values = comm.all_gather(getattr(model, name))
+            setattr(model, name, sum(values) / len(values))
+
+
+def _warn_if_nothing_weighs(cfg: CfgNode, model: nn.Module) -> None:
+    weighs = any(isinstance(module, UncertaintyOutputLayers) for module in model.modules())
+    if cfg.SSOD.ROI_WEIGHTING.NAME != "none" and not weighs:
+        logger.warning(
+            "SSOD.ROI_WEIGHTING.NAME is %r, but MODEL.ROI_HEADS.NAME %r weighs no RoIs: choose "
+            "heads whose name starts with Uncertainty, or set it to 'none'",
+            *(cfg.SSOD.ROI_WEIGHTING.NAME, cfg.MODEL.ROI_HEADS.NAME),
+        )
+
+
+def check_weights(weights: str, phase: int) -> None:
+    """Check that what a phase starts from exists, unless it is an address.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    # Detectron2 takes options after a question mark.
+    if weights and "://" not in weights and not Path(weights.split("?")[0]).is_file():
+        raise ConfigError(
+            f"phase {phase} starts from {weights}, which is not a file: correct MODEL.WEIGHTS "
+            "(empty for random weights) or SSOD.PHASE_INIT, which name it"
+        )

@@ -1,0 +1,107 @@
+"""The data sets of a run, loaded and checked once, before training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data.build import filter_images_with_only_crowd_annotations
+from detectron2.utils import comm
+
+from d2_ssod.data.findings import raise_first
+from d2_ssod.errors import ConfigError
+from d2_ssod.pseudo_label import objects_per_image
+
+from .data_checks import NamedDataSets, check_contents, check_pictures
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Images of a run, and the classes they are labeled with."""
+
+    labeled: list[dict]
+    unlabeled: list[dict]
+    objects_per_image: np.ndarray
+    """Objects of each class per labeled image, those without objects counted; float64 [C]."""
+    thing_classes: list[str]
+    category_ids: list[int]
+    """Category id, in the labeled data set's own files, of each class."""
+
+
+def load_run_data(cfg: CfgNode) -> RunData:
+    """Load ``DATASETS.TRAIN`` and ``DATASETS.UNLABELED`` and check all that training relies on.
+
+    The test sets are loaded as well: what is wrong with them must not show at the end only.
+
+    Raises:
+        ConfigError: the first error, in one line that names the key or file, on every rank alike.
+    """
+    return _on_all_ranks(lambda: _load(cfg))
+
+
+def _load(cfg: CfgNode) -> RunData:
+    sets = NamedDataSets.read(cfg)
+    raise_first(check_contents(cfg, sets))
+    if comm.is_main_process():
+        raise_first(check_pictures(cfg, sets))
+    labeled = sets.of_key("TRAIN")
+    metadata = MetadataCatalog.get(sets.first_labeled)
+    classes = list(metadata.thing_classes)
+    _log_sizes(sets, classes)
+    trained = labeled
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        trained = filter_images_with_only_crowd_annotations(labeled)
+    return RunData(
+        trained,
+        with_unique_ids(sets.of_key("UNLABELED")),
+        objects_per_image(labeled, len(classes)),
+        classes,
+        _category_ids(metadata),
+    )
+
+
+def _log_sizes(sets: NamedDataSets, classes: list[str]) -> None:
+    listed = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+    logger.info("%d classes: %s", len(classes), listed)
+    for key, title in (("TRAIN", "Labeled"), ("UNLABELED", "Unlabeled"), ("TEST", "Test")):
+        images = sets.of_key(key)
+        objects = sum(len(image.get("annotations", ())) for image in images)
+        logger.info(
+            "%s: %d images%s (%s)",
+            *(title, len(images), f", {objects} objects" if key != "UNLABELED" else ""),
+            ", ".join(sets.names(key)),
+        )
+
+
+def with_unique_ids(images: list[dict]) -> list[dict]:
+    """Give images new ids, from 1 on, where data sets that count for themselves share ids."""
+    if len({image["image_id"] for image in images}) == len(images):
+        return images
+    return [{**image, "image_id": number} for number, image in enumerate(images, start=1)]
+
+
+def _category_ids(metadata: Metadata) -> list[int]:
+    """List the category id of each class in the data set's own files."""
+    to_contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
+    if to_contiguous is None:
+        return list(range(len(metadata.thing_classes)))
+    return sorted(to_contiguous, key=to_contiguous.__getitem__)
+
+
+def _on_all_ranks(load: Callable[[], RunData]) -> RunData:
+    """Run ``load`` on every rank; where it fails on any, every rank raises the same error."""
+    result, problem = None, None
+    try:
+        result = load()
+    except ConfigError as error:
+        problem = str(error)
+    problems = [found for found in comm.all_gather(problem) if found is not None]
+    if problems:
+        raise ConfigError(problems[0])
+    return result

@@ -1,0 +1,142 @@
+"""What a phase's config is: the run's, with the phase's own values where Detectron2 reads them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer
+from detectron2.utils import comm
+
+from d2_ssod.artifacts import RunFolder
+from d2_ssod.config import check_limit, value_of
+from d2_ssod.errors import ConfigError
+
+# Where the value for all phases stands, of each key of SSOD.SCHEDULE that has one.
+_FOR_ALL_PHASES = {
+    "MAX_ITER": "SOLVER.MAX_ITER",
+    "STEPS": "SOLVER.STEPS",
+    "BASE_LR": "SOLVER.BASE_LR",
+    "LABELED_REPEAT": "SSOD.LABELED_REPEAT",
+}
+
+
+def phase_config(cfg: CfgNode, phase: int, num_labeled: int, num_pseudo: int) -> CfgNode:
+    """Derive the config that a phase trains with, as an ordinary Detectron2 training.
+
+    ``SOLVER.MAX_ITER``, ``STEPS`` and ``BASE_LR``, ``SSOD.LABELED_REPEAT``, ``MODEL.WEIGHTS`` (what
+    the phase starts from) and ``OUTPUT_DIR`` (its folder) are the phase's own. With
+    ``SOLVER.REFERENCE_WORLD_SIZE``, batch size, schedule and learning rate are scaled to the number
+    of processes by Detectron2's linear rule.
+
+    Args:
+        cfg: the run's config.
+        phase: 0..N.
+        num_labeled: labeled images that it trains on.
+        num_pseudo: pseudo-labeled images that it trains on.
+    """
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    own = cfg.clone()
+    own.defrost()
+    own.SSOD.LABELED_REPEAT = value_of_phase(cfg, "LABELED_REPEAT", phase) if phase > 0 else 1
+    own.SOLVER.BASE_LR = float(value_of_phase(cfg, "BASE_LR", phase))
+    images = num_labeled * own.SSOD.LABELED_REPEAT + num_pseudo
+    own.SOLVER.MAX_ITER, own.SOLVER.STEPS = _iterations(cfg, phase, images)
+    if phase > 0 and cfg.SSOD.PHASE_INIT != "pretrained":
+        start = 0 if cfg.SSOD.PHASE_INIT == "supervised" else phase - 1
+        own.MODEL.WEIGHTS = str(folder.phase(start).model)
+    own.OUTPUT_DIR = str(folder.phase(phase).folder)
+    own.freeze()
+    return DefaultTrainer.auto_scale_workers(own, comm.get_world_size())
+
+
+def _iterations(cfg: CfgNode, phase: int, images: int) -> tuple[int, tuple[int, ...]]:
+    """``MAX_ITER`` and ``STEPS`` of a phase in which an epoch has so many images."""
+    if not cfg.SSOD.SCHEDULE.EPOCHS:
+        return value_of_phase(cfg, "MAX_ITER", phase), _tuple(value_of_phase(cfg, "STEPS", phase))
+
+    def iterations(epochs: float) -> int:
+        return max(1, math.floor(epochs * images / cfg.SOLVER.IMS_PER_BATCH + 0.5))
+
+    drops = value_of_phase(cfg, "STEP_EPOCHS", phase) if cfg.SSOD.SCHEDULE.STEP_EPOCHS else ()
+    epochs = value_of_phase(cfg, "EPOCHS", phase)
+    return iterations(epochs), tuple(map(iterations, _tuple(drops)))
+
+
+def describe_schedule(own: CfgNode, num_labeled: int, num_pseudo: int) -> str:
+    """Say in one line what a phase trains on, and how long.
+
+    Args:
+        own: of :func:`phase_config`.
+        num_labeled: labeled images that it trains on.
+        num_pseudo: pseudo-labeled images that it trains on.
+    """
+    repeat = own.SSOD.LABELED_REPEAT
+    solver, images = own.SOLVER, num_labeled * repeat + num_pseudo
+    epochs = solver.MAX_ITER * solver.IMS_PER_BATCH / images
+    drops = [step for step in solver.STEPS if step < solver.MAX_ITER]
+    return (
+        f"{num_labeled} labeled{f' x {repeat}' if repeat > 1 else ''}"
+        f"{f' + {num_pseudo} pseudo-labeled' if num_pseudo else ''} images, {solver.MAX_ITER} "
+        f"iterations of {solver.IMS_PER_BATCH} images ({epochs:.3g} epochs), learning rate "
+        f"{solver.BASE_LR:g}"
+        + (f", drops at {', '.join(map(str, drops))}" if drops and _has_steps(own) else "")
+    )
+
+
+def _has_steps(own: CfgNode) -> bool:
+    return "MultiStep" in own.SOLVER.LR_SCHEDULER_NAME
+
+
+def check_schedule(cfg: CfgNode) -> None:
+    """Check that every phase has a schedule.
+
+    Raises:
+        ConfigError: naming the key that has another number of values than there are phases, or a
+            value that cannot be trained with.
+    """
+    schedule = cfg.SSOD.SCHEDULE
+    for phase in range(cfg.SSOD.NUM_PHASES + 1):
+        for key in schedule:
+            if schedule[key] or key in _FOR_ALL_PHASES:
+                value_of_phase(cfg, key, phase)
+    for other, key in (("MAX_ITER", "EPOCHS"), ("STEPS", "STEP_EPOCHS"), ("STEPS", "EPOCHS")):
+        if schedule[other] and schedule[key]:
+            raise ConfigError(
+                f"SSOD.SCHEDULE.{other} ({schedule[other]}) and .{key} ({schedule[key]}) are both "
+                f"given; schedules are in iterations or in epochs: set one of them to ()"
+            )
+    if schedule.STEP_EPOCHS and not schedule.EPOCHS:
+        raise ConfigError(
+            "SSOD.SCHEDULE.STEP_EPOCHS is given without SSOD.SCHEDULE.EPOCHS; give both, or "
+            "SSOD.SCHEDULE.MAX_ITER and STEPS"
+        )
+    if not schedule.EPOCHS and not schedule.MAX_ITER:
+        check_limit(cfg, "SOLVER.MAX_ITER")
+    check_limit(cfg, "SOLVER.STEPS")
+    check_limit(cfg, "SOLVER.BASE_LR")
+
+
+def value_of_phase(cfg: CfgNode, key: str, phase: int) -> Any:
+    """Get the value of a key of ``SSOD.SCHEDULE`` in a phase, or that of all phases.
+
+    Raises:
+        ConfigError: the schedule has another number of values than there are phases.
+    """
+    values = cfg.SSOD.SCHEDULE[key]
+    if not values:
+        return value_of(cfg, _FOR_ALL_PHASES[key])
+    if len(values) != cfg.SSOD.NUM_PHASES + 1:
+        raise ConfigError(
+            f"SSOD.SCHEDULE.{key} has {len(values)} values, {tuple(values)}, but SSOD.NUM_PHASES = "
+            f"{cfg.SSOD.NUM_PHASES} needs {cfg.SSOD.NUM_PHASES + 1}, one for each of the phases "
+            f"0..{cfg.SSOD.NUM_PHASES}; or leave it empty"
+        )
+    return values[phase]
+
+
+def _tuple(steps: float | Sequence) -> tuple:
+    """One step may stand without a list around it."""
+    return tuple(steps) if isinstance(steps, (list, tuple)) else (steps,)

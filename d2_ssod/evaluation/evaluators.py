@@ -1,0 +1,216 @@
+"""Which evaluator judges a data set, by its metadata; ground truth is what was read, not the file.
+
+So an image, class or box counts in evaluation exactly if it does in training, whatever habits the
+files have.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator, PascalVOCDetectionEvaluator
+from detectron2.structures import BoxMode
+from detectron2.utils import comm
+
+from d2_ssod.artifacts.predictions import coco_rows
+from d2_ssod.data.datasets import CocoFile, DataSet, DataSource, VocFolder
+from d2_ssod.errors import ConfigError
+from d2_ssod.json_files import write_json
+from d2_ssod.structures import Detections, ImageId, Predictions, from_instances
+
+from .coco_metrics import Metrics, Truth, box_metrics
+
+
+def build_evaluator(
+    dataset_name: str, output_dir: str | os.PathLike | None = None
+) -> DatasetEvaluator:
+    """Build the evaluator for a registered data set, by its metadata's ``evaluator_type``.
+
+    Args:
+        dataset_name: of the test set.
+        output_dir: where a COCO evaluator writes the results it was given; None: nowhere.
+
+    Raises:
+        ConfigError: another ``evaluator_type`` than ``coco`` and ``pascal_voc``.
+    """
+    if evaluator_kind(dataset_name) == "coco":
+        return BoxEvaluator(dataset_name, output_dir)
+    return VocEvaluator(dataset_name)
+
+
+def evaluator_kind(dataset_name: str) -> Literal["coco", "pascal_voc"]:
+    """Read the ``evaluator_type`` in the metadata of a registered data set.
+
+    Raises:
+        ConfigError: it is another, or missing.
+    """
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    if kind not in ("coco", "pascal_voc"):
+        raise ConfigError(
+            f"DATASETS.TEST: the data set {dataset_name!r} has evaluator_type {kind!r}; set it to "
+            "'coco' or 'pascal_voc' in its metadata"
+        )
+    return kind
+
+
+class BoxEvaluator(DatasetEvaluator):
+    """COCO's box metrics, named as by Detectron2, for subsets of the images, too.
+
+    Where every class is found they are those of Detectron2's ``COCOEvaluator``. That one gives NaN
+    for 0 if there is no detection at all, and can be asked only once.
+    """
+
+    def __init__(self, dataset_name: str, output_dir: str | os.PathLike | None = None) -> None:
+        """Load the ground truth.
+
+        Args:
+            dataset_name: a registered data set.
+            output_dir: where to write ``coco_instances_results.json``; None: nowhere.
+
+        Raises:
+            ConfigError: the ground truth cannot be used.
+        """
+        images = _ground_truth(dataset_name)
+        self._truths = {image["image_id"]: _truth(image) for image in images}
+        metadata = MetadataCatalog.get(dataset_name)
+        self._class_names = list(metadata.thing_classes)
+        ids = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+        self._category_ids = sorted(ids, key=ids.__getitem__) or list(range(len(self._class_names)))
+        self._output_dir = None if output_dir is None else Path(output_dir)
+        self._found: Predictions = {}
+
+    def reset(self) -> None:
+        """Forget what was found."""
+        self._found = {}
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Take what a model found in some images."""
+        for given, output in zip(inputs, outputs, strict=True):
+            self._found[given["image_id"]] = from_instances(output["instances"])
+
+    def evaluate(self, img_ids: Sequence[ImageId] | None = None) -> dict[str, Metrics] | None:
+        """Compute the metrics on all images or some; may be called again.
+
+        Args:
+            img_ids: images to judge; None: all of the data set.
+
+        Returns:
+            ``{"bbox": metrics}`` on the main process; None on the others.
+        """
+        gathered = comm.gather(self._found)
+        if not comm.is_main_process():
+            return None
+        found = {image_id: d for of_rank in gathered for image_id, d in of_rank.items()}
+        if self._output_dir is not None and img_ids is None:
+            self._write(found)
+        judged = list(self._truths if img_ids is None else img_ids)
+        truths = [self._truths[image_id] for image_id in judged]
+        detections = [found.get(image_id, Detections.empty()) for image_id in judged]
+        return {"bbox": box_metrics(truths, detections, self._class_names)}
+
+    def _write(self, found: Predictions) -> None:
+        rows = (
+            {"image_id": image_id, "category_id": category_id, "bbox": bbox, "score": score}
+            for image_id, category_id, bbox, score in coco_rows(found, self._category_ids)
+        )
+        write_json(self._output_dir / "coco_instances_results.json", rows)
+
+
+class VocEvaluator(PascalVOCDetectionEvaluator):
+    """Pascal VOC's AP by Detectron2, also for annotation files that lack what it expects.
+
+    ``pose`` and ``truncated`` may be missing, and corners may be decimals (rounded here). Objects
+    marked difficult count neither as found nor as missed.
+    """
+
+    def __init__(self, dataset_name: str) -> None:
+        """Load the ground truth.
+
+        Args:
+            dataset_name: a registered data set whose metadata has ``dirname``, ``split``, ``year``.
+
+        Raises:
+            ConfigError: the ground truth cannot be used.
+        """
+        super().__init__(dataset_name)
+        metadata = MetadataCatalog.get(dataset_name)
+        classes = tuple(metadata.thing_classes)
+        files = VocFolder(metadata.dirname, metadata.split, class_names=classes)
+        self._images = files.read().usable_images()
+
+    def evaluate(self) -> dict[str, Metrics] | None:
+        """Compute AP, AP50 and AP75, in percent; None on other processes than the main one."""
+        with tempfile.TemporaryDirectory(prefix="voc_truth_") as folder:
+            self._image_set_path = os.path.join(folder, "images.txt")
+            self._anno_file_template = os.path.join(folder, "{}.xml")
+            if comm.is_main_process():
+                self._write_truth()
+            return super().evaluate()
+
+    def _write_truth(self) -> None:
+        names = [image["image_id"] for image in self._images]
+        Path(self._image_set_path).write_text("\n".join(names), encoding="utf-8")
+        for image in self._images:
+            root = ElementTree.Element("annotation")
+            for annotation in image["annotations"]:
+                root.append(_voc_object(self._class_names, annotation))
+            path = self._anno_file_template.format(image["image_id"])
+            ElementTree.ElementTree(root).write(path, encoding="utf-8")
+
+
+def _voc_object(class_names: Sequence[str], annotation: dict) -> ElementTree.Element:
+    """Write an object with all that Detectron2's reader looks for."""
+    item = ElementTree.Element("object")
+    flags = {"pose": "Unspecified", "truncated": "0", "difficult": str(annotation["iscrowd"])}
+    for tag, text in {"name": class_names[annotation["category_id"]], **flags}.items():
+        ElementTree.SubElement(item, tag).text = text
+    x0, y0, x1, y1 = annotation["bbox"]
+    corners = {"xmin": x0 + 1, "ymin": y0 + 1, "xmax": x1, "ymax": y1}
+    box = ElementTree.SubElement(item, "bndbox")
+    for tag, value in corners.items():
+        ElementTree.SubElement(box, tag).text = str(round(value))
+    return item
+
+
+def _ground_truth(name: str) -> list[dict[str, Any]]:
+    """Read the labeled images of a data set; by our reader, where Detectron2's was registered.
+
+    Detectron2's own loader leaves out objects' areas, and objects whose polygons are odd.
+    """
+    source, metadata = DatasetCatalog.data.get(name), MetadataCatalog.get(name)
+    json_file = metadata.get("json_file")
+    if isinstance(source, DataSource) or json_file is None:
+        return DatasetCatalog.get(name)
+    data_set = CocoFile(json_file, metadata.get("image_root", "")).read()
+    return list(_renumbered(data_set, metadata.get("thing_dataset_id_to_contiguous_id")))
+
+
+def _renumbered(data_set: DataSet, numbers: dict | None) -> Iterator[dict[str, Any]]:
+    """Yield the images with the classes numbered as the metadata says, if it does."""
+    for image in data_set.usable_images():
+        for annotation in image.get("annotations", ()):
+            if numbers:
+                category_id = data_set.category_ids[annotation["category_id"]]
+                annotation["category_id"] = numbers[category_id]
+        yield image
+
+
+def _truth(image: dict[str, Any]) -> Truth:
+    """Collect the objects of an image, whose dict may be one of Detectron2's own."""
+    found = image.get("annotations", ())
+    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYWH_ABS) for a in found]
+    array = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    areas = [a.get("area", w * h) for a, (_, _, w, h) in zip(found, array.tolist(), strict=True)]
+    return Truth(
+        array,
+        np.array([a["category_id"] for a in found], dtype=np.int64),
+        np.array([a.get("iscrowd", 0) for a in found], dtype=bool),
+        np.array(areas, dtype=np.float64),
+    )

@@ -1,0 +1,41 @@
+"""Other spellings of a file's name, as tools write them into their exports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from urllib.parse import parse_qs, unquote, urlsplit
+
+# Label Studio puts eight digits of its own before the name of an uploaded file.
+_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
+
+
+def parts_of(file_name: str) -> tuple[str, ...]:
+    """Split a path at ``/`` and ``\\``, whichever system wrote it."""
+    return PurePosixPath(file_name.replace("\\", "/")).parts
+
+
+def spellings(file_name: str) -> Iterator[str]:
+    """Yield the paths that a name may stand for, the most literal first, each with ``/``.
+
+    Known habits: backslashes; URLs with the file in their path or in a parameter ``d``
+    (``http://host:8080/data/local-files/?d=images/a.png``), percent-encoded; a prefix of eight
+    hexadecimal digits before the base name (``90fbb0c7-a.png``).
+
+    Args:
+        file_name: as an annotation file gives it.
+    """
+    plain = file_name.replace("\\", "/")
+    candidates = [plain]
+    url = urlsplit(plain) if "://" in plain or "?d=" in plain else None
+    if url is not None:
+        candidates += [unquote(url.path).lstrip("/"), *parse_qs(url.query).get("d", [])]
+    elif "%" in plain:
+        candidates.append(unquote(plain))
+    for candidate in list(candidates):
+        *folders, base = candidate.split("/")
+        without = _UPLOAD_PREFIX.sub("", base)
+        if without != base:
+            candidates.append("/".join([*folders, without]))
+    yield from dict.fromkeys(candidate for candidate in candidates if candidate)

@@ -1,0 +1,168 @@
+"""Reading JSON files, and writing files so that no interruption leaves half of one behind."""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+import numpy as np
+
+from d2_ssod.errors import ConfigError
+
+
+@contextmanager
+def atomic_open(
+    path: str | os.PathLike, mode: str = "w", encoding: str | None = None
+) -> Iterator[IO[Any]]:
+    """Open a temporary file beside ``path``, and rename it to that once it is written.
+
+    Whenever the process is killed, ``path`` is what it was before or whole. An exception in the
+    block leaves it as it was.
+
+    Args:
+        path: the file to write, in a folder that exists.
+        mode: ``w`` or ``wb``.
+        encoding: of a text file.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, mode, encoding=encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, obj: Any) -> Path:
+    """Write ``obj`` as JSON (:func:`atomic_open`).
+
+    The layout suits both people and large files: every key of a mapping and every item of a list of
+    records starts a line of its own, a record itself stays on one line. An iterator is written as a
+    list, item by item, so a large list need not exist in memory.
+
+    Args:
+        path: the file to write; its folder is created if it does not exist.
+        obj: mappings, lists, iterators, strings, numbers, numpy scalars and arrays. NaN and
+            infinities, which JSON does not have, are written as null.
+
+    Returns:
+        ``path`` as a ``Path``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_open(path, encoding="utf-8") as file:
+        _write(file, obj, indent=0)
+        file.write("\n")
+    return path
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ConfigError: the file does not exist, cannot be read or is not valid JSON; the message names
+            it, and for invalid JSON the line.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:  # some editors begin a file with a mark
+            return json.load(file)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{path}: not valid JSON ({error.msg} in line {error.lineno}, column {error.colno}); "
+            "correct the file or delete it"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: not a UTF-8 text file ({error.reason}, byte {error.start}); save it as UTF-8"
+        ) from None
+    except RecursionError:
+        raise ConfigError(f"{path}: lists in lists without end; expected COCO's layout") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError(f"{path}: not valid JSON ({error}); correct the file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+
+
+def write_json_line(file: TextIO, obj: Any) -> None:
+    """Add ``obj`` as a line of JSON to a file that an interruption may end anywhere.
+
+    Args:
+        file: opened for appending.
+        obj: as for :func:`write_json`.
+    """
+    # The line break comes first: what was cut off before does not spoil this line.
+    file.write("\n" + _dumps(obj))
+
+
+def read_json_lines(path: str | os.PathLike) -> Iterator[Any]:
+    """Read what :func:`write_json_line` added, without the lines that an interruption cut off."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            with suppress(json.JSONDecodeError):
+                yield json.loads(line)
+
+
+def _write(file: TextIO, obj: Any, indent: int) -> None:
+    """Write ``obj`` with its outer structure over several lines."""
+    if isinstance(obj, Mapping) and obj:
+        opening, closing = "{", "}"
+        items = ((json.dumps(str(key)) + ": ", value) for key, value in obj.items())
+    elif isinstance(obj, Iterator) or _is_list_of_records(obj):
+        opening, closing = "[", "]"
+        items = (("", _Inline(item)) for item in obj)
+    else:
+        file.write(_dumps(obj.value if isinstance(obj, _Inline) else obj))
+        return
+    margin = "\n" + "  " * (indent + 1)
+    separator = margin
+    file.write(opening)
+    for prefix, value in items:
+        file.write(separator + prefix)
+        _write(file, value, indent + 1)
+        separator = "," + margin
+    file.write("\n" + "  " * indent + closing)
+
+
+class _Inline:
+    """Marks a value that stays on one line."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _is_list_of_records(obj: Any) -> bool:
+    return isinstance(obj, list | tuple) and any(isinstance(item, Mapping) for item in obj)
+
+
+def _dumps(obj: Any) -> str:
+    try:
+        return json.dumps(obj, allow_nan=False, default=_plain)
+    except ValueError:  # a NaN or an infinity somewhere: rare, so only then look at every number
+        return json.dumps(_without_nan(obj), allow_nan=False)
+
+
+def _plain(obj: Any) -> Any:
+    """Give the plain Python value of what ``json`` does not know."""
+    if isinstance(obj, np.generic | np.ndarray):
+        return obj.tolist()
+    if isinstance(obj, os.PathLike):
+        return os.fspath(obj)
+    raise TypeError(f"cannot write a {type(obj).__name__} as JSON: {obj!r}")
+
+
+def _without_nan(obj: Any) -> Any:
+    if isinstance(obj, float):
+        return float(obj) if math.isfinite(obj) else None
+    if isinstance(obj, Mapping):
+        return {key: _without_nan(value) for key, value in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [_without_nan(item) for item in obj]
+    if obj is None or isinstance(obj, str | int):
+        return obj
+    return _without_nan(_plain(obj))

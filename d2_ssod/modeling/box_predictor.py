@@ -1,0 +1,254 @@
+"""Fast R-CNN's output layers with an embedding, its similarity loss, and weighted RoIs.
+
+Everything that re-weighting adds to a head lies in its box predictor, which every R-CNN head of
+Detectron2 calls in the same two steps, ``forward`` and ``losses``. So one class serves them all.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec, ciou_loss, diou_loss
+from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
+from detectron2.structures import Instances
+from detectron2.utils.events import get_event_storage
+from fvcore.nn import giou_loss, smooth_l1_loss
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from d2_ssod import ops
+
+from .roi_weighting import RoIBatch, RoIWeighting, RoIWeights, build_roi_weighting
+from .sampled_rois import SampledRoIs
+
+_IOU_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
+
+
+class BoxPredictions(NamedTuple):
+    """What ``forward`` returns in training; the first two are Detectron2's."""
+
+    scores: Tensor  # Tensor[R, K + 1]
+    deltas: Tensor  # Tensor[R, 4 K] or Tensor[R, 4]
+    embeddings: Tensor  # Tensor[R, E]
+
+
+class UncertaintyOutputLayers(FastRCNNOutputLayers):
+    """:class:`FastRCNNOutputLayers` that weighs RoIs and learns what makes them alike.
+
+    * Classification loss: sum_i(w_i CE_i) / R over all R sampled RoIs of the batch.
+    * Embedding: one linear layer on the detached box feature, trained by the similarity loss
+      (Eq. 6-7) on the images of the whole batch, in every phase.
+    * Weights: those of ``weighting`` on the images it applies to, 1 elsewhere.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: ShapeSpec,
+        *,
+        weighting: RoIWeighting | None,
+        weigh_all_images: bool = False,
+        embed_dim: int = 0,
+        similarity_iof_thresh: float = 0.7,
+        similarity_loss_weight: float = 1.0,
+        similarity_same_class: bool = False,
+        **kwargs,
+    ) -> None:
+        """Take arguments beyond those of :class:`FastRCNNOutputLayers`.
+
+        Args:
+            input_shape: shape of the box feature of one RoI.
+            weighting: weighs the RoIs; None: every RoI counts 1.
+            weigh_all_images: weigh the RoIs of labeled images too, not of pseudo-labeled only.
+            embed_dim: size of the embedding; 0: that of the box feature.
+            similarity_iof_thresh: t of Eq. 6.
+            similarity_loss_weight: factor of the similarity loss.
+            similarity_same_class: count foreground RoIs of one class as alike, too.
+            **kwargs: passed on to :class:`FastRCNNOutputLayers`.
+        """
+        super().__init__(input_shape, **kwargs)
+        feature_dim = self.cls_score.in_features
+        self.embedding = nn.Linear(feature_dim, embed_dim or feature_dim)
+        self.weighting = weighting
+        self.weigh_all_images = weigh_all_images
+        self.similarity_iof_thresh = similarity_iof_thresh
+        self.similarity_loss_weight = similarity_loss_weight
+        self.similarity_same_class = similarity_same_class
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
+        """Read the arguments of ``__init__`` from the config."""
+        return {
+            **super().from_config(cfg, input_shape),
+            "weighting": build_roi_weighting(cfg),
+            "weigh_all_images": cfg.SSOD.ROI_WEIGHTING.APPLY_TO == "all",
+            "embed_dim": cfg.SSOD.SIMILARITY.EMBED_DIM,
+            "similarity_iof_thresh": cfg.SSOD.SIMILARITY.IOF_THRESH,
+            "similarity_loss_weight": cfg.SSOD.SIMILARITY.LOSS_WEIGHT,
+            "similarity_same_class": cfg.SSOD.SIMILARITY.SAME_CLASS,
+        }
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor] | BoxPredictions:
+        """Compute scores and deltas of each RoI; in training also its embedding.
+
+        Args:
+            x: Tensor[R, ...], box features.
+        """
+        x = x.flatten(start_dim=1)
+        scores, deltas = super().forward(x)
+        if not self.training:
+            return scores, deltas
+        # Detached: the similarity loss must train this layer only, never the detector.
+        return BoxPredictions(scores, deltas, self.embedding(x.detach()))
+
+    def losses(
+        self, predictions: BoxPredictions, proposals: list[SampledRoIs]
+    ) -> dict[str, Tensor]:
+        """Compute the weighted Fast R-CNN losses and the similarity loss of a batch."""
+        losses = super().losses(predictions[:2], proposals)
+        rois = collect_rois(proposals, predictions.embeddings, self.num_classes)
+        classes = torch.cat([p.gt_classes for p in proposals])
+        weights = self._weigh(rois)
+        if weights is not None:
+            losses["loss_cls"] = self._weighted_classification_loss(
+                predictions.scores, classes, weights
+            )
+            if self.weighting.weights_box_loss:
+                losses["loss_box_reg"] = self._weighted_box_loss(
+                    predictions.deltas, proposals, classes, weights
+                )
+        losses["loss_similarity"] = self._similarity_loss(rois, classes)
+        return losses
+
+    def predict_boxes(self, predictions, proposals):
+        """Do as :class:`FastRCNNOutputLayers`; cascades call it in training, too."""
+        return super().predict_boxes(predictions[:2], proposals)
+
+    def predict_probs(self, predictions, proposals):
+        """Do as :class:`FastRCNNOutputLayers`."""
+        return super().predict_probs(predictions[:2], proposals)
+
+    def predict_boxes_for_gt_classes(self, predictions, proposals):
+        """Do as :class:`FastRCNNOutputLayers`; used where heads train on predicted boxes."""
+        return super().predict_boxes_for_gt_classes(predictions[:2], proposals)
+
+    @torch.no_grad()
+    def _weigh(self, rois: RoIBatch) -> Tensor | None:
+        """Weigh all RoIs, Tensor[R]; None if no image of the batch is re-weighted."""
+        if self.weighting is None:
+            return None
+        chosen = [self.weigh_all_images or is_pseudo(target) for target in rois.targets]
+        if not any(chosen):
+            return None
+        result = self.weighting(_select_images(rois, chosen))
+        rows = torch.repeat_interleave(torch.tensor(chosen), torch.tensor(rois.rois_per_image)).to(
+            rois.boxes.device
+        )
+        _log_weights(result, rois.is_foreground[rows])
+        weights = torch.ones(len(rois.boxes), device=rois.boxes.device)
+        weights[rows] = result.weights.to(weights.dtype)
+        return weights
+
+    def _weighted_classification_loss(
+        self, scores: Tensor, classes: Tensor, weights: Tensor
+    ) -> Tensor:
+        """Compute sum_i(w_i CE_i) / R: divided by the number of RoIs, not by the sum of weights."""
+        cross_entropy = F.cross_entropy(scores, classes, reduction="none")
+        loss = (weights * cross_entropy).sum() / max(len(classes), 1)
+        return loss * self.loss_weight.get("loss_cls", 1.0)
+
+    def _weighted_box_loss(
+        self, deltas: Tensor, proposals: list[SampledRoIs], classes: Tensor, weights: Tensor
+    ) -> Tensor:
+        """Do as ``FastRCNNOutputLayers.box_reg_loss``, with a weight for each foreground RoI."""
+        foreground = (classes < self.num_classes).nonzero()[:, 0]
+        boxes = torch.cat([p.proposal_boxes.tensor for p in proposals])[foreground]
+        references = torch.cat(
+            [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals]
+        )[foreground]
+        if deltas.shape[1] == boxes.shape[1]:
+            deltas = deltas[foreground]
+        else:
+            per_class = deltas.view(len(deltas), self.num_classes, -1)
+            deltas = per_class[foreground, classes[foreground]]
+        loss = (self._box_loss_per_roi(deltas, boxes, references) * weights[foreground]).sum()
+        return loss / max(len(classes), 1) * self.loss_weight.get("loss_box_reg", 1.0)
+
+    def _box_loss_per_roi(self, deltas: Tensor, boxes: Tensor, references: Tensor) -> Tensor:
+        """Compute the box-regression loss of each RoI, Tensor[F]."""
+        if self.box_reg_loss_type == "smooth_l1":
+            goal = self.box2box_transform.get_deltas(boxes, references)
+            return smooth_l1_loss(deltas, goal, self.smooth_l1_beta, reduction="none").sum(dim=1)
+        predicted = self.box2box_transform.apply_deltas(deltas, boxes)
+        return _IOU_LOSSES[self.box_reg_loss_type](predicted, references, reduction="none")
+
+    def _similarity_loss(self, rois: RoIBatch, classes: Tensor) -> Tensor:
+        """Compute Eq. 6-7; in every step, so that the embedding always has a gradient."""
+        alike = None
+        if self.similarity_same_class:
+            alike = torch.where(rois.is_foreground, classes, -1)
+        loss = ops.similarity_loss(
+            rois.boxes,
+            rois.embeddings,
+            rois.rois_per_image,
+            iof_threshold=self.similarity_iof_thresh,
+            classes=alike,
+        )
+        return loss * self.similarity_loss_weight
+
+
+def is_pseudo(target: Instances) -> bool:
+    """Tell whether an image's boxes are pseudo-labels (all of them are, or none is)."""
+    return target.has("gt_is_pseudo") and len(target) > 0 and bool(target.gt_is_pseudo[0])
+
+
+def collect_rois(proposals: list[SampledRoIs], embeddings: Tensor, num_classes: int) -> RoIBatch:
+    """Collect the sampled RoIs of a batch as weightings take them.
+
+    Args:
+        proposals: one entry per image, with ``proposal_boxes`` and ``gt_classes``.
+        embeddings: Tensor[R, E], of all RoIs.
+        num_classes: K; class K is background.
+    """
+    return RoIBatch(
+        boxes=torch.cat([p.proposal_boxes.tensor for p in proposals]),
+        embeddings=embeddings,
+        is_foreground=torch.cat([p.gt_classes for p in proposals]) < num_classes,
+        rois_per_image=[len(p) for p in proposals],
+        targets=[p.target for p in proposals],
+    )
+
+
+def _select_images(rois: RoIBatch, chosen: list[bool]) -> RoIBatch:
+    """Give the RoIs of the chosen images."""
+    if all(chosen):
+        return rois
+
+    def select(values: Tensor) -> Tensor:
+        parts = values.split(rois.rois_per_image)
+        return torch.cat([part for part, keep in zip(parts, chosen, strict=True) if keep])
+
+    return RoIBatch(
+        boxes=select(rois.boxes),
+        embeddings=select(rois.embeddings),
+        is_foreground=select(rois.is_foreground),
+        rois_per_image=[n for n, keep in zip(rois.rois_per_image, chosen, strict=True) if keep],
+        targets=[t for t, keep in zip(rois.targets, chosen, strict=True) if keep],
+    )
+
+
+def _log_weights(result: RoIWeights, is_foreground: Tensor) -> None:
+    """Log mean and quantiles of the background RoIs' weights and their ingredients."""
+    found = {name: values for name, values in result._asdict().items() if values is not None}
+    background = torch.stack(list(found.values())).float()[:, ~is_foreground]
+    if background.shape[1] == 0:
+        return
+    quantiles = background.quantile(background.new_tensor((0.1, 0.5, 0.9)), dim=1)
+    # One transfer from the device for all of them.
+    statistics = torch.cat([background.mean(dim=1)[None], quantiles]).tolist()
+    storage = get_event_storage()
+    for label, of_label in zip(("mean", "q10", "q50", "q90"), statistics, strict=True):
+        for name, number in zip(found, of_label, strict=True):
+            storage.put_scalar(f"roi_weighting/{name}_{label}", number)

@@ -1,0 +1,97 @@
+"""What differs between families of Detectron2's detectors, as far as this project must know it.
+
+Everything else treats a detector as Detectron2 does: built from the config, called with a list of
+dicts. A detector of one's own is added to ``DETECTORS`` (docs/extending.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, RetinaNet
+from torch import nn
+
+from d2_ssod.config import value_of
+from d2_ssod.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A family of detectors.
+
+    Attributes:
+        num_classes_key: config key of the number of classes.
+        inference_keys: config keys that its detections depend on, besides image sizes.
+        has_tta: Detectron2 has multi-transform inference for it.
+        has_roi_heads: it samples RoIs, which can be re-weighted.
+        running_attributes: plain numbers of the model that training changes and that no
+            ``state_dict`` keeps, such as running means.
+    """
+
+    num_classes_key: str
+    inference_keys: tuple[str, ...]
+    has_tta: bool = False
+    has_roi_heads: bool = False
+    running_attributes: tuple[str, ...] = ()
+
+
+_ONE_STAGE = Detector(
+    num_classes_key="MODEL.RETINANET.NUM_CLASSES",
+    inference_keys=(
+        "MODEL.RETINANET.SCORE_THRESH_TEST",
+        "MODEL.RETINANET.TOPK_CANDIDATES_TEST",
+        "MODEL.RETINANET.NMS_THRESH_TEST",
+    ),
+    running_attributes=("loss_normalizer",),
+)
+
+# By meta-architecture; a subclass is of the family of its nearest ancestor.
+DETECTORS: dict[type[nn.Module], Detector] = {
+    GeneralizedRCNN: Detector(
+        num_classes_key="MODEL.ROI_HEADS.NUM_CLASSES",
+        inference_keys=(
+            "MODEL.RPN.PRE_NMS_TOPK_TEST",
+            "MODEL.RPN.POST_NMS_TOPK_TEST",
+            "MODEL.RPN.NMS_THRESH",
+            "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+            "MODEL.ROI_HEADS.NMS_THRESH_TEST",
+        ),
+        has_tta=True,
+        has_roi_heads=True,
+    ),
+    RetinaNet: _ONE_STAGE,
+}
+
+
+def detector_of(cfg: CfgNode) -> Detector:
+    """Find the family of ``MODEL.META_ARCHITECTURE``.
+
+    Raises:
+        ConfigError: it is of none of those in ``DETECTORS``.
+    """
+    name = cfg.MODEL.META_ARCHITECTURE
+    if name in META_ARCH_REGISTRY:
+        # What is registered may be a function, too.
+        for ancestor in getattr(META_ARCH_REGISTRY.get(name), "__mro__", ()):
+            if ancestor in DETECTORS:
+                return DETECTORS[ancestor]
+    known = ", ".join(sorted(known.__name__ for known in DETECTORS))
+    raise ConfigError(
+        f"MODEL.META_ARCHITECTURE is {name!r}, which is none of {known} and no subclass of one; "
+        "correct it, or describe it in d2_ssod.modeling.DETECTORS (docs/extending.md)"
+    )
+
+
+def num_classes(cfg: CfgNode) -> int:
+    """Look up the number of classes that the config's detector is built for."""
+    return value_of(cfg, detector_of(cfg).num_classes_key)
+
+
+def running_attributes(cfg: CfgNode, model: nn.Module) -> dict[str, float]:
+    """Read the numbers to be kept with the model's ``state_dict``, as far as it has them yet."""
+    return {
+        name: float(getattr(model, name))
+        for name in detector_of(cfg).running_attributes
+        if hasattr(model, name)
+    }

@@ -1,0 +1,100 @@
+"""The boxes of one image, and of a data set: what every step takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from detectron2.structures import Boxes, Instances
+
+ImageId = int | str
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The boxes that one model, or several fused, found in one image.
+
+    Attributes:
+        boxes: float32 [n, 4], XYXY, absolute pixels of the original image.
+        scores: float32 [n], in [0, 1].
+        classes: int64 [n], contiguous class ids 0..C-1.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        expected = {
+            "boxes": ((n, 4), np.float32),
+            "scores": ((n,), np.float32),
+            "classes": ((n,), np.int64),
+        }
+        for name, (shape, dtype) in expected.items():
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(
+                    f"{name} must be {np.dtype(dtype)} of shape {shape}, "
+                    f"got {array.dtype} of shape {array.shape}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def select(self, index: np.ndarray) -> Detections:
+        """Select the detections at ``index``: int [k], in that order, or a bool mask [n]."""
+        return Detections(self.boxes[index], self.scores[index], self.classes[index])
+
+    @classmethod
+    def empty(cls) -> Detections:
+        """Give no detection at all."""
+        return cls(
+            np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, dtype=np.int64)
+        )
+
+
+# The detections in every image of a data set, in the order of the data set; an image in which
+# nothing was found has an empty entry.
+Predictions = dict[ImageId, Detections]
+
+
+def concatenate(detections: Sequence[Detections]) -> Detections:
+    """Put all detections one after another."""
+    if not detections:
+        return Detections.empty()
+    return Detections(
+        np.concatenate([d.boxes for d in detections]),
+        np.concatenate([d.scores for d in detections]),
+        np.concatenate([d.classes for d in detections]),
+    )
+
+
+def from_instances(instances: Instances) -> Detections:
+    """Read a Detectron2 model's output (``pred_boxes``, ``scores``, ``pred_classes``).
+
+    Args:
+        instances: on any device.
+    """
+    return Detections(
+        instances.pred_boxes.tensor.detach().cpu().numpy().astype(np.float32, copy=False),
+        instances.scores.detach().cpu().numpy().astype(np.float32, copy=False),
+        instances.pred_classes.detach().cpu().numpy().astype(np.int64, copy=False),
+    )
+
+
+def to_instances(detections: Detections, image_size: tuple[int, int]) -> Instances:
+    """Make the ``Instances`` that Detectron2's evaluators and visualizer take; on the CPU.
+
+    Args:
+        detections: the boxes of one image.
+        image_size: (height, width) of the original image in pixels.
+    """
+    return Instances(
+        image_size,
+        pred_boxes=Boxes(torch.from_numpy(detections.boxes.copy())),
+        scores=torch.from_numpy(detections.scores.copy()),
+        pred_classes=torch.from_numpy(detections.classes.copy()),
+    )

@@ -1,0 +1,87 @@
+import json
+
+import numpy as np
+import pytest
+from samples import detections
+
+from d2_ssod.artifacts import write_manifest
+from d2_ssod.pseudo_label import PseudoLabels, Selection, Thresholds
+
+MODELS = ["phase_0/model_final.pth", "phase_1/model_final.pth"]
+CLASSES = ["cat", "dog"]
+LABELS = PseudoLabels(
+    selected={2: detections((1, 0, 11, 10, 0.955, 0), (5, 0, 11, 10, 0.9, 0))},
+    selection=Selection(kept=(2,), left_out=(1,), empty=(3, 4), scores={1: 0.905, 2: 0.9275}),
+    fraction=0.5,
+    thresholds=(
+        Thresholds(np.array([0.1, 0.3]), np.array([1.0, 0.25]), np.array([1.25, 0.0])),
+        Thresholds(np.array([0.35, 0.12]), np.array([1.0, 0.25]), np.array([0.75, 0.5])),
+    ),
+    boxes_after_threshold=(5, 4),
+    boxes_after_consensus=3,
+)
+
+
+def write(folder, **options):
+    path = write_manifest(
+        folder / "manifest.json", LABELS, models=MODELS, thing_classes=CLASSES, **options
+    )
+    assert path == folder / "manifest.json"
+    return json.loads(path.read_text())
+
+
+def test_manifest_tells_every_number(tmp_path):
+    assert write(tmp_path, settings={"iou_thresh": 0.5}) == {
+        "format_version": 1,
+        "sources": {
+            "phase_0/model_final.pth": {
+                "cat": {"threshold": 0.1, "target_per_image": 1.0, "achieved_per_image": 1.25},
+                "dog": {"threshold": 0.3, "target_per_image": 0.25, "achieved_per_image": 0.0},
+            },
+            "phase_1/model_final.pth": {
+                "cat": {"threshold": 0.35, "target_per_image": 1.0, "achieved_per_image": 0.75},
+                "dog": {"threshold": 0.12, "target_per_image": 0.25, "achieved_per_image": 0.5},
+            },
+        },
+        "selection": {
+            "fraction": 0.5,
+            "images": 4,
+            "images_kept": 1,
+            "images_left_out": 1,
+            "images_empty": 2,
+            "score_of_last_kept": 0.9275,
+        },
+        "boxes": {
+            "after_threshold": {"phase_0/model_final.pth": 5, "phase_1/model_final.pth": 4},
+            "after_consensus": 3,
+            "kept": 2,
+            "kept_per_class": {"cat": 2, "dog": 0},
+        },
+        "settings": {"iou_thresh": 0.5},
+    }
+
+
+def test_manifest_needs_no_settings(tmp_path):
+    assert write(tmp_path)["settings"] == {}
+
+
+def test_manifest_of_no_image_has_no_last_score(tmp_path):
+    nothing = PseudoLabels(
+        selected={},
+        selection=Selection(kept=(), left_out=(), empty=(1,), scores={}),
+        fraction=1.0,
+        thresholds=LABELS.thresholds[:1],
+        boxes_after_threshold=(0,),
+        boxes_after_consensus=0,
+    )
+    path = write_manifest(tmp_path / "m.json", nothing, models=MODELS[:1], thing_classes=CLASSES)
+    manifest = json.loads(path.read_text())
+    assert manifest["selection"]["score_of_last_kept"] is None
+    assert manifest["boxes"]["kept_per_class"] == {"cat": 0, "dog": 0}
+
+
+@pytest.mark.parametrize("models", [MODELS[:1], [*MODELS, "phase_2/model_final.pth"]])
+def test_manifest_needs_the_name_of_every_model(tmp_path, models):
+    with pytest.raises(ValueError, match="zip"):
+        write_manifest(tmp_path / "m.json", LABELS, models=models, thing_classes=CLASSES)
+    assert list(tmp_path.iterdir()) == []

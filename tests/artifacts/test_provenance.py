@@ -1,0 +1,127 @@
+import json
+import os
+
+import numpy as np
+import pytest
+from runs import bare_config
+
+from d2_ssod.artifacts.provenance import check_predictions, prediction_source
+from d2_ssod.errors import ConfigError
+from d2_ssod.json_files import write_json
+
+FILES = ["a/1.png", "a/2.png", "b/1.png"]
+
+
+def images(files=FILES, root="/data"):
+    return [
+        {"file_name": os.path.join(root, name), "image_id": number}
+        for number, name in enumerate(files, start=1)
+    ]
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    return bare_config(tmp_path)
+
+
+@pytest.fixture
+def made(cfg, tmp_path):
+    """Predictions of phase 0 with the note of their source."""
+    write_json(tmp_path / "phase_0" / "predictions_source.json", prediction_source(cfg, images()))
+    write_json(tmp_path / "phase_0" / "predictions.json", [])
+    return tmp_path / "phase_0" / "predictions.json"
+
+
+def error_of(cfg, of_images, existing="predictions.json"):
+    with pytest.raises(ConfigError) as info:
+        check_predictions(cfg, 0, of_images)
+    message = str(info.value)
+    assert "\n" not in message
+    assert f"{existing} was made" in message
+    assert "delete it" in message
+    return message
+
+
+def test_the_same_images_and_settings_pass(cfg, made):
+    check_predictions(cfg, 0, images())
+
+
+def test_a_data_set_that_was_moved_passes(cfg, made):
+    check_predictions(cfg, 0, images(root="/mnt/copy"))
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["a/0.png", *FILES],  # another one before: the ids of all others shift
+        FILES[:-1],
+        [*FILES, "c/1.png"],
+        ["a/1.png", "a/3.png", "b/1.png"],
+        [FILES[1], FILES[0], FILES[2]],
+    ],
+)
+def test_other_images_are_refused(cfg, made, files):
+    assert f"of 3 images that are not the {len(files)}" in error_of(cfg, images(files))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("SSOD.TTA.ENABLED", True, "SSOD.TTA.ENABLED False, which is True now"),
+        ("INPUT.MIN_SIZE_TEST", 600, "INPUT.MIN_SIZE_TEST 800, which is 600 now"),
+        ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.2, "SCORE_THRESH_TEST 0.05, which is 0.2 now"),
+    ],
+)
+def test_other_settings_are_refused(cfg, made, key, value, named):
+    cfg.merge_from_list([key, value])
+    assert named in error_of(cfg, images())
+
+
+def test_settings_that_inference_does_not_read_do_not_count(cfg, made):
+    cfg.merge_from_list(["TEST.AUG.MAX_SIZE", 77, "SOLVER.BASE_LR", 0.5])
+    check_predictions(cfg, 0, images())
+
+
+def test_scales_count_in_multi_transform_inference(cfg, tmp_path):
+    cfg.SSOD.TTA.ENABLED = True
+    write_json(tmp_path / "phase_0" / "predictions_source.json", prediction_source(cfg, images()))
+    write_json(tmp_path / "phase_0" / "predictions.json", [])
+    check_predictions(cfg, 0, images())
+    cfg.TEST.AUG.MIN_SIZES = (400, 500)
+    assert "TEST.AUG.MIN_SIZES" in error_of(cfg, images())
+
+
+def test_one_stage_models_have_their_own_keys(cfg, tmp_path):
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    write_json(tmp_path / "phase_0" / "predictions_source.json", prediction_source(cfg, images()))
+    write_json(tmp_path / "phase_0" / "predictions.json", [])
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.3
+    check_predictions(cfg, 0, images())
+    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.3
+    assert "MODEL.RETINANET.SCORE_THRESH_TEST" in error_of(cfg, images())
+
+
+def test_ids_may_be_of_numpy(cfg, made):
+    check_predictions(cfg, 0, [{**i, "image_id": np.int64(i["image_id"])} for i in images()])
+
+
+def test_incomplete_predictions_of_other_images_are_refused(cfg, made):
+    made.unlink()
+    (made.parent / "partial_predictions").mkdir()
+    check_predictions(cfg, 0, images())
+    assert "not the 1" in error_of(cfg, images(["x.png"]), existing="partial_predictions")
+
+
+def test_predictions_without_a_note_are_taken(cfg, made):
+    (made.parent / "predictions_source.json").unlink()
+    check_predictions(cfg, 0, images(["x.png"]))
+
+
+def test_a_note_without_predictions_does_not_matter(cfg, made):
+    made.unlink()
+    check_predictions(cfg, 0, images(["x.png"]))
+
+
+def test_the_note_is_small(cfg):
+    many = images([f"{number}.png" for number in range(5000)])
+    assert len(json.dumps(prediction_source(cfg, many))) < 1000

@@ -1,0 +1,301 @@
+import json
+import logging
+
+import numpy as np
+import pytest
+from detectron2.structures import BoxMode
+from samples import CATEGORY_IDS, FOUND, scored
+
+from d2_ssod.artifacts import load_pseudo_labels, pseudo_labels, save_pseudo_labels
+from d2_ssod.errors import ConfigError
+from d2_ssod.structures import Detections
+
+CLASSES = ["cat", "dog"]
+
+
+def image(image_id, file_name, width=100, height=80, **more):
+    return {
+        "image_id": image_id,
+        "file_name": file_name,
+        "width": width,
+        "height": height,
+        **more,
+    }
+
+
+IMAGES = [
+    image(1, "/data/images/a/0.jpg", difficulty=0.3, annotations=[{"category_id": 0}]),
+    image(2, "/data/images/b/0.jpg"),
+    image(3, "/data/images/c.jpg"),
+]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "phase_1" / "pseudo_labels.json"
+
+
+def content(path):
+    return json.loads(path.read_text())
+
+
+def edit(path, change):
+    """What a person does to the file."""
+    edited = content(path)
+    change(edited)
+    path.write_text(json.dumps(edited))
+
+
+@pytest.fixture
+def saved(path):
+    save_pseudo_labels(path, FOUND, IMAGES, CLASSES, CATEGORY_IDS)
+    return path
+
+
+def load(path):
+    return load_pseudo_labels(path, IMAGES, CLASSES)
+
+
+def test_pseudo_labels_are_coco_instances(saved):
+    assert content(saved) == {
+        "images": [
+            {"id": 3, "file_name": "/data/images/c.jpg", "width": 100, "height": 80},
+            {"id": 1, "file_name": "/data/images/a/0.jpg", "width": 100, "height": 80},
+        ],
+        "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": image_id,
+                "category_id": category_id,
+                "bbox": bbox,
+                "area": area,
+                "iscrowd": 0,
+                "score": score,
+            }
+            for number, image_id, category_id, bbox, area, score in [
+                (1, 3, 3, [10, 20, 30, 40], 1200, 0.75),
+                (2, 3, 7, [0.1, 0.2, 50.6, 60.7], 3071.42, 0.12346),
+                (3, 1, 7, [5, 5, 20, 10], 200, 0.5),
+            ]
+        ],
+    }
+
+
+def test_pseudo_labels_load_as_detectron2_dicts(saved):
+    first, second = load(saved)
+    assert first == {
+        **IMAGES[2],
+        "is_pseudo": True,
+        "annotations": [
+            {
+                "bbox": bbox,
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": category,
+                "iscrowd": 0,
+                "score": score,
+            }
+            for bbox, category, score in [
+                ([10, 20, 30, 40], 1, 0.75),
+                ([0.1, 0.2, 50.6, 60.7], 0, 0.12346),
+            ]
+        ],
+    }
+    assert second["image_id"] == 1
+    assert second["difficulty"] == 0.3  # what else the data set says stays
+    assert IMAGES[0]["annotations"] == [{"category_id": 0}]  # the data set's dict is untouched
+
+
+def test_pseudo_labels_load_with_coco_api(saved, capsys):
+    from pycocotools.coco import COCO
+
+    coco = COCO(str(saved))
+    capsys.readouterr()
+    assert sorted(coco.getAnnIds(imgIds=[3])) == [1, 2]
+
+
+def test_whole_names_are_found_without_a_search(path, monkeypatch):
+    """50 000 folders with an image of the same name are no reason to compare each with each."""
+    images = [image(number, f"/data/{number}/rgb.jpg") for number in range(3)]
+    labels = dict.fromkeys((2, 0), FOUND[3])
+    save_pseudo_labels(path, labels, images, CLASSES, CATEGORY_IDS)
+    monkeypatch.setattr(pseudo_labels, "_find_by_name", lambda *arguments: pytest.fail("searched"))
+    loaded = load_pseudo_labels(path, images, CLASSES)
+    assert [record["image_id"] for record in loaded] == [2, 0]
+
+
+def test_a_file_that_is_listed_twice_is_found_by_id(path):
+    images = [image(1, "/data/a.jpg"), image(2, "/data/a.jpg")]
+    save_pseudo_labels(path, {2: FOUND[3], 1: FOUND[1]}, images, CLASSES, CATEGORY_IDS)
+    loaded = load_pseudo_labels(path, images, CLASSES)
+    assert [record["image_id"] for record in loaded] == [2, 1]
+
+
+def test_pseudo_labels_of_no_image_load_as_none(path):
+    save_pseudo_labels(path, {}, IMAGES, CLASSES, CATEGORY_IDS)
+    assert load(path) == []
+
+
+def test_hand_edit_image_without_annotations_is_dropped_and_counted(saved, caplog):
+    def remove_boxes(edited):
+        edited["annotations"] = [a for a in edited["annotations"] if a["image_id"] != 3]
+
+    edit(saved, remove_boxes)
+    with caplog.at_level(logging.INFO):
+        assert [record["image_id"] for record in load(saved)] == [1]
+    assert "dropped 1 of 2 images" in caplog.text
+
+
+def test_hand_edit_only_the_needed_keys(saved):
+    def strip(edited):
+        for annotation in edited["annotations"]:
+            for key in ("id", "area", "iscrowd", "score"):
+                del annotation[key]
+        for one in edited["images"]:
+            del one["width"]
+            one["height"] = None  # as some tools write what they do not know
+
+    edit(saved, strip)
+    annotations = load(saved)[0]["annotations"]
+    assert [a["score"] for a in annotations] == [1.0, 1.0]
+    assert [a["iscrowd"] for a in annotations] == [0, 0]
+
+
+def test_hand_edit_tool_renumbers_and_adds_keys(saved):
+    def rewrite(edited):
+        edited["info"] = {"tool": "x"}
+        edited["categories"] = [
+            {"id": 0, "name": "background", "supercategory": ""},
+            {"id": 1, "name": "dog", "supercategory": ""},
+            {"id": 2, "name": "cat", "supercategory": ""},
+        ]
+        new_ids = {3: 1, 1: 2}  # an id that the data set has, but for another image
+        for one in edited["images"]:
+            one.update(id=new_ids[one["id"]], license=0)
+        for annotation in edited["annotations"]:
+            annotation.update(
+                image_id=new_ids[annotation["image_id"]],
+                category_id={3: 1, 7: 2}[annotation["category_id"]],
+                attributes={"occluded": False},
+                segmentation=[],
+                score=None,
+            )
+
+    before = load(saved)
+    edit(saved, rewrite)
+    after = load(saved)
+    assert [record["image_id"] for record in after] == [3, 1]
+    assert [[a["bbox"] for a in r["annotations"]] for r in after] == [
+        [a["bbox"] for a in r["annotations"]] for r in before
+    ]
+    assert [a["category_id"] for a in after[0]["annotations"]] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("file_name", "image_id", "expected"),
+    [
+        ("c.jpg", 99, 3),  # the only one of that name
+        ("elsewhere\\c.jpg", 99, 3),  # also with a folder of another machine
+        ("b/0.jpg", 1, 2),  # the folder decides before the id
+        ("/data/images/b/0.jpg", 1, 2),
+        ("0.jpg", 2, 2),  # two of that name: the id decides
+        (None, 2, 2),  # no name: the id
+    ],
+)
+def test_hand_edit_images_are_found_by_name(saved, file_name, image_id, expected):
+    def rename(edited):
+        edited["images"] = [{"id": image_id, "file_name": file_name}]
+        edited["annotations"] = [
+            {"image_id": image_id, "category_id": 7, "bbox": [1, 1, 2, 2]},
+        ]
+
+    edit(saved, rename)
+    assert [record["image_id"] for record in load(saved)] == [expected]
+
+
+def set_annotation(**values):
+    return lambda edited: edited["annotations"][1].update(values)
+
+
+def set_image(**values):
+    return lambda edited: edited["images"][1].update(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_annotation(bbox=[1, 2, 0, 4]), r"annotation 2: the box \[1, 2, 0, 4\] .* empty"),
+        (set_annotation(bbox=[1, 2, 3, -4]), r"annotation 2: .* empty"),
+        (set_annotation(bbox=[1, 2, 3]), r"annotation 2: bbox must be four finite"),
+        (set_annotation(bbox=[1, 2, float("nan"), 4]), r"annotation 2: bbox must be four finite"),
+        (set_annotation(bbox=[1, 2, 3, "4"]), r"annotation 2: bbox must be four finite"),
+        (set_annotation(bbox=None), r"annotation 2: bbox must be four finite"),
+        (set_annotation(bbox=[100, 2, 3, 4]), r"annotation 2: .* outside its image of 100 x 80"),
+        (set_annotation(bbox=[1, -9, 3, 4]), r"annotation 2: .* outside"),
+        (set_annotation(score=1.5), r"annotation 2: score must be in \[0, 1\], found 1.5"),
+        (set_annotation(score="high"), r"annotation 2: score"),
+        (set_annotation(category_id=4), r"annotation 2: category 4 is not a class"),
+        (set_annotation(image_id=2), r"annotation 2: image_id 2 is not one of the file's images"),
+        (set_annotation(image_id=[2]), r"annotations\[1\] has image_id \[2\]"),
+        (set_image(file_name="z.jpg"), r"image 1 \(file_name 'z.jpg'\): .* no such image"),
+        (set_image(file_name="0.jpg", id=9), r"image 9 .* more than one"),
+        (set_image(file_name="c.jpg"), r"image 1 .* occurs twice"),
+        (set_image(file_name=5), r"images\[1\] has file_name 5"),
+        (set_image(width=50), r"image 1 .*: width is 50, but the image's is 100"),
+        (lambda e: e["categories"][0].update(name="bird"), r"annotation 2: category 'bird' is not"),
+        (lambda e: e.pop("images"), r"no list of records 'images'"),
+        (lambda e: e["annotations"].append(3), r"no list of records 'annotations'"),
+    ],
+)
+def test_hand_edit_mistake_names_file_and_place(saved, change, message):
+    edit(saved, change)
+    with pytest.raises(ConfigError, match=r"pseudo_labels\.json.*" + message) as caught:
+        load(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_hand_edit_broken_json_names_the_line(saved):
+    saved.write_text(saved.read_text().replace('"categories": [', '"categories": ', 1))
+    with pytest.raises(ConfigError, match=r"pseudo_labels\.json: not valid JSON .* in line \d+"):
+        load(saved)
+
+
+def test_pseudo_labels_are_what_was_saved_to_hundredths_of_a_pixel(path):
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 40, (50, 2))
+    boxes = np.hstack([corner, corner + rng.uniform(0.01, 39, (50, 2))]).astype(np.float32)
+    found = Detections(boxes, rng.uniform(0, 1, 50).astype(np.float32), rng.integers(0, 2, 50))
+    save_pseudo_labels(path, {1: found}, IMAGES, CLASSES, CATEGORY_IDS)
+    (record,) = load(path)
+    xyxy = [
+        BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in record["annotations"]
+    ]
+    np.testing.assert_allclose(xyxy, boxes, rtol=0, atol=0.0101)  # of x and of the width
+    assert [a["category_id"] for a in record["annotations"]] == found.classes.tolist()
+    scores = [a["score"] for a in record["annotations"]]
+    np.testing.assert_allclose(scores, found.scores, rtol=0, atol=0.51e-5)
+
+
+def test_a_box_at_the_images_edge_is_never_refused(path):
+    """Rounding may move a box of less than a hundredth of a pixel out of its image."""
+    sizes = np.arange(1, 40) / 1000
+    boxes = np.stack([100 - sizes, 80 - sizes, *(np.full(len(sizes), s) for s in (100, 80))], 1)
+    found = Detections(
+        boxes.astype(np.float32), np.ones(len(sizes), np.float32), np.zeros(len(sizes), np.int64)
+    )
+    save_pseudo_labels(path, {1: found}, IMAGES, CLASSES, CATEGORY_IDS)
+    (record,) = load(path)
+    assert 30 < len(record["annotations"]) < len(sizes)
+
+
+@pytest.mark.parametrize("image_id", [3, 1])
+def test_pseudo_labels_of_an_image_without_boxes_name_it_alone(path, image_id):
+    save_pseudo_labels(path, {**FOUND, image_id: Detections.empty()}, IMAGES, CLASSES, CATEGORY_IDS)
+    assert [one["id"] for one in content(path)["images"]] == [3, 1]
+    assert [record["image_id"] for record in load(path)] == [4 - image_id]
+
+
+def test_pseudo_labels_need_known_images(path):
+    with pytest.raises(KeyError):
+        save_pseudo_labels(path, {9: scored(0.5)}, IMAGES, CLASSES, CATEGORY_IDS)
+    assert not path.exists()

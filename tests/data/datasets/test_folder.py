@@ -1,0 +1,101 @@
+import logging
+
+from pictures import save_picture
+
+from d2_ssod.data.datasets import ImageFolders
+
+
+def load(*places):
+    data_set = ImageFolders(tuple(map(str, places)), "KEY").read()
+    assert not list(data_set.findings)
+    return data_set.images
+
+
+def names_of(records, folder):
+    return [record["file_name"].removeprefix(f"{folder}/") for record in records]
+
+
+def test_folder_lists_all_images_in_order_of_their_paths(tmp_path):
+    odd = ["b.JPG", "a b/ümläut #1%.png", "a b/.hidden.png", "c.d/e.jpeg", "10.png", "9.png"]
+    for name in odd:
+        save_picture(tmp_path / name, 20, 30)
+    records = load(tmp_path)
+    shown = ["10.png", "9.png", "a b/ümläut #1%.png", "b.JPG", "c.d/e.jpeg"]
+    assert names_of(records, tmp_path) == shown
+    assert [record["image_id"] for record in records] == [1, 2, 3, 4, 5]
+    assert all((r["height"], r["width"]) == (30, 20) for r in records)
+    assert all("annotations" not in record for record in records)
+
+
+def test_folder_is_the_same_twice(tmp_path):
+    for number in range(20):
+        save_picture(tmp_path / f"{number % 3}" / f"{number}.png")
+    assert load(tmp_path) == load(tmp_path)
+
+
+def test_folder_gives_the_size_of_the_turned_image(tmp_path):
+    save_picture(tmp_path / "a.jpg", 24, 16, orientation=6)
+    (record,) = load(tmp_path)
+    assert (record["height"], record["width"]) == (24, 16)
+
+
+def test_folder_skips_and_counts_other_files(tmp_path, caplog):
+    save_picture(tmp_path / "a.png")
+    for name in ("notes.txt", "z.xml", ".DS_Store"):
+        (tmp_path / name).write_text("")
+    with caplog.at_level(logging.INFO, "d2_ssod.data.datasets.folder"):
+        assert names_of(load(tmp_path), tmp_path) == ["a.png"]
+    assert "1 images; skipped 3 other files, such as .DS_Store" in caplog.text
+
+
+def test_folder_without_images_is_an_empty_list(tmp_path):
+    assert load(tmp_path) == []
+
+
+def test_folder_names_all_unreadable_images(tmp_path):
+    save_picture(tmp_path / "a.png")
+    for name in "bcd":
+        (tmp_path / f"{name}.png").write_text("no image")
+    data_set = ImageFolders((str(tmp_path),), "SSOD.REGISTER[0].IMAGES").read()
+    (finding,) = data_set.findings
+    assert finding.level == "error"
+    assert str(finding).startswith(f"SSOD.REGISTER[0].IMAGES: {tmp_path}/b.png is not a readable")
+    assert "(and 2 more: bad images)" in str(finding)
+    assert len(data_set.images) == 1
+
+
+def test_folder_reads_jpegs_by_any_of_their_extensions(tmp_path):
+    for name in ("a.jfif", "b.jpe", "c.JPG"):
+        save_picture(tmp_path / "x.jpg").rename(tmp_path / name)
+    assert names_of(load(tmp_path), tmp_path) == ["a.jfif", "b.jpe", "c.JPG"]
+
+
+def test_folder_warns_of_pictures_that_it_cannot_read(tmp_path):
+    save_picture(tmp_path / "a.png")
+    for name in ("b.heic", "c.svg", "notes.txt"):
+        (tmp_path / name).write_text("")
+    (finding,) = ImageFolders((str(tmp_path),), "KEY").read().findings
+    assert finding.level == "warning"
+    assert finding.count == 2
+    assert "b.heic" in str(finding)
+
+
+def test_several_folders_and_lists_are_joined(tmp_path):
+    for name in ("one/a.png", "two/a.png", "two/b.png", "three/c.png"):
+        save_picture(tmp_path / name)
+    (tmp_path / "list.txt").write_text("three/c.png\n\n./two/b.png\n", encoding="utf-8-sig")
+    records = load(tmp_path / "one", tmp_path / "list.txt")
+    assert names_of(records, tmp_path) == ["one/a.png", "three/c.png", "./two/b.png"]
+    assert [record["image_id"] for record in records] == [1, 2, 3]
+    assert len(load(tmp_path / "one", tmp_path / "two", tmp_path / "one")) == 3
+
+
+def test_folder_follows_links_once(tmp_path):
+    save_picture(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "images").mkdir()
+    save_picture(tmp_path / "images" / "b.png")
+    for number in reversed(range(30)):
+        (tmp_path / "images" / f"link{number:02d}").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images" / "round").symlink_to(tmp_path / "images")
+    folder = tmp_path / "images"
+    assert names_of(load(folder), folder) == ["b.png", "link00/a.png"]

@@ -1,0 +1,205 @@
+import logging
+
+import pytest
+from detectron2.data.datasets.pascal_voc import load_voc_instances
+from detectron2.structures import BoxMode
+from pictures import save_picture
+
+from d2_ssod.data.datasets import VocFolder
+from d2_ssod.errors import ConfigError
+
+CLASSES = ("aeroplane", "bicycle", "bird")
+
+
+def object_xml(name, box, difficult):
+    corners = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    inner = "".join(f"<{corner}>{value}</{corner}>" for corner, value in corners)
+    flag = "" if difficult is None else f"<difficult>{difficult}</difficult>"
+    return f"<object><name>{name}</name>{flag}<bndbox>{inner}</bndbox></object>"
+
+
+def write_image(folder, image_id, objects):
+    save_picture(folder / "JPEGImages" / f"{image_id}.jpg", 40, 30)
+    path = folder / "Annotations" / f"{image_id}.xml"
+    path.parent.mkdir(exist_ok=True)
+    size = "<size><width>40</width><height>30</height><depth>3</depth></size>"
+    body = "".join(object_xml(*item) for item in objects)
+    path.write_text(f"<annotation>{size}{body}</annotation>")
+
+
+@pytest.fixture
+def voc(tmp_path):
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "trainval.txt").write_text("000005\n000007\n2008_000001\n")
+    write_image(tmp_path, "000005", [("bird", (1, 1, 40, 30), 0), ("bicycle", (5, 6, 9, 9), 1)])
+    write_image(tmp_path, "000007", [("aeroplane", (3, 4, 7.5, 9), None)])
+    write_image(tmp_path, "2008_000001", [("bird", (2, 2, 8, 8), 1)])
+    return tmp_path
+
+
+def load(folder, split="trainval", **options):
+    data_set = VocFolder(str(folder), split, class_names=CLASSES, **options).read()
+    return data_set.usable_images()
+
+
+def error_of(folder, **options):
+    with pytest.raises(ConfigError) as caught:
+        load(folder, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def rewrite(folder, image_id, *replacements):
+    path = folder / "Annotations" / f"{image_id}.xml"
+    text = path.read_text()
+    for old, new in replacements:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+def test_difficult_objects_can_be_dropped(voc, caplog):
+    with caplog.at_level(logging.INFO):
+        records = load(voc, difficult="drop")
+    assert [record["image_id"] for record in records] == ["000005", "000007", "2008_000001"]
+    assert [len(record["annotations"]) for record in records] == [1, 1, 0]
+    assert "left out 2 difficult objects" in caplog.text
+
+
+def test_difficult_objects_are_neither_trained_nor_counted(voc):
+    crowds = [[a["iscrowd"] for a in record["annotations"]] for record in load(voc)]
+    assert crowds == [[0, 1], [0], [1]]
+
+
+def test_boxes_are_continuous_coordinates(voc):
+    first, second, _ = load(voc, difficult="drop")
+    whole = {"category_id": 2, "bbox": [0, 0, 40, 30], "bbox_mode": BoxMode.XYXY_ABS}
+    assert first["annotations"] == [{**whole, "iscrowd": 0, "area": 1200}]
+    assert second["annotations"][0]["bbox"] == [2, 3, 7.5, 9]
+    assert second["annotations"][0]["category_id"] == 0
+    assert (first["height"], first["width"]) == (30, 40)
+
+
+def test_records_agree_with_detectron2_where_nothing_is_difficult(voc):
+    theirs = load_voc_instances(str(voc), "trainval", CLASSES)[1]
+    ours = load(voc)[1]
+    for annotation in ours["annotations"]:
+        del annotation["iscrowd"], annotation["area"]
+    assert ours == theirs
+
+
+def test_unlabeled_needs_no_annotation_files(voc):
+    for path in (voc / "Annotations").iterdir():
+        path.unlink()
+    records = load(voc, annotations=False)
+    assert records[2] == {
+        "file_name": f"{voc}/JPEGImages/2008_000001.jpg",
+        "image_id": "2008_000001",
+        "height": 30,
+        "width": 40,
+    }
+    assert len(records) == 3
+
+
+@pytest.mark.parametrize("annotations", [True, False])
+def test_missing_list_is_named_with_what_to_do(tmp_path, annotations):
+    message = error_of(tmp_path, annotations=annotations, advice="put it there")
+    assert "Main/trainval.txt: cannot be read" in message
+    assert "put it there" in message
+
+
+def test_unlabeled_names_the_missing_image(voc):
+    (voc / "JPEGImages" / "000007.jpg").unlink()
+    assert "000007.jpg does not exist" in error_of(voc, annotations=False)
+
+
+SIZE = "<annotation><size><width>4</width><height>3</height></size>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<annotation>",
+        "",
+        f"{SIZE}<object><name>bird</name></object></annotation>",
+        f"{SIZE}<object><bndbox><xmin>1</xmin></bndbox></object></annotation>",
+        SIZE + object_xml("bird", (1, 1, "x", 2), 0) + "</annotation>",
+        SIZE + object_xml("bird", (1, 1, "nan", 2), 0) + "</annotation>",
+        SIZE + object_xml("bird", (1, 1, 2, 2), "perhaps") + "</annotation>",
+        "<?xml version='1.0' encoding='no-such'?><annotation></annotation>",
+    ],
+)
+def test_the_malformed_file_is_named(voc, text):
+    (voc / "Annotations" / "000007.xml").write_text(text)
+    assert "000007.xml" in error_of(voc)
+
+
+def test_an_unknown_class_is_named_with_where_own_data_goes(voc):
+    rewrite(voc, "000007", ("aeroplane", "Aeroplane"))
+    message = error_of(voc)
+    assert "000007.xml has an object of the class 'Aeroplane'" in message
+    assert "SSOD.REGISTER" in message
+
+
+@pytest.mark.parametrize(
+    "habit",
+    [
+        ("<difficult>0</difficult>", "<difficult/>"),
+        ("<difficult>0</difficult>", "<difficult>false</difficult><pose>Left</pose>"),
+        ("<xmin>1</xmin>", "<xmin>1.0</xmin>"),
+        ("<name>bird</name>", "<name> bird\n</name>"),
+        ("<size><width>40</width><height>30</height><depth>3</depth></size>", ""),
+        ("<width>40</width>", "<width>0</width>"),
+        ("<width>40</width>", "<width>40.0</width>"),
+        ("<annotation>", "<annotation><folder>x</folder><filename>else.png</filename>"),
+    ],
+)
+def test_habits_of_tools_change_nothing(voc, habit):
+    expected = load(voc)
+    rewrite(voc, "000005", habit)
+    assert load(voc) == expected
+
+
+def test_exchanged_corners_are_put_right_and_said(voc):
+    expected = load(voc)
+    rewrite(voc, "000005", ("<xmin>1</xmin>", "<xmin>40</xmin>"), ("<xmax>40<", "<xmax>1<"))
+    data_set = VocFolder(str(voc), "trainval", class_names=CLASSES).read()
+    assert data_set.images == expected
+    (finding,) = data_set.findings
+    assert (finding.level, finding.kind) == ("warning", "boxes with exchanged corners")
+
+
+def test_a_folder_of_a_tool_has_files_side_by_side(tmp_path):
+    for name, kind in (("b", "dog"), ("a", "cat")):
+        write_image(tmp_path, name, [(kind, (1, 1, 9, 9), None)])
+        (tmp_path / "Annotations" / f"{name}.xml").rename(tmp_path / f"{name}.xml")
+        (tmp_path / "JPEGImages" / f"{name}.jpg").rename(tmp_path / f"{name}.JPG")
+    for folder in ("Annotations", "JPEGImages"):
+        (tmp_path / folder).rmdir()
+    data_set = VocFolder(str(tmp_path)).read()
+    assert data_set.thing_classes == ["cat", "dog"]
+    assert [r["file_name"] for r in data_set.images] == [f"{tmp_path}/{n}.JPG" for n in "ab"]
+    assert [r["annotations"][0]["category_id"] for r in data_set.images] == [0, 1]
+
+
+def test_a_list_names_images_by_file_or_stem(voc, tmp_path):
+    path = tmp_path / "own.txt"
+    path.write_text("JPEGImages/000007.jpg\n000005 1\n")
+    records = VocFolder(str(voc), list_file=str(path), class_names=CLASSES).read().images
+    assert [record["image_id"] for record in records] == ["000007", "000005"]
+
+
+def test_pictures_may_be_elsewhere_and_of_any_kind(voc, tmp_path):
+    for path in (voc / "JPEGImages").iterdir():
+        save_picture(tmp_path / "else" / f"{path.stem}.png", 40, 30)
+    records = load(voc, image_root=str(tmp_path / "else"))
+    assert records[0]["file_name"] == f"{tmp_path}/else/000005.png"
+
+
+def test_all_mistakes_are_found_at_once(voc):
+    rewrite(voc, "000007", ("aeroplane", "plane"))
+    rewrite(voc, "2008_000001", ("bird", "Bird"))
+    (voc / "Annotations" / "000005.xml").write_text("<")
+    findings = list(VocFolder(str(voc), "trainval", class_names=CLASSES).read().findings)
+    assert sorted(finding.count for finding in findings) == [1, 2]

@@ -1,0 +1,108 @@
+import pytest
+from detectron2.structures import BoxMode
+from pictures import save_picture
+
+from d2_ssod.data.datasets import YoloSplit
+from d2_ssod.errors import ConfigError
+
+
+@pytest.fixture
+def yolo(tmp_path):
+    """Two pictures of 40 x 20 pixels, one with a box and a polygon, one without a label file."""
+    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [cat, dog]\n")
+    for name in "ab":
+        save_picture(tmp_path / "images" / "train" / f"{name}.png", 40, 20)
+    label(tmp_path, "1 0.5 0.5 0.5 0.2\n0 0 0 0.5 0.1 0.25 1\n")
+    return tmp_path
+
+
+def label(folder, text):
+    path = folder / "labels" / "train" / "a.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def read(folder, split="train", **options):
+    return YoloSplit(str(folder / "data.yaml"), split, **options).read()
+
+
+def test_boxes_and_polygons_become_corners_in_pixels(yolo):
+    data_set = read(yolo)
+    first, second = data_set.images
+    assert data_set.thing_classes == ["cat", "dog"]
+    assert [a["category_id"] for a in first["annotations"]] == [1, 0]
+    assert first["annotations"][0]["bbox"] == pytest.approx([10, 8, 30, 12])
+    assert first["annotations"][1]["bbox"] == pytest.approx([0, 0, 20, 20])
+    assert first["annotations"][0]["bbox_mode"] == BoxMode.XYXY_ABS
+    assert first["annotations"][0]["area"] == pytest.approx(80)
+    assert second["annotations"] == []
+
+
+def test_a_picture_without_a_label_file_is_said(yolo):
+    (finding,) = read(yolo).findings
+    assert finding.level == "warning"
+    assert "1 of 2 pictures of 'train' have no label file" in str(finding)
+
+
+def test_labels_may_lie_beside_the_pictures(yolo):
+    (yolo / "labels" / "train" / "a.txt").rename(yolo / "images" / "train" / "a.txt")
+    assert len(read(yolo).images[0]["annotations"]) == 2
+
+
+def test_annotations_can_be_left_out(yolo):
+    assert all("annotations" not in image for image in read(yolo, annotations=False).images)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path: .\ntrain: images/train\nnames: {1: dog, 0: cat}\n",
+        "train: ../images/train\nnames: [cat, dog]\nnc: 2\n",
+        "path: images\ntrain: [train]\nnames: [cat, dog]\n",
+        "\ufefftrain: list.txt\nnames: [cat, dog]\n",
+    ],
+)
+def test_the_yaml_file_may_say_it_in_several_ways(yolo, text):
+    expected = read(yolo)
+    (yolo / "list.txt").write_text("images/train/a.png\nimages/train/b.png\n")
+    (yolo / "data.yaml").write_text(text)
+    assert read(yolo).images == expected.images
+    assert read(yolo).thing_classes == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("2 0.5 0.5 0.5 0.2", "a.txt:1 has the class 2, of 2 classes"),
+        ("-1 0.5 0.5 0.5 0.2", "the class -1"),
+        ("cat 0.5 0.5 0.5 0.2", "reads 'cat"),
+        ("0 0.5 0.5 0.5", "reads '0 0.5 0.5 0.5'"),
+        ("0 0.5 0.5 0.5 nan", "reads"),
+        ("0 20 10 20 4", "has the value 20, outside 0 to 1"),
+        ("0 0.1 0.1 0.2 0.2 0.3", "reads"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named(yolo, line, message):
+    label(yolo, f"{line}\n")
+    with pytest.raises(ConfigError, match=message):
+        read(yolo).usable_images()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: images/train\n", "names is None"),
+        ("train: images/train\nnames: {0: cat, 2: dog}\n", "names is"),
+        ("names: [cat]\nval: x\n", r"the split 'train' is None.*the file has val"),
+        ("names: [cat]\ntrain: [3]\n", r"the split 'train' is \[3\]"),
+        ("names: [cat]\ntrain: nowhere\n", "train names nowhere, which is not there"),
+        ("- 3", "is not a data.yaml"),
+        ("{", "is not a YAML file"),
+        ("!!python/object/apply:os.system [echo]", "is not a YAML file"),
+    ],
+)
+def test_a_yaml_file_that_cannot_be_used_is_named(yolo, text, message):
+    (yolo / "data.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=f"data.yaml: .*{message}") as caught:
+        read(yolo)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,195 @@
+from pathlib import Path
+
+import pytest
+from detectron2.config import get_cfg
+
+from d2_ssod.config import add_ssod_config
+from d2_ssod.engine import check_config
+from d2_ssod.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def make_config():
+    cfg = get_cfg()
+    add_ssod_config(cfg)
+    cfg.MODEL.ROI_HEADS.NAME = "UncertaintyROIHeads"
+    return cfg
+
+
+def ready_config(name):
+    cfg = get_cfg()
+    add_ssod_config(cfg)
+    cfg.merge_from_file(str(CONFIGS / f"{name}.yaml"))
+    return cfg
+
+
+def set_key(cfg, key, value):
+    """Set a value, also one that the config's own check of types would not take."""
+    *sections, name = key.split(".")
+    node = cfg
+    for section in sections:
+        node = node[section]
+    assert name in node, key
+    node[name] = value
+
+
+def error_of(key, value, world_size=1):
+    cfg = make_config()
+    set_key(cfg, key, value)
+    with pytest.raises(ConfigError) as info:
+        check_config(cfg, world_size)
+    return str(info.value)
+
+
+def test_defaults_are_right():
+    check_config(make_config(), 1)
+
+
+@pytest.mark.parametrize("name", ["voc_two_phase", "voc_one_phase", "coco_35_two_phase"])
+def test_ready_configs_are_right(name):
+    cfg = ready_config(name)
+    check_config(cfg, 8)
+    cfg.SSOD.TTA.ENABLED = True
+    check_config(cfg, 8)
+
+
+def test_multi_transform_scales_are_shorter_sides():
+    """Released: (666, 400) ... (1333, 800) in 5 steps, of which training's (1000, 600) is one."""
+    cfg = ready_config("voc_two_phase")
+    assert list(cfg.TEST.AUG.MIN_SIZES) == [400, 500, 600, 700, 800]
+    assert cfg.INPUT.MIN_SIZE_TRAIN[0] in cfg.TEST.AUG.MIN_SIZES
+    assert cfg.TEST.AUG.MAX_SIZE == 1333
+    coco = ready_config("coco_35_two_phase")
+    assert list(coco.TEST.AUG.MIN_SIZES) == list(range(400, 1201, 100))
+
+
+WRONG = [
+    ("SSOD.NUM_PHASES", True),
+    ("SSOD.NUM_PHASES", -1),
+    ("SSOD.PHASE_INIT", "imagenet"),
+    ("SSOD.SAMPLING", "uniform"),
+    ("SSOD.OPTIMIZER", "Adam"),
+    ("SSOD.EASY_FRACTIONS", (0.5,)),
+    ("SSOD.EASY_FRACTIONS", (0.5, 1.5)),
+    ("SSOD.LABELED_REPEAT", 0),
+    ("SSOD.INFERENCE_BATCH_SIZE", 0),
+    ("SSOD.SCHEDULE.MAX_ITER", (10, 10)),
+    ("SSOD.SCHEDULE.MAX_ITER", (10, 0, 10)),
+    ("SSOD.SCHEDULE.MAX_ITER", (10, 10.5, 10)),
+    ("SSOD.SCHEDULE.MAX_ITER", (10, "10", 10)),
+    ("SSOD.SCHEDULE.STEPS", ((5,), (5,))),
+    ("SSOD.SCHEDULE.STEPS", ((5,), ("a",), (5,))),
+    ("SSOD.SCHEDULE.STEPS", ((8, 5), (5,), (5,))),
+    ("SSOD.SCHEDULE.BASE_LR", (0.1, 0.1)),
+    ("SSOD.SCHEDULE.BASE_LR", (0.1, -0.1, 0.1)),
+    ("SSOD.SCHEDULE.BASE_LR", (0.1, "x", 0.1)),
+    ("SSOD.SCHEDULE.LABELED_REPEAT", (1, 2)),
+    ("SSOD.SCHEDULE.LABELED_REPEAT", (1, 0, 2)),
+    ("SSOD.SCHEDULE.LABELED_REPEAT", (1, 1.5, 2)),
+    ("SOLVER.MAX_ITER", 0),
+    ("SOLVER.BASE_LR", 0.0),
+    ("SOLVER.IMS_PER_BATCH", 0),
+    ("SOLVER.REFERENCE_WORLD_SIZE", 7),
+    ("SOLVER.REFERENCE_WORLD_SIZE", -1),
+    ("SOLVER.STEPS", (8, 5)),
+    ("SSOD.SCHEDULE.EPOCHS", (1, 1)),
+    ("SSOD.SCHEDULE.EPOCHS", (1, 0, 1)),
+    ("SSOD.SCHEDULE.STEP_EPOCHS", (1, 2, 3)),
+    ("SSOD.PSEUDO_LABEL.KEEP_FRACTION", 1.1),
+    ("SSOD.CONSENSUS.IOU_THRESH", 1.5),
+    ("SSOD.CONSENSUS.NMS_THRESH", -0.1),
+    ("SSOD.CONSENSUS.MIN_VOTES", -1),
+    ("SSOD.ROI_WEIGHTING.NAME", "uncertain"),
+    ("SSOD.ROI_WEIGHTING.VARIANT", "Paper"),
+    ("SSOD.ROI_WEIGHTING.APPLY_TO", "labeled"),
+    ("SSOD.ROI_WEIGHTING.A", 1.5),
+    ("SSOD.ROI_WEIGHTING.B", -1.0),
+    ("SSOD.ROI_WEIGHTING.C_IOU", float("nan")),
+    ("SSOD.ROI_WEIGHTING.C_SIM", -1.0),
+    ("SSOD.ROI_WEIGHTING.C_SOFT_SAMPLING", -1.0),
+    ("SSOD.ROI_WEIGHTING.CONSTANT", -0.5),
+    ("SSOD.SIMILARITY.EMBED_DIM", -1),
+    ("SSOD.SIMILARITY.IOF_THRESH", 2.0),
+    ("SSOD.SIMILARITY.LOSS_WEIGHT", -1.0),
+    ("SSOD.ENSEMBLE.IOU_THRESH", 1.5),
+    ("SSOD.ENSEMBLE.SKIP_BOX_THRESH", -1.0),
+    ("SSOD.ENSEMBLE.WEIGHTS", (1.0, 1.0)),
+    ("SSOD.ENSEMBLE.WEIGHTS", (1.0, 0.0, 1.0)),
+    ("SSOD.ENSEMBLE.WEIGHTS", (1.0, "a", 1.0)),
+    ("SSOD.AUG.COLOR", 1.5),
+    ("SSOD.AUG.SHIFT", -0.1),
+    ("SSOD.AUG.SCALE", (1.2, 0.8)),
+    ("SSOD.AUG.SCALE", (1.0,)),
+    ("SSOD.AUG.SCALE", (0.0, 1.0)),
+    ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"),
+    ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True),
+    ("MODEL.MASK_ON", True),
+    ("MODEL.KEYPOINT_ON", True),
+    ("MODEL.META_ARCHITECTURE", "FasterRCNN"),
+    ("MODEL.ROI_HEADS.NAME", "UncertaintyHeads"),
+    ("MODEL.BACKBONE.NAME", "build_no_backbone"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG)
+def test_wrong_value_is_named_in_one_line(key, value):
+    message = error_of(key, value)
+    assert key in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(("key", "value"), [w for w in WRONG if isinstance(w[1], (str, float))])
+def test_wrong_value_is_shown(key, value):
+    shown = repr(value) if isinstance(value, str) else str(value)
+    assert shown.rstrip("0").rstrip(".") in error_of(key, value)
+
+
+def test_multi_transform_inference_needs_a_two_stage_model():
+    cfg = make_config()
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    check_config(cfg, 1)
+    cfg.SSOD.TTA.ENABLED = True
+    with pytest.raises(ConfigError, match=r"SSOD\.TTA\.ENABLED .*'RetinaNet'"):
+        check_config(cfg, 1)
+
+
+def test_choices_are_listed():
+    message = error_of("SSOD.ROI_WEIGHTING.NAME", "uncertain")
+    for name in ("none", "uncertainty", "soft_sampling", "constant"):
+        assert name in message
+
+
+def test_batch_must_be_shared_out_evenly():
+    message = error_of("SOLVER.IMS_PER_BATCH", 10, world_size=4)
+    assert "SOLVER.IMS_PER_BATCH is 10" in message
+    assert "4" in message
+
+
+RIGHT = [
+    ("SSOD.NUM_PHASES", 0),
+    ("SSOD.NUM_PHASES", 1),
+    ("SSOD.NUM_PHASES", 5),
+    ("SSOD.EASY_FRACTIONS", (0.3, 1.0)),
+    ("SSOD.EASY_FRACTIONS", (0, 1)),
+    ("SSOD.SCHEDULE.MAX_ITER", (1, 2, 3)),
+    ("SSOD.SCHEDULE.MAX_ITER", [1, 2, 3]),
+    ("SSOD.SCHEDULE.STEPS", ((1, 2), (3,), 4)),
+    ("SSOD.SCHEDULE.STEPS", ((), (3,), ())),
+    ("SSOD.SCHEDULE.EPOCHS", (1, 0.5, 12)),
+    ("SOLVER.REFERENCE_WORLD_SIZE", 16),
+    ("SSOD.SCHEDULE.BASE_LR", (1, 0.1, 0.01)),
+    ("SSOD.SCHEDULE.LABELED_REPEAT", (1, 2, 4)),
+    ("SSOD.CONSENSUS.MIN_VOTES", 2),
+    ("SSOD.ENSEMBLE.WEIGHTS", (0.9, 1, 1.4)),
+    ("SSOD.ROI_WEIGHTING.NAME", "none"),
+    ("SSOD.AUG.SCALE", [0.5, 2.0]),
+    ("MODEL.META_ARCHITECTURE", "RetinaNet"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), RIGHT)
+def test_right_value_passes(key, value):
+    cfg = make_config()
+    set_key(cfg, key, value)
+    check_config(cfg, 8)

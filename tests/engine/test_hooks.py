@@ -1,0 +1,118 @@
+"""Pseudo-labels from the end of anybody's Detectron2 training."""
+
+import pytest
+import runs
+import torch
+from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer
+from detectron2.modeling import build_model
+
+from d2_ssod.artifacts import RunFolder, keep_partial_predictions
+from d2_ssod.engine import PseudoLabelHook, build_config, default_argument_parser, load_run_data
+from d2_ssod.structures import Detections
+
+
+@pytest.fixture
+def cfg(data, tmp_path):
+    keys = {"MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.01, "SOLVER__MAX_ITER": 3}
+    argv = runs.arguments(data, tmp_path, SSOD__SCHEDULE__MAX_ITER=(), **keys)
+    return build_config(default_argument_parser().parse_args(argv), 1)
+
+
+def label(cfg, trainer, phase=0):
+    hook = PseudoLabelHook(cfg, phase, load_run_data(cfg))
+    trainer.register_hooks([hook])
+    trainer.train()
+
+
+def assert_labeled(cfg, phase=0):
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    labels = runs.read(folder.phase(phase + 1).pseudo_labels)
+    assert labels["images"]
+    assert {a["image_id"] for a in labels["annotations"]} == {i["id"] for i in labels["images"]}
+    assert folder.phase(phase).predictions.exists()
+    assert folder.phase(phase + 1).manifest.exists()
+
+
+class OfDetectron2(DefaultTrainer):
+    """Detectron2's own trainer, as other projects subclass it."""
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name):
+        raise AssertionError("nothing is evaluated")
+
+    def build_hooks(self):
+        return [hook for hook in super().build_hooks() if type(hook).__name__ != "EvalHook"]
+
+
+def test_labels_are_made_at_the_end_of_detectron2s_default_trainer(cfg):
+    trainer = OfDetectron2(cfg)
+    label(cfg, trainer)
+    assert_labeled(cfg)
+    # The trainer's model is phase 0's from now on.
+    saved = torch.load(RunFolder(cfg.OUTPUT_DIR).phase(0).model, weights_only=True)["model"]
+    assert all(torch.equal(saved[k], v) for k, v in trainer.model.state_dict().items())
+    # It trains on as it was.
+    assert trainer.model.training
+
+
+class Plain(SimpleTrainer):
+    """A trainer that shares no more than the base class, and trains nothing."""
+
+    def run_step(self):
+        pass
+
+    def train(self):
+        super().train(0, 2)
+
+
+def plain_trainer(cfg, trainer_class=Plain):
+    return trainer_class(build_model(cfg), [], torch.optim.SGD([torch.zeros(1)], 0.1))
+
+
+def test_labels_are_made_at_the_end_of_any_trainer(cfg):
+    label(cfg, plain_trainer(cfg))
+    assert_labeled(cfg)
+
+
+def test_second_phase_takes_the_consensus_with_the_first(cfg):
+    label(cfg, plain_trainer(cfg))
+    label(cfg, plain_trainer(cfg), phase=1)
+    assert_labeled(cfg, phase=1)
+    manifest = runs.read(RunFolder(cfg.OUTPUT_DIR).phase(2).manifest)
+    assert list(manifest["sources"]) == ["phase_0/model_final.pth", "phase_1/model_final.pth"]
+
+
+def test_training_that_fails_leaves_no_labels(cfg):
+    class Failing(Plain):
+        def run_step(self):
+            if self.iter == 1:
+                raise FloatingPointError("loss is nan")
+
+    with pytest.raises(FloatingPointError):
+        label(cfg, plain_trainer(cfg, Failing))
+    assert not RunFolder(cfg.OUTPUT_DIR).phase(0).folder.exists()
+    assert not RunFolder(cfg.OUTPUT_DIR).phase(1).folder.exists()
+
+
+def test_labels_that_exist_are_kept(cfg):
+    path = RunFolder(cfg.OUTPUT_DIR).phase(1).pseudo_labels
+    path.parent.mkdir(parents=True)
+    path.write_text("corrected by hand")
+    label(cfg, plain_trainer(cfg))
+    assert path.read_text() == "corrected by hand"
+
+
+def test_what_another_model_predicted_is_not_completed_by_a_new_one(cfg):
+    folder = RunFolder(cfg.OUTPUT_DIR).phase(0).partial_predictions
+    with keep_partial_predictions(folder) as keep:
+        keep({1: Detections.empty()})
+    seen = []
+
+    class Look(HookBase):
+        def after_step(self):
+            seen.append(folder.exists())
+
+    trainer = plain_trainer(cfg)
+    trainer.register_hooks([Look()])
+    label(cfg, trainer)
+    assert seen == [False, False]

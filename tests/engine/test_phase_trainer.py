@@ -1,0 +1,291 @@
+"""The trainer of a phase, with steps that train nothing."""
+
+import contextlib
+import json
+
+import pytest
+import runs
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler
+from detectron2.utils import comm
+from runs import CONFIG_FILE
+
+import d2_ssod.demo  # noqa: F401
+from d2_ssod.config import add_ssod_config
+from d2_ssod.engine import PhaseTrainer, phase_trainer
+from d2_ssod.errors import ConfigError
+
+LENGTH = 6
+ADAMW = {"LR_SCHEDULER_NAME": "WarmupCosineLR", "WARMUP_ITERS": 2}
+SGD = {"LR_SCHEDULER_NAME": "WarmupMultiStepLR", "WARMUP_ITERS": 2, "BIAS_LR_FACTOR": 2.0}
+
+
+def make_config(output, optimizer="AdamW", **solver):
+    cfg = get_cfg()
+    add_ssod_config(cfg)
+    cfg.merge_from_file(str(CONFIG_FILE))
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.OUTPUT_DIR = str(output)
+    cfg.SOLVER.CHECKPOINT_PERIOD = 1
+    cfg.SOLVER.MAX_ITER = LENGTH
+    cfg.SOLVER.STEPS = (2, 4)
+    cfg.SOLVER.BASE_LR = 0.2
+    cfg.SSOD.OPTIMIZER = optimizer
+    for key, value in solver.items():
+        cfg.SOLVER[key] = value
+    output.mkdir(parents=True, exist_ok=True)
+    return cfg
+
+
+class RecordingTrainer(PhaseTrainer):
+    """Notes the learning rates of every iteration in place of a training step."""
+
+    def __init__(self, cfg):
+        super().__init__(cfg, 1, [{"file_name": "none"}])
+        self.rates = {}
+
+    def run_step(self):
+        self.rates[self.iter] = [group["lr"] for group in self.optimizer.param_groups]
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        self.optimizer.step()
+
+    def build_writers(self):
+        return []
+
+
+@pytest.fixture(autouse=True)
+def restored_logs():
+    yield
+    runs.forget_log_files()
+
+
+def train(cfg, resume=False):
+    recording = RecordingTrainer(cfg)
+    recording.resume_or_load(resume=resume)
+    recording.train()
+    return recording
+
+
+def resume_after(cfg, done):
+    """Resume from the checkpoint after so many iterations."""
+    with open(f"{cfg.OUTPUT_DIR}/last_checkpoint", "w") as file:
+        file.write(f"model_{done - 1:07d}.pth")
+    return train(cfg, resume=True)
+
+
+def test_schedule_golden(tmp_path):
+    found = train(make_config(tmp_path, "SGD", **{**SGD, "WARMUP_ITERS": 0})).rates
+    expected = [0.2, 0.2, 0.02, 0.02, 0.002, 0.002]
+    assert [rates[0] for _, rates in sorted(found.items())] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("optimizer", "solver"), [("AdamW", ADAMW), ("SGD", SGD)])
+def test_schedule_is_detectron2s_also_after_resuming(tmp_path, optimizer, solver):
+    cfg = make_config(tmp_path, optimizer, **solver)
+    fresh = PhaseTrainer.build_optimizer(cfg, build_model(cfg))
+    scheduler, expected = build_lr_scheduler(cfg, fresh), []
+    for _ in range(LENGTH):
+        expected.append([group["lr"] for group in fresh.param_groups])
+        fresh.step()
+        scheduler.step()
+    whole = train(cfg).rates
+    for iteration, rates in enumerate(expected):
+        assert whole[iteration] == pytest.approx(rates), iteration
+    for done in (1, 3, 5):
+        resumed = resume_after(cfg, done).rates
+        assert resumed == {i: whole[i] for i in range(done, LENGTH)}
+
+
+@pytest.mark.filterwarnings("error:.*lr_scheduler.step.*")
+def test_resuming_warns_of_nothing(tmp_path):
+    cfg = make_config(tmp_path, **ADAMW)
+    train(cfg)
+    resume_after(cfg, 3)
+
+
+def test_phase_leaves_its_model_whole_and_by_the_name_of_the_contract(tmp_path):
+    cfg = make_config(tmp_path, CHECKPOINT_PERIOD=4)
+    train(cfg)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"model_0000003.pth", "model_final.pth", "last_checkpoint"} <= names
+    final = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert final["iteration"] == LENGTH - 1
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_metrics_lie_in_the_folder_of_the_phase(tmp_path):
+    class Trainer(RecordingTrainer):
+        build_writers = PhaseTrainer.build_writers
+
+    trainer = Trainer(make_config(tmp_path))
+    trainer.resume_or_load()
+    trainer.train()
+    line = json.loads((tmp_path / "metrics.json").read_text().splitlines()[-1])
+    assert line["iteration"] == LENGTH - 1
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize("lost", ["model_0000002.pth", "last_checkpoint"])
+def test_without_its_checkpoint_a_phase_starts_at_its_beginning(tmp_path, lost):
+    cfg = make_config(tmp_path)
+    train(cfg)
+    (tmp_path / "last_checkpoint").write_text("model_0000002.pth")
+    (tmp_path / lost).unlink()
+    assert min(train(cfg, resume=True).rates) == 0
+
+
+def test_schedule_may_change_but_not_to_less_than_was_trained(tmp_path):
+    cfg = make_config(tmp_path)
+    train(cfg)
+    cfg.SOLVER.MAX_ITER = 9
+    assert sorted(resume_after(cfg, 3).rates) == list(range(3, 9))
+    cfg.SOLVER.MAX_ITER = 2
+    with pytest.raises(ConfigError, match=r"phase 1 .* 3 iterations.*SSOD\.SCHEDULE\.MAX_ITER"):
+        resume_after(cfg, 3)
+
+
+def test_unknown_weights_end_training_with_one_line(tmp_path):
+    cfg = make_config(tmp_path)
+    cfg.MODEL.WEIGHTS = "/no/such/model.pth"
+    with pytest.raises(ConfigError, match=r"/no/such/model\.pth.*MODEL\.WEIGHTS") as info:
+        train(cfg)
+    assert "\n" not in str(info.value)
+
+
+def test_ranks_wait_until_the_model_is_saved(tmp_path, monkeypatch):
+    """The other ranks, which save nothing, would look for it too early."""
+    saved = []
+    synchronize = lambda: saved.append((tmp_path / "model_final.pth").exists())  # noqa: E731
+    trainer = RecordingTrainer(make_config(tmp_path))
+    monkeypatch.setattr(comm, "synchronize", synchronize)
+    trainer.train()
+    assert saved[-1:] == [True]
+
+
+# What a phase starts from
+
+
+def weights_of(trainer):
+    return {name: value.clone() for name, value in trainer.bare_model.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_random_start_is_that_of_seed_and_phase(tmp_path):
+    cfg = make_config(tmp_path)
+    torch.manual_seed(1)
+    first = weights_of(PhaseTrainer(cfg, 1, [{}]))
+    torch.manual_seed(2)
+    assert same(first, weights_of(PhaseTrainer(cfg, 1, [{}])))
+    assert not same(first, weights_of(PhaseTrainer(cfg, 2, [{}])))
+    cfg.SEED += 1
+    assert not same(first, weights_of(PhaseTrainer(cfg, 1, [{}])))
+
+
+def test_phase_starts_from_its_weights(tmp_path):
+    cfg = make_config(tmp_path / "phase_1")
+    model = build_model(cfg)
+    DetectionCheckpointer(model, str(tmp_path)).save("start")
+    cfg.MODEL.WEIGHTS = str(tmp_path / "start.pth")
+    trainer = RecordingTrainer(cfg)
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 0
+    assert same(weights_of(trainer), dict(model.state_dict()))
+
+
+# What ranks have seen of their own images
+
+
+@contextlib.contextmanager
+def two_ranks():
+    """The other rank has twice this one's statistics."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comm, "get_world_size", lambda: 2)
+        patch.setattr(torch.distributed, "all_reduce", lambda buffer: buffer.mul_(3))
+        patch.setattr(comm, "all_gather", lambda value: [value, 2 * value])
+        yield
+
+
+def test_running_statistics_are_averaged_before_each_checkpoint(tmp_path):
+    trainer = RecordingTrainer(make_config(tmp_path, CHECKPOINT_PERIOD=4))
+    before = weights_of(trainer)
+    averaged = [name for name in before if name.endswith(("running_mean", "running_var"))]
+    assert averaged
+    for name in averaged:
+        before[name].uniform_(1, 2)
+    trainer.bare_model.load_state_dict(before)
+    with two_ranks():
+        trainer.train()  # of 6 iterations: there are checkpoints after 4 and 6
+    saved = torch.load(tmp_path / "model_0000003.pth", weights_only=True)["model"]
+    for name in averaged:
+        assert torch.allclose(saved[name], 1.5 * before[name]), name
+        assert torch.allclose(weights_of(trainer)[name], 1.5**2 * before[name]), name
+
+
+def test_running_statistics_of_one_process_stay(tmp_path):
+    trainer = RecordingTrainer(make_config(tmp_path))
+    before = weights_of(trainer)
+    trainer.train()
+    averaged = [name for name in before if name.endswith(("running_mean", "running_var"))]
+    assert averaged
+    assert all(torch.equal(weights_of(trainer)[name], before[name]) for name in averaged)
+
+
+def retinanet_config(output):
+    cfg = make_config(output)
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    cfg.MODEL.RETINANET.IN_FEATURES = ["p2", "p3"]
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[16], [32]]
+    cfg.SSOD.ROI_WEIGHTING.NAME = "none"
+    return cfg
+
+
+def test_running_normalizer_of_retinanet_is_kept_and_not_handed_on(tmp_path):
+    cfg = retinanet_config(tmp_path)
+    trainer = RecordingTrainer(cfg)
+    trainer.bare_model.loss_normalizer = 40.0
+    with two_ranks():
+        trainer.train()
+    averaged = 40.0 * 1.5**LENGTH
+    assert trainer.bare_model.loss_normalizer == pytest.approx(averaged)
+    resumed = RecordingTrainer(cfg)
+    assert not hasattr(resumed.bare_model, "loss_normalizer")  # a new phase starts afresh
+    resumed.resume_or_load(resume=True)
+    assert resumed.bare_model.loss_normalizer == pytest.approx(averaged)
+
+
+@pytest.mark.parametrize(
+    ("heads", "weighting", "warned"),
+    [
+        ("StandardROIHeads", "uncertainty", True),
+        ("StandardROIHeads", "none", False),
+        ("UncertaintyROIHeads", "uncertainty", False),
+    ],
+)
+def test_heads_that_weigh_nothing_are_warned_of(tmp_path, caplog, heads, weighting, warned):
+    cfg = make_config(tmp_path)
+    cfg.MODEL.ROI_HEADS.NAME = heads
+    cfg.SSOD.ROI_WEIGHTING.NAME = weighting
+    RecordingTrainer(cfg)
+    assert ("weighs no RoIs" in caplog.text) == warned
+
+
+def test_mapper_can_be_ones_own(tmp_path, monkeypatch):
+    class Trainer(RecordingTrainer):
+        @classmethod
+        def build_mapper(cls, cfg):
+            return "my mapper"
+
+    used = []
+    monkeypatch.setattr(
+        phase_trainer, "build_phase_loader", lambda cfg, mapper, *_, **__: used.append(mapper)
+    )
+    Trainer(make_config(tmp_path)).train()
+    assert used == ["my mapper"]

@@ -1,0 +1,91 @@
+import json
+import logging
+
+import pytest
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog
+from lookup import HALF, IMAGES, batches, finding, register_coco, write_coco
+
+from d2_ssod.artifacts import RunFolder
+from d2_ssod.config import add_ssod_config
+from d2_ssod.errors import ConfigError
+from d2_ssod.evaluation import evaluate_run, run
+from d2_ssod.json_files import write_json
+
+FIRST, SECOND, LABELED = "lookup_first", "lookup_second", "lookup_labeled"
+
+
+@pytest.fixture
+def cfg(tmp_path, monkeypatch):
+    """A finished run of two phases, whose models are looked up instead of loaded."""
+    images = {
+        FIRST: IMAGES,
+        SECOND: [{"image_id": image["image_id"]} for image in IMAGES],
+        LABELED: [{"image_id": i, "annotations": [{"category_id": 0}] * i} for i in range(3)],
+    }
+    json_file = write_coco(tmp_path)
+    for name, dicts in images.items():
+        register_coco(json_file, name)
+        if name in DatasetCatalog.list():
+            DatasetCatalog.remove(name)
+        DatasetCatalog.register(name, lambda dicts=dicts: dicts)
+    cfg = get_cfg()
+    add_ssod_config(cfg)
+    cfg.OUTPUT_DIR = str(tmp_path / "run")
+    cfg.SSOD.NUM_PHASES = 1
+    cfg.DATASETS.TRAIN = (LABELED,)
+    cfg.DATASETS.TEST = (FIRST, SECOND)
+    write_json(
+        RunFolder(cfg.OUTPUT_DIR).phase(1).pseudo_labels,
+        {
+            "images": [{"id": 7}, {"id": 8}, {"id": 9}],
+            "annotations": [{"image_id": image_id} for image_id in (7, 7, 9)],
+        },
+    )
+    models = [finding(1), finding(1, 2, 3, shift=4)]
+    monkeypatch.setattr(run, "load_phase_model", lambda cfg, phase: models[phase])
+    monkeypatch.setattr(run, "build_inference_loader", lambda cfg, images: batches())
+    return cfg
+
+
+def summary_of(path):
+    return json.loads(path.read_text())
+
+
+def test_run_is_summarized_for_every_test_set(cfg, caplog):
+    with caplog.at_level(logging.INFO, logger="d2_ssod"):
+        returned = evaluate_run(cfg)
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    first, second = summary_of(folder.summary()), summary_of(folder.summary(SECOND))
+    assert [first["dataset"], second["dataset"]] == [FIRST, SECOND]
+    assert returned["dataset"] == FIRST
+    assert [phase["metrics"]["AP"] for phase in first["phases"]] == pytest.approx([HALF / 2, 40])
+    assert list(first["ensembles"]) == ["1~N", "0~N"]
+    # Of the first data set the difficulties are known.
+    assert first["phases"][0]["metrics"]["AP/easy"] == pytest.approx(100)
+    assert "AP/easy" not in second["phases"][0]["metrics"]
+    assert caplog.text.count("phase 1 ") == 2  # both tables
+
+
+def test_summary_counts_the_images_that_have_labels(cfg):
+    zero, one = evaluate_run(cfg)["phases"]
+    counts = ("labeled_images", "pseudo_images", "pseudo_boxes")
+    assert [zero[key] for key in counts] == [2, 0, 0]
+    assert [one[key] for key in counts] == [2, 2, 3]
+
+
+def test_labeled_images_without_objects_count_where_they_are_trained_on(cfg):
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    assert [phase["labeled_images"] for phase in evaluate_run(cfg)["phases"]] == [3, 3]
+
+
+def test_run_is_fused_as_the_config_says(cfg):
+    assert evaluate_run(cfg)["ensembles"]["0~N"]["AP"] < 80
+    cfg.SSOD.ENSEMBLE.SKIP_BOX_THRESH = 0.95
+    assert evaluate_run(cfg)["ensembles"]["0~N"]["AP"] == 0
+
+
+def test_run_without_its_pseudo_labels_names_the_file(cfg):
+    RunFolder(cfg.OUTPUT_DIR).phase(1).pseudo_labels.unlink()
+    with pytest.raises(ConfigError, match=r"phase_1/pseudo_labels\.json: cannot be read"):
+        evaluate_run(cfg)

@@ -1,0 +1,167 @@
+import json
+import os
+import stat
+
+import numpy as np
+import pytest
+
+from d2_ssod.errors import ConfigError
+from d2_ssod.json_files import (
+    atomic_open,
+    read_json,
+    read_json_lines,
+    write_json,
+    write_json_line,
+)
+
+
+@pytest.mark.parametrize(("mode", "content"), [("w", "new"), ("wb", b"new")])
+def test_atomic_open_writes_beside_and_renames(tmp_path, mode, content):
+    path = tmp_path / "x"
+    path.write_text("old")
+    with atomic_open(path, mode) as file:
+        file.write(content)
+        file.flush()
+        assert path.read_text() == "old"
+        assert len(list(tmp_path.iterdir())) == 2
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_atomic_open_leaves_the_file_as_it_was_after_an_error(tmp_path):
+    path = tmp_path / "x"
+    path.write_text("old")
+
+    def fail():
+        with atomic_open(path) as file:
+            file.write("half a")
+            raise RuntimeError("full disk")
+
+    with pytest.raises(RuntimeError, match="full disk"):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_lines_are_read_as_written(tmp_path):
+    contents = [{"a": [1, 2.5]}, "text\nof two lines", np.arange(3), None]
+    with open(tmp_path / "x.jsonl", "a", encoding="utf-8") as file:
+        for content in contents:
+            write_json_line(file, content)
+    assert list(read_json_lines(tmp_path / "x.jsonl")) == [*contents[:2], [0, 1, 2], None]
+
+
+def test_write_json_creates_folders_and_leaves_one_file(tmp_path):
+    path = write_json(tmp_path / "a" / "b" / "c.json", {"x": 1})
+    assert read_json(path) == {"x": 1}
+    assert [p.name for p in path.parent.iterdir()] == ["c.json"]
+
+
+def test_write_json_failing_keeps_the_old_file(tmp_path):
+    path = write_json(tmp_path / "x.json", {"old": 1})
+    with pytest.raises(TypeError, match="object"):
+        write_json(path, {"new": [1, object()]})
+
+    def broken():
+        yield {"new": 1}
+        raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        write_json(path, broken())
+    assert read_json(path) == {"old": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_write_json_replaces_the_file_at_once(tmp_path):
+    path = write_json(tmp_path / "x.json", {"old": 1})
+    with open(path) as reader:  # someone who reads while the new file appears
+        write_json(path, {"new": 1})
+        assert json.load(reader) == {"old": 1}
+    assert read_json(path) == {"new": 1}
+
+
+def test_write_json_follows_the_umask(tmp_path):
+    old = os.umask(0o027)
+    try:
+        path = write_json(tmp_path / "x.json", {})
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_write_json_nan_becomes_null(tmp_path):
+    content = {
+        "a": float("nan"),
+        "b": [1.5, float("inf"), np.float32("nan"), np.float64("-inf")],
+        "c": [{"d": {"e": (np.nan, 2)}}],
+        "f": np.array([1.0, np.nan]),
+    }
+    assert read_json(write_json(tmp_path / "x.json", content)) == {
+        "a": None,
+        "b": [1.5, None, None, None],
+        "c": [{"d": {"e": [None, 2]}}],
+        "f": [1.0, None],
+    }
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        [],
+        {"a": {}, "b": [], "c": None, "d": True, "e": "ä\n\"'"},
+        [1, [2, 3], "x"],
+        [{"a": [1, 2]}, {"b": {"c": [{"d": 1}]}}],
+        {"a": {"b": {"c": [{"d": [1, {"e": 2}]}, {}]}}},
+        3,
+        "text",
+    ],
+)
+def test_write_json_round_trip(tmp_path, content):
+    assert json.loads(write_json(tmp_path / "x.json", content).read_text()) == content
+
+
+def test_write_json_numpy_and_paths(tmp_path):
+    content = {
+        "int": np.int64(3),
+        "float": np.float64(0.1),
+        "bool": np.bool_(True),
+        "array": np.arange(3),
+        "path": tmp_path,
+    }
+    assert read_json(write_json(tmp_path / "x.json", content)) == {
+        "int": 3,
+        "float": 0.1,
+        "bool": True,
+        "array": [0, 1, 2],
+        "path": str(tmp_path),
+    }
+
+
+def test_write_json_iterator_is_a_list_of_lines(tmp_path):
+    path = write_json(tmp_path / "x.json", {"n": 2, "items": ({"i": i} for i in range(2))})
+    assert path.read_text() == ('{\n  "n": 2,\n  "items": [\n    {"i": 0},\n    {"i": 1}\n  ]\n}\n')
+    assert read_json(write_json(tmp_path / "y.json", iter(()))) == []
+
+
+@pytest.mark.parametrize("text", ['{"a": 1', "", '{"a": 1}}'])
+def test_read_json_invalid_names_the_file(tmp_path, text):
+    path = tmp_path / "broken.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"broken\.json: not valid JSON"):
+        read_json(path)
+
+
+def test_read_json_takes_a_byte_order_mark(tmp_path):
+    (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(tmp_path / "x.json") == {"a": 1}
+
+
+def test_read_json_unreadable_names_the_file(tmp_path):
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"binary\.json: not a UTF-8"):
+        read_json(tmp_path / "binary.json")
+    with pytest.raises(ConfigError, match=r"missing\.json: cannot be read \(No such file"):
+        read_json(tmp_path / "missing.json")
+    with pytest.raises(ConfigError, match="directory"):
+        read_json(tmp_path)
