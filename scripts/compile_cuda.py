@@ -2,7 +2,8 @@
 
     CUDA_ARCHS="80 90" python scripts/compile_cuda.py [SOURCE ...]
 
-Needs a CUDA toolkit and PyTorch, no GPU. Fails if a kernel spills registers to memory. The columns:
+Needs a CUDA toolkit and PyTorch, no GPU. Fails if a kernel spills registers to memory within a loop
+of tensor-core products, or more than some bytes outside of them. The columns:
 registers, instructions of the whole kernel, and those of its innermost loops with tensor-core
 products (HMMA) / the number of products. Counting takes ``cuobjdump`` and ``nvdisasm``, of the
 toolkit or of Triton; without them the counts are left out. For sm_80, sm_90 and, where the toolkit
@@ -23,6 +24,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+# Bytes stored and loaded again around the loops; they cost nothing there, and a register more for
+# every thread would halve the blocks of a multiprocessor.
+MOST_SPILLED = 96
 
 
 class Kernel(NamedTuple):
@@ -85,22 +89,30 @@ def instructions_in(folder: Path, compiled: Path) -> dict[str, list[tuple[int, s
     return kernels
 
 
-def product_loops(instructions: list[tuple[int, str]]) -> str:
-    """Lengths of the innermost loops with tensor-core products, and how many of these."""
+class Loop(NamedTuple):
+    """An innermost loop with tensor-core products."""
+
+    instructions: int
+    products: int
+    spilled: int  # instructions that store to or load from local memory
+
+
+def product_loops(instructions: list[tuple[int, str]]) -> list[Loop]:
+    """Find the innermost loops with tensor-core products."""
     loops = {}
     for address, line in instructions:
         jump = re.search(r"\bBRA\b.* 0x([0-9a-f]+)", line)
         if jump and int(jump[1], 16) < address:
             body = [text for place, text in instructions if int(jump[1], 16) <= place <= address]
             products = sum("HMMA" in text for text in body)
+            spilled = sum(bool(re.search(r"\b(STL|LDL)\b", text)) for text in body)
             if products:
-                loops[int(jump[1], 16), address] = f"{len(body)}/{products}"
-    inner = [
-        text
-        for (begin, end), text in loops.items()
+                loops[int(jump[1], 16), address] = Loop(len(body), products, spilled)
+    return [
+        loop
+        for (begin, end), loop in loops.items()
         if not any(begin <= b and e <= end for b, e in loops if (b, e) != (begin, end))
     ]
-    return " ".join(inner)
 
 
 def compile_source(nvcc: Path, includes: list[str], arch: str, source: Path, folder: Path) -> str:
@@ -121,14 +133,25 @@ def compile_source(nvcc: Path, includes: list[str], arch: str, source: Path, fol
     kernels = kernels_in(done.stderr)
     for kernel in kernels:
         instructions = code.get(kernel.name, [])
+        loops = product_loops(instructions)
+        spilled = f", {kernel.spilled} bytes spilled" if kernel.spilled else ""
         lines.append(
             f"  {kernel.registers:4} registers {len(instructions) or '-':>6} instructions "
-            f"{product_loops(instructions):>16}  {short_name(kernel.name)}"
+            f"{' '.join(f'{loop.instructions}/{loop.products}' for loop in loops):>16}  "
+            f"{short_name(kernel.name)}{spilled}"
         )
-    spilling = [f"{short_name(k.name)} ({k.spilled} bytes)" for k in kernels if k.spilled]
-    if spilling:
-        lines.append(f"  SPILLS: {', '.join(spilling)}")
+        lines += [f"  SPILLS: {problem}" for problem in spills_of(kernel, loops)]
     return "\n".join(lines)
+
+
+def spills_of(kernel: Kernel, loops: list[Loop]) -> list[str]:
+    """Say what is too much: local memory in a loop of products, or much of it anywhere."""
+    name, problems = short_name(kernel.name), []
+    if any(loop.spilled for loop in loops):
+        problems.append(f"{name} uses local memory in a loop of products")
+    if kernel.spilled > MOST_SPILLED:
+        problems.append(f"{name} spills {kernel.spilled} bytes, of {MOST_SPILLED} at most")
+    return problems
 
 
 def main() -> None:
