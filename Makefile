@@ -37,7 +37,7 @@ bench: $(BUILT)
 	$(BIN)/python benchmarks/bench_ops.py --device cpu
 
 cuda: $(ENVIRONMENT)
-	PYTHON=$(BIN)/python bash scripts/compile_cuda.sh
+	$(BIN)/python scripts/compile_cuda.py
 
 sanitize: $(ENVIRONMENT)
 	sh scripts/sanitize_cpu.sh $(abspath $(BIN)/python)

@@ -1,5 +1,10 @@
 """Builds d2_ssod._C: the CPU operators always, the CUDA ones where they can be compiled and used.
 
+``python setup.py build_ext --inplace`` and ``pip install --no-build-isolation .`` build against the
+torch of the environment, as they should: a compiled module fits one torch alone, and says so on
+import. ``pip install .`` makes an environment of its own for the build and takes the newest torch
+there, so that it fits only where the newest is installed, too.
+
 Environment: FORCE_CUDA=1 (compile CUDA without a GPU at hand), FORCE_CUDA=0 (never), CUDA_HOME,
 TORCH_CUDA_ARCH_LIST, MAX_JOBS, D2_SSOD_CXXFLAGS (more compiler flags, such as a sanitizer's).
 """
@@ -12,7 +17,9 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 from setuptools import setup
@@ -42,12 +49,19 @@ def find_cuda_home() -> Path | None:
     return default if (default / "bin" / "nvcc").exists() else None
 
 
+if sys.platform == "win32":
+    raise SystemExit("d2_ssod needs g++ or clang, whose vectors MSVC lacks: use it within WSL")
 CUDA_HOME = find_cuda_home()
 if CUDA_HOME:
     os.environ["CUDA_HOME"] = str(CUDA_HOME)  # before torch looks for it
 
 import torch  # noqa: E402
-from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension  # noqa: E402
+from torch.utils.cpp_extension import (  # noqa: E402
+    BuildExtension,
+    CppExtension,
+    CUDAExtension,
+    get_cxx_compiler,
+)
 
 
 def load_source_hash():
@@ -133,13 +147,34 @@ def extra_cuda_includes() -> list[str]:
     return [] if has_all or not carried.is_dir() else [str(carried)]
 
 
+def compiler_takes(*flags: str, source: str = "int main() {}\n") -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        probe = Path(folder) / "probe.cpp"
+        probe.write_text(source)
+        command = [*shlex.split(get_cxx_compiler()), probe, *flags, "-o", probe.with_suffix("")]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def openmp_flags() -> tuple[list[str], list[str]]:
+    """For compiling and linking; none, said aloud, where there is no OpenMP."""
+    for compiling, linking in (
+        (["-fopenmp"], ["-fopenmp"]),
+        (["-Xpreprocessor", "-fopenmp"], ["-lomp"]),  # Apple's clang, with libomp installed
+    ):
+        if compiler_takes(*compiling, *linking, source="#include <omp.h>\nint main() {}\n"):
+            return compiling, linking
+    print("d2_ssod: no OpenMP was found: the operators will run on one thread")
+    return [], []
+
+
 def extension():
     with_cuda = want_cuda()
     write_build_info(with_cuda)
+    openmp, openmp_libraries = openmp_flags()
     cxx = [
         "-O3",
         "-g0",
-        "-fopenmp",  # without it at::parallel_for is silently serial
+        *openmp,  # without it at::parallel_for is silently serial
         "-fvisibility=hidden",
         "-fno-math-errno",  # square roots and selections become vector instructions
         "-fno-trapping-math",
@@ -153,17 +188,22 @@ def extension():
     options = {
         "include_dirs": [str(CSRC), str(GENERATED)],
         "extra_compile_args": {"cxx": cxx},
-        "extra_link_args": ["-fopenmp", "-s", *shlex.split(os.environ.get("D2_SSOD_LDFLAGS", ""))],
+        "extra_link_args": [
+            *openmp_libraries,
+            *(["-s"] if compiler_takes("-s") else []),
+            *shlex.split(os.environ.get("D2_SSOD_LDFLAGS", "")),
+        ],
     }
     if not with_cuda:
         return CppExtension("d2_ssod._C", sources, **options)
     os.environ["TORCH_CUDA_ARCH_LIST"] = architectures()
     options["include_dirs"] += extra_cuda_includes()
-    options["extra_compile_args"]["nvcc"] = ["-O3", "-Xcompiler=-fopenmp"]
+    options["extra_compile_args"]["nvcc"] = ["-O3", *(f"-Xcompiler={flag}" for flag in openmp)]
     return CUDAExtension("d2_ssod._C", sources + cuda_sources(), **options)
 
 
-setup(
-    ext_modules=[extension()],
-    cmdclass={"build_ext": BuildExtension.with_options(use_ninja=True)},
-)
+if __name__ == "__main__":  # scripts/compile_cuda.py wants the functions alone
+    setup(
+        ext_modules=[extension()],
+        cmdclass={"build_ext": BuildExtension.with_options(use_ninja=True)},
+    )

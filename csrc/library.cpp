@@ -13,15 +13,19 @@
 #include <torch/library.h>
 
 TORCH_LIBRARY(d2_ssod, m) {
+  // torch.compile may take them as they are: they have fake kernels, and no side effects.
+  const std::vector<at::Tag> tags{at::Tag::pt2_compliant_tag};
+
   // [N, M]: NaN where either box has a NaN.
-  m.def("pairwise_iou(Tensor boxes1, Tensor boxes2) -> Tensor");
-  m.def("pairwise_iof(Tensor boxes1, Tensor boxes2) -> Tensor");
+  m.def("pairwise_iou(Tensor boxes1, Tensor boxes2) -> Tensor", tags);
+  m.def("pairwise_iof(Tensor boxes1, Tensor boxes2) -> Tensor", tags);
 
   // With gt_boxes [G, 4] (and gts_per_image): against those, all rows. Without: against the image's
   // own foreground rows, foreground weight 1.
   m.def(
       "overlap_weights(Tensor boxes, Tensor is_foreground, SymInt[] rois_per_image, "
-      "float a, float b, float c, Tensor? gt_boxes, SymInt[]? gts_per_image) -> Tensor");
+      "float a, float b, float c, Tensor? gt_boxes, SymInt[]? gts_per_image) -> Tensor",
+      tags);
 
   // With gt_boxes: variant "released"; without: "paper". Three Tensor[R]. Foreground rows have
   // dissimilarity 1, and without gt_boxes weight 1 and max_iou 1 (their own box; 0 if it is
@@ -30,7 +34,8 @@ TORCH_LIBRARY(d2_ssod, m) {
       "uncertainty_weights(Tensor boxes, Tensor embeddings, Tensor is_foreground, "
       "SymInt[] rois_per_image, float a, float b, float c_iou, float c_sim, "
       "Tensor? gt_boxes, SymInt[]? gts_per_image) "
-      "-> (Tensor weights, Tensor max_iou, Tensor dissimilarity)");
+      "-> (Tensor weights, Tensor max_iou, Tensor dissimilarity)",
+      tags);
 
   // loss: Tensor[], grad_embeddings: its derivative, Tensor[R, D] of the dtype of the boxes (so
   // that small gradients of half embeddings survive until they are scaled), made in the same pass
@@ -39,5 +44,6 @@ TORCH_LIBRARY(d2_ssod, m) {
   m.def(
       "similarity_loss(Tensor boxes, Tensor embeddings, SymInt[] rois_per_image, "
       "float iof_threshold, Tensor? classes, bool with_grad) -> (Tensor loss, Tensor "
-      "grad_embeddings)");
+      "grad_embeddings)",
+      tags);
 }

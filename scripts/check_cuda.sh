@@ -1,13 +1,23 @@
 #!/bin/bash
-# Everything that needs a GPU, in one go: builds the operators, runs all of their tests, the memory
-# and race checkers, and the benchmarks. What came out lies in benchmarks/results/<date>-<GPU>/
-# afterwards. Installs nothing.
+# Everything that needs a GPU, in steps of at most ten minutes, each with a time limit of its own.
+# Installs nothing. On a machine where a call may take ten minutes: one line a call.
 #
-#   scripts/check_cuda.sh [build] [test] [memcheck] [racecheck] [bench]     all of them by default
+#   scripts/check_cuda.sh build smoke bench-ours test
+#   scripts/check_cuda.sh sanitize ncu
+#   scripts/check_cuda.sh bench-all e2e
+#
+# build       compiles the operators
+# smoke       every operator once against the reference; what comes later would be spoilt by one bad access
+# bench-ours  times of our operators alone          bench-all  beside eager, compiled and library ones
+# test        the tests of the operators, in 8 processes where pytest-xdist is there
+# sanitize    memcheck, racecheck, initcheck, synccheck on scripts/sanitize_launches.py
+# ncu         how near our kernels come to the limits of memory and arithmetic
+# e2e         train_net.py on the embedded data set with mixed precision (needs Detectron2)
 #
 #   PYTHON     a Python with PyTorch for CUDA and pytest (.venv/bin/python if there is one, else python3)
-#   CUDA_HOME  where the toolkit is, for nvcc and compute-sanitizer, if they are not on the PATH
-#   RESULTS    another folder for the results
+#   CUDA_HOME  where the toolkit is, for nvcc and its tools, if they are not on the PATH
+#   RESULTS    folder of the results (benchmarks/results/<date>-<GPU>); at most 8 files, none above 16 MB
+#   COMMIT     what to write down as the commit where there is no .git
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,17 +25,22 @@ if [ -z "${PYTHON:-}" ]; then
   if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
 fi
 [ -z "${CUDA_HOME:-}" ] || PATH=$CUDA_HOME/bin:$PATH
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 steps=("$@")
-[ $# -gt 0 ] || steps=(build test memcheck racecheck bench)
+[ $# -gt 0 ] || steps=(build smoke bench-ours test sanitize ncu bench-all e2e)
 
 gpu=$("$PYTHON" -c 'import torch; print(torch.cuda.get_device_name())' 2>/dev/null) || {
-  echo "PyTorch ($PYTHON) sees no GPU; scripts/compile_cuda.sh and tests/cuda_emulation need none." >&2
+  echo "PyTorch ($PYTHON) sees no GPU; scripts/compile_cuda.py and tests/cuda_emulation need none." >&2
   exit 1
 }
 RESULTS=${RESULTS:-benchmarks/results/$(date +%Y-%m-%d)-$(echo "$gpu" | tr -cs '[:alnum:]\n' '-')}
 mkdir -p "$RESULTS"
+logs=$(mktemp -d) output=$(mktemp -d)
+trap 'rm -rf "$logs" "$output"' EXIT
+# The logs of earlier calls stay in the archive.
+[ ! -f "$RESULTS/logs.tar.gz" ] || tar xzf "$RESULTS/logs.tar.gz" -C "$logs"
 {
-  echo "commit: $(git rev-parse HEAD 2>/dev/null || echo unknown)"
+  echo "commit: ${COMMIT:-$(git rev-parse HEAD 2>/dev/null || echo unknown)}"
   echo "date: $(date -u +%Y-%m-%dT%H:%M:%SZ)"
   "$PYTHON" -c 'import torch; print("torch:", torch.__version__, "CUDA:", torch.version.cuda)'
   nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv
@@ -41,29 +56,50 @@ if build_info()["cuda"] == "cpu only":
 END
 }
 
-# The checkers are slow: samples of every kernel. And without the caching allocator, which would hide
-# what goes past the end of a tensor.
+# Without the caching allocator, which would hide what goes past the end of a tensor.
 sanitize() {
-  local checked=(tests/ops tests/cuda -q -p no:cacheprovider
-    -k "cuda and not compile and not opcheck and not gradcheck and not large and not graph")
-  PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --error-exitcode 9 \
-    "$PYTHON" -m pytest "${checked[@]}"
+  local tool failed=0
+  for tool in memcheck racecheck initcheck synccheck; do
+    echo "-- $tool"
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 140 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+      "$PYTHON" scripts/sanitize_launches.py || failed=1
+  done
+  return $failed
+}
+
+run_tests() {
+  local parallel=()
+  ! "$PYTHON" -c 'import xdist' 2>/dev/null || parallel=(-n 8 --dist loadfile)
+  timeout 300 "$PYTHON" -m pytest -q "${parallel[@]}" tests/ops tests/cuda
 }
 
 run_step() {
   case $1 in
-    build) FORCE_CUDA=1 "$PYTHON" setup.py build_ext --inplace ;;
-    test) has_cuda && "$PYTHON" -m pytest tests/ops tests/cuda tests/cuda_emulation ;;
-    memcheck | racecheck) has_cuda && sanitize "$1" ;;
-    bench) has_cuda && "$PYTHON" benchmarks/bench_ops.py --device cuda --json "$RESULTS/bench.json" ;;
-    *) echo "unknown step: $1 (build, test, memcheck, racecheck, bench)" >&2 && return 2 ;;
+    build) FORCE_CUDA=1 timeout 400 "$PYTHON" setup.py build_ext --inplace ;;
+    smoke) has_cuda && timeout 60 "$PYTHON" scripts/sanitize_launches.py --smoke ;;
+    bench-ours) has_cuda && timeout 120 "$PYTHON" benchmarks/bench_ops.py --device cuda \
+      --providers ours --seconds 0.5 --json "$RESULTS/bench-ours.json" ;;
+    test) has_cuda && run_tests ;;
+    sanitize) has_cuda && sanitize ;;
+    ncu) has_cuda && timeout 240 ncu --clock-control none --section SpeedOfLight \
+      --kernel-name 'regex:(uncertainty|similarity|overlap|prepare|sum|order)' --csv \
+      "$PYTHON" scripts/sanitize_launches.py ;;
+    bench-all) has_cuda && timeout 420 "$PYTHON" benchmarks/bench_ops.py --device cuda \
+      --seconds 1 --json "$RESULTS/bench-all.json" ;;
+    e2e) has_cuda && timeout 170 "$PYTHON" train_net.py --num-gpus 1 --config-file configs/digits_two_phase.yaml \
+      SOLVER.AMP.ENABLED True OUTPUT_DIR "$output" ;;
+    *) echo "unknown step: $1 (build smoke bench-ours test sanitize ncu bench-all e2e)" >&2 && return 2 ;;
   esac
 }
 
 failed=()
 for step in "${steps[@]}"; do
   echo "== $step"
-  run_step "$step" 2>&1 | tee "$RESULTS/$step.txt" || failed+=("$step")
+  start=$SECONDS
+  run_step "$step" 2>&1 | tee "$logs/$step.txt" || failed+=("$step")
+  echo "$step: $((SECONDS - start)) s" | tee -a "$RESULTS/steps.txt"
+  tar czf "$RESULTS/logs.tar.gz" -C "$logs" .
 done
+find "$RESULTS" -type f -size +16M -exec sh -c 'echo "left out, above 16 MB: $1"; rm "$1"' _ {} \;
 echo "Results: $RESULTS"
-[ ${#failed[@]} -eq 0 ] || { echo "Failed: ${failed[*]}" >&2; exit 1; }
+[ ${#failed[@]} -eq 0 ] || { echo "Failed: ${failed[*]}" | tee -a "$RESULTS/steps.txt" >&2; exit 1; }

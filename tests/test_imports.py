@@ -52,7 +52,8 @@ COMMAND = {"engine", "evaluation", "quiet"}
 INCLUDABLE = {
     "core": {"core"},
     "cpu": {"core", "cpu", ""},
-    "cuda": {"core", "cuda", ""},
+    "cuda": {"core", "cuda", "cuda/common", ""},
+    "cuda/common": {"core", "cuda/common", ""},
 }
 
 

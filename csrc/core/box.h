@@ -1,6 +1,6 @@
 #pragma once
 
-#include "core/macros.h"
+#include "core/nan.h"
 
 namespace d2_ssod {
 
@@ -49,6 +49,12 @@ D2_SSOD_HOST_DEVICE Box<T> load_box(const T* coordinates) {
   return make_box(coordinates[0], coordinates[1], coordinates[2], coordinates[3]);
 }
 
+// Added to what belongs to the box: NaN if the box has one.
+template <typename T>
+D2_SSOD_HOST_DEVICE T zero_or_nan(const Box<T>& box) {
+  return zero_or_nan(box.area);
+}
+
 // Area of i ∩ j; 0 where a box is degenerate or inverted, or where they only touch.
 template <typename T>
 D2_SSOD_HOST_DEVICE T box_intersection(const Box<T>& i, const Box<T>& j) {
@@ -73,6 +79,13 @@ template <typename T>
 D2_SSOD_HOST_DEVICE T box_iou(const Box<T>& i, const Box<T>& j) {
   const T intersection = box_intersection(i, j);
   return intersection / box_union(i.area, j.area, intersection);
+}
+
+// Whether IoF_ij > threshold or IoF_ji > threshold, without a quotient; threshold >= 0. A vector of
+// lanes' masks where T is one; false where a box has a NaN.
+template <typename T>
+D2_SSOD_HOST_DEVICE auto box_inside(const Box<T>& i, const Box<T>& j, T threshold) {
+  return box_intersection(i, j) > threshold * lower(i.area, j.area);
 }
 
 // area(i ∩ j) / area(i): 1 for a small box i inside a big box j.

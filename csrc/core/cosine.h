@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "core/macros.h"
+#include "core/nan.h"
 
 namespace d2_ssod {
 
@@ -14,7 +14,7 @@ constexpr double kCosineEps = 1e-8;
 template <typename T>
 D2_SSOD_HOST_DEVICE T inverse_norm(T squared_norm, T eps = T(kCosineEps)) {
   const T norm = std::sqrt(squared_norm);
-  return T(1) / (norm < eps ? eps : norm) + (squared_norm - squared_norm);
+  return T(1) / (norm < eps ? eps : norm) + zero_or_nan(squared_norm);
 }
 
 // |x|, keeping NaN. The template is for vectors of numbers (see box.h).

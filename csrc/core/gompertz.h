@@ -16,6 +16,11 @@ D2_SSOD_HOST_DEVICE T gompertz(T x, T a, T b, T c) {
 template <typename T>
 struct WeightCurve {
   T a, b, c_iou, c_sim;
+
+  template <typename U>
+  WeightCurve<U> as() const {
+    return {static_cast<U>(a), static_cast<U>(b), static_cast<U>(c_iou), static_cast<U>(c_sim)};
+  }
 };
 
 template <typename T>

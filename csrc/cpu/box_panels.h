@@ -4,7 +4,7 @@
 
 #include "core/box.h"
 #include "cpu/parallel.h"
-#include "cpu/rows.h"
+#include "cpu/partition.h"
 #include "cpu/tile.h"
 
 namespace d2_ssod {
@@ -90,9 +90,8 @@ D2_SSOD_INLINE Overlaps<T> largest_overlaps(const Box<T>& box, const BoxPanels<T
     }
     panels += kBoxFields * kPanelColumns<Isa, T>;
   }
-  const T nan_if_box_is = box.area - box.area;
-  return {largest_lane<T>(largest_iou) + nan_if_box_is,
-          largest_lane<T>(largest_intersection) / nonzero(box.area) + nan_if_box_is};
+  return {largest_lane<T>(largest_iou) + zero_or_nan(box),
+          largest_lane<T>(largest_intersection) / nonzero(box.area) + zero_or_nan(box)};
 }
 
 }  // namespace d2_ssod

@@ -4,13 +4,12 @@
 // division per vector of results, so that two cores are near the speed at which they can write to
 // the cache.
 
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <cstring>
 
-#include "checks.h"
 #include "cpu/box_panels.h"
+#include "inputs.h"
 
 namespace d2_ssod {
 namespace {
@@ -67,7 +66,6 @@ D2_SSOD_INSTRUCTION_SETS(compare_rows, PairwiseArguments)
 template <typename T>
 void run(const at::Tensor& boxes1, const at::Tensor& boxes2, bool iof, const at::Tensor& result) {
   const int64_t rows = boxes1.size(0), columns = boxes2.size(0);
-  if (rows == 0 || columns == 0) return;
   const BoxPanels<T> panels(boxes2.const_data_ptr<T>(), all_rows({0, columns}));
   const int64_t rows_per_task = std::max<int64_t>(1, kPairsPerTask / columns);
   const PairwiseArguments<T> arguments{
@@ -78,30 +76,17 @@ void run(const at::Tensor& boxes1, const at::Tensor& boxes2, bool iof, const at:
                     [&](int64_t task, T* scratch) { compare(arguments, task, scratch); });
 }
 
-at::Tensor pairwise_overlap_cpu(const at::Tensor& boxes1, const at::Tensor& boxes2, bool iof) {
-  check_pairwise(boxes1, boxes2);
-  at::Tensor result = at::empty({boxes1.size(0), boxes2.size(0)}, boxes1.options());
-  if (boxes1.scalar_type() == at::kDouble) {
-    run<double>(boxes1.contiguous(), boxes2.contiguous(), iof, result);
-  } else {
-    run<float>(boxes1.contiguous(), boxes2.contiguous(), iof, result);
-  }
-  return result;
-}
-
-at::Tensor pairwise_iou_cpu(const at::Tensor& boxes1, const at::Tensor& boxes2) {
-  return pairwise_overlap_cpu(boxes1, boxes2, /*iof=*/false);
-}
-
-at::Tensor pairwise_iof_cpu(const at::Tensor& boxes1, const at::Tensor& boxes2) {
-  return pairwise_overlap_cpu(boxes1, boxes2, /*iof=*/true);
+template <bool kIof>
+void pairwise_overlap_cpu(const at::Tensor& boxes1, const at::Tensor& boxes2,
+                          const at::Tensor& result) {
+  (result.scalar_type() == at::kDouble ? run<double> : run<float>)(boxes1, boxes2, kIof, result);
 }
 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(d2_ssod, CPU, m) {
-  m.impl("pairwise_iou", &pairwise_iou_cpu);
-  m.impl("pairwise_iof", &pairwise_iof_cpu);
+  m.impl("pairwise_iou", pairwise_overlap<pairwise_overlap_cpu<false>>);
+  m.impl("pairwise_iof", pairwise_overlap<pairwise_overlap_cpu<true>>);
 }
 
 }  // namespace d2_ssod

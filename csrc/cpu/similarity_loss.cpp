@@ -12,17 +12,14 @@
 //    derivatives; then the block's part of the gradient in the normalised rows. At the end through
 //    the normalisation.
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/scalar_tensor.h>
 #include <torch/library.h>
 
 #include <cstring>
 #include <limits>
-#include <tuple>
 
-#include "checks.h"
 #include "cpu/box_panels.h"
 #include "cpu/embeddings.h"
+#include "inputs.h"
 
 namespace d2_ssod {
 namespace {
@@ -133,9 +130,8 @@ D2_SSOD_INLINE void prepare_rows(const LossArguments<T>& arguments, const Chunk&
     place_row<Isa>(read_row(embeddings, row, converted), embeddings.depth, embeddings.padded_depth,
                    arguments.scales[row], tile_row);
     const Box<T> box = load_box(arguments.boxes + 4 * row);
-    const T nan_if_box_is = box.area - box.area;
-    chunk_rows.nan_if_box_is += nan_if_box_is;
-    if (nan_if_box_is == 0) chunk_rows.box[i] = box;
+    chunk_rows.nan_if_box_is += zero_or_nan(box);
+    if (zero_or_nan(box) == 0) chunk_rows.box[i] = box;
     chunk_rows.class_id[i] = classes[i];
   }
 }
@@ -160,13 +156,11 @@ D2_SSOD_INLINE typename Isa::template Vector<T> tile_loss(
         derivatives + (column / kDepthBlock) * Isa::kTileRows * kDepthBlock + column % kDepthBlock;
     for (int i = 0; i < Isa::kTileRows; ++i) {
       const auto box = broadcast_box<Vector>(chunk_rows.box[first_row + i]);
-      // The larger of the two IoFs.
-      const Vector iof = box_intersection(box, others) / nonzero(lower(box.area, others.area));
       // 1 for equal ids, at most 0 for different ones, 0 for NaN. (As a comparison it would be
       // scalar code.)
       const Vector same_class =
           upper(1 - magnitude(classes - chunk_rows.class_id[first_row + i]), Vector{});
-      const Vector similar = iof > threshold ? one : same_class;
+      const Vector similar = box_inside(box, others, threshold) ? one : same_class;
       sums += pair_loss(cosines[i][vector], similar);
       if (kGradient) {
         store(destination + i * kDepthBlock, pair_loss_derivative(cosines[i][vector], similar));
@@ -325,9 +319,8 @@ void place_classes(const std::optional<at::Tensor>& classes, const BoxPanels<T>&
                    T* placed) {
   std::fill_n(placed, panels.chunks.size() * panels.columns, std::numeric_limits<T>::quiet_NaN());
   if (!classes) return;
-  const at::Tensor contiguous = classes->contiguous();
-  const int64_t* ids = contiguous.const_data_ptr<int64_t>();
-  const int64_t count = contiguous.numel();
+  const int64_t* ids = classes->const_data_ptr<int64_t>();
+  const int64_t count = classes->numel();
   std::vector<int64_t> ranked;
   if (std::any_of(ids, ids + count, [](int64_t id) { return id >= kExactIds; })) {
     ranked = ranks(ids, count);
@@ -356,48 +349,51 @@ double mean_loss(const std::vector<double>& losses, const std::vector<Chunk>& ch
 }
 
 template <typename T>
-double run(const at::Tensor& boxes, const at::Tensor& embeddings,
-           const std::vector<int64_t>& offsets, double iof_threshold,
-           const std::optional<at::Tensor>& classes, const at::Tensor* gradient) {
+void run(const LossInputs& inputs, const at::Tensor& loss, const at::Tensor& gradient) {
+  const std::vector<int64_t>& offsets = inputs.offsets;
+  const T* boxes = inputs.boxes.const_data_ptr<T>();
   const RowsByImage all = all_rows(offsets);
-  const BoxPanels<T> panels(boxes.const_data_ptr<T>(), all);
-  const std::vector<Chunk> chunks = cut(offsets, gradient ? kGradientChunkRows : kChunkRows);
+  const BoxPanels<T> panels(boxes, all);
+  const std::vector<Chunk> chunks =
+      cut(offsets, inputs.with_grad ? kGradientChunkRows : kChunkRows);
   const std::vector<int64_t> first_chunk = first_chunks(chunks, panels.num_images());
   std::vector<int64_t> slab_offsets{0};
   for (int64_t image = 0; image < panels.num_images(); ++image) {
     slab_offsets.push_back(slab_offsets.back() +
                            round_up(offsets[image + 1] - offsets[image], kRowPadding));
   }
+  const at::Tensor embeddings = with_contiguous_rows(inputs.embeddings);
   const Embeddings rows(embeddings);
-  const Scratch<T> class_ids(panels.chunks.size() * panels.columns), scales(boxes.size(0));
-  place_classes(classes, panels, class_ids.data());
+  const Scratch<T> class_ids(panels.chunks.size() * panels.columns), scales(inputs.rows());
+  place_classes(inputs.classes, panels, class_ids.data());
   std::vector<double> losses(chunks.size());
   LossArguments<T> arguments{rows,
-                             boxes.const_data_ptr<T>(),
+                             boxes,
                              offsets,
                              all,
                              panels,
                              chunks,
                              slab_offsets,
-                             static_cast<T>(iof_threshold),
-                             gradient != nullptr,
+                             static_cast<T>(inputs.iof_threshold),
+                             inputs.with_grad,
                              class_ids.data(),
                              scales.data(),
                              losses.data(),
-                             gradient ? gradient->mutable_data_ptr<T>() : nullptr,
+                             inputs.with_grad ? gradient.mutable_data_ptr<T>() : nullptr,
                              /*first_image=*/0,
                              /*columns=*/nullptr,
                              /*slabs=*/nullptr};
   const auto prepare = prepare_panel_for_this_cpu<T>();
   const auto compare = compare_chunk_for_this_cpu<T>();
   const int64_t depth = rows.padded_depth;
-  const int64_t scratch_size = gradient ? depth + kGradientChunkRows * (2 * depth + kBlockColumns)
-                                        : depth + kChunkRows * depth;
+  const int64_t scratch_size = inputs.with_grad
+                                   ? depth + kGradientChunkRows * (2 * depth + kBlockColumns)
+                                   : depth + kChunkRows * depth;
   for (const ImageRange& group : group_images(panels.first, most_panels_at_once<T>(rows))) {
     const int64_t first_panel = panels.first[group.first], end_panel = panels.first[group.end];
     const int64_t slab_rows = slab_offsets[group.end] - slab_offsets[group.first];
     const Scratch<T> columns((end_panel - first_panel) * panels.columns * depth);
-    const Scratch<T> slabs(gradient ? slab_rows * depth : 0);
+    const Scratch<T> slabs(inputs.with_grad ? slab_rows * depth : 0);
     arguments.first_image = group.first;
     arguments.columns = columns.data();
     arguments.slabs = slabs.data();
@@ -406,30 +402,18 @@ double run(const at::Tensor& boxes, const at::Tensor& embeddings,
     parallel_tasks<T>(first_chunk[group.first], first_chunk[group.end], scratch_size,
                       [&](int64_t task, T* scratch) { compare(arguments, task, scratch); });
   }
-  return mean_loss(losses, chunks, offsets);
+  *loss.mutable_data_ptr<T>() = static_cast<T>(mean_loss(losses, chunks, offsets));
 }
 
-std::tuple<at::Tensor, at::Tensor> similarity_loss_cpu(
-    const at::Tensor& boxes, const at::Tensor& embeddings, c10::SymIntArrayRef rois_per_image,
-    double iof_threshold, const std::optional<at::Tensor>& classes, bool with_grad) {
-  check_boxes("boxes", boxes);
-  check_embeddings(embeddings, boxes);
-  if (classes) check_classes(*classes, boxes);
-  check_iof_threshold(iof_threshold);
-  const auto offsets = offsets_from_counts(
-      "rois_per_image", C10_AS_INTARRAYREF_SLOW(rois_per_image), "boxes", boxes.size(0));
-  const at::Tensor rois = boxes.contiguous(), rows = with_contiguous_rows(embeddings);
-  const at::Tensor gradient =
-      with_grad ? at::empty(embeddings.sizes(), boxes.options()) : at::empty({0}, boxes.options());
-  const at::Tensor* target = with_grad ? &gradient : nullptr;
-  const double loss = boxes.scalar_type() == at::kDouble
-                          ? run<double>(rois, rows, offsets, iof_threshold, classes, target)
-                          : run<float>(rois, rows, offsets, iof_threshold, classes, target);
-  return {at::scalar_tensor(loss, boxes.options()), gradient};
+void similarity_loss_cpu(const LossInputs& inputs, const at::Tensor& loss,
+                         const at::Tensor& gradient) {
+  (loss.scalar_type() == at::kDouble ? run<double> : run<float>)(inputs, loss, gradient);
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(d2_ssod, CPU, m) { m.impl("similarity_loss", &similarity_loss_cpu); }
+TORCH_LIBRARY_IMPL(d2_ssod, CPU, m) {
+  m.impl("similarity_loss", similarity_loss<similarity_loss_cpu>);
+}
 
 }  // namespace d2_ssod

@@ -12,16 +12,11 @@
 //    each tile of rows the product, and right after it 1 - IoF, product and maximum. A row's own
 //    norm scales all of its products alike, so it is applied once, to the maximum.
 
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
-#include <array>
-#include <tuple>
-
-#include "checks.h"
-#include "core/gompertz.h"
 #include "cpu/box_panels.h"
 #include "cpu/embeddings.h"
+#include "inputs.h"
 
 namespace d2_ssod {
 namespace {
@@ -53,12 +48,11 @@ struct WeightArguments {
 template <typename T>
 D2_SSOD_INLINE void write(const WeightArguments<T>& arguments, int64_t row, int64_t image,
                           T max_iou, T dissimilarity, bool foreground) {
-  const T nan_if_any_is = (max_iou - max_iou) + (dissimilarity - dissimilarity);
   const bool no_overlap_factor =
       arguments.ground_truth ? arguments.ground_truth->count(image) == 0 : foreground;
   T weight = no_overlap_factor ? T(1) : overlap_factor(max_iou, arguments.curve);
   if (!foreground) weight *= dissimilarity_factor(dissimilarity, arguments.curve);
-  arguments.weights[row] = weight + nan_if_any_is;
+  arguments.weights[row] = weight + zero_or_nan(max_iou) + zero_or_nan(dissimilarity);
   arguments.max_iou[row] = max_iou;
   arguments.dissimilarity[row] = dissimilarity;
 }
@@ -77,8 +71,8 @@ D2_SSOD_INLINE void prepare_panel(const WeightArguments<T>& arguments, int64_t t
         arguments.ground_truth
             ? largest_overlaps<Isa, T, false>(box, *arguments.ground_truth, chunk.image).iou
             : box_iou(box, box);
-    const T nan_if_any_is = (scales[column] - scales[column]) + (box.area - box.area);
-    write(arguments, rows[column], chunk.image, max_iou, 1 + nan_if_any_is, true);
+    const T dissimilarity = 1 + zero_or_nan(scales[column]) + zero_or_nan(box);
+    write(arguments, rows[column], chunk.image, max_iou, dissimilarity, true);
   }
 }
 
@@ -158,8 +152,7 @@ D2_SSOD_INLINE void weigh_rows(const WeightArguments<T>& arguments, const Chunk&
     const BoxPanels<T>& references = kReleased ? *arguments.ground_truth : arguments.panels;
     const Overlaps<T> overlaps =
         largest_overlaps<Isa, T, kReleased>(state.box[i], references, chunk.image);
-    T similarity =
-        largest_lane<T>(state.largest[i]) * state.scale[i] + (overlaps.iou - overlaps.iou);
+    T similarity = largest_lane<T>(state.largest[i]) * state.scale[i] + zero_or_nan(overlaps.iou);
     if (kReleased) similarity *= 1 - overlaps.iof;
     write(arguments, arguments.background.index[chunk.begin + i], chunk.image, overlaps.iou,
           1 - similarity, false);
@@ -178,35 +171,32 @@ D2_SSOD_INLINE void weigh_chunk(const WeightArguments<T>& arguments, int64_t tas
 D2_SSOD_INSTRUCTION_SETS(prepare_panel, WeightArguments)
 D2_SSOD_INSTRUCTION_SETS(weigh_chunk, WeightArguments)
 
-struct GroundTruth {
-  at::Tensor boxes;  // [G, 4]
-  RowsByImage rows;
-};
-
 template <typename T>
-void run(const at::Tensor& boxes, const at::Tensor& embeddings, const at::Tensor& is_foreground,
-         const std::vector<int64_t>& offsets, const WeightCurve<T>& curve,
-         const std::optional<GroundTruth>& ground_truth, const std::array<at::Tensor, 3>& results) {
-  const RowsByImage foreground = select_rows(is_foreground.const_data_ptr<bool>(), offsets, true);
-  const RowsByImage background = select_rows(is_foreground.const_data_ptr<bool>(), offsets, false);
-  const BoxPanels<T> panels(boxes.const_data_ptr<T>(), foreground);
+void run(const UncertaintyInputs& inputs, const UncertaintyOutputs& outputs) {
+  const bool* flags = inputs.is_foreground.const_data_ptr<bool>();
+  const RowsByImage foreground = select_rows(flags, inputs.offsets, true);
+  const RowsByImage background = select_rows(flags, inputs.offsets, false);
+  const BoxPanels<T> panels(inputs.boxes.const_data_ptr<T>(), foreground);
   std::optional<BoxPanels<T>> gt_panels;
-  if (ground_truth)
-    gt_panels.emplace(ground_truth->boxes.template const_data_ptr<T>(), ground_truth->rows);
+  if (inputs.ground_truth) {
+    gt_panels.emplace(inputs.ground_truth->boxes.template const_data_ptr<T>(),
+                      all_rows(inputs.ground_truth->offsets));
+  }
   const std::vector<Chunk> chunks = cut(background.offsets, kChunkRows);
   const std::vector<int64_t> first_chunk = first_chunks(chunks, panels.num_images());
+  const at::Tensor embeddings = with_contiguous_rows(inputs.embeddings);
   const Embeddings rows(embeddings);
   WeightArguments<T> arguments{rows,
-                               boxes.const_data_ptr<T>(),
+                               inputs.boxes.const_data_ptr<T>(),
                                foreground,
                                background,
                                panels,
                                gt_panels ? &*gt_panels : nullptr,
                                chunks,
-                               curve,
-                               results[0].mutable_data_ptr<T>(),
-                               results[1].mutable_data_ptr<T>(),
-                               results[2].mutable_data_ptr<T>(),
+                               inputs.curve.as<T>(),
+                               outputs.weights.mutable_data_ptr<T>(),
+                               outputs.max_iou.mutable_data_ptr<T>(),
+                               outputs.dissimilarity.mutable_data_ptr<T>(),
                                /*first_panel=*/0,
                                /*columns=*/nullptr};
   const auto prepare = prepare_panel_for_this_cpu<T>();
@@ -224,45 +214,14 @@ void run(const at::Tensor& boxes, const at::Tensor& embeddings, const at::Tensor
   }
 }
 
-template <typename T>
-WeightCurve<T> make_curve(double a, double b, double c_iou, double c_sim) {
-  return {static_cast<T>(a), static_cast<T>(b), static_cast<T>(c_iou), static_cast<T>(c_sim)};
-}
-
-std::tuple<at::Tensor, at::Tensor, at::Tensor> uncertainty_weights_cpu(
-    const at::Tensor& boxes, const at::Tensor& embeddings, const at::Tensor& is_foreground,
-    c10::SymIntArrayRef rois_per_image, double a, double b, double c_iou, double c_sim,
-    const std::optional<at::Tensor>& gt_boxes, at::OptionalSymIntArrayRef gts_per_image) {
-  check_boxes("boxes", boxes);
-  check_embeddings(embeddings, boxes);
-  check_foreground(is_foreground, boxes);
-  const auto offsets = offsets_from_counts(
-      "rois_per_image", C10_AS_INTARRAYREF_SLOW(rois_per_image), "boxes", boxes.size(0));
-  check_ground_truth(gt_boxes, gts_per_image.has_value(), gts_per_image ? gts_per_image->size() : 0,
-                     rois_per_image.size(), boxes);
-  std::optional<GroundTruth> ground_truth;
-  if (gt_boxes) {
-    ground_truth = {
-        gt_boxes->contiguous(),
-        all_rows(offsets_from_counts("gts_per_image", C10_AS_INTARRAYREF_SLOW(*gts_per_image),
-                                     "gt_boxes", gt_boxes->size(0)))};
-  }
-  const auto empty = [&] { return at::empty({boxes.size(0)}, boxes.options()); };
-  const std::array<at::Tensor, 3> results{empty(), empty(), empty()};
-  const at::Tensor rois = boxes.contiguous(), rows = with_contiguous_rows(embeddings);
-  const at::Tensor flags = is_foreground.contiguous();
-  if (boxes.scalar_type() == at::kDouble) {
-    run<double>(rois, rows, flags, offsets, make_curve<double>(a, b, c_iou, c_sim), ground_truth,
-                results);
-  } else {
-    run<float>(rois, rows, flags, offsets, make_curve<float>(a, b, c_iou, c_sim), ground_truth,
-               results);
-  }
-  return {results[0], results[1], results[2]};
+void uncertainty_weights_cpu(const UncertaintyInputs& inputs, const UncertaintyOutputs& outputs) {
+  (outputs.weights.scalar_type() == at::kDouble ? run<double> : run<float>)(inputs, outputs);
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(d2_ssod, CPU, m) { m.impl("uncertainty_weights", &uncertainty_weights_cpu); }
+TORCH_LIBRARY_IMPL(d2_ssod, CPU, m) {
+  m.impl("uncertainty_weights", uncertainty_weights<uncertainty_weights_cpu>);
+}
 
 }  // namespace d2_ssod

@@ -7,7 +7,7 @@
 //   2000 x 500: 4 MB -> 1 us; the launch takes longer
 //   65536 x 8192: 2.1 GB -> 0.5 ms; 537 M pairs -> 0.4 ms: bound by memory, just
 
-#include "cuda/primitives.cuh"
+#include "cuda/common/primitives.cuh"
 
 namespace d2_ssod {
 

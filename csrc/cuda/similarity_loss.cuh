@@ -19,7 +19,7 @@
 // The forward alone is half of it, D 128 an eighth; half or bfloat16 embeddings need half of the
 // arithmetic and about 60% of the L2 traffic.
 
-#include "cuda/similarity_tile.cuh"
+#include "cuda/common/similarity_tile.cuh"
 
 namespace d2_ssod {
 
@@ -36,10 +36,11 @@ struct SimilarityLossParameters {
   ImageTable rois;
 };
 
-constexpr int kLossPrepareThreads = 256;
+// Blocks per multiprocessor; without them the compiler aims at 8, and spills registers.
+constexpr int kLossPrepareThreads = 256, kLossPrepareBlocks = 5;
 
 template <int kParts, int kAtOnce, typename T>
-__global__ void __launch_bounds__(kLossPrepareThreads)
+__global__ void __launch_bounds__(kLossPrepareThreads, kLossPrepareBlocks)
     prepare_loss_kernel(const __grid_constant__ SimilarityLossParameters p,
                         const T* __restrict__ embeddings) {
   const int64_t row = p.rois.begin[0] +
@@ -51,12 +52,13 @@ __global__ void __launch_bounds__(kLossPrepareThreads)
   if (threadIdx.x % kWarpSize == 0) p.inverse_norm[row] = inverse;
 }
 
-// A RoI as the pairs see it; beyond the end of the image its index is negative.
+// A RoI as the pairs see it. Beyond the end of the image its index is negative, and no pair of it
+// counts: its scale, and so every cosine, is 0, its box overlaps nothing.
 struct alignas(16) LossSide {
   Box<float> box;
   float scale;
   int index;
-  int64_t label;  // -1: of no class
+  int64_t label;  // of no class: -1 in rows, -2 in columns
 };
 
 template <int kParts>
@@ -82,17 +84,10 @@ struct LossStorage {
 };
 
 __device__ inline LossSide load_loss_side(const SimilarityLossParameters& p, int64_t begin,
-                                          int64_t index, int64_t rows) {
-  if (index >= rows) return {{0, 0, 0, 0, 0}, 0, -1, -1};
-  const int64_t row = begin + index;
-  return {load_box(p.boxes + 4 * row), p.units.scale[row], static_cast<int>(index),
-          p.classes == nullptr ? -1 : p.classes[row]};
-}
-
-// y_ij of Eq. 7.
-__device__ __forceinline__ bool similar(const LossSide& i, const LossSide& j, float threshold) {
-  return box_iof(i.box, j.box) > threshold || box_iof(j.box, i.box) > threshold ||
-         (i.label >= 0 && i.label == j.label);
+                                          int index, int rows, int no_class) {
+  if (index >= rows) return {{0, 0, 0, 0, 0}, 0, -1, no_class};
+  const int64_t row = begin + index, label = p.classes == nullptr ? -1 : p.classes[row];
+  return {load_box(p.boxes + 4 * row), p.units.scale[row], index, label < 0 ? no_class : label};
 }
 
 // Turns the dot products of the tile into derivatives G_ij scale_j in shared memory (as unit
@@ -107,24 +102,31 @@ __device__ __forceinline__ float pair_terms(const SimilarityLossParameters& p,
 #pragma unroll
   for (int m = 0; m < Tile::kM; ++m) {
 #pragma unroll
-    for (int n = 0; n < Tile::kN; ++n) {
+    for (int half = 0; half < 2; ++half) {
+      const int r = Tile::row(m, 2 * half);
+      const LossSide row = shared.rows[r];
+      loss += zero_or_nan(row.box);  // a box with a NaN has no target
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const int r = Tile::row(m, e), c = Tile::col(n, e);
-        const LossSide &row = shared.rows[r], &col = shared.cols[c];
-        float derivative = 0;
-        if (row.index >= 0 && col.index >= 0) {
-          const float cosine = dots[m][n][e] * row.scale * col.scale;
-          const bool target = similar(row, col, p.iof_threshold);
-          // A box with a NaN has no target.
-          loss += pair_loss(cosine, target) + (row.box.area - row.box.area);
-          derivative = pair_loss_derivative(cosine, target);
-          projections[m][e / 2] += derivative * cosine;
-          derivative *= col.scale;
+      for (int n = 0; n < Tile::kN; ++n) {
+        float derivatives[2];
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const LossSide& col = shared.cols[Tile::col(n, e)];
+          const float cosine = dots[m][n][2 * half + e] * row.scale * col.scale;
+          const bool similar =  // y_ij of Eq. 7
+              box_inside(row.box, col.box, p.iof_threshold) || row.label == col.label;
+          loss += pair_loss(cosine, similar);
+          const float derivative = pair_loss_derivative(cosine, similar);
+          projections[m][half] += derivative * cosine;
+          derivatives[e] = derivative * col.scale;
         }
-        const __half high = __float2half_rn(derivative);
-        shared.derivatives[0][r][c] = high;
-        shared.derivatives[1][r][c] = __float2half_rn(derivative - __half2float(high));
+        const Vector<__half, 2> high{__float2half_rn(derivatives[0]),
+                                     __float2half_rn(derivatives[1])};
+        const Vector<__half, 2> low{__float2half_rn(derivatives[0] - __half2float(high.values[0])),
+                                    __float2half_rn(derivatives[1] - __half2float(high.values[1]))};
+        const int c = Tile::col(n, 0);
+        *reinterpret_cast<Vector<__half, 2>*>(&shared.derivatives[0][r][c]) = high;
+        *reinterpret_cast<Vector<__half, 2>*>(&shared.derivatives[1][r][c]) = low;
       }
     }
   }
@@ -136,7 +138,7 @@ __device__ __forceinline__ float pair_terms(const SimilarityLossParameters& p,
 template <typename Tile>
 __device__ __forceinline__ void gradient_products(typename Tile::Fragment& sums,
                                                   const SimilarityLossParameters& p, int64_t begin,
-                                                  int64_t rows, int64_t first_col, int64_t first_d,
+                                                  int rows, int first_col, int first_d,
                                                   LossStorage<Tile>& shared) {
   constexpr int kParts = Tile::kParts, kPieces = Tile::kCols / kPiece;
   const int lane = Tile::lane();
@@ -144,13 +146,23 @@ __device__ __forceinline__ void gradient_products(typename Tile::Fragment& sums,
   const int warp_col = Tile::warp() % Tile::kWarpsN * Tile::kColsPerWarp;
   GradientStage<Tile>* stages = shared.stages.gradient;
 
+  // A thread brings one piece of every kAtOnce-th row, and goes from one to the next.
+  constexpr int kAtOnce = Tile::kThreads / (kPieces * kParts), kCopies = kDepth / kAtOnce;
+  static_assert(kDepth % kAtOnce == 0);
+  const int piece = threadIdx.x % kPieces, part = threadIdx.x / kPieces % kParts;
+  const int k = threadIdx.x / (kPieces * kParts);
+  const int d = first_d + piece * kPiece;
+  const int64_t stride = kAtOnce * kParts * p.units.pitch;
+  const __half* from =
+      p.units.parts + ((begin + first_col + k) * kParts + part) * p.units.pitch + d;
+  const int left = d < p.units.pitch ? rows - first_col - k : 0;
+
   const auto load = [&](int step, int stage) {
-    for (int i = threadIdx.x; i < kDepth * kParts * kPieces; i += Tile::kThreads) {
-      const int piece = i % kPieces, part = i / kPieces % kParts, k = i / (kPieces * kParts);
-      const int64_t col = first_col + step * kDepth + k, d = first_d + piece * kPiece;
-      const bool valid = col < rows && d < p.units.pitch;
-      const int64_t source = valid ? ((begin + col) * kParts + part) * p.units.pitch + d : 0;
-      copy_async_16(&stages[stage].units[part][k][piece * kPiece], p.units.parts + source, valid);
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      copy_async_16(&stages[stage].units[part][k + i * kAtOnce][piece * kPiece], from,
+                    step * kDepth + i * kAtOnce < left);
+      from += stride;
     }
   };
   int step = 0;
@@ -180,7 +192,7 @@ __device__ __forceinline__ void gradient_products(typename Tile::Fragment& sums,
 template <typename Tile>
 __device__ __forceinline__ void store_gradient(const typename Tile::Fragment& sums,
                                                const SimilarityLossParameters& p, int64_t begin,
-                                               int64_t rows, int64_t first_d, bool first, bool last,
+                                               int rows, int first_d, bool first, bool last,
                                                const LossStorage<Tile>& shared) {
   const float mean = 2 / (static_cast<float>(rows) * static_cast<float>(rows) *
                           static_cast<float>(p.batch_images));
@@ -202,7 +214,7 @@ __device__ __forceinline__ void store_gradient(const typename Tile::Fragment& su
       for (int n = 0; n < Tile::kN; ++n) {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-          const int64_t d = first_d + Tile::col(n, e);
+          const int d = first_d + Tile::col(n, e);
           if (d >= p.dimensions) continue;
           float* stored = p.gradient + row * p.dimensions + d;
           float sum = sums[m][n][2 * half + e];
@@ -227,21 +239,21 @@ __global__ void __launch_bounds__(Tile::kThreads)
     similarity_loss_kernel(const __grid_constant__ SimilarityLossParameters p) {
   auto& shared = shared_storage<LossStorage<Tile>>();
   const int image = blockIdx.y, thread = threadIdx.x;
-  const int64_t begin = p.rois.begin[image], rows = p.rois.rows(image);
-  const int64_t first_row = static_cast<int64_t>(blockIdx.x) * Tile::kRows;
+  const int64_t begin = p.rois.begin[image];
+  const int rows = static_cast<int>(p.rois.rows(image)), first_row = blockIdx.x * Tile::kRows;
   double* partial_loss = p.partial_loss + static_cast<int64_t>(image) * gridDim.x + blockIdx.x;
   if (first_row >= rows) {
     if (thread == 0 && blockIdx.z == 0) *partial_loss = 0;
     return;
   }
   for (int r = thread; r < Tile::kRows; r += Tile::kThreads) {
-    shared.rows[r] = load_loss_side(p, begin, first_row + r, rows);
+    shared.rows[r] = load_loss_side(p, begin, first_row + r, rows, -1);
   }
   double loss = 0;
   float projections[Tile::kM][2] = {};
-  for (int64_t first_col = 0; first_col < rows; first_col += Tile::kCols) {
+  for (int first_col = 0; first_col < rows; first_col += Tile::kCols) {
     for (int c = thread; c < Tile::kCols; c += Tile::kThreads) {
-      shared.cols[c] = load_loss_side(p, begin, first_col + c, rows);
+      shared.cols[c] = load_loss_side(p, begin, first_col + c, rows, -2);
     }
     __syncthreads();
     typename Tile::Fragment sums;
@@ -266,7 +278,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
     }
     __syncthreads();  // derivatives and projections are there; the columns may be overwritten
     if (p.gradient == nullptr) continue;
-    for (int64_t d = blockIdx.z * Tile::kCols; d < p.dimensions; d += gridDim.z * Tile::kCols) {
+    for (int d = blockIdx.z * Tile::kCols; d < p.dimensions; d += gridDim.z * Tile::kCols) {
       gradient_products<Tile>(sums, p, begin, rows, first_col, d, shared);
       store_gradient<Tile>(sums, p, begin, rows, d, first_col == 0, last, shared);
     }

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "cuda/double_precision.cuh"
+#include "cuda/common/double_precision.cuh"
 
 namespace d2_ssod {
 
@@ -43,9 +43,8 @@ __global__ void __launch_bounds__(kDoubleThreads)
       const Box<double> other_box = load_box(p.boxes + 4 * j);
       const bool one_class =
           p.classes != nullptr && p.classes[row] >= 0 && p.classes[row] == p.classes[j];
-      const bool target = box_iof(box, other_box) > p.iof_threshold ||
-                          box_iof(other_box, box) > p.iof_threshold || one_class;
-      loss += pair_loss(cosine, target) + (box.area - box.area);
+      const bool target = box_inside(box, other_box, p.iof_threshold) || one_class;
+      loss += pair_loss(cosine, target) + zero_or_nan(box);
       derivative = pair_loss_derivative(cosine, target);
       projection += derivative * cosine;
       derivative *= other_inverse;

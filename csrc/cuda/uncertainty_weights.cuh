@@ -16,8 +16,9 @@
 // With half or bfloat16 embeddings a third of the arithmetic and half of the bytes.
 
 #include "core/gompertz.h"
-#include "cuda/foreground.cuh"
-#include "cuda/similarity_tile.cuh"
+#include "cuda/common/foreground.cuh"
+#include "cuda/common/overlaps.cuh"
+#include "cuda/common/similarity_tile.cuh"
 
 namespace d2_ssod {
 
@@ -37,18 +38,13 @@ struct UncertaintyParameters {
   ImageTable rois, gts;
 
   // 0, or NaN if row's own box or embedding is unusable.
-  __device__ float own_box(int64_t row) const {
-    const float area = load_box(boxes + 4 * row).area;
-    return area - area;
-  }
-  __device__ float own(int64_t row) const {
-    return own_box(row) + (units.scale[row] - units.scale[row]);
-  }
+  __device__ float own_box(int64_t row) const { return zero_or_nan(load_box(boxes + 4 * row)); }
+  __device__ float own(int64_t row) const { return own_box(row) + zero_or_nan(units.scale[row]); }
 
   // g(IoU); an image without ground truth knows nothing against its RoIs.
   __device__ float overlap_factor_of(int image, float iou) const {
     const bool no_reference = released && gts.rows(image) == 0;
-    return no_reference ? 1 + (iou - iou) : overlap_factor(iou, curve);
+    return no_reference ? 1 + zero_or_nan(iou) : overlap_factor(iou, curve);
   }
 };
 
@@ -93,7 +89,7 @@ __global__ void __launch_bounds__(kPrepareThreads)
   if (p.released) ground_truth_overlaps(p, row, image, iou, iof);
   if (threadIdx.x % kWarpSize != 0) return;
 
-  const float own_box = p.own_box(row), own = own_box + (inverse - inverse);
+  const float own_box = p.own_box(row), own = own_box + zero_or_nan(inverse);
   p.arrivals[row] = 0;
   if (p.released) {
     p.hidden[row] = iof;
@@ -137,14 +133,13 @@ __device__ inline PairSide load_side(const UncertaintyParameters& p, int64_t beg
 
 // The largest IoU and the largest s (1 - IoF) of one row so far.
 struct RowMaxima {
-  float iou, similarity;
+  LargestIou<float> iou;
+  float similarity = 0;
 
-  // Pairs with NaN lose every comparison. The quotient of the IoU is only taken where it is a new
-  // maximum.
+  // Pairs with NaN lose every comparison.
   __device__ __forceinline__ void add(const PairSide& row, const PairSide& col, float dot) {
     const float intersection = box_intersection(row.box, col.box);
-    const float denominator = box_union(row.box.area, col.box.area, intersection);
-    if (intersection > iou * denominator) iou = fast_quotient(intersection, denominator);
+    iou.add(intersection, row.box.area + col.box.area - intersection);
     const float cosine = absolute_cosine(dot, row.scale, col.scale);
     similarity = fmaxf(similarity, visible_similarity(cosine, intersection * row.inverse_area));
   }
@@ -222,7 +217,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
   for (int m = 0; m < Tile::kM; ++m) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float iou = lanes_max<4>(maxima[m][half].iou);
+      const float iou = lanes_max<4>(maxima[m][half].iou.value());
       const float similarity = lanes_max<4>(maxima[m][half].similarity);
       const int index = shared.rows[Tile::row(m, 2 * half)].index;
       if (thread % 4 != 0 || index < 0) continue;
@@ -267,8 +262,7 @@ int64_t expected_tiles(const ImageTable& rois) {
 
 // About `blocks` blocks: the columns of a row tile are shared out as far as that takes.
 template <typename Tile, typename Stream>
-void launch_uncertainty_tiles(const UncertaintyParameters& p, Stream stream,
-                              int64_t blocks = kManyBlocks) {
+void launch_uncertainty_tiles(const UncertaintyParameters& p, int64_t blocks, Stream stream) {
   const int64_t largest = largest_image(p.rois);
   const int64_t wanted = ceil_div<int64_t>(blocks, row_tiles<Tile>(p.rois));
   const int64_t most = ceil_div<int64_t>(largest, Tile::kCols);
@@ -299,19 +293,36 @@ struct UncertaintyTiles {
   using Small = Tile<32, 32, 2, 2, 8, kParts>;
 };
 
+enum class TileSize { kByData, kSmall, kMedium, kLarge };
+
+// How the pairs are cut; tests ask for one, the operator lets the data decide.
+struct Tiling {
+  TileSize size = TileSize::kByData;
+  int64_t blocks = kManyBlocks;
+};
+
+template <int kParts>
+TileSize tile_size(const ImageTable& rois) {
+  using Tiles = UncertaintyTiles<kParts>;
+  if (expected_tiles<typename Tiles::Large>(rois) >= kEnoughBlocks) return TileSize::kLarge;
+  if (expected_tiles<typename Tiles::Medium>(rois) >= kEnoughBlocks) return TileSize::kMedium;
+  return TileSize::kSmall;
+}
+
 // The images of p.rois.
 template <int kParts, typename T, typename Stream>
 void launch_uncertainty_weights(const UncertaintyParameters& p, const T* embeddings,
-                                int64_t dimensions, Stream stream) {
+                                int64_t dimensions, const Tiling& tiling, Stream stream) {
   using Tiles = UncertaintyTiles<kParts>;
   if (p.rois.total() == 0) return;
   launch_prepare_weights<kParts>(p, embeddings, dimensions, stream);
-  if (expected_tiles<typename Tiles::Large>(p.rois) >= kEnoughBlocks) {
-    launch_uncertainty_tiles<typename Tiles::Large>(p, stream);
-  } else if (expected_tiles<typename Tiles::Medium>(p.rois) >= kEnoughBlocks) {
-    launch_uncertainty_tiles<typename Tiles::Medium>(p, stream);
-  } else {
-    launch_uncertainty_tiles<typename Tiles::Small>(p, stream);
+  switch (tiling.size == TileSize::kByData ? tile_size<kParts>(p.rois) : tiling.size) {
+    case TileSize::kLarge:
+      return launch_uncertainty_tiles<typename Tiles::Large>(p, tiling.blocks, stream);
+    case TileSize::kMedium:
+      return launch_uncertainty_tiles<typename Tiles::Medium>(p, tiling.blocks, stream);
+    default:
+      return launch_uncertainty_tiles<typename Tiles::Small>(p, tiling.blocks, stream);
   }
 }
 

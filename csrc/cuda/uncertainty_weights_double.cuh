@@ -1,7 +1,7 @@
 #pragma once
 
 #include "core/gompertz.h"
-#include "cuda/double_precision.cuh"
+#include "cuda/common/double_precision.cuh"
 
 namespace d2_ssod {
 
@@ -51,10 +51,10 @@ __global__ void __launch_bounds__(kDoubleThreads)
     }
   }
   if (threadIdx.x % kWarpSize != 0) return;
-  iou += box.area - box.area;
-  const double own = (box.area - box.area) + (squared - squared);
+  iou += zero_or_nan(box);
+  const double own = zero_or_nan(box) + zero_or_nan(squared);
   const bool no_reference = p.released ? p.gts.rows(image) == 0 : foreground;
-  const double overlap = no_reference ? 1 + (iou - iou) : overlap_factor(iou, p.curve);
+  const double overlap = no_reference ? 1 + zero_or_nan(iou) : overlap_factor(iou, p.curve);
   const double dissimilarity = foreground ? 1 + own : 1 - similarity * (1 - hidden) + own;
   p.max_iou[row] = iou;
   p.dissimilarity[row] = dissimilarity;

@@ -1,7 +1,8 @@
 #pragma once
 
-// Runs CUDA kernels on the CPU, so that their logic can be tested where there is no GPU: the .cuh
-// files of csrc/cuda, compiled by g++ with D2_SSOD_EMULATE_CUDA, get from here all that is CUDA's.
+// Runs CUDA kernels on the CPU, so that their logic can be tested where there is no GPU: the files
+// of csrc/cuda, compiled by g++ with D2_SSOD_EMULATE_CUDA, get from here and from stubs/ all that
+// is CUDA's.
 //
 // The threads of a block are fibers of one thread of the CPU; a few blocks take turns. A fiber
 // runs until a barrier or an exchange within its warp, and what runs next is drawn by seed, with
@@ -86,6 +87,20 @@ class GuardedMemory {
   size_t mapped_;
 };
 
+inline float half_to_float(uint16_t bits) {
+  static const std::vector<float> table = [] {
+    std::vector<float> values(65536);
+    for (int i = 0; i < 65536; ++i) {
+      const auto pattern = static_cast<uint16_t>(i);
+      _Float16 value;
+      std::memcpy(&value, &pattern, 2);
+      values[static_cast<size_t>(i)] = static_cast<float>(value);
+    }
+    return values;
+  }();
+  return table[bits];
+}
+
 enum class Wait { kNone, kBlock, kShuffle, kLoad, kMultiply };
 
 // What a lane shows the others of its warp.
@@ -93,7 +108,35 @@ struct Offer {
   uint64_t value;
   const __half* row;
   uint32_t a[4], b[2];
+  double product[4];  // of the whole warp's a and b: this lane's elements
 };
+
+// The layout of mma.m16n8k16 in the PTX manual: lane 4g + t holds, in pairs of neighbouring k,
+// a: (g, 2t), (g+8, 2t), (g, 2t+8), (g+8, 2t+8); b: (2t, g), (2t+8, g); of the product (g, 2t),
+// (g, 2t+1), (g+8, 2t), (g+8, 2t+1).
+inline void multiply_matrices(Offer* offers) {
+  float a[16][16], b[8][16];
+  for (int lane = 0; lane < 32; ++lane) {
+    const int g = lane / 4, t = lane % 4;
+    for (int high = 0; high < 2; ++high) {
+      const auto bits = [&](uint32_t pair) { return static_cast<uint16_t>(pair >> 16 * high); };
+      for (int r = 0; r < 4; ++r) {
+        a[g + r % 2 * 8][2 * t + high + r / 2 * 8] = half_to_float(bits(offers[lane].a[r]));
+      }
+      for (int r = 0; r < 2; ++r) {
+        b[g][2 * t + high + r * 8] = half_to_float(bits(offers[lane].b[r]));
+      }
+    }
+  }
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int e = 0; e < 4; ++e) {
+      const float *row = a[lane / 4 + e / 2 * 8], *col = b[lane % 4 * 2 + e % 2];
+      double sum = 0;
+      for (int k = 0; k < 16; ++k) sum += static_cast<double>(row[k]) * col[k];
+      offers[lane].product[e] = sum;
+    }
+  }
+}
 
 struct PendingCopy {
   void* to;
@@ -201,6 +244,7 @@ class Block {
         if (fibers_[i].wait != kind) fail("lanes of a warp do different things");
         release(i);
       }
+      if (kind == Wait::kMultiply) multiply_matrices(own.offers[buffer]);
     }
     suspend();
     return own.offers[buffer];
@@ -315,27 +359,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared
   }
 }
 
-// --- Half precision
-// ---------------------------------------------------------------------------------------
-
-inline float half_to_float(uint16_t bits) {
-  static const std::vector<float> table = [] {
-    std::vector<float> values(65536);
-    for (int i = 0; i < 65536; ++i) {
-      const auto pattern = static_cast<uint16_t>(i);
-      _Float16 value;
-      std::memcpy(&value, &pattern, 2);
-      values[static_cast<size_t>(i)] = static_cast<float>(value);
-    }
-    return values;
-  }();
-  return table[bits];
-}
-
-// --- The instructions of csrc/cuda/primitives.cuh
-// ---------------------------------------------------------
-
-inline float fast_quotient(float x, float y) { return x / y; }
+// --- The instructions of csrc/cuda/common/primitives.cuh
 
 inline void perform(const PendingCopy& copy) {
   if (copy.valid) {
@@ -345,7 +369,7 @@ inline void perform(const PendingCopy& copy) {
   }
 }
 
-inline void copy_async_16(void* shared, const void* global, bool valid) {
+inline void copy_async_16(void* shared, const void* global, bool valid = true) {
   if (reinterpret_cast<uintptr_t>(shared) % 16 != 0 ||
       reinterpret_cast<uintptr_t>(global) % 16 != 0) {
     fail("copy of 16 bytes is not aligned");
@@ -394,27 +418,13 @@ inline void load_matrices_transposed(uint32_t (&registers)[4], const __half* row
   load_matrices_as<true>(registers, row);
 }
 
-// The layout of mma.m16n8k16 in the PTX manual: lane 4g + t holds, in pairs of neighbouring k,
-// a: (g, 2t), (g+8, 2t), (g, 2t+8), (g+8, 2t+8); b: (2t, g), (2t+8, g).
 inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   Offer offer{};
   std::copy(a, a + 4, offer.a);
   offer.b[0] = b0;
   offer.b[1] = b1;
-  const Offer* offers = Block::running()->exchange(Wait::kMultiply, offer);
-  const int lane = Block::running()->lane(), g = lane / 4, t = lane % 4;
-  for (int e = 0; e < 4; ++e) {
-    const int high_row = e / 2, col = 2 * t + e % 2;
-    double sum = c[e];
-    for (int k = 0; k < 16; ++k) {
-      const int shift = k % 2 * 16, high_k = k / 8, holder = k % 8 / 2;
-      const uint32_t row_pair = offers[4 * g + holder].a[high_row + 2 * high_k];
-      const uint32_t col_pair = offers[4 * col + holder].b[high_k];
-      sum += static_cast<double>(half_to_float(static_cast<uint16_t>(row_pair >> shift))) *
-             half_to_float(static_cast<uint16_t>(col_pair >> shift));
-    }
-    c[e] = static_cast<float>(sum);
-  }
+  const Offer& own = Block::running()->exchange(Wait::kMultiply, offer)[Block::running()->lane()];
+  for (int e = 0; e < 4; ++e) c[e] = static_cast<float>(c[e] + own.product[e]);
 }
 
 template <typename T>
@@ -432,7 +442,6 @@ inline int own_lane() { return Block::running()->lane(); }
 }  // namespace emulation
 
 // --- What CUDA declares globally
-// --------------------------------------------------------------------------
 
 inline void __syncthreads() { emulation::Block::running()->barrier(); }
 inline void __threadfence() { emulation::Block::running()->maybe_nap(); }

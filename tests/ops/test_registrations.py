@@ -49,6 +49,11 @@ def test_opcheck_schema_and_fake(sample, name, device):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_operator_is_tagged_for_the_compiler(name):
+    assert torch.Tag.pt2_compliant_tag in getattr(OPERATORS, name).default.tags
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_opcheck_with_gradients(name, device):
     sample = make_sample([12, 0, 5], 6).to(device)
     sample.embeddings.requires_grad_()

@@ -4,7 +4,7 @@
 // tensor-core products of half matrices, minima that keep NaN. All exist from sm_80 on.
 
 #include "core/box.h"
-#include "cuda/launch.cuh"
+#include "cuda/common/launch.cuh"
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 #error "the CUDA operators need compute capability 8.0 or more: set TORCH_CUDA_ARCH_LIST"
@@ -21,7 +21,6 @@ namespace d2_ssod {
 using emulation::copy_async_16;
 using emulation::copy_async_commit;
 using emulation::copy_async_wait;
-using emulation::fast_quotient;
 using emulation::load_matrices;
 using emulation::load_matrices_transposed;
 using emulation::multiply_add;
@@ -55,8 +54,14 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// Starts copying 16 bytes from global to shared memory, past the L1 cache; writes zeros if not
-// `valid`.
+// Starts copying 16 bytes from global to shared memory, past the L1 cache.
+__device__ __forceinline__ void copy_async_16(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)),
+               "l"(global)
+               : "memory");
+}
+
+// The same; writes zeros if not `valid`.
 __device__ __forceinline__ void copy_async_16(void* shared, const void* global, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
                "l"(global), "r"(valid ? 16 : 0)
@@ -101,13 +106,6 @@ __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[
       "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// x / y within 2 units in the last place and without a call for the rare cases, as `/` has.
-__device__ __forceinline__ float fast_quotient(float x, float y) {
-  float result;
-  asm("div.full.f32 %0, %1, %2;" : "=f"(result) : "f"(x), "f"(y));
-  return result;
 }
 #endif
 

@@ -1,7 +1,7 @@
 #pragma once
 
-#include "cuda/images.cuh"
-#include "cuda/primitives.cuh"
+#include "cuda/common/images.cuh"
+#include "cuda/common/primitives.cuh"
 
 namespace d2_ssod {
 

@@ -5,41 +5,34 @@
 
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <c10/core/SymIntArrayRef.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include <limits>
 #include <type_traits>
-#include <vector>
 
-#include "checks.h"
-#include "cuda/unit_vectors.cuh"
+#include "cuda/common/images.cuh"
+#include "cuda/common/unit_vectors.cuh"
+#include "inputs.h"
 
 namespace d2_ssod {
 
-// Where each image's rows begin (checks.h); the kernels number the rows of one image in 32 bits.
-inline std::vector<int64_t> image_offsets(c10::SymIntArrayRef rois_per_image,
-                                          const at::Tensor& boxes) {
-  const at::IntArrayRef counts = C10_AS_INTARRAYREF_SLOW(rois_per_image);
-  for (const int64_t rois : counts) {
-    TORCH_CHECK_VALUE(rois <= std::numeric_limits<int>::max(),
-                      "rois_per_image must be below 2^31 on CUDA, got ", rois);
+// Calls launch(first) with p.rois, and p.gts where there is ground truth, set to images first,
+// first + 1, ... of the batch, as many as one launch takes. The kernels number the rows of one
+// image in 32 bits.
+template <typename Inputs, typename Parameters, typename Launch>
+void for_images_of_a_launch(const Inputs& inputs, Parameters& p, const Launch& launch) {
+  for (int64_t first = 0; first < inputs.images(); first += kImagesPerLaunch) {
+    p.rois = make_image_table(inputs.offsets.data(), inputs.images(), first);
+    const int64_t largest = largest_image(p.rois);
+    TORCH_CHECK_VALUE(largest <= 1 << 30, "rois_per_image must be at most 2^30 on CUDA, got ",
+                      largest);
+    if constexpr (std::is_base_of_v<OverlapInputs, Inputs>) {
+      if (inputs.ground_truth.has_value()) {
+        p.gts = make_image_table(inputs.ground_truth->offsets.data(), inputs.images(), first);
+      }
+    }
+    launch(first);
   }
-  return offsets_from_counts("rois_per_image", counts, "boxes", boxes.size(0));
-}
-
-// Null for an argument that is not there, but also for one of no elements: it must not be asked
-// which.
-template <typename T>
-const T* data_or_null(const std::optional<at::Tensor>& tensor) {
-  return tensor.has_value() ? tensor->const_data_ptr<T>() : nullptr;
-}
-
-inline std::optional<at::Tensor> contiguous(const std::optional<at::Tensor>& tensor) {
-  if (!tensor.has_value()) return std::nullopt;
-  return tensor->contiguous();
 }
 
 // Whether float32 products may be rounded to TF32. torch has learnt to say so in three ways: since

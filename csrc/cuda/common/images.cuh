@@ -1,6 +1,6 @@
 #pragma once
 
-#include "cuda/launch.cuh"
+#include "cuda/common/launch.cuh"
 
 namespace d2_ssod {
 

@@ -1,8 +1,8 @@
 #pragma once
 
 #include "core/cosine.h"
-#include "cuda/images.cuh"
-#include "cuda/primitives.cuh"
+#include "cuda/common/images.cuh"
+#include "cuda/common/primitives.cuh"
 
 namespace d2_ssod {
 

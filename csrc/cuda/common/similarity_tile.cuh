@@ -1,6 +1,6 @@
 #pragma once
 
-#include "cuda/unit_vectors.cuh"
+#include "cuda/common/unit_vectors.cuh"
 
 namespace d2_ssod {
 
@@ -112,36 +112,64 @@ __device__ __forceinline__ void multiply_parts(typename Tile::Fragment& sums, co
   }
 }
 
+// The pieces of unit vectors that a thread brings to shared memory at every step: one of every
+// kAtOnce-th vector of a side (rows or columns) of kSize vectors. Where they lie is worked out
+// once, since a step has but few products to hide that behind.
+template <typename Tile, int kSize>
+class SideCopies {
+ public:
+  // vectors: row numbers, counted from the first of `units`; a negative one stands for any vector.
+  template <typename IndexOf>
+  __device__ __forceinline__ SideCopies(const __half* units, int64_t pitch,
+                                        const IndexOf& index_of) {
+    const int piece = threadIdx.x % kPieces, part = threadIdx.x / kPieces % Tile::kParts;
+    const int first = threadIdx.x / (kPieces * Tile::kParts);
+    to_ = (part * kSize + first) * kDepth + swizzled(first, piece);
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      const int64_t index = index_of(first + i * kAtOnce);
+      from_[i] = units + ((index < 0 ? 0 : index) * Tile::kParts + part) * pitch + piece * kPiece;
+    }
+  }
+
+  // side: its part of a stage. Goes on to the next step.
+  __device__ __forceinline__ void start(__half* side) {
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      copy_async_16(side + to_ + i * kAtOnce * kDepth, from_[i]);
+      from_[i] += kDepth;
+    }
+  }
+
+ private:
+  static constexpr int kPieces = kDepth / kPiece;
+  static constexpr int kAtOnce = Tile::kThreads / (kPieces * Tile::kParts);
+  static constexpr int kCopies = kSize / kAtOnce;
+  static_assert(kSize % kAtOnce == 0 && kAtOnce % 8 == 0, "all copies are swizzled alike");
+
+  const __half* from_[kCopies];
+  int to_;
+};
+
 // sums = dot products of the unit vectors row_of(0..kRows-1) and col_of(0..kCols-1), rows of
-// `units` counted from `begin`; a negative one stands for a zero vector. All threads of the block
-// call it.
+// `units` counted from `begin`; a negative one stands for any: its products mean nothing. All
+// threads of the block call it.
 template <typename Tile, typename RowOf, typename ColOf>
 __device__ __forceinline__ void dot_products(typename Tile::Fragment& sums,
                                              const UnitVectors& units, int64_t begin,
                                              const RowOf& row_of, const ColOf& col_of,
                                              typename Tile::Stage* stages) {
-  constexpr int kParts = Tile::kParts, kPieces = kDepth / kPiece;
+  constexpr int kParts = Tile::kParts;
   const int lane = Tile::lane();
   const int warp_row = Tile::warp() / Tile::kWarpsN * Tile::kRowsPerWarp;
   const int warp_col = Tile::warp() % Tile::kWarpsN * Tile::kColsPerWarp;
   const __half* base = units.parts + begin * kParts * units.pitch;
+  SideCopies<Tile, Tile::kRows> rows(base, units.pitch, row_of);
+  SideCopies<Tile, Tile::kCols> cols(base, units.pitch, col_of);
 
-  const auto copy = [&](__half* shared, int64_t index, int part, int64_t d) {
-    const int64_t row = index < 0 ? 0 : index;
-    copy_async_16(shared, base + (row * kParts + part) * units.pitch + d, index >= 0);
-  };
-  const auto load = [&](int step, int stage) {
-    const int64_t first_d = static_cast<int64_t>(step) * kDepth;
-    for (int i = threadIdx.x; i < Tile::kRows * kParts * kPieces; i += Tile::kThreads) {
-      const int piece = i % kPieces, part = i / kPieces % kParts, r = i / (kPieces * kParts);
-      copy(&stages[stage].rows[part][r][swizzled(r, piece)], row_of(r), part,
-           first_d + piece * kPiece);
-    }
-    for (int i = threadIdx.x; i < Tile::kCols * kParts * kPieces; i += Tile::kThreads) {
-      const int piece = i % kPieces, part = i / kPieces % kParts, c = i / (kPieces * kParts);
-      copy(&stages[stage].cols[part][c][swizzled(c, piece)], col_of(c), part,
-           first_d + piece * kPiece);
-    }
+  const auto load = [&](int, int stage) {
+    rows.start(&stages[stage].rows[0][0][0]);
+    cols.start(&stages[stage].cols[0][0][0]);
   };
   const auto compute = [&](int stage) {
 #pragma unroll

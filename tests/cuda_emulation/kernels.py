@@ -1,88 +1,48 @@
-"""The logic of the CUDA kernels, run on the CPU by an emulation, against the float64 reference.
+"""What the tests of ``ops`` do not ask of the CUDA kernels: each tile, tails, schedules, TF32.
 
-This says nothing of the hardware: memory model, rounding of matrix products, speed (emulation.h).
+Run with the plugin ``emulated_device``, by ``test_emulated_device.py``; every call meets another
+schedule. Against the float64 reference.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-from pathlib import Path
+import contextlib
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from d2_ssod.ops import reference
+from d2_ssod.ops import (
+    build_info,
+    overlap_weights,
+    pairwise_iof,
+    pairwise_iou,
+    reference,
+    similarity_loss,
+)
 
-ROOT = Path(__file__).parents[2]
-HERE = Path(__file__).parent
-SOURCE = HERE / "emulate.cpp"
-COMPILER = os.environ.get("CXX", "g++")
-FLAGS = "-std=c++20 -O2 -Wall -Wextra -Wno-unknown-pragmas -U_FORTIFY_SOURCE"
-FLAGS += " -fsanitize=bounds -fsanitize-undefined-trap-on-error -DD2_SSOD_EMULATE_CUDA"
+assert build_info()["cuda"] == "emulated", "to be run with -p emulated_device"
+
 CURVE = {"a": 0.25, "b": 50.0, "c_iou": 15.0, "c_sim": 10.0}
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+TILES = {"small": 1, "medium": 2, "large": 3}
 # Of weights, which change up to 3.7 times as much as a cosine; TF32 rounds to 11 bits.
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "tf32": 2e-3, "float16": 1e-5, "bfloat16": 1e-5}
 
 
-@pytest.fixture(scope="session")
-def emulator(tmp_path_factory) -> Path:
-    if shutil.which(COMPILER) is None:
-        pytest.skip(f"no {COMPILER}")
-    program = tmp_path_factory.mktemp("emulation") / "emulate"
-    built = subprocess.run(
-        [COMPILER, *FLAGS.split(), f"-I{ROOT / 'csrc'}", f"-I{HERE}", SOURCE, "-o", program],
-        capture_output=True,
-        text=True,
-    )
-    if "_Float16" in built.stderr:
-        pytest.skip(f"{COMPILER} has no _Float16")
-    assert built.returncode == 0, built.stderr
-    return program
-
-
-class Emulator:
-    """Runs operators; every call with another schedule."""
-
-    def __init__(self, program: Path, directory: Path) -> None:
-        self.program, self.directory, self.calls = program, directory, 0
-
-    def run(self, operator: str, tensors: dict[str, Tensor | None], **keys) -> dict[str, Tensor]:
-        self.calls += 1
-        directory = self.directory / str(self.calls)
-        directory.mkdir()
-        for name, tensor in tensors.items():
-            if tensor is not None:
-                raw = tensor.contiguous().view(torch.uint8) if tensor.numel() else tensor
-                raw.numpy().tofile(directory / name)
-        words = [f"{key}={value}" for key, value in {"seed": self.calls, **keys}.items()]
-        subprocess.run(
-            [self.program, directory, f"operator={operator}", *words], check=True, timeout=60
-        )
-        dtype = np.float64 if keys["dtype"] == "float64" else np.float32
-        return {
-            path.name: torch.from_numpy(np.fromfile(path, dtype))
-            for path in directory.iterdir()
-            if path.name not in tensors
-        }
-
-
-@pytest.fixture
-def emulate(emulator, tmp_path) -> Emulator:
-    return Emulator(emulator, tmp_path)
+@contextlib.contextmanager
+def tf32_allowed(allowed: bool):
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def make_boxes(count: int, generator: torch.Generator, size: float = 100.0) -> Tensor:
     corner = torch.rand(count, 2, generator=generator) * size
     return torch.cat([corner, corner + torch.rand(count, 2, generator=generator) * size], dim=1)
-
-
-def offsets(counts: list[int]) -> Tensor:
-    return torch.tensor([0, *counts]).cumsum(0)
 
 
 def make_batch(counts: list[int], dimensions: int, share: float, seed: int = 0) -> dict:
@@ -110,35 +70,23 @@ def add_ground_truth(batch: dict, gt_counts: list[int], seed: int = 1) -> dict:
 
 
 def check_weights(
-    emulate: Emulator,
     batch: dict,
     counts: list[int],
     dtype: str = "float32",
-    tile: str = "auto",
+    tile: str | None = None,
     gt_counts: list[int] | None = None,
     blocks: int = 1024,
-) -> dict[str, Tensor]:
+) -> tuple[Tensor, ...]:
     float_type = torch.float64 if dtype == "float64" else torch.float32
     boxes, embeddings = batch["boxes"].to(float_type), stored(batch["embeddings"], dtype)
     gt_boxes = batch["gt_boxes"].to(float_type) if gt_counts is not None else None
-    result = emulate.run(
-        "uncertainty_weights",
-        {
-            "boxes": boxes,
-            "embeddings": embeddings,
-            "is_foreground": batch["is_foreground"],
-            "offsets": offsets(counts),
-            "gt_boxes": gt_boxes,
-            "gt_offsets": offsets(gt_counts) if gt_counts is not None else None,
-        },
-        dtype=dtype,
-        tile=tile,
-        blocks=blocks,
-        images=len(counts),
-        rows=len(boxes),
-        dimensions=embeddings.shape[1],
-        **CURVE,
-    )
+    library = torch.ops.d2_ssod
+    if tile and dtype != "float64":
+        library = torch.ops.d2_ssod_emulation
+        library.choose_tiling(TILES[tile], blocks)
+    rois = (boxes, embeddings, batch["is_foreground"], counts)
+    with tf32_allowed(dtype == "tf32"):
+        result = library.uncertainty_weights(*rois, *CURVE.values(), gt_boxes, gt_counts)
     expected = reference.uncertainty_terms(
         boxes.double(),
         embeddings.double(),
@@ -148,9 +96,9 @@ def check_weights(
         gts_per_image=gt_counts,
         **CURVE,
     )
-    for name, value in zip(["weights", "max_iou", "dissimilarity"], expected, strict=True):
+    for ours, plain in zip(result, expected, strict=True):
         torch.testing.assert_close(
-            result[name].double(), value, rtol=0, atol=TOLERANCE[dtype], equal_nan=True, msg=name
+            ours.double(), plain, rtol=0, atol=TOLERANCE[dtype], equal_nan=True
         )
     return result
 
@@ -168,41 +116,41 @@ SHAPES = [
 
 @pytest.mark.parametrize("tile", ["small", "medium", "large"])
 @pytest.mark.parametrize(("counts", "dimensions", "share"), SHAPES)
-def test_uncertainty_weights_match_reference(emulate, counts, dimensions, share, tile):
-    check_weights(emulate, make_batch(counts, dimensions, share), counts, tile=tile)
+def test_uncertainty_weights_match_reference(counts, dimensions, share, tile):
+    check_weights(make_batch(counts, dimensions, share), counts, tile=tile)
 
 
 @pytest.mark.parametrize("blocks", [1, 12])
 @pytest.mark.parametrize("tile", ["small", "medium", "large"])
-def test_uncertainty_weights_match_reference_with_many_columns_per_block(emulate, tile, blocks):
+def test_uncertainty_weights_match_reference_with_many_columns_per_block(tile, blocks):
     batch = make_batch([300, 40], 36, 0.6)
-    check_weights(emulate, batch, [300, 40], tile=tile, blocks=blocks)
+    check_weights(batch, [300, 40], tile=tile, blocks=blocks)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "tf32", "float16", "bfloat16"])
 @pytest.mark.parametrize("tile", ["small", "medium", "large"])
-def test_uncertainty_weights_match_reference_for_dtype(emulate, dtype, tile):
-    check_weights(emulate, make_batch([70, 50], 40, 0.3), [70, 50], dtype, tile)
+def test_uncertainty_weights_match_reference_for_dtype(dtype, tile):
+    check_weights(make_batch([70, 50], 40, 0.3), [70, 50], dtype, tile)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
 @pytest.mark.parametrize("gt_counts", [[3, 0, 40], [0, 0, 0]])
-def test_uncertainty_weights_match_reference_with_ground_truth(emulate, dtype, gt_counts):
+def test_uncertainty_weights_match_reference_with_ground_truth(dtype, gt_counts):
     counts = [33, 20, 70]
     batch = add_ground_truth(make_batch(counts, 24, 0.3), gt_counts)
-    check_weights(emulate, batch, counts, dtype, gt_counts=gt_counts)
+    check_weights(batch, counts, dtype, gt_counts=gt_counts)
 
 
-def test_uncertainty_weights_of_many_images_match_reference(emulate):
+def test_uncertainty_weights_of_many_images_match_reference():
     counts = [index % 4 for index in range(150)]  # three launches
-    check_weights(emulate, make_batch(counts, 8, 0.5), counts)
+    check_weights(make_batch(counts, 8, 0.5), counts)
 
 
-def test_uncertainty_weights_of_far_apart_foreground_match_reference(emulate):
+def test_uncertainty_weights_of_far_apart_foreground_match_reference():
     counts = [5000]  # several rounds of the ordering
     batch = make_batch(counts, 4, 0.0)
     batch["is_foreground"][[0, 2047, 2048, 4999]] = True
-    check_weights(emulate, batch, counts, tile="large")
+    check_weights(batch, counts, tile="large")
 
 
 def spoil(batch: dict) -> dict:
@@ -227,66 +175,50 @@ def spoil(batch: dict) -> dict:
 @pytest.mark.parametrize("gt_counts", [None, [7, 9]])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("foreground", [range(0, 80, 2), range(1, 80, 2), range(0, 80, 7)])
-def test_uncertainty_weights_of_unusual_rows_match_reference(emulate, foreground, dtype, gt_counts):
+def test_uncertainty_weights_of_unusual_rows_match_reference(foreground, dtype, gt_counts):
     counts = [50, 30]
     batch = add_ground_truth(spoil(make_batch(counts, 24, 0.0)), [7, 9])
     batch["gt_boxes"][2] = float("nan")
     batch["is_foreground"][list(foreground)] = True
-    check_weights(emulate, batch, counts, dtype, gt_counts=gt_counts)
+    check_weights(batch, counts, dtype, gt_counts=gt_counts)
 
 
-def test_uncertainty_weights_do_not_depend_on_the_schedule(emulate):
+def test_uncertainty_weights_do_not_depend_on_the_schedule():
     counts = [100, 70]
     batch = make_batch(counts, 24, 0.6)
-    first = check_weights(emulate, batch, counts, tile="small", blocks=12)
+    first = check_weights(batch, counts, tile="small", blocks=12)
     for _ in range(5):
-        again = check_weights(emulate, batch, counts, tile="small", blocks=12)
-        assert all(torch.equal(first[name], again[name]) for name in first)
+        again = check_weights(batch, counts, tile="small", blocks=12)
+        assert all(map(torch.equal, first, again))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("gt_counts", [None, [3, 0, 300, 1], [0, 0, 0, 0]])
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
-def test_overlap_weights_match_reference(emulate, share, gt_counts, dtype):
+def test_overlap_weights_match_reference(share, gt_counts, dtype):
     counts = [70, 0, 600, 1]
     float_type = torch.float64 if dtype == "float64" else torch.float32
     batch = add_ground_truth(spoil(make_batch(counts, 24, share)), gt_counts or [0])
     boxes, gt_boxes = batch["boxes"].to(float_type), batch["gt_boxes"].to(float_type)
-    result = emulate.run(
-        "overlap_weights",
-        {
-            "boxes": boxes,
-            "is_foreground": batch["is_foreground"],
-            "offsets": offsets(counts),
-            "gt_boxes": gt_boxes if gt_counts else None,
-            "gt_offsets": offsets(gt_counts) if gt_counts else None,
-        },
-        dtype=dtype,
-        images=len(counts),
-        rows=len(boxes),
-        **CURVE,
-    )
+    curve = {"a": CURVE["a"], "b": CURVE["b"], "c": CURVE["c_iou"]}
+    truth = {"gt_boxes": gt_boxes, "gts_per_image": gt_counts} if gt_counts else {}
+    result = overlap_weights(boxes, batch["is_foreground"], counts, **curve, **truth)
+    if gt_counts:
+        truth["gt_boxes"] = gt_boxes.double()
     expected = reference.overlap_weights(
-        boxes.double(),
-        batch["is_foreground"],
-        counts,
-        a=CURVE["a"],
-        b=CURVE["b"],
-        c=CURVE["c_iou"],
-        gt_boxes=gt_boxes.double() if gt_counts else None,
-        gts_per_image=gt_counts,
+        boxes.double(), batch["is_foreground"], counts, **curve, **truth
     )
     torch.testing.assert_close(
-        result["weights"].double(), expected, rtol=0, atol=TOLERANCE[dtype], equal_nan=True
+        result.double(), expected, rtol=0, atol=TOLERANCE[dtype], equal_nan=True
     )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("operator", ["pairwise_iou", "pairwise_iof"])
+@pytest.mark.parametrize("operator", [pairwise_iou, pairwise_iof])
 @pytest.mark.parametrize(
     ("rows", "cols"), [(0, 4), (20, 0), (1, 1), (17, 20), (50, 517), (20, 1300)]
 )
-def test_pairwise_overlaps_match_reference(emulate, rows, cols, operator, dtype):
+def test_pairwise_overlaps_match_reference(rows, cols, operator, dtype):
     float_type = torch.float64 if dtype == "float64" else torch.float32
     generator = torch.Generator().manual_seed(0)
     boxes1 = make_boxes(rows, generator).to(float_type)
@@ -294,10 +226,8 @@ def test_pairwise_overlaps_match_reference(emulate, rows, cols, operator, dtype)
     if rows > 16 and cols > 16:
         for boxes in (boxes1, boxes2):
             spoil({"boxes": boxes, "embeddings": torch.ones(20, 4)})
-    result = emulate.run(
-        operator, {"boxes1": boxes1, "boxes2": boxes2}, dtype=dtype, rows=rows, cols=cols
-    )["result"].view(rows, cols)
-    expected = getattr(reference, operator)(boxes1.double(), boxes2.double())
+    result = operator(boxes1, boxes2)
+    expected = getattr(reference, operator.__name__)(boxes1.double(), boxes2.double())
     torch.testing.assert_close(
         result.double(), expected, rtol=TOLERANCE[dtype], atol=1e-7, equal_nan=True
     )
@@ -307,98 +237,135 @@ LOSS_SHAPES = [([0, 0], 8), ([1], 1), ([2, 0, 65], 20), ([130], 37)]
 
 
 def check_loss(
-    emulate: Emulator,
     batch: dict,
     counts: list[int],
     dtype: str = "float32",
     classes: Tensor | None = None,
     with_grad: bool = True,
-) -> dict[str, Tensor]:
+) -> tuple[Tensor, ...]:
     """Loss and gradient; the latter times the row's norm and the image's size, to be near 1."""
     float_type = torch.float64 if dtype == "float64" else torch.float32
     boxes, embeddings = batch["boxes"].to(float_type), stored(batch["embeddings"], dtype)
-    result = emulate.run(
-        "similarity_loss",
-        {
-            "boxes": boxes,
-            "embeddings": embeddings,
-            "offsets": offsets(counts),
-            "classes": classes,
-        },
-        dtype=dtype,
-        images=len(counts),
-        rows=len(boxes),
-        dimensions=embeddings.shape[1],
-        iof_threshold=0.7,
-        with_grad=int(with_grad),
-    )
+    with tf32_allowed(dtype == "tf32"):
+        loss, gradient = torch.ops.d2_ssod.similarity_loss(
+            boxes, embeddings, counts, 0.7, classes, with_grad
+        )
     exact = embeddings.double().requires_grad_()
     expected = reference.similarity_loss(
         boxes.double(), exact, counts, iof_threshold=0.7, classes=classes
     )
     tolerance = TOLERANCE[dtype]
     torch.testing.assert_close(
-        result["loss"][0].double(), expected.detach(), rtol=tolerance, atol=1e-12, equal_nan=True
+        loss.double(), expected.detach(), rtol=tolerance, atol=1e-12, equal_nan=True
     )
     if with_grad:
         expected.backward()
         sizes = torch.tensor(counts).repeat_interleave(torch.tensor(counts)) * len(counts)
         scale = embeddings.double().norm(dim=1).clamp(min=1e-8) * sizes
         torch.testing.assert_close(
-            result["gradient"].view(embeddings.shape).double() * scale[:, None],
+            gradient.double() * scale[:, None],
             exact.grad * scale[:, None],
             rtol=0,
             atol=tolerance,
             equal_nan=True,
         )
-    return result
+    return loss, gradient
 
 
 @pytest.mark.parametrize(("counts", "dimensions"), LOSS_SHAPES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_similarity_loss_matches_reference(emulate, counts, dimensions, dtype):
-    check_loss(emulate, make_batch(counts, dimensions, 0.0), counts, dtype)
+def test_similarity_loss_matches_reference(counts, dimensions, dtype):
+    check_loss(make_batch(counts, dimensions, 0.0), counts, dtype)
 
 
-def test_similarity_loss_matches_reference_with_many_columns_and_dimensions(emulate):
+def test_similarity_loss_matches_reference_with_many_columns_and_dimensions():
     batch = make_batch([64, 270], 140, 0.0)
-    check_loss(emulate, batch, [64, 270])
-    check_loss(emulate, batch, [64, 270], with_grad=False)
+    check_loss(batch, [64, 270])
+    check_loss(batch, [64, 270], with_grad=False)
 
 
 @pytest.mark.parametrize("dtype", ["tf32", "float16", "bfloat16"])
-def test_similarity_loss_matches_reference_for_dtype(emulate, dtype):
-    check_loss(emulate, make_batch([140, 20], 40, 0.0), [140, 20], dtype)
+def test_similarity_loss_matches_reference_for_dtype(dtype):
+    check_loss(make_batch([140, 20], 40, 0.0), [140, 20], dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_similarity_loss_with_classes_matches_reference(emulate, dtype):
+def test_similarity_loss_with_classes_matches_reference(dtype):
     batch = make_batch([90, 50], 24, 0.0)
     classes = torch.randint(-2, 3, (140,), generator=torch.Generator().manual_seed(3))
-    check_loss(emulate, batch, [90, 50], dtype, classes)
-    check_loss(emulate, batch, [90, 50], dtype, classes, with_grad=False)
+    check_loss(batch, [90, 50], dtype, classes)
+    check_loss(batch, [90, 50], dtype, classes, with_grad=False)
 
 
-def test_similarity_loss_of_many_images_matches_reference(emulate):
+def test_similarity_loss_of_many_images_matches_reference():
     counts = [index % 3 for index in range(70)]  # two launches
-    check_loss(emulate, make_batch(counts, 8, 0.0), counts)
+    check_loss(make_batch(counts, 8, 0.0), counts)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("row", [*range(5, 13), 14, None])
-def test_similarity_loss_of_unusual_rows_matches_reference(emulate, row, dtype):
+def test_similarity_loss_of_unusual_rows_matches_reference(row, dtype):
     batch = make_batch([40, 20], 24, 0.0)
     usual = {key: value.clone() for key, value in batch.items()}
     spoil(batch)
     if row is not None:  # this one alone; otherwise all, with NaN
         for key in ("boxes", "embeddings"):
             usual[key][row] = batch[key][row]
-    check_loss(emulate, batch if row is None else usual, [40, 20], dtype)
+    check_loss(batch if row is None else usual, [40, 20], dtype)
 
 
-def test_similarity_loss_does_not_depend_on_the_schedule(emulate):
+def test_similarity_loss_does_not_depend_on_the_schedule():
     batch = make_batch([100, 70], 24, 0.0)
-    first = check_loss(emulate, batch, [100, 70])
+    first = check_loss(batch, [100, 70])
     for _ in range(3):
-        again = check_loss(emulate, batch, [100, 70])
-        assert all(torch.equal(first[name], again[name]) for name in first)
+        again = check_loss(batch, [100, 70])
+        assert all(map(torch.equal, first, again))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_inputs_may_begin_anywhere(dtype):
+    """A view of the middle of a tensor: contiguous, but no address to load four numbers from."""
+    counts, depth = [30, 12], 8
+    batch = make_batch(counts, depth, 0.4)
+    flat = {key: torch.cat([x.flatten()[:1], x.flatten()]) for key, x in batch.items()}
+    boxes, embeddings, foreground = (
+        flat["boxes"][1:].view(-1, 4),
+        flat["embeddings"].to(dtype)[1:].view(-1, depth),
+        flat["is_foreground"][1:],
+    )
+    assert embeddings.is_contiguous()
+    assert embeddings.data_ptr() % 16
+    weights = torch.ops.d2_ssod.uncertainty_weights(
+        boxes, embeddings, foreground, counts, *CURVE.values(), None, None
+    )[0]
+    exact = (boxes.double(), embeddings.double())
+    expected = reference.uncertainty_weights(*exact, foreground, counts, **CURVE)
+    torch.testing.assert_close(weights.double(), expected, rtol=0, atol=1e-5)
+    loss = similarity_loss(boxes, embeddings, counts)
+    torch.testing.assert_close(
+        loss.double(), reference.similarity_loss(*exact, counts), rtol=1e-5, atol=0
+    )
+
+
+def test_tf32_is_used_if_either_api_allows_it():
+    batch = make_batch([150], 64, 0.4)
+    arguments = (batch["boxes"], batch["embeddings"], batch["is_foreground"], [150])
+    exact = reference.uncertainty_weights(*(x.double() for x in arguments[:2]), *arguments[2:])
+
+    def is_coarse():
+        weights = torch.ops.d2_ssod.uncertainty_weights(*arguments, *CURVE.values(), None, None)[0]
+        return (weights - exact).abs().max().item() > 2e-5
+
+    matmul = torch.backends.cuda.matmul
+    for allowed in (True, False):
+        with tf32_allowed(allowed):
+            assert is_coarse() == allowed
+    if not hasattr(matmul, "fp32_precision"):
+        return
+    before = matmul.fp32_precision
+    try:
+        for precision in ("tf32", "ieee"):
+            matmul.fp32_precision = precision  # from here on allowTF32CuBLAS() may raise
+            assert is_coarse() == (precision == "tf32")
+    finally:
+        matmul.fp32_precision = before

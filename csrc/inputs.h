@@ -1,0 +1,234 @@
+#pragma once
+
+// What comes before the kernels, once for the CPU and CUDA: the arguments are checked (all errors
+// are ValueErrors in Python) and counts become offsets. Each operator has a struct of inputs, and a
+// template that the dispatcher calls, whose parameter is a backend's own part.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <c10/core/SymIntArrayRef.h>
+#include <c10/util/Exception.h>
+
+#include <optional>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "core/gompertz.h"
+
+namespace d2_ssod {
+
+inline void check_boxes(const char* name, const at::Tensor& boxes) {
+  TORCH_CHECK_VALUE(boxes.dim() == 2 && boxes.size(1) == 4, name,
+                    " must be a Tensor[N, 4] of (x1, y1, x2, y2), got shape ", boxes.sizes());
+  TORCH_CHECK_VALUE(boxes.scalar_type() == at::kFloat || boxes.scalar_type() == at::kDouble, name,
+                    " must be float32 or float64, got ", boxes.scalar_type());
+}
+
+inline void check_same_device(const char* name, const at::Tensor& tensor, const at::Tensor& boxes) {
+  TORCH_CHECK_VALUE(tensor.device() == boxes.device(), name, " must be on ", boxes.device(),
+                    " like the boxes, got ", tensor.device());
+}
+
+inline void check_pairwise(const at::Tensor& boxes1, const at::Tensor& boxes2) {
+  check_boxes("boxes1", boxes1);
+  check_boxes("boxes2", boxes2);
+  check_same_device("boxes2", boxes2, boxes1);
+  TORCH_CHECK_VALUE(boxes1.scalar_type() == boxes2.scalar_type(),
+                    "boxes1 and boxes2 must have the ", "same dtype, got ", boxes1.scalar_type(),
+                    " and ", boxes2.scalar_type());
+}
+
+// One entry per RoI.
+inline void check_per_roi(const char* name, const at::Tensor& tensor, const at::Tensor& boxes) {
+  TORCH_CHECK_VALUE(tensor.dim() == 1 && tensor.size(0) == boxes.size(0), name,
+                    " must be a Tensor[", boxes.size(0), "], one entry per box, got shape ",
+                    tensor.sizes());
+  check_same_device(name, tensor, boxes);
+}
+
+inline void check_foreground(const at::Tensor& is_foreground, const at::Tensor& boxes) {
+  check_per_roi("is_foreground", is_foreground, boxes);
+  TORCH_CHECK_VALUE(is_foreground.scalar_type() == at::kBool, "is_foreground must be bool, got ",
+                    is_foreground.scalar_type());
+}
+
+inline void check_classes(const at::Tensor& classes, const at::Tensor& boxes) {
+  check_per_roi("classes", classes, boxes);
+  TORCH_CHECK_VALUE(classes.scalar_type() == at::kLong, "classes must be int64, got ",
+                    classes.scalar_type());
+}
+
+inline void check_embeddings(const at::Tensor& embeddings, const at::Tensor& boxes) {
+  TORCH_CHECK_VALUE(embeddings.dim() == 2 && embeddings.size(0) == boxes.size(0),
+                    "embeddings must be a Tensor[", boxes.size(0),
+                    ", D], one row per box, got shape ", embeddings.sizes());
+  check_same_device("embeddings", embeddings, boxes);
+  const auto dtype = embeddings.scalar_type();
+  if (boxes.scalar_type() == at::kDouble) {
+    TORCH_CHECK_VALUE(dtype == at::kDouble, "embeddings must be float64 like the boxes, got ",
+                      dtype);
+  } else {
+    TORCH_CHECK_VALUE(dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16,
+                      "embeddings must be float32, float16 or bfloat16 with float32 boxes, got ",
+                      dtype);
+  }
+}
+
+inline void check_iof_threshold(double iof_threshold) {
+  TORCH_CHECK_VALUE(iof_threshold >= 0 && iof_threshold <= 1, "iof_threshold must be in 0..1, got ",
+                    iof_threshold);
+}
+
+// Where each image's rows begin: counts.size() + 1 numbers, from 0 to `total`.
+inline std::vector<int64_t> offsets_from_counts(const char* name, at::IntArrayRef counts,
+                                                const char* total_name, int64_t total) {
+  for (size_t image = 0; image < counts.size(); ++image) {
+    TORCH_CHECK_VALUE(counts[image] >= 0, name, "[", image, "] must not be negative, got ",
+                      counts[image]);
+  }
+  const auto check_sum = [&](bool right, auto sum) {
+    TORCH_CHECK_VALUE(right, name, " must add up to the number of ", total_name, ", ", total,
+                      ", got ", counts, " which adds up to ", sum);
+  };
+  std::vector<int64_t> offsets(counts.size() + 1, 0);
+  for (size_t image = 0; image < counts.size(); ++image) {
+    check_sum(counts[image] <= total - offsets[image], "more");  // before a sum that may wrap
+    offsets[image + 1] = offsets[image] + counts[image];
+  }
+  check_sum(offsets.back() == total, offsets.back());
+  return offsets;
+}
+
+inline std::vector<int64_t> image_offsets(c10::SymIntArrayRef rois_per_image,
+                                          const at::Tensor& boxes) {
+  return offsets_from_counts("rois_per_image", C10_AS_INTARRAYREF_SLOW(rois_per_image), "boxes",
+                             boxes.size(0));
+}
+
+struct GroundTruth {
+  at::Tensor boxes;              // [G, 4], contiguous
+  std::vector<int64_t> offsets;  // of the images' boxes
+};
+
+// gt_boxes and gts_per_image go together; the boxes are of the dtype and on the device of the RoIs.
+inline std::optional<GroundTruth> ground_truth(const std::optional<at::Tensor>& gt_boxes,
+                                               at::OptionalSymIntArrayRef gts_per_image,
+                                               size_t num_images, const at::Tensor& boxes) {
+  TORCH_CHECK_VALUE(gt_boxes.has_value() == gts_per_image.has_value(),
+                    "gt_boxes and gts_per_image go together, got only ",
+                    gts_per_image.has_value() ? "gts_per_image" : "gt_boxes");
+  if (!gt_boxes.has_value()) return std::nullopt;
+  check_boxes("gt_boxes", *gt_boxes);
+  check_same_device("gt_boxes", *gt_boxes, boxes);
+  TORCH_CHECK_VALUE(gt_boxes->scalar_type() == boxes.scalar_type(), "gt_boxes must be ",
+                    boxes.scalar_type(), " like the boxes, got ", gt_boxes->scalar_type());
+  TORCH_CHECK_VALUE(gts_per_image->size() == num_images,
+                    "gts_per_image must have one entry per image, ", num_images,
+                    " as rois_per_image has, got ", gts_per_image->size());
+  return GroundTruth{gt_boxes->contiguous(),
+                     offsets_from_counts("gts_per_image", C10_AS_INTARRAYREF_SLOW(*gts_per_image),
+                                         "gt_boxes", gt_boxes->size(0))};
+}
+
+// compute: boxes1 [N, 4] and boxes2 [M, 4], contiguous, to result [N, M].
+template <void (*compute)(const at::Tensor&, const at::Tensor&, const at::Tensor&)>
+at::Tensor pairwise_overlap(const at::Tensor& boxes1, const at::Tensor& boxes2) {
+  check_pairwise(boxes1, boxes2);
+  const at::Tensor result = at::empty({boxes1.size(0), boxes2.size(0)}, boxes1.options());
+  if (result.numel() > 0) compute(boxes1.contiguous(), boxes2.contiguous(), result);
+  return result;
+}
+
+struct OverlapInputs {
+  at::Tensor boxes;                         // [R, 4], contiguous
+  at::Tensor is_foreground;                 // [R], contiguous
+  std::vector<int64_t> offsets;             // of the images' rows
+  std::optional<GroundTruth> ground_truth;  // none: against the image's own foreground
+  WeightCurve<double> curve;
+
+  int64_t rows() const { return boxes.size(0); }
+  int64_t images() const { return static_cast<int64_t>(offsets.size()) - 1; }
+};
+
+inline OverlapInputs overlap_inputs(const at::Tensor& boxes, const at::Tensor& is_foreground,
+                                    c10::SymIntArrayRef rois_per_image,
+                                    const WeightCurve<double>& curve,
+                                    const std::optional<at::Tensor>& gt_boxes,
+                                    at::OptionalSymIntArrayRef gts_per_image) {
+  check_foreground(is_foreground, boxes);
+  return {boxes.contiguous(), is_foreground.contiguous(), image_offsets(rois_per_image, boxes),
+          ground_truth(gt_boxes, gts_per_image, rois_per_image.size(), boxes), curve};
+}
+
+// compute: to weights [R], of at least one row.
+template <void (*compute)(const OverlapInputs&, const at::Tensor&)>
+at::Tensor overlap_weights(const at::Tensor& boxes, const at::Tensor& is_foreground,
+                           c10::SymIntArrayRef rois_per_image, double a, double b, double c,
+                           const std::optional<at::Tensor>& gt_boxes,
+                           at::OptionalSymIntArrayRef gts_per_image) {
+  check_boxes("boxes", boxes);
+  const OverlapInputs inputs =
+      overlap_inputs(boxes, is_foreground, rois_per_image, {a, b, c, 0}, gt_boxes, gts_per_image);
+  const at::Tensor weights = at::empty({boxes.size(0)}, boxes.options());
+  if (boxes.size(0) > 0) compute(inputs, weights);
+  return weights;
+}
+
+struct UncertaintyInputs : OverlapInputs {  // ground truth: variant "released", none: "paper"
+  at::Tensor embeddings;                    // [R, D], any strides
+};
+
+struct UncertaintyOutputs {
+  at::Tensor weights, max_iou, dissimilarity;  // [R]
+};
+
+// compute: of at least one row.
+template <void (*compute)(const UncertaintyInputs&, const UncertaintyOutputs&)>
+std::tuple<at::Tensor, at::Tensor, at::Tensor> uncertainty_weights(
+    const at::Tensor& boxes, const at::Tensor& embeddings, const at::Tensor& is_foreground,
+    c10::SymIntArrayRef rois_per_image, double a, double b, double c_iou, double c_sim,
+    const std::optional<at::Tensor>& gt_boxes, at::OptionalSymIntArrayRef gts_per_image) {
+  check_boxes("boxes", boxes);
+  check_embeddings(embeddings, boxes);
+  const UncertaintyInputs inputs{overlap_inputs(boxes, is_foreground, rois_per_image,
+                                                {a, b, c_iou, c_sim}, gt_boxes, gts_per_image),
+                                 embeddings};
+  const auto empty = [&] { return at::empty({boxes.size(0)}, boxes.options()); };
+  const UncertaintyOutputs outputs{empty(), empty(), empty()};
+  if (boxes.size(0) > 0) compute(inputs, outputs);
+  return {outputs.weights, outputs.max_iou, outputs.dissimilarity};
+}
+
+struct LossInputs {
+  at::Tensor boxes;                   // [R, 4], contiguous
+  at::Tensor embeddings;              // [R, D], any strides
+  std::vector<int64_t> offsets;       // of the images' rows
+  std::optional<at::Tensor> classes;  // [R], contiguous
+  double iof_threshold;
+  bool with_grad;
+
+  int64_t rows() const { return boxes.size(0); }
+  int64_t images() const { return static_cast<int64_t>(offsets.size()) - 1; }
+};
+
+// compute: to loss [] and, with_grad, gradient [R, D].
+template <void (*compute)(const LossInputs&, const at::Tensor&, const at::Tensor&)>
+std::tuple<at::Tensor, at::Tensor> similarity_loss(
+    const at::Tensor& boxes, const at::Tensor& embeddings, c10::SymIntArrayRef rois_per_image,
+    double iof_threshold, const std::optional<at::Tensor>& classes, bool with_grad) {
+  check_boxes("boxes", boxes);
+  check_embeddings(embeddings, boxes);
+  if (classes.has_value()) check_classes(*classes, boxes);
+  check_iof_threshold(iof_threshold);
+  LossInputs inputs{boxes.contiguous(), embeddings,    image_offsets(rois_per_image, boxes),
+                    std::nullopt,       iof_threshold, with_grad};
+  if (classes.has_value()) inputs.classes = classes->contiguous();
+  const at::Tensor loss = at::empty({}, boxes.options());
+  const at::Tensor gradient =
+      with_grad ? at::empty(embeddings.sizes(), boxes.options()) : at::empty({0}, boxes.options());
+  compute(inputs, loss, gradient);
+  return {loss, gradient};
+}
+
+}  // namespace d2_ssod

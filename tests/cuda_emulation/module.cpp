@@ -1,0 +1,60 @@
+// The operators with the launchers of csrc/cuda, compiled by g++ and run by emulation.h, for
+// tensors on the CPU. All of these get memory as hostile as it may be: full of NaN (or -1), ending
+// at a page that may not be touched, null if of no bytes.
+#include <c10/core/Allocator.h>
+#include <c10/core/CPUAllocator.h>
+
+#include "cuda/overlap_weights.cu"
+#include "cuda/pairwise_overlap.cu"
+#include "cuda/uncertainty_weights.cu"
+#include "library.cpp"
+
+namespace {
+
+class GuardedAllocator : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    const c10::Device cpu(c10::DeviceType::CPU);
+    if (bytes == 0) return {nullptr, cpu};
+    // CUDA's allocations start at multiples of 512; the kernels rely on 16.
+    auto* memory = new emulation::GuardedMemory((bytes + 15) / 16 * 16);
+    std::memset(memory->data(), 0xff, bytes);
+    return {memory->data(), memory, &free, cpu};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    std::memcpy(to, from, bytes);
+  }
+
+ private:
+  static void free(void* memory) { delete static_cast<emulation::GuardedMemory*>(memory); }
+};
+
+GuardedAllocator allocator;
+const bool allocator_is_set = [] {
+  c10::SetCPUAllocator(&allocator, /*priority=*/100);
+  return true;
+}();
+
+d2_ssod::Tiling chosen;
+
+void with_chosen_tiling(const d2_ssod::UncertaintyInputs& inputs,
+                        const d2_ssod::UncertaintyOutputs& outputs) {
+  d2_ssod::run_float(inputs, outputs, chosen);
+}
+
+}  // namespace
+
+TORCH_LIBRARY(d2_ssod_emulation, m) {
+  m.def("seed(int seed) -> ()",
+        [](int64_t seed) { emulation::random_engine().seed(static_cast<unsigned>(seed)); });
+  // 1 small, 2 medium, 3 large; about how many blocks.
+  m.def("choose_tiling(int size, int blocks) -> ()", [](int64_t size, int64_t blocks) {
+    chosen = {static_cast<d2_ssod::TileSize>(size), blocks};
+  });
+  m.def(
+      "uncertainty_weights(Tensor boxes, Tensor embeddings, Tensor is_foreground, "
+      "SymInt[] rois_per_image, float a, float b, float c_iou, float c_sim, Tensor? gt_boxes, "
+      "SymInt[]? gts_per_image) -> (Tensor, Tensor, Tensor)",
+      d2_ssod::uncertainty_weights<with_chosen_tiling>);
+}
