@@ -61,6 +61,8 @@ def _ascending(limit: Limit, expected: str) -> Limit:
 _FLAG = Limit(lambda v: isinstance(v, bool), "True or False")
 _TEXT = Limit(lambda v: isinstance(v, str), "a name")
 _LIST = Limit(is_list, "a list")
+_GUARD = _one_of("off", "warn", "stop")
+_AT_LEAST_ONE = Limit(lambda v: is_number(v) and v >= 1, "a number, at least 1")
 _FRACTION = Limit(lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
 _NOT_NEGATIVE = Limit(lambda v: is_number(v) and v >= 0, "a number, at least 0")
 _POSITIVE = Limit(lambda v: is_number(v) and v > 0, "a number above 0")
@@ -136,6 +138,23 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # Data Distillation's multi-transform inference for the pseudo-labels: the scales and the flip
     # of TEST.AUG.MIN_SIZES, .MAX_SIZE and .FLIP, merged.
     "TTA.ENABLED": (False, _FLAG),
+    # What makes an image easy: the "mean_score" of its boxes (Eq. 1); "class_balanced", their mean
+    # rank within their own class, with which no class is left for later; "expected_quality", the
+    # mean score in which certain boxes count more.
+    "SELECTION": ("mean_score", _one_of("mean_score", "class_balanced", "expected_quality")),
+    # Signs that pseudo-labels do harm: each is "off", said ("warn") or ends the run ("stop").
+    # A class whose share of the pseudo-boxes is below CLASS_SHARE times that of the labels.
+    "GUARD.VANISHED_CLASS": ("warn", _GUARD),
+    "GUARD.CLASS_SHARE": (0.2, _FRACTION),
+    # RATE_FACTOR times more, or fewer, boxes per selected image than objects per labeled one.
+    "GUARD.BOX_RATE": ("warn", _GUARD),
+    "GUARD.RATE_FACTOR": (3.0, _AT_LEAST_ONE),
+    # Models that agree on less than CONSENSUS_KEPT of the boxes of the one that has fewest.
+    "GUARD.CONSENSUS": ("warn", _GUARD),
+    "GUARD.CONSENSUS_KEPT": (0.25, _FRACTION),
+    # A registered data set with the objects of the unlabeled images, where they are known: by it
+    # precision and recall of the pseudo-labels are measured. Never trained on.
+    "DIAGNOSTICS.UNLABELED_TRUTH": ("", _TEXT),
     # --- RoI re-weighting (Eq. 2-5) ---------------------------------------------------------------
     # "uncertainty" | "soft_sampling" | "constant" | "none"
     "ROI_WEIGHTING.NAME": ("uncertainty", _TEXT),

@@ -20,6 +20,7 @@ def write_manifest(
     models: Sequence[str],
     thing_classes: Sequence[str],
     settings: dict[str, Any] | None = None,
+    quality: dict[str, Any] | None = None,
 ) -> Path:
     """Write how the pseudo-labels of a phase came about.
 
@@ -29,6 +30,7 @@ def write_manifest(
         models: the source models (checkpoint paths), oldest first.
         thing_classes: class names.
         settings: further values to keep, such as the consensus' thresholds.
+        quality: precision and recall after each step, where the truth is known.
     """
     kept_boxes = labels.boxes_per_class
     return write_json(
@@ -61,5 +63,6 @@ def write_manifest(
                 "kept_per_class": dict(zip(thing_classes, kept_boxes.tolist(), strict=True)),
             },
             "settings": settings or {},
+            **({"quality": quality} if quality else {}),
         },
     )

@@ -7,6 +7,7 @@ and pseudo-labels that a person has corrected are what the phase trains on.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import GeneralizedRCNNWithTTA
@@ -32,6 +33,7 @@ from d2_ssod.inference import predict
 from d2_ssod.json_files import write_json
 from d2_ssod.pseudo_label import Consensus, PseudoLabels, build_pseudo_labels, easy_fraction
 
+from .diagnostics import LabelTruth, check_labels
 from .run_data import RunData
 
 logger = logging.getLogger(__name__)
@@ -141,6 +143,7 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
     """Threshold, consensus and selection of all models before ``phase``, into its two files."""
     folder, ssod = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD
     image_ids = [image["image_id"] for image in data.unlabeled]
+    truth = LabelTruth(cfg, phase, data)
     labels = build_pseudo_labels(
         [
             load_predictions(folder.phase(source).predictions, image_ids, data.category_ids)
@@ -150,13 +153,18 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
         fraction=easy_fraction(phase, ssod.NUM_PHASES, ssod.EASY_FRACTIONS),
         consensus=Consensus.from_config(cfg),
         keep_fraction=ssod.PSEUDO_LABEL.KEEP_FRACTION,
+        selection_rule=ssod.SELECTION,
+        observe=truth.observe,
     )
     for line in labels.describe(data.thing_classes):
         logger.info("Phase %d: %s", phase, line)
-    _save(cfg, phase, data, labels)
+    check_labels(cfg, phase, labels, data)
+    _save(cfg, phase, data, labels, truth.found)
 
 
-def _save(cfg: CfgNode, phase: int, data: RunData, labels: PseudoLabels) -> None:
+def _save(
+    cfg: CfgNode, phase: int, data: RunData, labels: PseudoLabels, quality: dict[str, Any]
+) -> None:
     folder, ssod = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD
     write_manifest(
         folder.phase(phase).manifest,
@@ -167,7 +175,9 @@ def _save(cfg: CfgNode, phase: int, data: RunData, labels: PseudoLabels) -> None
             "consensus": dict(ssod.CONSENSUS),
             "keep_fraction": ssod.PSEUDO_LABEL.KEEP_FRACTION,
             "tta": ssod.TTA.ENABLED,
+            "selection": ssod.SELECTION,
         },
+        quality=quality,
     )
     # Last, as its existence says that the phase's labels are complete.
     save_pseudo_labels(

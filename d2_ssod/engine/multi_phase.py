@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from d2_ssod.artifacts import AtomicCheckpointer, RunFolder, load_model, save_classes
 from d2_ssod.errors import ConfigError
 
+from .diagnostics import load_truth
 from .hooks import PseudoLabelHook
 from .labeling import check_existing_predictions, label_next_phase, read_pseudo_labels
 from .phase_trainer import PhaseTrainer, check_weights
@@ -40,6 +41,8 @@ def train_phases(
     folder = RunFolder(cfg.OUTPUT_DIR)
     if comm.is_main_process():
         save_classes(folder, data.thing_classes)
+    if cfg.SSOD.DIAGNOSTICS.UNLABELED_TRUTH:
+        load_truth(cfg, data)  # What is wrong with it shows now, not after phase 0.
     adopt_phase_0(cfg)
     first, last = first_unfinished_phase(cfg), cfg.SSOD.NUM_PHASES
     check_existing_predictions(cfg, data)

@@ -6,22 +6,31 @@ threshold.py    1. one score threshold per class, by matching counts
 consensus.py    2. what the models of all phases so far agree on
 select.py       3. the images that are easy, that is, certain (Eq. 1)
 build.py        these steps in one function
+guards.py       signs that the labels do harm
+quality.py      how right they are, where the truth is known
 """
 
 from .build import PseudoLabels, build_pseudo_labels
 from .consensus import Consensus
-from .select import Selection, easy_fraction, select_easiest
+from .guards import Guard
+from .quality import LabelQuality, TrueObjects, measure_labels
+from .select import IMAGE_SCORES, Selection, easy_fraction, select_easiest
 from .threshold import Thresholds, keep_best, match_counts, objects_per_image
 
 __all__ = [
+    "IMAGE_SCORES",
     "Consensus",
+    "Guard",
+    "LabelQuality",
     "PseudoLabels",
     "Selection",
     "Thresholds",
+    "TrueObjects",
     "build_pseudo_labels",
     "easy_fraction",
     "keep_best",
     "match_counts",
+    "measure_labels",
     "objects_per_image",
     "select_easiest",
 ]

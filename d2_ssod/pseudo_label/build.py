@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +92,8 @@ def build_pseudo_labels(
     fraction: float,
     consensus: Consensus = Consensus(),
     keep_fraction: float = 1.0,
+    selection_rule: str = "mean_score",
+    observe: Callable[[str, Predictions], None] = lambda step, labels: None,
 ) -> PseudoLabels:
     """Apply threshold (per model), consensus, selection: Algorithm 1 between two trainings.
 
@@ -101,6 +103,9 @@ def build_pseudo_labels(
         fraction: k, of the images with pseudo-labels (``easy_fraction``).
         consensus: what it means that models agree.
         keep_fraction: of each model's boxes above the thresholds (``keep_best``).
+        selection_rule: what makes an image easy (``select_easiest``).
+        observe: called with the labels after each step: ``model 0``, ..., ``consensus``,
+            ``selected``.
     """
     thresholds = tuple(match_counts(source, target) for source in sources)
     thresholded = [
@@ -108,9 +113,14 @@ def build_pseudo_labels(
         for chosen, source in zip(thresholds, sources, strict=True)
     ]
     agreed = consensus.of_predictions(thresholded)
-    selection = select_easiest(agreed, fraction)
+    selection = select_easiest(agreed, fraction, selection_rule)
+    selected = {image_id: agreed[image_id] for image_id in selection.kept}
+    for number, labels in enumerate(thresholded):
+        observe(f"model {number}", labels)
+    observe("consensus", agreed)
+    observe("selected", selected)
     return PseudoLabels(
-        selected={image_id: agreed[image_id] for image_id in selection.kept},
+        selected=selected,
         selection=selection,
         fraction=fraction,
         thresholds=thresholds,

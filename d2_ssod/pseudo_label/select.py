@@ -1,12 +1,14 @@
 """Step 4: start with the images that are easy, that is, whose pseudo-labels are certain (Eq. 1)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+
 from d2_ssod.errors import ConfigError
-from d2_ssod.structures import ImageId, Predictions
+from d2_ssod.structures import ImageId, Predictions, concatenate
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Selection:
         kept: the selected images, easiest first.
         left_out: the other images that have pseudo-labels, easiest first.
         empty: the images without any pseudo-label, in the order of the data set.
-        scores: s_m of every image in ``kept`` and ``left_out``.
+        scores: s_m of every image in ``kept`` and ``left_out``, by the rule that was chosen.
     """
 
     kept: tuple[ImageId, ...]
@@ -26,25 +28,21 @@ class Selection:
     scores: dict[ImageId, float]
 
 
-def select_easiest(pseudo: Predictions, fraction: float) -> Selection:
-    """Select the easiest images, those with the highest mean score (Eq. 1).
-
-        s_m = (1 / n_m) sum_i score_i    over the n_m pseudo-labels of image m
+def select_easiest(pseudo: Predictions, fraction: float, rule: str = "mean_score") -> Selection:
+    """Select the easiest images, those with the highest score s_m.
 
     Args:
         pseudo: the pseudo-labels of every unlabeled image.
         fraction: k in [0, 1]; floor(k * number of images with pseudo-labels) images are kept.
             Of equal s_m the smaller image id comes first.
+        rule: what s_m is, one of ``IMAGE_SCORES``.
 
     Raises:
-        ValueError: ``fraction`` outside [0, 1].
+        ValueError: ``fraction`` outside [0, 1], or an unknown rule.
     """
-    # fsum is exact, so equal scores in another order give the same mean.
-    scores = {
-        image_id: math.fsum(found.scores.tolist()) / len(found)
-        for image_id, found in pseudo.items()
-        if len(found)
-    }
+    if rule not in IMAGE_SCORES:
+        raise ValueError(f"rule must be one of {', '.join(IMAGE_SCORES)}, got {rule!r}")
+    scores = IMAGE_SCORES[rule](pseudo)
     ranking = sorted(scores, key=lambda image_id: (-scores[image_id], _id_order(image_id)))
     count = floor_share(fraction, len(ranking))
     return Selection(
@@ -53,6 +51,65 @@ def select_easiest(pseudo: Predictions, fraction: float) -> Selection:
         empty=tuple(image_id for image_id, found in pseudo.items() if not len(found)),
         scores=scores,
     )
+
+
+def mean_scores(pseudo: Predictions) -> dict[ImageId, float]:
+    """Compute the mean score of each image with pseudo-labels (Eq. 1).
+
+    s_m = (1 / n_m) sum_i score_i, over the n_m pseudo-labels of image m. A class whose scores are
+    low has its images selected last, or never.
+    """
+    # fsum is exact, so equal scores in another order give the same mean.
+    return {
+        image_id: math.fsum(found.scores.tolist()) / len(found)
+        for image_id, found in pseudo.items()
+        if len(found)
+    }
+
+
+def expected_qualities(pseudo: Predictions) -> dict[ImageId, float]:
+    """Compute the expected share of right boxes, with each box counted as much as it is certain.
+
+    s_m = sum_i score_i^2 / sum_i score_i. Boxes of low score count for little, so that one of them
+    does not spoil an image of certain ones.
+    """
+    return {
+        image_id: math.fsum((found.scores.astype(np.float64) ** 2).tolist())
+        / max(math.fsum(found.scores.tolist()), np.finfo(np.float64).tiny)
+        for image_id, found in pseudo.items()
+        if len(found)
+    }
+
+
+def class_balanced_scores(pseudo: Predictions) -> dict[ImageId, float]:
+    """Compute the mean rank of an image's boxes among those of their own class.
+
+    s_m = (1 / n_m) sum_i r_i, where r_i in (0, 1] is the share of all boxes of the class of box i
+    that score no more than it. So the boxes of every class are spread over the ranking alike,
+    however certain the models are of that class, and none vanishes from the easy images.
+    """
+    found = concatenate(list(pseudo.values()))
+    ranks = np.empty(len(found))
+    for number in np.unique(found.classes):
+        of_class = found.classes == number
+        ordered = np.sort(found.scores[of_class])
+        no_more = np.searchsorted(ordered, found.scores[of_class], side="right")
+        ranks[of_class] = no_more / len(ordered)
+    lengths = [len(of_image) for of_image in pseudo.values()]
+    parts = np.split(ranks, np.cumsum(lengths)[:-1])
+    return {
+        image_id: math.fsum(part.tolist()) / len(part)
+        for image_id, part in zip(pseudo, parts, strict=True)
+        if len(part)
+    }
+
+
+# By its name in SSOD.SELECTION: from pseudo-labels to the s_m of every image that has any.
+IMAGE_SCORES: dict[str, Callable[[Predictions], dict[ImageId, float]]] = {
+    "mean_score": mean_scores,
+    "class_balanced": class_balanced_scores,
+    "expected_quality": expected_qualities,
+}
 
 
 def easy_fraction(phase: int, num_phases: int, overrides: Sequence[float] = ()) -> float:

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from samples import PREDICTIONS, scored
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.pseudo_label import easy_fraction, select_easiest
+from d2_ssod.pseudo_label import IMAGE_SCORES, easy_fraction, select_easiest
 from d2_ssod.pseudo_label.select import floor_share
-from d2_ssod.structures import Detections
+from d2_ssod.structures import Detections, concatenate
 
 
 def test_select_by_hand():
@@ -125,3 +125,75 @@ def test_select_phases_grow(pseudo, num_phases):
         assert kept[: len(before)] == before
         before = kept
     assert len(before) == sum(len(found) > 0 for found in pseudo.values())
+
+
+# Other rules than Eq. 1
+
+
+def of_class(number, *scores):
+    """Boxes of one class with these scores."""
+    found = scored(*scores)
+    return Detections(found.boxes, found.scores, np.full(len(scores), number, dtype=np.int64))
+
+
+def joined(*parts):
+    return concatenate(list(parts))
+
+
+def test_expected_quality_by_hand():
+    pseudo = {1: scored(0.5, 0.5), 2: scored(0.75, 0.25), 3: scored(1.0, 0.0), 4: scored(0.0)}
+    selection = select_easiest(pseudo, 1.0, "expected_quality")
+    # (.25 + .25) / 1, (.5625 + .0625) / 1, 1 / 1, 0 / 0 as 0.
+    assert selection.scores == {1: 0.5, 2: 0.625, 3: 1.0, 4: 0.0}
+    assert selection.kept == (3, 2, 1, 4)
+
+
+def test_class_balanced_by_hand():
+    pseudo = {
+        1: of_class(0, 0.9, 0.8),  # ranks 4/4 and 3/4
+        2: of_class(0, 0.7, 0.6),  # 2/4 and 1/4
+        3: of_class(1, 0.2),  # 2/2
+        4: joined(of_class(1, 0.1), of_class(2, 0.5)),  # 1/2 and 1/1
+        5: Detections.empty(),
+    }
+    selection = select_easiest(pseudo, 0.75, "class_balanced")
+    assert selection.scores == {1: 0.875, 2: 0.375, 3: 1.0, 4: 0.75}
+    assert selection.kept == (3, 1, 4)
+    assert selection.empty == (5,)
+    # By their mean score the images of class 1 come last.
+    assert select_easiest(pseudo, 0.75).kept == (1, 2, 4)
+
+
+def test_class_balanced_gives_equal_scores_equal_ranks():
+    pseudo = {number: scored(0.5) for number in range(3)}
+    assert set(select_easiest(pseudo, 1.0, "class_balanced").scores.values()) == {1.0}
+
+
+def test_no_class_vanishes_from_balanced_images():
+    """One class is always less certain than the other, as crazing on steel is."""
+    rng = np.random.default_rng(0)
+    pseudo = {}
+    for number in range(200):
+        low, high = (0.1, 0.3) if number % 2 else (0.6, 0.95)
+        pseudo[number] = of_class(number % 2, *rng.uniform(low, high, 3))
+    uncertain = [n for n in select_easiest(pseudo, 0.5).kept if n % 2]
+    balanced = [n for n in select_easiest(pseudo, 0.5, "class_balanced").kept if n % 2]
+    assert uncertain == []
+    assert 40 <= len(balanced) <= 60
+
+
+@settings(max_examples=30, deadline=None)
+@given(PREDICTIONS, st.sampled_from(list(IMAGE_SCORES)))
+def test_every_rule_scores_the_images_with_boxes_between_0_and_1(pseudo, rule):
+    selection = select_easiest(pseudo, 1.0, rule)
+    with_boxes = {image_id for image_id, found in pseudo.items() if len(found)}
+    assert set(selection.scores) == set(selection.kept) == with_boxes
+    assert all(0 <= score <= 1 for score in selection.scores.values())
+    nothing = {1: Detections.empty()}
+    assert select_easiest(nothing, 1.0, rule).kept == ()
+    assert select_easiest({}, 1.0, rule).kept == ()
+
+
+def test_unknown_rule_is_refused():
+    with pytest.raises(ValueError, match="rule must be one of mean_score"):
+        select_easiest({}, 1.0, "best")

@@ -1,0 +1,115 @@
+"""What is said about pseudo-labels before they are trained on."""
+
+import logging
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from runs import bare_config
+from samples import detections
+
+from d2_ssod.engine import RunData
+from d2_ssod.engine.diagnostics import LabelTruth, check_labels, load_truth
+from d2_ssod.errors import ConfigError
+from d2_ssod.pseudo_label import build_pseudo_labels
+
+CLASSES = ["cat", "dog"]
+TRUTH = "diagnostics_truth"
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    return bare_config(tmp_path)
+
+
+@pytest.fixture
+def data(tmp_path):
+    images = [{"file_name": str(tmp_path / f"{n}.png"), "image_id": n} for n in range(4)]
+    return RunData([], images, np.array([1.0, 1.0]), CLASSES, [1, 2])
+
+
+@pytest.fixture
+def truth(cfg, data):
+    """A data set with a cat in each of the unlabeled images but the last, in another order."""
+    box = {"bbox": [0, 0, 10, 10], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    images = [
+        {**image, "image_id": 100 - number, "annotations": [{**box, "iscrowd": number}]}
+        for number, image in enumerate(data.unlabeled[:3][::-1])
+    ]
+    DatasetCatalog.register(TRUTH, lambda: images)
+    MetadataCatalog.get(TRUTH).thing_classes = CLASSES
+    cfg.SSOD.DIAGNOSTICS.UNLABELED_TRUTH = TRUTH
+    yield images
+    DatasetCatalog.remove(TRUTH)
+    MetadataCatalog.pop(TRUTH)
+
+
+def labels_of(*classes):
+    """Pseudo-labels of one model: a box of each of these classes in an image of its own."""
+    found = {n: detections((0, 0, 10, 10, 0.9, c)) for n, c in enumerate(classes)}
+    return build_pseudo_labels([found], np.array([1.0, 1.0]), fraction=1.0)
+
+
+@pytest.mark.parametrize("action", ["off", "warn", "stop"])
+def test_a_vanished_class_is_said_or_ends_the_run(cfg, data, caplog, action):
+    cfg.SSOD.GUARD.VANISHED_CLASS = action
+    labels = labels_of(0, 0, 0, 0)
+    if action == "stop":
+        with pytest.raises(ConfigError, match=r"Phase 2: classes vanish \(dog .*VANISHED_CLASS"):
+            check_labels(cfg, 2, labels, data)
+        return
+    check_labels(cfg, 2, labels, data)
+    assert ("classes vanish (dog 0.0%" in caplog.text) == (action == "warn")
+
+
+def test_good_labels_are_passed_in_silence(cfg, data, caplog):
+    check_labels(cfg, 1, labels_of(0, 1, 0, 1), data)
+    assert caplog.text == ""
+
+
+def test_every_guard_has_its_own_limit(cfg, data, caplog):
+    cfg.SSOD.GUARD.RATE_FACTOR = 1.0
+    check_labels(cfg, 1, labels_of(0, 1, 0, 1), data)  # 1 box per image, 2 objects
+    assert "(SSOD.GUARD.BOX_RATE)" in caplog.text
+
+
+def test_truth_is_matched_by_picture(cfg, data, truth):
+    found = load_truth(cfg, data)
+    assert set(found) == {0, 1, 2}
+    assert [len(found[n].objects) for n in (0, 1, 2)] == [0, 0, 1]
+    assert [len(found[n].crowds) for n in (0, 1, 2)] == [1, 1, 0]
+
+
+def test_labels_are_measured_after_each_step(cfg, data, truth, caplog):
+    measure = LabelTruth(cfg, 1, data)
+    found = {n: detections((0, 0, 10, 10, 0.9, 0)) for n in range(4)}
+    with caplog.at_level(logging.INFO, logger="d2_ssod"):
+        build_pseudo_labels(
+            [found, found], np.array([1.0, 1.0]), fraction=0.75, observe=measure.observe
+        )
+    assert list(measure.found) == ["model 0", "model 1", "consensus", "selected"]
+    assert measure.found["consensus"]["precision"] == 1
+    assert measure.found["consensus"]["boxes"] == 1  # two are in crowds, of one nothing is known
+    assert "Phase 1, true labels: selected: precision 1.00" in caplog.text
+
+
+def test_without_a_truth_nothing_is_measured(cfg, data):
+    measure = LabelTruth(cfg, 1, data)
+    measure.observe("consensus", {0: detections((0, 0, 10, 10, 0.9, 0))})
+    assert measure.found == {}
+
+
+def test_a_truth_that_is_none_is_named(cfg, data, truth):
+    cfg.SSOD.DIAGNOSTICS.UNLABELED_TRUTH = "no_such_set"
+    with pytest.raises(ConfigError, match=r"UNLABELED_TRUTH: .*'no_such_set'"):
+        load_truth(cfg, data)
+    cfg.SSOD.DIAGNOSTICS.UNLABELED_TRUTH = TRUTH
+    for image in truth:
+        image["file_name"] += ".other"
+    with pytest.raises(ConfigError, match="none of the unlabeled images"):
+        load_truth(cfg, data)
+    MetadataCatalog.pop(TRUTH)
+    MetadataCatalog.get(TRUTH).thing_classes = ["dog", "cat"]
+    with pytest.raises(ConfigError, match="other classes"):
+        load_truth(cfg, data)
