@@ -95,13 +95,12 @@ def class_balanced_scores(pseudo: Predictions) -> dict[ImageId, float]:
         ordered = np.sort(found.scores[of_class])
         no_more = np.searchsorted(ordered, found.scores[of_class], side="right")
         ranks[of_class] = no_more / len(ordered)
-    lengths = [len(of_image) for of_image in pseudo.values()]
-    parts = np.split(ranks, np.cumsum(lengths)[:-1])
-    return {
-        image_id: math.fsum(part.tolist()) / len(part)
-        for image_id, part in zip(pseudo, parts, strict=True)
-        if len(part)
-    }
+    scores, begin = {}, 0
+    for image_id, of_image in pseudo.items():
+        part, begin = ranks[begin : begin + len(of_image)].tolist(), begin + len(of_image)
+        if part:
+            scores[image_id] = math.fsum(part) / len(part)
+    return scores
 
 
 # By its name in SSOD.SELECTION: from pseudo-labels to the s_m of every image that has any.
