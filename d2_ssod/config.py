@@ -61,6 +61,7 @@ def _ascending(limit: Limit, expected: str) -> Limit:
 _FLAG = Limit(lambda v: isinstance(v, bool), "True or False")
 _TEXT = Limit(lambda v: isinstance(v, str), "a name")
 _LIST = Limit(is_list, "a list")
+_BELOW_1 = Limit(lambda v: is_number(v) and 0 <= v < 1, "a number from 0, below 1")
 _GUARD = _one_of("off", "warn", "stop")
 _AT_LEAST_ONE = Limit(lambda v: is_number(v) and v >= 1, "a number, at least 1")
 _FRACTION = Limit(lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
@@ -113,6 +114,9 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     "LABELED_REPEAT": (1, _AT_LEAST_1),
     # "SGD" (as in Detectron2) or "AdamW"; both read SOLVER.BASE_LR and SOLVER.WEIGHT_DECAY*.
     "OPTIMIZER": ("SGD", _one_of("SGD", "AdamW")),
+    # Moving average of the weights, with which each phase ends. 0: off; 0.999: over about the last
+    # 1000 iterations.
+    "AVERAGE.DECAY": (0.0, _BELOW_1),
     # What differs between phases: one value for each of the phases 0..N. (): the same in every
     # phase, that is SOLVER.MAX_ITER, SOLVER.STEPS, SOLVER.BASE_LR, SSOD.LABELED_REPEAT.
     "SCHEDULE.MAX_ITER": ((), _each(_AT_LEAST_1)),  # iterations
@@ -152,6 +156,11 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # Models that agree on less than CONSENSUS_KEPT of the boxes of the one that has fewest.
     "GUARD.CONSENSUS": ("warn", _GUARD),
     "GUARD.CONSENSUS_KEPT": (0.25, _FRACTION),
+    # A phase whose AP on DATASETS.VAL is more than VALIDATION_DROP below that of the phase before.
+    "GUARD.VALIDATION": ("warn", _GUARD),
+    "GUARD.VALIDATION_DROP": (0.5, _NOT_NEGATIVE),
+    # Copy the model of the phase that is best on DATASETS.VAL, phase 0 too, to model_best.pth.
+    "KEEP_BEST": (True, _FLAG),
     # A registered data set with the objects of the unlabeled images, where they are known: by it
     # precision and recall of the pseudo-labels are measured. Never trained on.
     "DIAGNOSTICS.UNLABELED_TRUTH": ("", _TEXT),
@@ -203,8 +212,9 @@ def add_ssod_config(cfg: CfgNode) -> None:
     """Add ``DATASETS.UNLABELED`` and the ``SSOD`` section, in place, to a Detectron2 config."""
     # Images without annotations, as registered names (see SSOD.REGISTER for your own).
     cfg.DATASETS.UNLABELED = ()
-    # Labeled images to watch training by: every TEST.EVAL_PERIOD iterations of each phase the model
-    # is evaluated on them (metrics.json, TensorBoard). Optional; never trained on.
+    # Labeled images to watch training by, never trained on. Optional. The model of each phase is
+    # evaluated on them at its end (SSOD.GUARD.VALIDATION, SSOD.KEEP_BEST), and within phases every
+    # TEST.EVAL_PERIOD iterations (metrics.json, TensorBoard).
     cfg.DATASETS.VAL = ()
     cfg.SSOD = CfgNode()
     for name, (default, _) in _KEYS.items():

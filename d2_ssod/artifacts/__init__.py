@@ -6,6 +6,7 @@ predictions.py           ``predictions.json``: a model's raw detections, as COCO
 partial_predictions.py   those of a pass over the images that has not ended
 provenance.py            ``predictions_source.json``: which images and settings they are of
 pseudo_labels.py         ``pseudo_labels.json``: what a phase trains on, as COCO instances
+validation.py            ``validation.json``: AP on the validation images, and the best phase
 run_classes.py           ``classes.json``: the classes that the models find
 manifest.py              ``manifest.json``: how the pseudo-labels came about
 """
@@ -22,13 +23,16 @@ from .predictions import load_predictions, save_predictions
 from .provenance import check_predictions, prediction_source
 from .pseudo_labels import load_pseudo_labels, save_pseudo_labels
 from .run_classes import load_classes, save_classes
+from .validation import best_phase, keep_best_model, load_validation, save_validation
 
 __all__ = [
     "AtomicCheckpointer",
     "PhaseFolder",
     "RunFolder",
+    "best_phase",
     "check_predictions",
     "discard_partial_predictions",
+    "keep_best_model",
     "keep_partial_predictions",
     "load_classes",
     "load_model",
@@ -36,9 +40,11 @@ __all__ = [
     "load_phase_model",
     "load_predictions",
     "load_pseudo_labels",
+    "load_validation",
     "prediction_source",
     "save_classes",
     "save_predictions",
     "save_pseudo_labels",
+    "save_validation",
     "write_manifest",
 ]

@@ -26,6 +26,11 @@ class RunFolder:
         """Names of the classes that its models find."""
         return self.root / "classes.json"
 
+    @property
+    def best(self) -> Path:
+        """Weights of the phase that is best on the validation images."""
+        return self.root / "model_best.pth"
+
     def summary(self, dataset_name: str | None = None) -> Path:
         """Name the file of the results on the first test set, or on another by its name."""
         return self.root / (f"summary_{dataset_name}.json" if dataset_name else "summary.json")
@@ -45,6 +50,11 @@ class PhaseFolder:
     def model(self) -> Path:
         """Weights at the end of the phase; its existence says that the phase is trained."""
         return self.folder / "model_final.pth"
+
+    @property
+    def validation(self) -> Path:
+        """How good that model is on the validation images."""
+        return self.folder / "validation.json"
 
     @property
     def predictions(self) -> Path:

@@ -25,7 +25,13 @@ from detectron2.data.detection_utils import read_image
 from PIL import Image, ImageColor, ImageDraw
 from torch import nn
 
-from d2_ssod.artifacts import RunFolder, load_classes, load_phase_model, save_pseudo_labels
+from d2_ssod.artifacts import (
+    RunFolder,
+    best_phase,
+    load_classes,
+    load_phase_model,
+    save_pseudo_labels,
+)
 from d2_ssod.config import add_ssod_config
 from d2_ssod.data.datasets import ImageFolders
 from d2_ssod.data.images import ImageError, check_pictures
@@ -97,14 +103,17 @@ def _model(cfg: CfgNode, folder: RunFolder, arguments: argparse.Namespace) -> nn
     if arguments.phase is None:
         return load_phase_model(cfg, trained[-1])
     if arguments.phase == "best":
-        return load_phase_model(cfg, _best_phase(folder))
+        return load_phase_model(cfg, _best_phase(folder, cfg.SSOD.NUM_PHASES))
     if not arguments.phase.isdecimal():
         raise ConfigError(f"--phase is {arguments.phase!r}; expected a number, or best")
     return load_phase_model(cfg, int(arguments.phase))
 
 
-def _best_phase(folder: RunFolder) -> int:
-    """Find the phase with the best AP on the test images of the run."""
+def _best_phase(folder: RunFolder, num_phases: int) -> int:
+    """Find the phase with the best AP on the validation images, or else on the test images."""
+    validated = best_phase(folder, num_phases)
+    if validated is not None:
+        return validated
     if not folder.summary().exists():
         raise ConfigError(
             f"{folder.summary()}: no such file, so that the best phase is not known; name a phase"

@@ -8,7 +8,9 @@ run_data.py        the data sets of a run, loaded
 multi_phase.py     the loop over the phases (Algorithm 1)
 schedule.py        the config of a phase: its length, learning rate and start
 phase_trainer.py   the training of a phase
+validation.py      what the validation images say of each phase's model
 diagnostics.py     what is said about pseudo-labels before they are trained on
+averaging.py       the running average of the weights
 hooks.py           what happens when it ends: new pseudo-labels
 labeling.py        predict, threshold, consensus, selection, and their files
 """

@@ -17,6 +17,7 @@ from .labeling import check_existing_predictions, label_next_phase, read_pseudo_
 from .phase_trainer import PhaseTrainer, check_weights
 from .run_data import RunData
 from .schedule import describe_schedule, phase_config
+from .validation import keep_best, validate_phase
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def train_phases(
     for phase in range(first, last + 1):
         if folder.phase(phase).model.exists():
             label_next_phase(cfg, phase, data)  # It was interrupted between training and labeling.
+            validate_phase(cfg, phase)
             continue
         pseudo = read_pseudo_labels(cfg, phase, data) if phase > 0 else []
         own = phase_config(cfg, phase, len(data.labeled), len(pseudo))
@@ -62,6 +64,8 @@ def train_phases(
         trainer.resume_or_load(resume=True)
         trainer.train()
         del trainer  # Its model and optimizer, before those of the next phase are made.
+        validate_phase(cfg, phase)
+    keep_best(cfg)
 
 
 def adopt_phase_0(cfg: CfgNode) -> None:

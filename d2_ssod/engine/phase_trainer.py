@@ -30,6 +30,7 @@ from d2_ssod.evaluation import validate
 from d2_ssod.modeling import UncertaintyOutputLayers, running_attributes
 from d2_ssod.randomness import Purpose, derive_seed
 
+from .averaging import AverageWeights
 from .hooks import AverageOverRanks
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class PhaseTrainer(DefaultTrainer):
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = AtomicCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.max_iter = cfg.SOLVER.MAX_ITER
+        self.averaging: AverageWeights | None = None
         self.register_hooks(self.build_hooks())
 
     @classmethod
@@ -110,9 +112,12 @@ class PhaseTrainer(DefaultTrainer):
             hooks.PeriodicCheckpointer(self.checkpointer, period),
             hooks.PeriodicWriter(self.build_writers(), period=20),
         ]
+        if self.cfg.SSOD.AVERAGE.DECAY > 0:
+            self.averaging = AverageWeights(self.bare_model, self.cfg.SSOD.AVERAGE.DECAY)
         return [
             hooks.IterationTimer(),
             hooks.LRScheduler(),
+            *([] if self.averaging is None else [self.averaging]),
             AverageOverRanks(period, self._average_over_ranks),
             *evaluation,
             *(of_main_process if comm.is_main_process() else []),
@@ -199,11 +204,15 @@ class PhaseTrainer(DefaultTrainer):
         if comm.get_world_size() == 1:
             return
         model = self.bare_model
-        for module in model.modules():
+        states = [dict(model.named_buffers())]
+        if self.averaging is not None:
+            states.append(self.averaging.average)
+        for prefix, module in model.named_modules():
             if isinstance(module, _BatchNorm) and module.track_running_stats:
-                for statistic in (module.running_mean, module.running_var):
-                    torch.distributed.all_reduce(statistic)
-                    statistic /= comm.get_world_size()
+                for state in states:
+                    for statistic in ("running_mean", "running_var"):
+                        torch.distributed.all_reduce(state[f"{prefix}.{statistic}"])
+                        state[f"{prefix}.{statistic}"] /= comm.get_world_size()
         for name in running_attributes(self.cfg, model):
             values = comm.all_gather(getattr(model, name))
             setattr(model, name, sum(values) / len(values))

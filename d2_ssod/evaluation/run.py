@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
@@ -12,7 +13,7 @@ from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.utils import comm
 from torch import nn
 
-from d2_ssod.artifacts import RunFolder, load_phase_model
+from d2_ssod.artifacts import RunFolder, best_phase, load_phase_model
 from d2_ssod.data.checks import check_same_classes
 from d2_ssod.data.datasets import read_data_set
 from d2_ssod.data.findings import Findings, raise_first
@@ -60,6 +61,7 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
         )
         if comm.is_main_process():
             summary = summarize(name, infos, results)
+            summary.update(_known_otherwise(cfg, folder))
             path = write_json(_summary_path(folder, name, is_first=number == 0), summary)
             logger.info("Results, also in %s:\n%s", path, format_table(summary))
             summaries.append(summary)
@@ -98,6 +100,23 @@ def _check_classes(cfg: CfgNode) -> None:
     sets = {f"DATASETS.{key} ({name})": name for key in keys for name in cfg.DATASETS[key]}
     check_same_classes({p: read_data_set(n).thing_classes for p, n in sets.items()}, findings)
     raise_first(findings)
+
+
+def _known_otherwise(cfg: CfgNode, folder: RunFolder) -> dict[str, Any]:
+    """Add what the run knows of its phases besides these results."""
+    last = cfg.SSOD.NUM_PHASES
+    best = best_phase(folder, last)
+    manifests = {phase: folder.phase(phase).manifest for phase in range(1, last + 1)}
+    quality = {
+        str(phase): read_json(path).get("quality", {}).get("selected")
+        for phase, path in manifests.items()
+        if path.exists()
+    }
+    known = {phase: of_phase for phase, of_phase in quality.items() if of_phase}
+    return {
+        **({} if best is None else {"best_phase_by_validation": best}),
+        **({"label_quality": known} if known else {}),
+    }
 
 
 def _phase_infos(cfg: CfgNode, folder: RunFolder) -> list[dict[str, int]]:

@@ -9,7 +9,7 @@ from detectron2.modeling import build_model
 from PIL import Image
 from runs import bare_config
 
-from d2_ssod.artifacts import AtomicCheckpointer, RunFolder, save_classes
+from d2_ssod.artifacts import AtomicCheckpointer, RunFolder, save_classes, save_validation
 from d2_ssod.commands import main
 from d2_ssod.commands import predict as command
 from d2_ssod.demo import digit_scenes
@@ -93,7 +93,10 @@ def test_best_phase_is_that_of_the_summary(output, tmp_path):
     folder = RunFolder(tmp_path)
     phases = [{"phase": n, "metrics": {"AP": ap}} for n, ap in enumerate([3.0, None, 5.0, 4.0])]
     write_json(folder.summary(), {"phases": phases})
-    assert command._best_phase(folder) == 2
+    assert command._best_phase(folder, 3) == 2
+    for phase, ap in enumerate([3.0, 6.0, 5.0, 4.0]):
+        save_validation(folder, phase, {"AP": ap})
+    assert command._best_phase(folder, 3) == 1
 
 
 def test_pictures_that_cannot_be_read_are_left_out_and_named(output, pictures, tmp_path, capsys):

@@ -24,6 +24,7 @@ from runs import (
 )
 
 from d2_ssod.artifacts import RunFolder
+from d2_ssod.demo import digit_scenes
 from d2_ssod.engine import labeling, phase_trainer
 from d2_ssod.json_files import write_json
 
@@ -273,6 +274,30 @@ def test_validation_images_are_evaluated_within_phases(finished_run, data, tmp_p
         for folder in (tmp_path, finished_run)
     ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_the_best_phase_and_the_truth_about_labels_are_in_the_summary(data, tmp_path):
+    truth = [{**entry, "NAME": "tiny_truth"} for entry in data if entry["NAME"] == UNLABELED]
+    root = Path(truth[0]["IMAGES"]).parent
+    truth[0]["JSON"] = str(digit_scenes.annotation_file(root, digit_scenes.HIDDEN_TRUTH))
+    keys = {
+        "DATASETS__VAL": [runs.TEST],
+        "SSOD__DIAGNOSTICS__UNLABELED_TRUTH": "tiny_truth",
+        "SSOD__NUM_PHASES": 1,
+        "SSOD__SCHEDULE__MAX_ITER": PHASE_LENGTHS[:2],
+        "SSOD__SELECTION": "class_balanced",
+    }
+    run_here(runs.arguments([*data, *truth], tmp_path, **keys))
+    summary = summary_of(tmp_path)
+    best = summary["best_phase_by_validation"]
+    aps = [read(tmp_path / f"phase_{n}" / "validation.json")["metrics"]["AP"] for n in (0, 1)]
+    assert aps == [phase["metrics"]["AP"] for phase in summary["phases"]]
+    assert best == aps.index(max(aps))
+    handed_over = (tmp_path / "model_best.pth").read_bytes()
+    assert handed_over == (tmp_path / f"phase_{best}" / "model_final.pth").read_bytes()
+    quality = read(tmp_path / "phase_1" / "manifest.json")["quality"]
+    assert list(quality) == ["model 0", "consensus", "selected"]
+    assert summary["label_quality"]["1"] == quality["selected"]
 
 
 def test_a_model_from_elsewhere_can_be_that_of_phase_0(finished_run, data, tmp_path):

@@ -289,3 +289,66 @@ def test_mapper_can_be_ones_own(tmp_path, monkeypatch):
     )
     Trainer(make_config(tmp_path)).train()
     assert used == ["my mapper"]
+
+
+# The running average of the weights
+
+
+class StepTrainer(PhaseTrainer):
+    """Adds 1 to every weight in each iteration, in place of training."""
+
+    def __init__(self, cfg):
+        super().__init__(cfg, 1, [{"file_name": "none"}])
+
+    def run_step(self):
+        with torch.no_grad():
+            for parameter in self.bare_model.parameters():
+                parameter += 1.0
+
+    def build_writers(self):
+        return []
+
+
+def averaged_config(output, decay, **solver):
+    cfg = make_config(output, **solver)
+    cfg.SSOD.AVERAGE.DECAY = decay
+    return cfg
+
+
+def offset_of(trainer, before):
+    """How far a weight has come; all have come as far."""
+    name = next(n for n, _ in trainer.bare_model.named_parameters())
+    return (weights_of(trainer)[name] - before[name]).mean().item()
+
+
+def test_a_phase_ends_with_the_average_of_its_weights(tmp_path):
+    trainer = StepTrainer(averaged_config(tmp_path, 0.2))
+    before = weights_of(trainer)
+    trainer.train()
+    average = 0.0
+    for t in range(LENGTH):
+        decay = min(0.2, (1 + t) / (10 + t))
+        average = decay * average + (1 - decay) * (t + 1)
+    assert offset_of(trainer, before) == pytest.approx(average, rel=1e-4)
+    saved = torch.load(tmp_path / "model_final.pth", weights_only=True)["model"]
+    assert same(saved, weights_of(trainer))
+
+
+def test_without_averaging_a_phase_ends_with_its_last_weights(tmp_path):
+    trainer = StepTrainer(averaged_config(tmp_path, 0.0))
+    before = weights_of(trainer)
+    trainer.train()
+    assert offset_of(trainer, before) == pytest.approx(LENGTH, rel=1e-4)
+
+
+def test_the_average_goes_on_after_an_interruption(tmp_path):
+    whole = StepTrainer(averaged_config(tmp_path / "a", 0.5))
+    start = weights_of(whole)
+    whole.train()
+    with open(tmp_path / "a" / "last_checkpoint", "w") as file:
+        file.write("model_0000002.pth")
+    resumed = StepTrainer(averaged_config(tmp_path / "a", 0.5))
+    resumed.resume_or_load(resume=True)
+    resumed.train()
+    assert same(weights_of(resumed), weights_of(whole))
+    assert offset_of(resumed, start) < LENGTH

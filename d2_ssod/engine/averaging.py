@@ -1,0 +1,54 @@
+"""The running average of a model's weights, which often finds more than the last weights do."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.engine import HookBase
+from torch import Tensor, nn
+
+
+class AverageWeights(HookBase):
+    """Keeps an exponential moving average of the weights; the model ends with it.
+
+        average <- d average + (1 - d) weights,    d = min(decay, (1 + t) / (10 + t))
+
+    after iteration t = 0, 1, ...: at first the average is of few weights. BatchNorm's statistics
+    are averaged, too; whole numbers are taken as they are. After the last iteration the average
+    becomes the model's weights, so that it is what is saved, labels and is evaluated.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        """Begin with the model's weights.
+
+        Args:
+            model: without a distributed wrapper.
+            decay: 0..1; 0.999 is an average of about the last 1000 iterations.
+        """
+        self._model, self._decay = model, decay
+        self.average: dict[str, Tensor] | None = None
+
+    def before_train(self) -> None:
+        """Begin anew, unless a checkpoint has brought the average."""
+        if self.average is None:
+            self.average = {k: v.detach().clone() for k, v in self._model.state_dict().items()}
+
+    def after_step(self) -> None:
+        """Average, and after the last iteration hand over."""
+        decay = min(self._decay, (1 + self.trainer.iter) / (10 + self.trainer.iter))
+        with torch.no_grad():
+            for name, value in self._model.state_dict().items():
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1 - decay)
+                else:
+                    self.average[name].copy_(value)
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
+            self._model.load_state_dict(self.average)
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """Give what a checkpoint keeps; Detectron2's trainers save it with their hooks."""
+        return {"average": self.average} if self.average is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, dict[str, Tensor]]) -> None:
+        """Go on from a checkpoint."""
+        device = next(self._model.parameters()).device
+        self.average = {k: v.to(device) for k, v in state_dict["average"].items()}
