@@ -53,7 +53,7 @@ ablation: $(BUILT)
 clean:
 	rm -rf build d2_ssod/_C*.so $(BUILT)
 
-$(ENVIRONMENT): requirements.txt
+$(ENVIRONMENT): requirements.txt $(wildcard requirements/*.txt)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r requirements.txt
