@@ -3,6 +3,7 @@
 datasets/         reading and registering data sets
 findings.py       what is wrong or odd, gathered
 checks.py         what may be wrong with data sets, said before training
+box_checks.py     boxes that are implausible as a whole
 statistics.py     sizes, shapes and numbers of objects, and the anchors that fit
 images.py         looking at picture files
 seen_pictures.py  which of them were found good before

@@ -15,15 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from detectron2.data.transforms import ResizeShortestEdge
-from detectron2.structures import BoxMode
 
+from .box_checks import corners_of
 from .findings import Findings
 from .images import ImageError, check_pictures
-
-_OUTSIDE_TOLERANCE = 1.0  # pixels that tools' rounding may add
-_SURE_FROM = 10  # boxes, all of which look alike, that are no accident
 
 
 def check_not_empty(images: Sequence[dict[str, Any]], place: str, findings: Findings) -> None:
@@ -198,93 +194,6 @@ def check_has_objects(images: Sequence[dict[str, Any]], place: str, findings: Fi
         )
 
 
-def plain_boxes(images: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Collect the boxes of all objects whose image has a size; crowds apart.
-
-    Returns:
-        the image of each box, and float64 [n, 4] corners.
-    """
-    named = [
-        (record, annotation)
-        for record in images
-        if record.get("height") and record.get("width")
-        for annotation in record.get("annotations", ())
-        if _is_plain(annotation) and not annotation.get("iscrowd")
-    ]
-    corners = np.array([_xyxy(annotation) for _, annotation in named], dtype=np.float64)
-    return [record for record, _ in named], corners.reshape(-1, 4)
-
-
-def check_boxes(images: Sequence[dict[str, Any]], place: str, findings: Findings) -> None:
-    """Find boxes that are implausible as a whole: other units, other order, outside the image.
-
-    Args:
-        images: Detectron2 dicts; those without ``height`` and ``width`` are passed over.
-        place: begins the lines.
-        findings: what is found is added to it.
-    """
-    named = [
-        (record, annotation)
-        for record in images
-        if record.get("height") and record.get("width")
-        for annotation in record.get("annotations", ())
-        if _is_plain(annotation)
-    ]
-    if not named:
-        return
-    given = np.array([annotation["bbox"] for _, annotation in named], dtype=np.float64)
-    boxes = np.array([_xyxy(annotation) for _, annotation in named], dtype=np.float64)
-    sizes = np.array([[r["width"], r["height"]] for r, _ in named], dtype=np.float64)
-    are_xywh = all(a["bbox_mode"] == BoxMode.XYWH_ABS for _, a in named)
-
-    def case(number: int) -> str:
-        record = named[number][0]
-        shown = ", ".join(f"{value:g}" for value in given[number])
-        return (
-            f"box [{shown}] of {record['file_name']} ({record['width']} x {record['height']} "
-            "pixels)"
-        )
-
-    if boxes.max() <= 1.5 and sizes.min() > 2:
-        report = findings.error if len(boxes) >= _SURE_FROM else findings.warning
-        report(
-            place,
-            "boxes in units of the image",
-            f"all {len(boxes)} boxes are smaller than a pixel or two, such as {case(0)}",
-            "they seem to be fractions of the image: multiply them by its width and height",
-        )
-        return
-    outside = (boxes[:, :2] < -_OUTSIDE_TOLERANCE).any(axis=1)
-    outside |= (boxes[:, 2:] > sizes + _OUTSIDE_TOLERANCE).any(axis=1)
-    if are_xywh and outside.mean() > 0.1 and _could_be_corners(given, sizes):
-        report = findings.error if len(boxes) >= _SURE_FROM else findings.warning
-        report(
-            place,
-            "boxes as corners",
-            f"{outside.sum()} of {len(boxes)} boxes reach outside their image, such as "
-            f"{case(int(outside.argmax()))}",
-            "they seem to be [x0, y0, x1, y1], which all fit; expected [x, y, width, height]",
-        )
-        return
-    if outside.any():
-        findings.warning(
-            place,
-            "boxes that reach outside their image",
-            f"{outside.sum()} of {len(boxes)} boxes reach outside their image, such as "
-            f"{case(int(outside.argmax()))}; they are cut at its edges in training",
-            "make sure that they are of this picture, in its pixels",
-        )
-    tiny = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) < 1
-    if tiny.any():
-        findings.warning(
-            place,
-            "boxes below a pixel",
-            f"{tiny.sum()} of {len(boxes)} boxes are narrower than a pixel, such as "
-            f"{case(int(tiny.argmax()))}",
-            "boxes below a pixel are hardly objects: correct or remove them",
-        )
-
-
 def check_disjoint(
     first: Sequence[dict[str, Any]],
     second: Sequence[dict[str, Any]],
@@ -381,27 +290,7 @@ def _annotation_problem(annotation: dict[str, Any], num_classes: int) -> str | N
     box = annotation["bbox"]
     if len(box) != 4 or not all(math.isfinite(value) for value in box):
         return f"has the box {list(box)}; expected four finite numbers"
-    x0, y0, x1, y1 = _xyxy(annotation)
+    x0, y0, x1, y1 = corners_of(annotation)
     if x1 <= x0 or y1 <= y0:
         return f"has the box {list(box)}, which has no area"
     return None
-
-
-def _xyxy(annotation: dict[str, Any]) -> Sequence[float]:
-    if annotation["bbox_mode"] == BoxMode.XYXY_ABS:
-        return annotation["bbox"]
-    if annotation["bbox_mode"] == BoxMode.XYWH_ABS:
-        x, y, width, height = annotation["bbox"]
-        return x, y, x + width, y + height
-    return BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS)
-
-
-def _is_plain(annotation: dict[str, Any]) -> bool:
-    box = annotation.get("bbox", ())
-    return len(box) == 4 and all(math.isfinite(value) for value in box)
-
-
-def _could_be_corners(given: np.ndarray, sizes: np.ndarray) -> bool:
-    """Tell whether all boxes would lie within their images if they were corners."""
-    ordered = (given[:, 2:] > given[:, :2]).all()
-    return bool(ordered and (given[:, 2:] <= sizes + _OUTSIDE_TOLERANCE).all())

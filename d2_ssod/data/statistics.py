@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from detectron2.data.transforms import ResizeShortestEdge
 
-from .checks import plain_boxes
+from .box_checks import Boxes
 from .findings import Findings
 
 _RARE = 10  # objects below which a class can hardly be learned
@@ -40,9 +40,10 @@ class BoxShapes:
             short: length of the short edge; 0: pictures are not resized.
             most: most of the long edge.
         """
-        records, boxes = plain_boxes(images)
-        scales = np.array([resize_scale(r["height"], r["width"], short, most) for r in records])
-        sizes = (boxes[:, 2:] - boxes[:, :2]) * scales.reshape(-1, 1)
+        boxes = Boxes.of(images, crowds=False)
+        scales = [resize_scale(r["height"], r["width"], short, most) for r in boxes.records]
+        extents = boxes.corners[:, 2:] - boxes.corners[:, :2]
+        sizes = extents * np.array(scales, dtype=np.float64).reshape(-1, 1)
         return cls(sizes[:, 0], sizes[:, 1])
 
     @property

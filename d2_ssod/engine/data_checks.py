@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from d2_ssod.data import checks, datasets_root, statistics
+from d2_ssod.data.box_checks import check_boxes
 from d2_ssod.data.datasets import DataSet, missing_paths, read_data_set
 from d2_ssod.data.findings import Findings
 from d2_ssod.errors import ConfigError
@@ -147,7 +148,7 @@ def _check_labeled(
         checks.check_annotations(found.images, len(classes), place, findings)
         checks.check_has_objects(found.images, place, findings)
         if len(findings) == before:
-            checks.check_boxes(found.images, place, findings)
+            check_boxes(found.images, place, findings)
     labeled = sets.of_key("TRAIN")
     if not findings.has_errors:
         statistics.check_balance(labeled, classes, "DATASETS.TRAIN", findings)

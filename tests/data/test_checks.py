@@ -6,6 +6,7 @@ from detectron2.structures import BoxMode
 from pictures import cut, save_picture
 
 from d2_ssod.data import checks
+from d2_ssod.data.box_checks import check_boxes
 from d2_ssod.data.findings import Findings
 
 
@@ -176,15 +177,15 @@ XYWH = BoxMode.XYWH_ABS
 
 def test_usual_boxes_are_plausible():
     boxes = [[0, 0, 24, 16], [23, 15, 1.5, 1.5], [3, 4, 5, 6]] * 5
-    assert found_by(checks.check_boxes, [annotated(*boxes, mode=XYWH)], "KEY") == []
-    assert found_by(checks.check_boxes, [annotated()], "KEY") == []
-    assert found_by(checks.check_boxes, [{"file_name": "a.png", "annotations": [{}]}], "KEY") == []
+    assert found_by(check_boxes, [annotated(*boxes, mode=XYWH)], "KEY") == []
+    assert found_by(check_boxes, [annotated()], "KEY") == []
+    assert found_by(check_boxes, [{"file_name": "a.png", "annotations": [{}]}], "KEY") == []
 
 
 @pytest.mark.parametrize(("count", "level"), [(3, "warning"), (12, "error")])
 def test_corners_in_place_of_sizes_are_recognised(count, level):
     boxes = [[2, 2, 12, 9], [10, 8, 20, 14], [15, 1, 24, 16]] * (count // 3)
-    ((found, line),) = found_by(checks.check_boxes, [annotated(*boxes, mode=XYWH)], "KEY")
+    ((found, line),) = found_by(check_boxes, [annotated(*boxes, mode=XYWH)], "KEY")
     assert found == level
     assert line.startswith(f"KEY: {2 * count // 3} of {count} boxes reach outside their image")
     assert "they seem to be [x0, y0, x1, y1]" in line
@@ -193,14 +194,14 @@ def test_corners_in_place_of_sizes_are_recognised(count, level):
 @pytest.mark.parametrize(("count", "level"), [(3, "warning"), (12, "error")])
 def test_fractions_of_the_image_are_recognised(count, level):
     boxes = [[0.1, 0.2, 0.3, 0.4]] * count
-    ((found, line),) = found_by(checks.check_boxes, [annotated(*boxes, mode=XYWH)], "KEY")
+    ((found, line),) = found_by(check_boxes, [annotated(*boxes, mode=XYWH)], "KEY")
     assert found == level
     assert "fractions of the image" in line
 
 
 def test_boxes_that_reach_out_are_counted():
     boxes = [[3, 4, 5, 6]] * 20 + [[20, 4, 9, 6], [-3, 4, 5, 6]]
-    line = warning_by(checks.check_boxes, [annotated(*boxes, mode=XYWH)], "KEY")
+    line = warning_by(check_boxes, [annotated(*boxes, mode=XYWH)], "KEY")
     assert line.startswith(
         "KEY: 2 of 22 boxes reach outside their image, such as box [20, 4, 9, 6]"
     )
@@ -209,7 +210,7 @@ def test_boxes_that_reach_out_are_counted():
 def test_boxes_below_a_pixel_are_counted():
     boxes = [[3, 4, 5, 6], [3, 4, 0.5, 6]]
     assert "1 of 2 boxes are narrower" in warning_by(
-        checks.check_boxes, [annotated(*boxes, mode=XYWH)], "KEY"
+        check_boxes, [annotated(*boxes, mode=XYWH)], "KEY"
     )
 
 
