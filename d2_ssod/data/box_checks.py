@@ -65,17 +65,18 @@ class Boxes:
         below = (self.corners[:, :2] < -_TOLERANCE).any(axis=1)
         return below | (self.corners[:, 2:] > self.sizes + _TOLERANCE).any(axis=1)
 
-    def such_as(self, which: np.ndarray) -> str:
-        """Say how many boxes these are, and show the first.
+    def such_as(self, which: np.ndarray, what: str) -> str:
+        """Say of how many boxes something is so, and show the first.
 
         Args:
             which: bool [n].
+            what: ends the sentence "3 of 4 boxes ...".
         """
         number = int(which.argmax())
         record, box = self.records[number], self.annotations[number]["bbox"]
         shown = ", ".join(f"{value:g}" for value in box)
         return (
-            f"{which.sum()} of {len(self)} boxes {{}}, such as box [{shown}] of "
+            f"{which.sum()} of {len(self)} boxes {what}, such as box [{shown}] of "
             f"{record['file_name']} ({record['width']} x {record['height']} pixels)"
         )
 
@@ -103,7 +104,7 @@ def _find_fractions(boxes: Boxes, place: str, findings: Findings) -> bool:
     report(
         place,
         "boxes in units of the image",
-        boxes.such_as(np.ones(len(boxes), dtype=bool)).format("are smaller than a pixel or two"),
+        boxes.such_as(np.ones(len(boxes), dtype=bool), "are smaller than a pixel or two"),
         "they seem to be fractions of the image: multiply them by its width and height",
     )
     return True
@@ -122,7 +123,7 @@ def _find_corners(boxes: Boxes, place: str, findings: Findings) -> bool:
     report(
         place,
         "boxes as corners",
-        boxes.such_as(outside).format("reach outside their image"),
+        boxes.such_as(outside, "reach outside their image"),
         "they seem to be [x0, y0, x1, y1], which all fit; expected [x, y, width, height]",
     )
     return True
@@ -133,7 +134,7 @@ def _find_outside(boxes: Boxes, place: str, findings: Findings) -> None:
         findings.warning(
             place,
             "boxes that reach outside their image",
-            boxes.such_as(boxes.outside).format("reach outside their image"),
+            boxes.such_as(boxes.outside, "reach outside their image"),
             "they are cut at its edges in training; make sure that they are of this picture",
         )
 
@@ -144,7 +145,7 @@ def _find_tiny(boxes: Boxes, place: str, findings: Findings) -> None:
         findings.warning(
             place,
             "boxes below a pixel",
-            boxes.such_as(tiny).format("are narrower than a pixel"),
+            boxes.such_as(tiny, "are narrower than a pixel"),
             "boxes below a pixel are hardly objects: correct or remove them",
         )
 

@@ -43,7 +43,9 @@ def phase_config(cfg: CfgNode, phase: int, num_labeled: int, num_pseudo: int) ->
     own.SSOD.LABELED_REPEAT = value_of_phase(cfg, "LABELED_REPEAT", phase) if phase > 0 else 1
     own.SOLVER.BASE_LR = float(value_of_phase(cfg, "BASE_LR", phase))
     images = num_labeled * own.SSOD.LABELED_REPEAT + num_pseudo
-    own.SOLVER.MAX_ITER, own.SOLVER.STEPS = _iterations(cfg, phase, images)
+    own.SOLVER.MAX_ITER, steps = _iterations(cfg, phase, images)
+    # One at the end or beyond, as short phases have by rounding, has no effect and is an error.
+    own.SOLVER.STEPS = tuple(step for step in steps if step < own.SOLVER.MAX_ITER)
     if phase > 0 and cfg.SSOD.PHASE_INIT != "pretrained":
         start = 0 if cfg.SSOD.PHASE_INIT == "supervised" else phase - 1
         own.MODEL.WEIGHTS = str(folder.phase(start).model)
@@ -76,7 +78,7 @@ def describe_schedule(own: CfgNode, num_labeled: int, num_pseudo: int) -> str:
     repeat = own.SSOD.LABELED_REPEAT
     solver, images = own.SOLVER, num_labeled * repeat + num_pseudo
     epochs = solver.MAX_ITER * solver.IMS_PER_BATCH / images
-    drops = [step for step in solver.STEPS if step < solver.MAX_ITER]
+    drops = solver.STEPS
     return (
         f"{num_labeled} labeled{f' x {repeat}' if repeat > 1 else ''}"
         f"{f' + {num_pseudo} pseudo-labeled' if num_pseudo else ''} images, {solver.MAX_ITER} "

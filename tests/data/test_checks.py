@@ -207,6 +207,11 @@ def test_boxes_that_reach_out_are_counted():
     )
 
 
+def test_names_with_braces_are_shown():
+    image = {**annotated([3, 4, 0.5, 6], mode=XYWH), "file_name": "{0}{x}.png"}
+    assert "{0}{x}.png" in warning_by(check_boxes, [image], "KEY")
+
+
 def test_boxes_below_a_pixel_are_counted():
     boxes = [[3, 4, 5, 6], [3, 4, 0.5, 6]]
     assert "1 of 2 boxes are narrower" in warning_by(
