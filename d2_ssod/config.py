@@ -131,6 +131,9 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # --- Pseudo-labels ----------------------------------------------------------------------------
     # Raw detections come from the model at MODEL.ROI_HEADS.SCORE_THRESH_TEST, .NMS_THRESH_TEST and
     # TEST.DETECTIONS_PER_IMAGE; thresholds are matched to the labeled images' objects per image.
+    # A COCO instances file of the unlabeled images, with or without scores, that phase 1 is trained
+    # on as it is. Empty: labels are made of phase 0's predictions.
+    "PSEUDO_LABEL.FROM": ("", _TEXT),
     # Keep only this fraction of each class's pseudo-boxes, the best-scored ones. 1: all.
     "PSEUDO_LABEL.KEEP_FRACTION": (1.0, _FRACTION),
     # Intersection of the models: boxes of two models agree if they overlap by more than IOU_THRESH;

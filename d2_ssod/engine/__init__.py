@@ -8,6 +8,7 @@ run_data.py        the data sets of a run, loaded
 multi_phase.py     the loop over the phases (Algorithm 1)
 schedule.py        the config of a phase: its length, learning rate and start
 phase_trainer.py   the training of a phase
+adoption.py        models and labels that were made elsewhere
 validation.py      what the validation images say of each phase's model
 diagnostics.py     what is said about pseudo-labels before they are trained on
 averaging.py       the running average of the weights

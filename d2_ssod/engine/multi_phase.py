@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from d2_ssod.artifacts import AtomicCheckpointer, RunFolder, load_model, save_classes
+from d2_ssod.artifacts import RunFolder, save_classes
 from d2_ssod.errors import ConfigError
 
+from .adoption import adopt_phase_0, adopt_pseudo_labels
 from .diagnostics import load_truth
 from .hooks import PseudoLabelHook
 from .labeling import check_existing_predictions, label_next_phase, read_pseudo_labels
@@ -45,6 +45,7 @@ def train_phases(
     if cfg.SSOD.DIAGNOSTICS.UNLABELED_TRUTH:
         load_truth(cfg, data)  # What is wrong with it shows now, not after phase 0.
     adopt_phase_0(cfg)
+    adopt_pseudo_labels(cfg, data)
     first, last = first_unfinished_phase(cfg), cfg.SSOD.NUM_PHASES
     check_existing_predictions(cfg, data)
     if first == 0 or (first <= last and cfg.SSOD.PHASE_INIT == "pretrained"):
@@ -66,26 +67,6 @@ def train_phases(
         del trainer  # Its model and optimizer, before those of the next phase are made.
         validate_phase(cfg, phase)
     keep_best(cfg)
-
-
-def adopt_phase_0(cfg: CfgNode) -> None:
-    """Take the model that ``SSOD.START.PHASE_0`` names for that of phase 0, unless there is one.
-
-    Raises:
-        ConfigError: there is no such file, or it is of another model than the config's.
-    """
-    path, files = cfg.SSOD.START.PHASE_0, RunFolder(cfg.OUTPUT_DIR).phase(0)
-    if not path or files.model.exists():
-        return
-    if not Path(path).is_file():
-        raise ConfigError(f"SSOD.START.PHASE_0 is {path}, which is not a file: correct the path")
-    model = load_model(cfg, path)
-    comm.synchronize()  # Until then, every rank finds the phase untrained.
-    if comm.is_main_process():
-        files.folder.mkdir(parents=True, exist_ok=True)
-        AtomicCheckpointer(model, str(files.folder)).save(files.model.stem)
-        logger.info("Phase 0 is %s: nothing is trained in it", path)
-    comm.synchronize()
 
 
 def first_unfinished_phase(cfg: CfgNode) -> int:

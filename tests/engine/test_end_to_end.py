@@ -307,6 +307,26 @@ def test_a_model_from_elsewhere_can_be_that_of_phase_0(finished_run, data, tmp_p
     assert summary_of(tmp_path) == summary_of(finished_run)
 
 
+def test_labels_from_elsewhere_can_be_those_of_phase_1(finished_run, data, tmp_path):
+    start = finished_run / "phase_0" / "model_final.pth"
+    labels = finished_run / "phase_1" / "pseudo_labels.json"
+    keys = {"SSOD__START__PHASE_0": str(start), "SSOD__PSEUDO_LABEL__FROM": str(labels)}
+    run_here(runs.arguments(data, tmp_path, **keys))
+    assert not (tmp_path / "phase_1" / "manifest.json").exists()  # nothing was selected
+    assert summary_of(tmp_path) == summary_of(finished_run)
+
+
+def test_labels_from_elsewhere_that_do_not_fit_end_with_one_line(
+    finished_run, data, tmp_path, capfd
+):
+    labels = read(finished_run / "phase_1" / "pseudo_labels.json")
+    labels["images"][0]["file_name"] = "unknown.png"
+    path = write_json(tmp_path / "labels.json", labels)
+    argv = runs.arguments(data, tmp_path / "output", SSOD__PSEUDO_LABEL__FROM=str(path))
+    assert_one_error_line(error_of(capfd, argv), "labels.json", "unknown.png")
+    assert not (tmp_path / "output" / "phase_0").exists()
+
+
 @pytest.mark.parametrize("name", ["no_such.pth", "config.yaml"])
 def test_a_start_that_is_no_model_ends_with_one_line(finished_run, data, tmp_path, capfd, name):
     argv = runs.arguments(data, tmp_path, SSOD__START__PHASE_0=str(finished_run / name))

@@ -59,6 +59,15 @@ def test_epochs_of_voc_are_the_iterations_of_the_paper():
     assert [o.SOLVER.STEPS for o in own] == [(5637,), (12129,), (18620,)]
 
 
+def test_drops_at_the_end_of_a_phase_or_beyond_are_left_out():
+    """Few images make an epoch so short that it is rounded to the drop."""
+    cfg = make_config(EPOCHS=(12, 12, 12), STEP_EPOCHS=(9, (9, 11.9), 12))
+    own = own_configs(cfg, labeled=1, pseudo=(0, 1, 2))
+    assert [o.SOLVER.MAX_ITER for o in own] == [2, 3, 5]
+    assert [o.SOLVER.STEPS for o in own] == [(1,), (2,), ()]
+    assert own_configs(make_config(MAX_ITER=(80, 60, 50)))[0].SOLVER.STEPS == (60,)
+
+
 def test_epochs_count_repeated_labeled_images():
     cfg = make_config(EPOCHS=(1, 1, 0.5), LABELED_REPEAT=(1, 2, 4))
     own = own_configs(cfg, labeled=80, pseudo=(0, 40, 80))
