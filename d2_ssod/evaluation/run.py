@@ -95,10 +95,14 @@ def _summary_path(folder: RunFolder, name: str, *, is_first: bool) -> Path:
 
 def _check_classes(cfg: CfgNode) -> None:
     """Check that the test sets have the classes that the models were trained on."""
-    findings = Findings()
-    keys = ("TRAIN", "TEST")
-    sets = {f"DATASETS.{key} ({name})": name for key in keys for name in cfg.DATASETS[key]}
-    check_same_classes({p: read_data_set(n).thing_classes for p, n in sets.items()}, findings)
+    sets = {
+        f"DATASETS.{key} ({name})": read_data_set(name)
+        for key in ("TRAIN", "TEST")
+        for name in cfg.DATASETS[key]
+    }
+    findings = Findings(f for found in sets.values() for f in found.findings if f.level == "error")
+    raise_first(findings)
+    check_same_classes({place: found.thing_classes for place, found in sets.items()}, findings)
     raise_first(findings)
 
 
