@@ -8,11 +8,13 @@ provenance.py            ``predictions_source.json``: which images and settings 
 pseudo_labels.py         ``pseudo_labels.json``: what a phase trains on, as COCO instances
 validation.py            ``validation.json``: AP on the validation images, and the best phase
 run_classes.py           ``classes.json``: the classes that the models find
+lock.py                  one run at a time in a folder
 manifest.py              ``manifest.json``: how the pseudo-labels came about
 """
 
 from .checkpoints import AtomicCheckpointer, load_model, load_phase_model
 from .layout import PhaseFolder, RunFolder
+from .lock import lock_folder, release_folder
 from .manifest import write_manifest
 from .partial_predictions import (
     discard_partial_predictions,
@@ -41,7 +43,9 @@ __all__ = [
     "load_predictions",
     "load_pseudo_labels",
     "load_validation",
+    "lock_folder",
     "prediction_source",
+    "release_folder",
     "save_classes",
     "save_predictions",
     "save_pseudo_labels",

@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from yaml import YAMLError
 
-from d2_ssod.artifacts import RunFolder
+from d2_ssod.artifacts import RunFolder, lock_folder, release_folder
 from d2_ssod.config import add_ssod_config
 from d2_ssod.data import register_from_config
 from d2_ssod.errors import ConfigError
@@ -50,8 +50,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """Build the config, prepare the output folder, set up logging and seeds; on every rank."""
     cfg = build_config(args, comm.get_world_size())
     go_on = args.resume or args.eval_only
-    if comm.is_main_process() and not go_on:
-        _set_previous_run_aside(Path(cfg.OUTPUT_DIR))
+    if comm.is_main_process():
+        _take_folder(cfg.OUTPUT_DIR, args)
     comm.synchronize()
     # Repeatable runs: no timing-dependent choice of algorithms.
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and cfg.SEED < 0
@@ -110,12 +110,26 @@ def _one_line(error: Exception) -> str:
     return line
 
 
-def _set_previous_run_aside(output_dir: Path) -> None:
-    """Rename the folder of an earlier run, so that a new one neither reads nor overwrites it."""
+def _take_folder(output_dir: str, args: argparse.Namespace) -> None:
+    """Take the output folder for this run alone; a new run has an empty one."""
+    if args.eval_only:  # beside a training run, it reads finished phases
+        return
+    lock_folder(output_dir)
+    if not args.resume and _set_previous_run_aside(Path(output_dir)):
+        release_folder(output_dir)
+        lock_folder(output_dir)
+
+
+def _set_previous_run_aside(output_dir: Path) -> bool:
+    """Rename the folder of an earlier run, so that a new one neither reads nor overwrites it.
+
+    Returns:
+        whether there was one.
+    """
     output_dir = Path(os.path.abspath(output_dir))
     traces = ("last_checkpoint", "phase_0", "phase_1", "summary.json")
     if not any((output_dir / name).exists() for name in traces):
-        return
+        return False
     if Path.cwd().is_relative_to(output_dir):
         raise ConfigError(
             f"OUTPUT_DIR {output_dir} holds a run and is where this command is run, so that it "
@@ -135,3 +149,4 @@ def _set_previous_run_aside(output_dir: Path) -> None:
         "OUTPUT_DIR %s held a run; it is now %s. Use --resume to continue a run.",
         *(output_dir, aside),
     )
+    return True

@@ -15,6 +15,7 @@ def test_layout_is_the_contract():
     }
     assert found == {
         "model": Path("/runs/mine/phase_2/model_final.pth"),
+        "validation": Path("/runs/mine/phase_2/validation.json"),
         "predictions": Path("/runs/mine/phase_2/predictions.json"),
         "predictions_source": Path("/runs/mine/phase_2/predictions_source.json"),
         "partial_predictions": Path("/runs/mine/phase_2/partial_predictions"),
@@ -23,6 +24,8 @@ def test_layout_is_the_contract():
     }
     assert phase.folder == Path("/runs/mine/phase_2")
     assert folder.config == Path("/runs/mine/config.yaml")
+    assert folder.classes == Path("/runs/mine/classes.json")
+    assert folder.best == Path("/runs/mine/model_best.pth")
     assert folder.summary() == Path("/runs/mine/summary.json")
 
 

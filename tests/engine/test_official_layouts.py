@@ -78,7 +78,6 @@ def write_coco(root):
     ("config", "write", "phases"),
     [
         ("voc_two_phase", write_voc, 2),
-        ("voc_one_phase", write_voc, 1),
         ("coco_35_two_phase", write_coco, 2),
     ],
 )

@@ -1,0 +1,67 @@
+"""One run at a time in an output folder: two would leave a mixture of both."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import platform
+import time
+from pathlib import Path
+from typing import IO
+
+from d2_ssod.errors import ConfigError
+
+_NAME = "run.lock"
+_PATIENCE = 10.0  # seconds; workers of a run that was killed may outlive it by some
+_held: dict[Path, IO[str]] = {}  # by this process, until it ends
+
+
+def lock_folder(folder: str | os.PathLike, patience: float = _PATIENCE) -> None:
+    """Take a folder, which is made if it does not exist, for this process until it ends.
+
+    The lock is the system's (``flock``), so that of a process that was killed is gone with it.
+    Where the file system has none, nothing is locked. It moves with the folder if that is renamed.
+
+    Args:
+        folder: of a run.
+        patience: seconds to wait for a process that has it.
+
+    Raises:
+        ConfigError: another process has it, named with its machine.
+    """
+    path = Path(os.path.abspath(folder)) / _NAME
+    release_folder(folder)  # of an earlier run in this process
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  held until the process ends
+    end = time.monotonic() + patience
+    while not _is_ours(file):
+        if time.monotonic() >= end:
+            file.seek(0)
+            owner = " ".join(file.read().split()) or "another process"
+            file.close()
+            raise ConfigError(
+                f"OUTPUT_DIR {path.parent} is in use by {owner}; choose another folder, or wait "
+                "until that run has ended"
+            )
+        time.sleep(0.2)
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}\n")
+    file.flush()
+    _held[path] = file
+
+
+def release_folder(folder: str | os.PathLike) -> None:
+    """Give the folder back, if this process has it."""
+    held = _held.pop(Path(os.path.abspath(folder)) / _NAME, None)
+    if held is not None:
+        held.close()
+
+
+def _is_ours(file: IO[str]) -> bool:
+    """Try to take the lock; also true where there are none."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+    return True

@@ -1,0 +1,71 @@
+import fcntl
+import os
+import subprocess
+import sys
+
+import pytest
+
+from d2_ssod.artifacts import lock_folder, release_folder
+from d2_ssod.errors import ConfigError
+
+HOLD = """
+import sys, time
+from d2_ssod.artifacts import lock_folder
+lock_folder(sys.argv[1])
+print("taken", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process that has the folder."""
+    command = [sys.executable, "-W", "ignore", "-c", HOLD, str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "taken\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_folder_of_another_process_is_refused_with_its_name(other, tmp_path):
+    with pytest.raises(ConfigError, match=rf"run is in use by process {other.pid} on ") as caught:
+        lock_folder(tmp_path / "run", patience=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_a_killed_process_is_free(other, tmp_path):
+    other.kill()
+    lock_folder(tmp_path / "run")
+    release_folder(tmp_path / "run")
+
+
+def test_a_folder_is_waited_for(other, tmp_path, monkeypatch):
+    waits = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        other.kill()
+        other.wait()
+
+    monkeypatch.setattr("d2_ssod.artifacts.lock.time.sleep", wait)
+    lock_folder(tmp_path / "run", patience=5)
+    assert waits
+    release_folder(tmp_path / "run")
+
+
+def test_the_same_process_may_run_again(tmp_path):
+    for _ in range(3):
+        lock_folder(tmp_path / "a" / "run", patience=0)
+    assert f"process {os.getpid()} on" in (tmp_path / "a" / "run" / "run.lock").read_text()
+    release_folder(tmp_path / "a" / "run")
+    release_folder(tmp_path / "a" / "run")
+
+
+def test_a_file_system_without_locks_is_done_without(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    lock_folder(tmp_path / "run", patience=0)
+    release_folder(tmp_path / "run")
