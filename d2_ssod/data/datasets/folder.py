@@ -22,8 +22,9 @@ class ImageFolders:
 
     Attributes:
         places: folders, which are searched with their sub-folders, and text files that list a
-            picture per line, relative to themselves. In folders, files whose name starts with a dot
-            or has no image extension are skipped; links to folders are followed, each folder once.
+            picture per line, relative to themselves. In folders, what begins with a dot is
+            skipped (as ``.ipynb_checkpoints``), and so are ``__MACOSX`` and ``@eaDir`` and files
+            without an image extension; links to folders are followed, each folder once.
         key: config key to name in findings.
     """
 
@@ -100,6 +101,11 @@ def size_or_error(file: str) -> tuple[int, int] | ImageError:
         return error
 
 
+def _is_of_the_system(folder: str) -> bool:
+    """Tell whether a folder holds copies and thumbnails that no person has put there."""
+    return folder.startswith(".") or folder in ("__MACOSX", "@eaDir")
+
+
 def _walk(folder: str) -> Iterator[str]:
     visited = set()
     for place, subfolders, files in os.walk(folder, followlinks=True):
@@ -107,5 +113,6 @@ def _walk(folder: str) -> Iterator[str]:
             subfolders.clear()
             continue
         visited.add(os.path.realpath(place))
-        subfolders.sort()  # which of two links to one folder is followed must not vary
+        # Sorted: which of two links to one folder is followed must not vary.
+        subfolders[:] = sorted(name for name in subfolders if not _is_of_the_system(name))
         yield from (os.path.join(place, file) for file in files)

@@ -80,6 +80,13 @@ def test_folder_warns_of_pictures_that_it_cannot_read(tmp_path):
     assert "b.heic" in str(finding)
 
 
+def test_folder_skips_what_systems_and_editors_put_there(tmp_path):
+    for name in (".ipynb_checkpoints/a-checkpoint.png", "__MACOSX/._a.png", "b/@eaDir/a.png/x.jpg"):
+        save_picture(tmp_path / name)
+    save_picture(tmp_path / "b" / "a.png")
+    assert names_of(load(tmp_path), tmp_path) == ["b/a.png"]
+
+
 def test_several_folders_and_lists_are_joined(tmp_path):
     for name in ("one/a.png", "two/a.png", "two/b.png", "three/c.png"):
         save_picture(tmp_path / name)
