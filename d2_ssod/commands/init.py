@@ -57,7 +57,7 @@ _MODELS = {
     "small": _Model(
         "Base-SSOD-Small.yaml",
         "a small Faster R-CNN from scratch, for trials on a CPU",
-        *(1, 3, 3, (96, 256), 2.0),
+        *(1, 3, 3, (96, 160), 2.0),
     ),
 }
 _OBJECT_SIDE = 24  # pixels that nine of ten objects should have at least, once resized
@@ -239,8 +239,8 @@ def _schedule_lines(
     if arguments.model == "small":
         yield "SSOD:"
         yield from _comment(
-            "As many iterations as on the embedded data set, some minutes each on two cores; raise "
-            "them once all works.",
+            "As many iterations as on the embedded data set, which take some ten minutes a phase "
+            "on two cores; raise them once all works.",
             indent=2,
         )
         yield "  SCHEDULE: {MAX_ITER: [1500, 1200, 1200]}"
