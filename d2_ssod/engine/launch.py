@@ -15,6 +15,7 @@ from detectron2.utils import comm
 
 from d2_ssod.errors import ConfigError
 
+from .logs import record_traceback
 from .setup import build_config
 
 _USER_ERROR = 2  # exit code
@@ -61,6 +62,7 @@ def _or_exit(function: Callable[[], object]) -> None:
     except OSError as error:
         if error.strerror is None:  # not of the system's
             raise
+        record_traceback()
         # Whichever process it happens in: it may be a disk of that machine.
         place = f"{error.filename}: " if error.filename else ""
         print(

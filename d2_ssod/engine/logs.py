@@ -54,6 +54,11 @@ def _is_for_people(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or not is_detail
 
 
+def record_traceback() -> None:
+    """Keep the traceback of the error that is handled, in the file only."""
+    _record.info("Traceback of what is said in one line:", exc_info=True)
+
+
 def log_start(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Say in two lines what runs where; the environment and the whole config go to the file."""
     processes = comm.get_world_size()

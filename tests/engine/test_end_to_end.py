@@ -379,6 +379,19 @@ def test_an_output_folder_that_cannot_be_written_ends_with_one_line(data, tmp_pa
     assert_one_error_line(stderr, str(tmp_path / "output"))
 
 
+def test_a_full_disk_ends_with_one_line_and_a_traceback_in_the_log(
+    data, tmp_path, capfd, monkeypatch
+):
+    def fill(*_, **__):
+        raise OSError(28, "No space left on device", "model_final.pth")
+
+    monkeypatch.setattr(phase_trainer.PhaseTrainer, "run_step", fill)
+    stderr = error_of(capfd, runs.arguments(data, tmp_path / "output"))
+    assert_one_error_line(stderr, "model_final.pth: No space left on device", "--resume")
+    assert "Traceback" not in stderr
+    assert "in fill" in log_of(tmp_path / "output")
+
+
 def test_without_test_images_there_is_no_summary(data, tmp_path):
     keys = {"DATASETS__TEST": [], "SSOD__NUM_PHASES": 0, "SSOD__SCHEDULE__MAX_ITER": [2]}
     run_here(runs.arguments(data, tmp_path, **keys))
