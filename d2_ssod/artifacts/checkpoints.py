@@ -61,23 +61,26 @@ class AtomicCheckpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         incompatible = super()._load_model(checkpoint)
-        if self.must_fit:
-            _check_fit(self._path, self.model, incompatible)
-        else:
-            _report_start(self._path, self.model, incompatible)
+        shapes = {name: (file, model) for name, file, model in incompatible.incorrect_shapes}
+        missing = [name for name in incompatible.missing_keys if name not in shapes]
+        judge = _check_fit if self.must_fit else _report_start
+        judge(self._path, self.model, shapes, missing, incompatible.unexpected_keys)
         return incompatible
 
 
-def _check_fit(path: str, model: nn.Module, incompatible: Any) -> None:
+Shapes = dict[str, tuple[Sequence[int], Sequence[int]]]  # in the file, in the model
+
+
+def _check_fit(
+    path: str, model: nn.Module, shapes: Shapes, missing: Sequence[str], unused: Sequence[str]
+) -> None:
     """Check that every parameter was loaded, and nothing else, and that all are finite."""
     other = [
         f"{name} is {tuple(found)} in the file and {tuple(wanted)} in the model"
-        for name, found, wanted in incompatible.incorrect_shapes
+        for name, (found, wanted) in shapes.items()
     ]
-    misshapen = {name for name, _, _ in incompatible.incorrect_shapes}
-    missing = [name for name in incompatible.missing_keys if name not in misshapen]
     other += [f"{name} is missing" for name in missing]
-    other += [f"{name} is not of the model" for name in incompatible.unexpected_keys]
+    other += [f"{name} is not of the model" for name in unused]
     if other:
         raise ConfigError(
             f"{path} does not fit the config's model: {_some(other)}; set MODEL.* (such as the "
@@ -91,22 +94,21 @@ def _check_fit(path: str, model: nn.Module, incompatible: Any) -> None:
         )
 
 
-def _report_start(path: str, model: nn.Module, incompatible: Any) -> None:
+def _report_start(
+    path: str, model: nn.Module, shapes: Shapes, missing: Sequence[str], unused: Sequence[str]
+) -> None:
     """Say how much of the model comes from the file, and what does not."""
-    shapes = [name for name, _, _ in incompatible.incorrect_shapes]
-    missing = [name for name in incompatible.missing_keys if name not in shapes]
-    fresh = [*shapes, *missing]
     total = len(model.state_dict())
-    if len(fresh) >= total:
+    loaded = total - len(shapes) - len(missing)
+    if loaded <= 0:
         raise ConfigError(
             f"{path} has nothing of the config's model, whose parameters are "
             f"{_some(list(model.state_dict()))}; correct MODEL.WEIGHTS (empty for random weights)"
         )
-    unused = incompatible.unexpected_keys
     logger.info(
         "Start from %s: %d of %d tensors%s%s%s",
-        *(path, total - len(fresh), total),
-        f"; of another shape, so at random: {_some(shapes)}" if shapes else "",
+        *(path, loaded, total),
+        f"; of another shape, so at random: {_some(list(shapes))}" if shapes else "",
         f"; not in the file, so at random: {_some(missing)}" if missing else "",
         f"; not used: {_some(unused)}" if unused else "",
     )

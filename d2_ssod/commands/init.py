@@ -46,18 +46,20 @@ class _Model:
     """Limits of the short edge of pictures, in pixels."""
     most: float
     """Limit of the long edge, in short ones."""
+    iterations: tuple[int, int, int] | None
+    """Of the phases; None: epochs by the number of pictures."""
 
 
 _MODELS = {
     "r50": _Model(
         "Base-SSOD-FPN.yaml",
         "Faster R-CNN, ResNet-50 FPN pretrained on ImageNet",
-        *(5, 5, 3, (320, 800), 1.667),
+        *(5, 5, 3, (320, 800), 1.667, None),
     ),
     "small": _Model(
         "Base-SSOD-Small.yaml",
         "a small Faster R-CNN from scratch, for trials on a CPU",
-        *(1, 3, 3, (96, 160), 2.0),
+        *(1, 3, 3, (96, 160), 2.0, (1500, 1200, 1200)),
     ),
 }
 _OBJECT_SIDE = 24  # pixels that nine of ten objects should have at least, once resized
@@ -199,17 +201,22 @@ def _comment(text: str, indent: int = 0) -> list[str]:
 
 def _resizing(images: Sequence[dict], model: _Model) -> tuple[int, int]:
     """Choose the short edge, so that small objects are large enough, and the most long one."""
-    sizes = [(i["height"], i["width"]) for i in images if i.get("height") and i.get("width")]
-    own = float(np.median([min(size) for size in sizes]))
+    own = float(np.median(_picture_sizes(images).min(axis=1)))
     sides = statistics.BoxShapes.of(images, 0, 0).side
     wanted = own * max(1.0, _OBJECT_SIDE / float(np.quantile(sides, 0.1)))
     short = int(np.clip(round(wanted / 32) * 32, *model.short))
     return short, round(short * model.most)
 
 
+def _picture_sizes(images: Sequence[dict]) -> np.ndarray:
+    """Collect widths and heights; int [n, 2]."""
+    return np.array(
+        [(i["width"], i["height"]) for i in images if i.get("height") and i.get("width")]
+    )
+
+
 def _median_size(images: Sequence[dict]) -> str:
-    sizes = [(i["width"], i["height"]) for i in images if i.get("height") and i.get("width")]
-    width, height = np.median(sizes, axis=0)
+    width, height = np.median(_picture_sizes(images), axis=0)
     return f"{width:.0f} x {height:.0f}"
 
 
@@ -236,14 +243,15 @@ def _anchor_lines(shapes: statistics.BoxShapes, model: _Model) -> Iterator[str]:
 def _schedule_lines(
     arguments: argparse.Namespace, num_labeled: int, num_unlabeled: int
 ) -> Iterator[str]:
-    if arguments.model == "small":
+    iterations = _MODELS[arguments.model].iterations
+    if iterations is not None:
         yield "SSOD:"
         yield from _comment(
             "As many iterations as on the embedded data set, which take some ten minutes a phase "
             "on two cores; raise them once all works.",
             indent=2,
         )
-        yield "  SCHEDULE: {MAX_ITER: [1500, 1200, 1200]}"
+        yield f"  SCHEDULE: {{MAX_ITER: {list(iterations)}}}"
         return
     batch = 2 * max(arguments.num_gpus, 1)
     phases = [num_labeled, num_labeled + num_unlabeled // 2, num_labeled + num_unlabeled]

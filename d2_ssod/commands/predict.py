@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
 from PIL import Image, ImageColor, ImageDraw
 from torch import nn
@@ -32,11 +32,10 @@ from d2_ssod.artifacts import (
     load_phase_model,
     save_pseudo_labels,
 )
-from d2_ssod.config import add_ssod_config
 from d2_ssod.data.datasets import ImageFolders
 from d2_ssod.data.images import ImageError, check_pictures
 from d2_ssod.data.loader import build_inference_loader
-from d2_ssod.engine import merge_config
+from d2_ssod.engine import read_config
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import EnsembleRCNN, Fusion
 from d2_ssod.inference import predict
@@ -83,12 +82,8 @@ def _config(folder: RunFolder) -> CfgNode:
     """Read the run's config, for the devices of this machine and the folder where it lies now."""
     if not folder.config.is_file():
         raise ConfigError(f"{folder.config}: no such file, so {folder.root} is no folder of a run")
-    cfg = get_cfg()
-    add_ssod_config(cfg)
-    merge_config(cfg.merge_from_file, str(folder.config), str(folder.config))
+    cfg = read_config(str(folder.config))
     cfg.OUTPUT_DIR = str(folder.root)
-    if not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
     return cfg
 
 

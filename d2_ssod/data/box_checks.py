@@ -45,7 +45,7 @@ class Boxes:
             for record in images
             if record.get("height") and record.get("width")
             for annotation in record.get("annotations", ())
-            if _is_plain(annotation) and (crowds or not annotation.get("iscrowd"))
+            if is_plain(annotation) and (crowds or not annotation.get("iscrowd"))
         ]
         corners = np.array([corners_of(a) for _, a in pairs], dtype=np.float64)
         sizes = np.array([[r["width"], r["height"]] for r, _ in pairs], dtype=np.float64)
@@ -161,6 +161,7 @@ def corners_of(annotation: dict[str, Any]) -> Sequence[float]:
     return BoxMode.convert(list(box), mode, BoxMode.XYXY_ABS)
 
 
-def _is_plain(annotation: dict[str, Any]) -> bool:
+def is_plain(annotation: dict[str, Any]) -> bool:
+    """Tell whether an annotation has a box of four finite numbers."""
     box = annotation.get("bbox", ())
     return len(box) == 4 and all(math.isfinite(value) for value in box)

@@ -17,7 +17,7 @@ from typing import Any
 
 from detectron2.data.transforms import ResizeShortestEdge
 
-from .box_checks import corners_of
+from .box_checks import corners_of, is_plain
 from .findings import Findings
 from .images import ImageError, check_pictures
 
@@ -74,10 +74,7 @@ def check_images(images: Sequence[dict[str, Any]], place: str, findings: Finding
     for record, size in zip(images, found, strict=True):
         path = record["file_name"]
         if isinstance(size, ImageError):
-            remedy = "replace it, or take it out of the data set"
-            if size.kind != ImageError("").kind:
-                remedy = "scale it to 8 bits"
-            findings.error(place, size.kind, f"{path} {size}", remedy)
+            findings.error(place, size.kind, f"{path} {size}", size.remedy)
             continue
         height, width = size
         declared = (record.get("width", width), record.get("height", height))
@@ -253,7 +250,8 @@ def _copies(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -
     found = set()
     digests: dict[str, str] = {}
     for number, record in enumerate(second):
-        same_length = of_length.get(_length(record), []) if _length(record) > 0 else []
+        length = _length(record)
+        same_length = of_length.get(length, []) if length > 0 else []
         own = _digest(record["file_name"], digests) if same_length else ""
         if any(own == _digest(path, digests) for path in same_length):
             found.add(number)
@@ -288,7 +286,7 @@ def _annotation_problem(annotation: dict[str, Any], num_classes: int) -> str | N
     if not 0 <= category < num_classes:
         return f"has the class id {category}, of {num_classes} classes"
     box = annotation["bbox"]
-    if len(box) != 4 or not all(math.isfinite(value) for value in box):
+    if not is_plain(annotation):
         return f"has the box {list(box)}; expected four finite numbers"
     x0, y0, x1, y1 = corners_of(annotation)
     if x1 <= x0 or y1 <= y0:

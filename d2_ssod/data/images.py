@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,11 +34,17 @@ class ImageError(Exception):
 
     Attributes:
         kind: what all files with this problem are.
+        remedy: what to do.
     """
 
-    def __init__(self, what: str, kind: str = "unreadable pictures") -> None:
+    def __init__(
+        self,
+        what: str,
+        kind: str = "unreadable pictures",
+        remedy: str = "replace it, or take it out of the data set",
+    ) -> None:
         super().__init__(what)
-        self.kind = kind
+        self.kind, self.remedy = kind, remedy
 
 
 def read_size(path: str | os.PathLike) -> tuple[int, int]:
@@ -67,6 +74,7 @@ def check_picture(path: str | os.PathLike) -> tuple[int, int]:
             raise ImageError(
                 f"has more than 8 bits per pixel (mode {image.mode}), which would be read as white",
                 "pictures of 16 bits or more",
+                "scale it to 8 bits",
             )
         return _oriented_size(image)
 
@@ -84,7 +92,11 @@ def check_pictures(paths: Sequence[str], *, description: str) -> list[tuple[int,
     with SeenPictures() as seen:
         results = [seen.get(path) for path in paths]
         new = [number for number, result in enumerate(results) if result is None]
-        checked = map_threaded(_size_or_error, [paths[n] for n in new], description=description)
+        checked = map_threaded(
+            functools.partial(size_or_error, check_picture),
+            [paths[n] for n in new],
+            description=description,
+        )
         for number, result in zip(new, checked, strict=True):
             results[number] = result
             if not isinstance(result, ImageError):
@@ -130,9 +142,12 @@ def _oriented_size(image: Image.Image) -> tuple[int, int]:
     return (width, height) if orientation in _SIDEWAYS else (height, width)
 
 
-def _size_or_error(path: str) -> tuple[int, int] | ImageError:
+def size_or_error(
+    look: Callable[[str], tuple[int, int]], path: str
+) -> tuple[int, int] | ImageError:
+    """Give height and width by `read_size` or `check_picture`, or what is wrong."""
     try:
-        return check_picture(path)
+        return look(path)
     except ImageError as error:
         return error
 

@@ -29,7 +29,7 @@ from .multi_phase import train_phases
 from .phase_trainer import PhaseTrainer
 from .run_data import RunData, load_run_data
 from .schedule import phase_config
-from .setup import build_config, merge_config, setup
+from .setup import build_config, read_config, setup
 
 __all__ = [
     "PhaseTrainer",
@@ -42,8 +42,8 @@ __all__ = [
     "label_next_phase",
     "launch",
     "load_run_data",
-    "merge_config",
     "phase_config",
+    "read_config",
     "setup",
     "train_phases",
 ]

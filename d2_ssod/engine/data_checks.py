@@ -112,7 +112,6 @@ def check_contents(cfg: CfgNode, sets: NamedDataSets) -> Findings:
         findings.extend(found.findings)
         if not found.findings.has_errors:
             checks.check_not_empty(found.images, place, findings)
-        checks.check_repeated(found.images, place, findings)
     with_classes = {
         place: found.thing_classes
         for place, found in sets.placed(*_LABELED)
@@ -169,6 +168,7 @@ def check_pictures(cfg: CfgNode, sets: NamedDataSets) -> Findings:
     least = min(cfg.INPUT.MIN_SIZE_TRAIN)
     train = ("INPUT.MIN_SIZE_TRAIN", least, cfg.INPUT.MAX_SIZE_TRAIN)
     for place, found in sets.placed(*_KEYS):
+        checks.check_repeated(found.images, place, findings)
         checks.check_images(found.images, place, findings)
         checks.check_resizable(found.images, [train, test], place, findings)
     for second, first, words in _APART:

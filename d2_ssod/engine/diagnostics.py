@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from detectron2.structures import BoxMode
 
+from d2_ssod.data.box_checks import corners_of
 from d2_ssod.data.datasets import read_data_set
 from d2_ssod.data.findings import raise_first
 from d2_ssod.errors import ConfigError
@@ -42,11 +42,20 @@ def check_labels(cfg: CfgNode, phase: int, labels: PseudoLabels, data: RunData) 
         ),
     }
     for name, problem in found.items():
-        if problem is None or keys[name] == "off":
-            continue
-        line = f"Phase {phase}: {problem} (SSOD.GUARD.{name})"
-        if keys[name] == "stop":
-            raise ConfigError(f"{line}; to go on all the same set SSOD.GUARD.{name} to warn")
+        if problem is not None:
+            act_on(cfg, name, f"Phase {phase}: {problem}")
+
+
+def act_on(cfg: CfgNode, name: str, problem: str) -> None:
+    """Do with what a guard has found what ``SSOD.GUARD.<name>`` asks for.
+
+    Raises:
+        ConfigError: it is "stop".
+    """
+    action, line = cfg.SSOD.GUARD[name], f"{problem} (SSOD.GUARD.{name})"
+    if action == "stop":
+        raise ConfigError(f"{line}; to go on all the same set SSOD.GUARD.{name} to warn")
+    if action == "warn":
         logger.warning("%s", line)
 
 
@@ -106,7 +115,7 @@ def _true_objects(image: dict) -> TrueObjects:
 
 
 def _detections(annotations: list[dict]) -> Detections:
-    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+    boxes = [corners_of(annotation) for annotation in annotations]
     return Detections(
         np.array(boxes, dtype=np.float32).reshape(-1, 4),
         np.ones(len(annotations), dtype=np.float32),

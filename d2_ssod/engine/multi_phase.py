@@ -53,20 +53,26 @@ def train_phases(
     for phase in range(first, last + 1):
         if folder.phase(phase).model.exists():
             label_next_phase(cfg, phase, data)  # It was interrupted between training and labeling.
-            validate_phase(cfg, phase)
-            continue
-        pseudo = read_pseudo_labels(cfg, phase, data) if phase > 0 else []
-        own = phase_config(cfg, phase, len(data.labeled), len(pseudo))
-        schedule = describe_schedule(own, len(data.labeled), len(pseudo))
-        logger.info("Phase %d of 0..%d: %s", phase, last, schedule)
-        trainer = trainer_class(own, phase, data.labeled, pseudo)
-        if phase < last:
-            trainer.register_hooks([PseudoLabelHook(cfg, phase, data)])
-        trainer.resume_or_load(resume=True)
-        trainer.train()
-        del trainer  # Its model and optimizer, before those of the next phase are made.
+        else:
+            _train_phase(cfg, phase, data, trainer_class)
         validate_phase(cfg, phase)
     keep_best(cfg)
+
+
+def _train_phase(
+    cfg: CfgNode, phase: int, data: RunData, trainer_class: type[PhaseTrainer]
+) -> None:
+    """Train a phase on what it is trained on; its hook labels for the next one."""
+    last = cfg.SSOD.NUM_PHASES
+    pseudo = read_pseudo_labels(cfg, phase, data) if phase > 0 else []
+    own = phase_config(cfg, phase, len(data.labeled), len(pseudo))
+    schedule = describe_schedule(own, len(data.labeled), len(pseudo))
+    logger.info("Phase %d of 0..%d: %s", phase, last, schedule)
+    trainer = trainer_class(own, phase, data.labeled, pseudo)
+    if phase < last:
+        trainer.register_hooks([PseudoLabelHook(cfg, phase, data)])
+    trainer.resume_or_load(resume=True)
+    trainer.train()
 
 
 def first_unfinished_phase(cfg: CfgNode) -> int:

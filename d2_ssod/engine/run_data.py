@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.utils import comm
 
+from d2_ssod.data.datasets import category_ids_of
 from d2_ssod.data.findings import raise_first
 from d2_ssod.errors import ConfigError
 from d2_ssod.pseudo_label import objects_per_image
@@ -51,8 +52,7 @@ def _load(cfg: CfgNode) -> RunData:
     if comm.is_main_process():
         raise_first(check_pictures(cfg, sets))
     labeled = sets.of_key("TRAIN")
-    metadata = MetadataCatalog.get(sets.first_labeled)
-    classes = list(metadata.thing_classes)
+    classes = list(MetadataCatalog.get(sets.first_labeled).thing_classes)
     _log_sizes(sets, classes)
     trained = labeled
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
@@ -62,7 +62,7 @@ def _load(cfg: CfgNode) -> RunData:
         with_unique_ids(sets.of_key("UNLABELED")),
         objects_per_image(labeled, len(classes)),
         classes,
-        _category_ids(metadata),
+        category_ids_of(sets.first_labeled),
     )
 
 
@@ -89,14 +89,6 @@ def with_unique_ids(images: list[dict]) -> list[dict]:
     if len({image["image_id"] for image in images}) == len(images):
         return images
     return [{**image, "image_id": number} for number, image in enumerate(images, start=1)]
-
-
-def _category_ids(metadata: Metadata) -> list[int]:
-    """List the category id of each class in the data set's own files."""
-    to_contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
-    if to_contiguous is None:
-        return list(range(len(metadata.thing_classes)))
-    return sorted(to_contiguous, key=to_contiguous.__getitem__)
 
 
 def _on_all_ranks(load: Callable[[], RunData]) -> RunData:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,36 @@ from .data_checks import check_data_sets
 from .logs import log_start, setup_logs
 
 
-def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:
-    """Build the config that ``--config-file`` and the ``KEY VALUE`` pairs ask for.
+def read_config(
+    config_file: str, overrides: Sequence[str] = (), *, on_cpu: bool = False
+) -> CfgNode:
+    """Read a config for the devices of this machine; not frozen, and not checked.
+
+    Args:
+        config_file: empty for the defaults.
+        overrides: keys and values.
+        on_cpu: do not use a GPU.
 
     Raises:
         ConfigError: one line that names the key or file and what to do.
     """
     cfg = get_cfg()
     add_ssod_config(cfg)
-    if args.config_file:
-        merge_config(cfg.merge_from_file, args.config_file, args.config_file)
-    merge_config(cfg.merge_from_list, args.opts, "the command line")
-    if args.num_gpus == 0 or not torch.cuda.is_available():
+    if config_file:
+        _merge(cfg.merge_from_file, config_file, config_file)
+    _merge(cfg.merge_from_list, overrides, "the command line")
+    if on_cpu or not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:
+    """Build the config that ``--config-file`` and the ``KEY VALUE`` pairs ask for.
+
+    Raises:
+        ConfigError: one line that names the key or file and what to do.
+    """
+    cfg = read_config(args.config_file, args.opts, on_cpu=args.num_gpus == 0)
     cfg.freeze()
     check_config(cfg, world_size)
     register_from_config(cfg.SSOD.REGISTER, "SSOD.REGISTER")
@@ -82,12 +99,8 @@ def _with_seed(cfg: CfgNode, go_on: bool) -> CfgNode:
     return own
 
 
-def merge_config(merge: Callable[[Any], None], values: Any, source: str) -> None:
-    """Call ``merge(values)``; what goes wrong is said with its source, a file or the command.
-
-    Raises:
-        ConfigError: the values are none of a config of this project.
-    """
+def _merge(merge: Callable[[Any], None], values: Any, source: str) -> None:
+    """Call ``merge(values)``; what goes wrong is said with its source, a file or the command."""
     try:
         merge(values)
     except OSError as error:

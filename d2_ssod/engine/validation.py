@@ -16,8 +16,9 @@ from d2_ssod.artifacts import (
     load_validation,
     save_validation,
 )
-from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import validate
+
+from .diagnostics import act_on
 
 logger = logging.getLogger(__name__)
 
@@ -45,21 +46,19 @@ def validate_phase(cfg: CfgNode, phase: int) -> None:
 
 def _guard(cfg: CfgNode, folder: RunFolder, phase: int) -> None:
     """Say, or stop, if the model is worse than that of the phase before."""
-    keys = cfg.SSOD.GUARD
-    if phase == 0 or keys.VALIDATION == "off":
+    if phase == 0:
         return
     before, now = load_validation(folder, phase - 1), load_validation(folder, phase)
-    if before is None or now is None or now >= before - keys.VALIDATION_DROP:
+    if before is None or now is None or now >= before - cfg.SSOD.GUARD.VALIDATION_DROP:
         return
-    line = (
+    act_on(
+        cfg,
+        "VALIDATION",
         f"Phase {phase}: AP {now:.1f} on the validation images, {before:.1f} before it: its "
         "pseudo-labels do harm or the phase is too short; set SSOD.PHASE_INIT to previous, "
         "lengthen it (SSOD.SCHEDULE), take SSOD.SELECTION class_balanced or "
-        "SSOD.CONSENSUS.MIN_VOTES 1 (SSOD.GUARD.VALIDATION)"
+        "SSOD.CONSENSUS.MIN_VOTES 1",
     )
-    if keys.VALIDATION == "stop":
-        raise ConfigError(f"{line}; to go on all the same set SSOD.GUARD.VALIDATION to warn")
-    logger.warning("%s", line)
 
 
 def keep_best(cfg: CfgNode) -> None:

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from detectron2.structures import BoxMode
 
-from d2_ssod.ops import pairwise_iou
-from d2_ssod.structures import Detections, ImageId, Predictions
+from d2_ssod.pseudo_label import match_greedily
+from d2_ssod.structures import ImageId, Predictions
 
 
 def easy_images(
@@ -32,7 +31,8 @@ def easy_images(
         found = predictions[record["image_id"]]
         boxes, classes = _ground_truth(record)
         if len(found) and len(boxes):
-            right = _count_right(found, boxes, classes, iou_thresh)
+            taken, _ = match_greedily(found, boxes, classes, iou_thresh)
+            right = int((taken >= 0).sum())
             # recall > 1 - precision, in whole numbers
             if right * (len(found) + len(boxes)) > len(found) * len(boxes):
                 easy.append(record["image_id"])
@@ -51,21 +51,6 @@ def _ground_truth(record: dict) -> tuple[np.ndarray, np.ndarray]:
         np.array(boxes, dtype=np.float64).reshape(-1, 4),
         np.array([a["category_id"] for a in counted], dtype=np.int64),
     )
-
-
-def _count_right(
-    found: Detections, boxes: np.ndarray, classes: np.ndarray, iou_thresh: float
-) -> int:
-    """Match greedily, best score first, each with the free object it overlaps most."""
-    iou = pairwise_iou(torch.from_numpy(found.boxes).double(), torch.from_numpy(boxes)).numpy()
-    iou = np.where(found.classes[:, None] == classes, iou, 0.0)
-    right = 0
-    for number in np.argsort(-found.scores, kind="stable"):
-        best = iou[number].argmax()
-        if iou[number, best] >= iou_thresh:
-            iou[:, best] = 0.0
-            right += 1
-    return right
 
 
 def difficulty_subsets(dataset_dicts: Sequence[dict]) -> dict[str, list[ImageId]]:

@@ -20,7 +20,13 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
 from d2_ssod.artifacts.predictions import coco_rows
-from d2_ssod.data.datasets import CocoFile, DataSet, DataSource, VocFolder
+from d2_ssod.data.datasets import (
+    CocoFile,
+    DataSet,
+    DataSource,
+    VocFolder,
+    category_ids_of,
+)
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import write_json
 from d2_ssod.structures import Detections, ImageId, Predictions, from_instances
@@ -79,10 +85,8 @@ class BoxEvaluator(DatasetEvaluator):
         """
         images = _ground_truth(dataset_name)
         self._truths = {image["image_id"]: _truth(image) for image in images}
-        metadata = MetadataCatalog.get(dataset_name)
-        self._class_names = list(metadata.thing_classes)
-        ids = metadata.get("thing_dataset_id_to_contiguous_id") or {}
-        self._category_ids = sorted(ids, key=ids.__getitem__) or list(range(len(self._class_names)))
+        self._class_names = list(MetadataCatalog.get(dataset_name).thing_classes)
+        self._category_ids = category_ids_of(dataset_name)
         self._output_dir = None if output_dir is None else Path(output_dir)
         self._found: Predictions = {}
 

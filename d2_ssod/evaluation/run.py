@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import nn
 
 from d2_ssod.artifacts import RunFolder, best_phase, load_phase_model
 from d2_ssod.data.checks import check_same_classes
-from d2_ssod.data.datasets import read_data_set
+from d2_ssod.data.datasets import DataSet, read_data_set
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.loader import build_inference_loader
 from d2_ssod.json_files import read_json, write_json
@@ -45,17 +47,19 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
     if not cfg.DATASETS.TEST:
         logger.info("DATASETS.TEST names no data set: nothing is evaluated")
         return None
-    _check_classes(cfg)
+    sets = _read_data_sets(cfg)
     models = [load_phase_model(cfg, phase) for phase in range(cfg.SSOD.NUM_PHASES + 1)]
     folder = RunFolder(cfg.OUTPUT_DIR)
-    infos = _phase_infos(cfg, folder)
+    infos = _phase_infos(cfg, folder, sets)
     summaries = []
     for number, name in enumerate(cfg.DATASETS.TEST):
-        images = DatasetCatalog.get(name)
+        images = sets[name].images
+        evaluator = build_evaluator(name)
         results = evaluate_phases(
             models,
             build_inference_loader(cfg, images),
-            lambda row, name=name: build_evaluator(name),
+            # Each row collects of its own; the ground truth is read once for all.
+            lambda row, evaluator=evaluator: copy.copy(evaluator),
             fusion=Fusion.from_config(cfg),
             subsets=difficulty_subsets(images),
         )
@@ -93,39 +97,37 @@ def _summary_path(folder: RunFolder, name: str, *, is_first: bool) -> Path:
     return folder.summary(name)
 
 
-def _check_classes(cfg: CfgNode) -> None:
-    """Check that the test sets have the classes that the models were trained on."""
-    sets = {
-        f"DATASETS.{key} ({name})": read_data_set(name)
-        for key in ("TRAIN", "TEST")
-        for name in cfg.DATASETS[key]
-    }
-    findings = Findings(f for found in sets.values() for f in found.findings if f.level == "error")
+def _read_data_sets(cfg: CfgNode) -> dict[str, DataSet]:
+    """Read the labeled and the test sets, by name, and check that they have the same classes."""
+    places = {name: f"DATASETS.{k} ({name})" for k in ("TEST", "TRAIN") for name in cfg.DATASETS[k]}
+    sets = {name: read_data_set(name) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)}
+    findings = Findings(finding for found in sets.values() for finding in found.findings)
     raise_first(findings)
-    check_same_classes({place: found.thing_classes for place, found in sets.items()}, findings)
+    check_same_classes({places[n]: found.thing_classes for n, found in sets.items()}, findings)
     raise_first(findings)
+    return sets
 
 
 def _known_otherwise(cfg: CfgNode, folder: RunFolder) -> dict[str, Any]:
     """Add what the run knows of its phases besides these results."""
     last = cfg.SSOD.NUM_PHASES
+    known: dict[str, Any] = {}
     best = best_phase(folder, last)
-    manifests = {phase: folder.phase(phase).manifest for phase in range(1, last + 1)}
-    quality = {
-        str(phase): read_json(path).get("quality", {}).get("selected")
-        for phase, path in manifests.items()
-        if path.exists()
-    }
-    known = {phase: of_phase for phase, of_phase in quality.items() if of_phase}
-    return {
-        **({} if best is None else {"best_phase_by_validation": best}),
-        **({"label_quality": known} if known else {}),
-    }
+    if best is not None:
+        known["best_phase_by_validation"] = best
+    for phase in range(1, last + 1):
+        path = folder.phase(phase).manifest
+        quality = read_json(path).get("quality") if path.exists() else None
+        if quality:
+            known.setdefault("label_quality", {})[str(phase)] = quality["selected"]
+    return known
 
 
-def _phase_infos(cfg: CfgNode, folder: RunFolder) -> list[dict[str, int]]:
+def _phase_infos(
+    cfg: CfgNode, folder: RunFolder, sets: Mapping[str, DataSet]
+) -> list[dict[str, int]]:
     """Count how many images and pseudo-boxes each phase was trained on."""
-    labeled = [image for name in cfg.DATASETS.TRAIN for image in DatasetCatalog.get(name)]
+    labeled = [image for name in cfg.DATASETS.TRAIN for image in sets[name].images]
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         labeled = filter_images_with_only_crowd_annotations(labeled)
     infos = [{"labeled_images": len(labeled), "pseudo_images": 0, "pseudo_boxes": 0}]

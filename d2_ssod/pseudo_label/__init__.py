@@ -13,7 +13,7 @@ quality.py      how right they are, where the truth is known
 from .build import PseudoLabels, build_pseudo_labels
 from .consensus import Consensus
 from .guards import Guard
-from .quality import LabelQuality, TrueObjects, measure_labels
+from .quality import LabelQuality, TrueObjects, match_greedily, measure_labels
 from .select import IMAGE_SCORES, Selection, easy_fraction, select_easiest
 from .threshold import Thresholds, keep_best, match_counts, objects_per_image
 
@@ -30,6 +30,7 @@ __all__ = [
     "easy_fraction",
     "keep_best",
     "match_counts",
+    "match_greedily",
     "measure_labels",
     "objects_per_image",
     "select_easiest",

@@ -45,8 +45,9 @@ class LabelQuality:
     def describe(self) -> str:
         """Say precision, recall and mean IoU over all classes in one line."""
         of_all = _ratios(self.boxes.sum(), self.correct.sum(), self.objects.sum(), self.iou.sum())
-        return "precision {precision}, recall {recall}, mean IoU {mean_iou}, {boxes} boxes".format(
-            **{k: f"{v:.2f}" if isinstance(v, float) else v for k, v in of_all.items()}
+        return (
+            f"precision {of_all['precision']:.2f}, recall {of_all['recall']:.2f}, "
+            f"mean IoU {of_all['mean_iou']:.2f}, {of_all['boxes']} boxes"
         )
 
     def as_dict(self, thing_classes: Sequence[str]) -> dict[str, Any]:
@@ -82,33 +83,49 @@ def measure_labels(
             continue
         known = truth[image_id]
         np.add.at(objects, known.objects.classes, 1)
-        matched, is_ignored = _match(of_image, known, iou_thresh)
-        np.add.at(boxes, of_image.classes[~is_ignored], 1)
-        np.add.at(correct, of_image.classes[matched > 0], 1)
-        np.add.at(iou, of_image.classes, matched)
+        objects_boxes = known.objects.boxes.astype(np.float64)
+        taken, overlap = match_greedily(of_image, objects_boxes, known.objects.classes, iou_thresh)
+        is_right = taken >= 0
+        counts = is_right | ~_are_in_crowds(of_image, known.crowds, iou_thresh)
+        np.add.at(boxes, of_image.classes[counts], 1)
+        np.add.at(correct, of_image.classes[is_right], 1)
+        np.add.at(iou, of_image.classes, overlap)
     return LabelQuality(boxes, correct, objects, iou)
 
 
-def _match(
-    found: Detections, known: TrueObjects, iou_thresh: float
+def match_greedily(
+    found: Detections, boxes: np.ndarray, classes: np.ndarray, iou_thresh: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Match the boxes of an image: IoU of each with its object or 0; whether it is in a crowd."""
-    matched = np.zeros(len(found))
-    overlaps = _overlaps(pairwise_iou, found, known.objects)
-    free = np.ones(len(known.objects), dtype=bool)
+    """Let boxes, best score first, each take the free object of their class they overlap most.
+
+    Args:
+        found: the boxes of an image.
+        boxes: float64 [g, 4], XYXY, of the objects in it.
+        classes: int64 [g], their classes.
+        iou_thresh: least IoU of a box and the object that it takes.
+
+    Returns:
+        int64 [n], the object that each box takes, -1 for none; and float64 [n], the IoU with it, 0
+        for none.
+    """
+    taken, iou = np.full(len(found), -1), np.zeros(len(found))
+    if len(classes) == 0:
+        return taken, iou
+    overlaps = pairwise_iou(torch.from_numpy(found.boxes).double(), torch.from_numpy(boxes)).numpy()
+    overlaps = np.where(found.classes[:, None] == classes, overlaps, 0.0)
     for number in np.argsort(-found.scores, kind="stable"):
-        candidates = np.where(free, overlaps[number], 0)
-        if candidates.size and candidates.max() >= iou_thresh:
-            free[candidates.argmax()] = False
-            matched[number] = candidates.max()
-    inside = _overlaps(pairwise_iof, found, known.crowds).max(axis=1, initial=0) >= iou_thresh
-    return matched, inside & (matched == 0)
+        best = overlaps[number].argmax()
+        if overlaps[number, best] >= iou_thresh:
+            taken[number], iou[number] = best, overlaps[number, best]
+            overlaps[:, best] = 0.0
+    return taken, iou
 
 
-def _overlaps(function: Any, found: Detections, known: Detections) -> np.ndarray:
-    """[n, m] overlaps of the boxes of one class; 0 for those of different ones."""
-    overlaps = function(torch.from_numpy(found.boxes), torch.from_numpy(known.boxes)).numpy()
-    return np.where(found.classes[:, None] == known.classes, overlaps, 0)
+def _are_in_crowds(found: Detections, crowds: Detections, share: float) -> np.ndarray:
+    """Tell which boxes lie in a crowd of their class by at least this share; bool [n]."""
+    inside = pairwise_iof(torch.from_numpy(found.boxes), torch.from_numpy(crowds.boxes)).numpy()
+    inside = np.where(found.classes[:, None] == crowds.classes, inside, 0)
+    return inside.max(axis=1, initial=0) >= share
 
 
 def _ratios(boxes: int, correct: int, objects: int, iou: float) -> dict[str, Any]:

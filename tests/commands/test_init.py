@@ -1,8 +1,8 @@
 import json
 
+import catalogs
 import pytest
 import yaml
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from pictures import coco_contents, save_picture, write_coco
 
 from d2_ssod.commands import main
@@ -11,10 +11,8 @@ from d2_ssod.commands import main
 @pytest.fixture(autouse=True)
 def restored_catalogs():
     """Forget the data sets that a test registers."""
-    before = set(DatasetCatalog)
-    yield
-    for name in set(DatasetCatalog) - before:
-        del DatasetCatalog[name], MetadataCatalog[name]
+    with catalogs.restored_catalogs():
+        yield
 
 
 @pytest.fixture

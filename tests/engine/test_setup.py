@@ -1,10 +1,11 @@
 from pathlib import Path
 
+import catalogs
 import pytest
 import runs
 import torch
 from catalogs import registered_anew
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from runs import CONFIG_FILE
 
 from d2_ssod.data import register_builtin
@@ -17,11 +18,8 @@ from d2_ssod.errors import ConfigError
 @pytest.fixture(autouse=True)
 def restored_catalogs():
     """Forget the data sets that a test registers."""
-    known = set(DatasetCatalog)
-    yield
-    for name in set(DatasetCatalog) - known:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.pop(name, None)
+    with catalogs.restored_catalogs():
+        yield
 
 
 def build(*opts, config_file=CONFIG_FILE, flags=("--num-gpus", "0"), world_size=1):

@@ -7,6 +7,16 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 
 @contextlib.contextmanager
+def restored_catalogs():
+    """Forget the data sets that are registered while the context lasts."""
+    before = [(catalog, set(catalog)) for catalog in (DatasetCatalog, MetadataCatalog)]
+    yield
+    for catalog, names in before:
+        for name in set(catalog) - names:
+            del catalog[name]
+
+
+@contextlib.contextmanager
 def registered_anew(names, register, root):
     """Data sets that ``register(root)`` registers, below another folder while the context lasts."""
     with pytest.MonkeyPatch.context() as patch:

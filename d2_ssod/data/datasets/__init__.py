@@ -12,7 +12,7 @@ registry.py   a user's own, from ``SSOD.REGISTER``
 """
 
 from .builtin import datasets_root, missing_paths, register_builtin
-from .catalog import DataSet, DataSource, read_data_set, register_files
+from .catalog import DataSet, DataSource, category_ids_of, read_data_set, register_files
 from .coco import CocoFile
 from .folder import ImageFolders
 from .registry import register_from_config
@@ -26,6 +26,7 @@ __all__ = [
     "ImageFolders",
     "VocFolder",
     "YoloSplit",
+    "category_ids_of",
     "datasets_root",
     "missing_paths",
     "read_data_set",

@@ -1,9 +1,11 @@
-"""Boxes as annotation files give them: which ones no detector can be trained on."""
+"""Boxes as annotation files give them: their records, and which cannot be trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+from detectron2.structures import BoxMode
 
 from ..findings import Findings
 from .values import as_number
@@ -49,3 +51,17 @@ def is_usable(
         )
         return False
     return True
+
+
+def corner_annotation(
+    category: int | str, xyxy: Sequence[float], *, is_crowd: bool = False
+) -> dict[str, Any]:
+    """Make the annotation of a box that is given by its corners, in pixels."""
+    x0, y0, x1, y1 = xyxy
+    return {
+        "category_id": category,
+        "bbox": xyxy,
+        "bbox_mode": BoxMode.XYXY_ABS,
+        "iscrowd": int(is_crowd),
+        "area": (x1 - x0) * (y1 - y0),
+    }

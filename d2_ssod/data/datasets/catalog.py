@@ -131,5 +131,14 @@ def read_data_set(name: str) -> DataSet:
     return DataSet(images, None if classes is None else list(classes))
 
 
+def category_ids_of(name: str) -> list[int | str]:
+    """List the category id of each class in the data set's own files, as the metadata knows it."""
+    metadata = MetadataCatalog.get(name)
+    numbers = metadata.get("thing_dataset_id_to_contiguous_id")
+    if not numbers:
+        return list(range(len(metadata.thing_classes)))
+    return sorted(numbers, key=numbers.__getitem__)
+
+
 def _unreadable(problem: str) -> Finding:
     return Finding("error", "", "data sets that cannot be read", (problem,), "", 1)

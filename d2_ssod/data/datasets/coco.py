@@ -164,9 +164,11 @@ class CocoFile:
     def _path(self, file_name: str) -> str:
         """Find the file that a name means; the name as it is if there is none."""
         literal = os.path.join(self.image_root, file_name)
-        if os.path.exists(literal):
+        others = [name for name in spellings(file_name) if name != file_name]
+        # Most names have no other spelling: nothing is looked for on the disk then.
+        if not others or os.path.exists(literal):
             return literal
-        candidates = (os.path.join(self.image_root, name) for name in spellings(file_name))
+        candidates = (os.path.join(self.image_root, name) for name in others)
         return next(filter(os.path.exists, candidates), literal)
 
     def _annotate(

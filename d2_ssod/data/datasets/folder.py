@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import mimetypes
 import os
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..findings import Findings
-from ..images import EXTENSIONS, ImageError, map_threaded, read_size
+from ..images import EXTENSIONS, ImageError, map_threaded, read_size, size_or_error
 from .catalog import DataSet
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,9 @@ class ImageFolders:
         """List the pictures, with ``image_id`` 1 to n in the order of the places and paths."""
         findings = Findings()
         files = self.files(findings)
-        sizes = map_threaded(size_or_error, files, description="Reading image sizes")
+        sizes = map_threaded(
+            functools.partial(size_or_error, read_size), files, description="Reading image sizes"
+        )
         images: list[dict[str, Any]] = []
         for number, (file, size) in enumerate(zip(files, sizes, strict=True), start=1):
             if isinstance(size, ImageError):
@@ -91,14 +94,6 @@ def is_image_name(file: str) -> bool:
     """Tell by its name whether a file is a picture that can be read."""
     name = os.path.basename(file)
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
-
-
-def size_or_error(file: str) -> tuple[int, int] | ImageError:
-    """Read height and width, or say what is wrong."""
-    try:
-        return read_size(file)
-    except ImageError as error:
-        return error
 
 
 def _is_of_the_system(folder: str) -> bool:

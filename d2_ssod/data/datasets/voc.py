@@ -9,16 +9,14 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from detectron2.structures import BoxMode
-
 from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import parts_of
 
 from ..findings import Findings
-from ..images import EXTENSIONS, ImageError, map_threaded
-from .boxes import is_usable
+from ..images import EXTENSIONS, ImageError, map_threaded, read_size, size_or_error
+from .boxes import corner_annotation, is_usable
 from .catalog import DataSet
-from .folder import is_image_name, size_or_error
+from .folder import is_image_name
 from .values import as_flag, as_number, as_whole
 
 logger = logging.getLogger(__name__)
@@ -125,7 +123,7 @@ class VocFolder:
         root = self._parse(name, findings) if self.annotations else None
         size = [as_whole(_text(root, f"size/{side}")) or 0 for side in ("height", "width")]
         if min(size) <= 0:
-            size = size_or_error(path)
+            size = size_or_error(read_size, path)
         if not isinstance(size, ImageError):
             record["height"], record["width"] = size
         elif not self.annotations:
@@ -182,15 +180,7 @@ class VocFolder:
                 )
             box = [x0 - 1.0, y0 - 1.0, float(x1), float(y1)]
             if is_usable(box, record, self.folder, who, findings):
-                kept.append(
-                    {
-                        "category_id": class_name,
-                        "bbox": box,
-                        "bbox_mode": BoxMode.XYXY_ABS,
-                        "iscrowd": int(difficult),
-                        "area": (box[2] - box[0]) * (box[3] - box[1]),
-                    }
-                )
+                kept.append(corner_annotation(class_name, box, is_crowd=difficult))
         return kept
 
     def _number_classes(self, images: list[dict], findings: Findings) -> list[str]:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from detectron2.structures import BoxMode
 
 from d2_ssod.errors import ConfigError
 
 from ..findings import Findings
 from ..images import map_threaded
-from .boxes import is_usable
+from .boxes import corner_annotation, is_usable
 from .catalog import DataSet
 from .folder import ImageFolders
 from .values import as_number, as_whole
@@ -155,13 +154,7 @@ class YoloSplit:
         box = _corners(numbers, record["width"], record["height"])
         if not is_usable(box, record, self.yaml_file, who, findings):
             return None
-        return {
-            "category_id": category,
-            "bbox": box,
-            "bbox_mode": BoxMode.XYXY_ABS,
-            "iscrowd": 0,
-            "area": (box[2] - box[0]) * (box[3] - box[1]),
-        }
+        return corner_annotation(category, box)
 
 
 def _label_file(image: str) -> str | None:
