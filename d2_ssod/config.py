@@ -94,6 +94,8 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     "AUG.SCALE": ((1.0, 1.0), _RANGE),
     # The window's center moves by up to SHIFT times the image's size, in each direction.
     "AUG.SHIFT": (0.0, _FRACTION),
+    # Strong changes of colour, and erased parts, of "none", of "pseudo"-labeled, of "all" images.
+    "AUG.STRONG": ("none", _one_of("none", "pseudo", "all")),
     # A model trained elsewhere, of the config's detector, to be that of phase 0, which is then not
     # trained. Empty: phase 0 is trained, from MODEL.WEIGHTS.
     "START.PHASE_0": ("", _TEXT),
@@ -142,6 +144,30 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     "CONSENSUS.NMS_THRESH": (0.3, _FRACTION),
     # How many models must see a box. 0: all of them (the models are folded from the left).
     "CONSENSUS.MIN_VOTES": (0, _COUNT),
+    # Pseudo-labels are what the models agree on ("consensus", as published), or all that one of
+    # them sees, fused, in two tiers: certain and uncertain ("tiers").
+    "LABELS": ("consensus", _one_of("consensus", "tiers")),
+    # Boxes of a class with IoU > IOU_THRESH are fused; detections that score no more than MIN_SCORE
+    # are left out.
+    "TIERS.IOU_THRESH": (0.55, _FRACTION),
+    "TIERS.MIN_SCORE": (0.05, _FRACTION),
+    # Of each class, the best-scored boxes are certain: CERTAIN times as many per image as a labeled
+    # image has objects. Uncertain are the next, up to ALL times as many; the rest is background.
+    "TIERS.CERTAIN": (0.5, _FRACTION),
+    "TIERS.ALL": (1.0, _POSITIVE),
+    # How labels of tier "uncertain" are learned: with their score q as certainty, q their class and
+    # 1 - q background ("soft"), or as if they were certain ("hard").
+    "TIERS.UNCERTAIN": ("soft", _one_of("soft", "hard")),
+    # Left and right edges, top and bottom ones, of a certain label are learned if the models differ
+    # in them by less than this part of its width, its height. 0: no box of a pseudo-label is.
+    "TIERS.MAX_SPREAD": (0.05, _NOT_NEGATIVE),
+    # In the last phase, labels that the moving average of the weights (SSOD.AVERAGE.DECAY), a mean
+    # teacher, makes anew for each batch, in two tiers, instead of those of the file.
+    "TEACHER.ENABLED": (False, _FLAG),
+    # The iteration from which on it does.
+    "TEACHER.START": (0, _COUNT),
+    # Learn the boxes of its certain labels, too, not only their classes.
+    "TEACHER.BOX_LOSS": (False, _FLAG),
     # Data Distillation's multi-transform inference for the pseudo-labels: the scales and the flip
     # of TEST.AUG.MIN_SIZES, .MAX_SIZE and .FLIP, merged.
     "TTA.ENABLED": (False, _FLAG),

@@ -96,6 +96,11 @@ def coco_rows(
             yield image_id, category_ids[number], bbox, score
 
 
+def has_area(found: Detections) -> np.ndarray:
+    """Tell which boxes have an area as they are written, bool [n]."""
+    return (np.round(_xywh(found.boxes), BOX_DECIMALS)[:, 2:] > 0).all(axis=1)
+
+
 def _xywh(boxes: np.ndarray) -> np.ndarray:
     """Convert float32 [n, 4] XYXY to float64 [n, 4] XYWH."""
     corners = boxes.astype(np.float64)

@@ -7,9 +7,10 @@ is filled in, what contradicts the data set stops with a message that names the 
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from d2_ssod.config import is_number
 from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import parts_of, spellings
 from d2_ssod.json_files import read_json, write_json
-from d2_ssod.structures import ImageId, Predictions
+from d2_ssod.structures import CERTAIN, UNCERTAIN, ImageId, Predictions, TieredDetections
 
-from .predictions import coco_rows
+from .predictions import coco_rows, has_area
 
 logger = logging.getLogger(__name__)
+
+SPREAD_DECIMALS = 4
 
 
 def save_pseudo_labels(
@@ -43,6 +46,8 @@ def save_pseudo_labels(
         category_ids: the data set's category id of each contiguous class id.
     """
     records = {record["image_id"]: record for record in dataset_dicts}
+    selected = {image_id: found.select(has_area(found)) for image_id, found in selected.items()}
+    rows = zip(coco_rows(selected, category_ids), _tier_columns(selected), strict=True)
     return write_json(
         path,
         {
@@ -68,13 +73,28 @@ def save_pseudo_labels(
                     "area": round(bbox[2] * bbox[3], 2),
                     "iscrowd": 0,
                     "score": score,
+                    **tier,
                 }
-                for number, (image_id, category_id, bbox, score) in enumerate(
-                    coco_rows(selected, category_ids), start=1
-                )
+                for number, ((image_id, category_id, bbox, score), tier) in enumerate(rows, start=1)
             ),
         },
     )
+
+
+def _tier_columns(selected: Predictions) -> Iterator[dict[str, Any]]:
+    """Give what is written of each box that is of a tier; of others, nothing."""
+    for found in selected.values():
+        if not isinstance(found, TieredDetections):
+            yield from ({} for _ in range(len(found)))
+            continue
+        columns = (found.certain.tolist(), found.votes.tolist(), found.spread.tolist())
+        for certain, votes, spread in zip(*columns, strict=True):
+            known = not any(map(math.isnan, spread))
+            yield {
+                "tier": CERTAIN if certain else UNCERTAIN,
+                "votes": votes,
+                "spread": [round(value, SPREAD_DECIMALS) for value in spread] if known else None,
+            }
 
 
 def load_pseudo_labels(
@@ -93,13 +113,14 @@ def load_pseudo_labels(
     Returns:
         A Detectron2 dict for each image with annotations, in the order of the file: a copy of the
         data set's, with ``is_pseudo`` True and ``annotations`` of ``bbox`` (XYWH_ABS),
-        ``category_id`` (contiguous), ``iscrowd`` and ``score``. Images without
-        annotations are dropped; the log says how many.
+        ``category_id`` (contiguous), ``iscrowd`` and ``score``, and where the file has them
+        ``tier`` and ``spread``. Images without annotations are dropped; the log says how many.
 
     Raises:
         ConfigError: an image or category that the data set does not have, an image size that
-            differs, a box that is not finite, is empty or lies outside its image, or a score
-            outside [0, 1]. The message names the file and the annotation.
+            differs, a box that is not finite, is empty or lies outside its image, a score
+            outside [0, 1], or a tier or spread that is none. The message names the file and the
+            annotation.
     """
     content = read_json(path)
     images, categories, annotations = (
@@ -264,4 +285,23 @@ def _read_annotation(
         "category_id": category,
         "iscrowd": int(bool(annotation.get("iscrowd"))),
         "score": float(score),
+        **_read_tier(name, annotation),
     }
+
+
+def _read_tier(name: str, annotation: dict) -> dict[str, Any]:
+    """Read the tier and the spread of a box; of one that a person has drawn there is neither."""
+    tier, spread = annotation.get("tier"), annotation.get("spread")
+    if tier is None:
+        return {}
+    if tier not in (CERTAIN, UNCERTAIN):
+        raise ConfigError(
+            f"{name}: tier must be {CERTAIN!r} or {UNCERTAIN!r}, found {tier!r}; without one the "
+            "box is certain"
+        )
+    numbers = isinstance(spread, list) and len(spread) == 2 and all(map(is_number, spread))
+    if spread is not None and not numbers:
+        raise ConfigError(
+            f"{name}: spread must be two numbers, of width and height, or null, found {spread!r}"
+        )
+    return {"tier": tier, "spread": spread}

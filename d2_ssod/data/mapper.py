@@ -3,41 +3,82 @@
 from __future__ import annotations
 
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 
-from .augmentation import build_augmentations
+from d2_ssod.structures import UNCERTAIN
+
+from .augmentation import StrongAugmentation, build_augmentations
 
 
 class PseudoLabelMapper(DatasetMapper):
     """:class:`DatasetMapper` whose targets also carry ``gt_scores`` and ``gt_is_pseudo``.
 
     The dict of a pseudo-labeled image says ``is_pseudo: True``, its annotations have a ``score``;
-    annotations without one count as certain, score 1. A pseudo-labeled image whose boxes the
-    augmentation all removed returns None, for which the loader draws another image: nothing would
-    say that it is not a labeled image without objects.
+    annotations without one count as certain, score 1. Where annotations have a ``tier``, targets
+    carry ``gt_certainty`` and ``gt_box_gate``, too (see ``modeling/certainty.py``).
+
+    A pseudo-labeled image whose boxes the augmentation all removed returns None, for which the
+    loader draws another image: nothing would say that it is not a labeled image without objects.
     """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        strong: StrongAugmentation | None = None,
+        strong_for_all: bool = False,
+        soft: bool = True,
+        max_spread: float = 0.05,
+        **kwargs,
+    ) -> None:
+        """Take arguments beyond those of :class:`DatasetMapper`.
+
+        Args:
+            is_train: passed on.
+            strong: changes pseudo-labeled images after all else; ``weak_image`` is then the image
+                without it.
+            strong_for_all: it changes labeled images, too.
+            soft: the certainty of an uncertain label is its score, not 1.
+            max_spread: edges of a label are learned if the models differ by less, relative to its
+                width or height.
+            **kwargs: passed on to :class:`DatasetMapper`.
+        """
+        super().__init__(is_train, **kwargs)
+        self.strong, self.strong_for_all = strong, strong_for_all
+        self.soft, self.max_spread = soft, max_spread
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
         """Arguments of ``__init__`` from the config."""
         arguments = super().from_config(cfg, is_train)
-        if is_train:
-            arguments["augmentations"] = build_augmentations(cfg) + arguments["augmentations"]
-        return arguments
+        if not is_train:
+            return arguments
+        chosen = cfg.SSOD.AUG.STRONG
+        return {
+            **arguments,
+            "augmentations": build_augmentations(cfg) + arguments["augmentations"],
+            "strong": None if chosen == "none" else StrongAugmentation(cfg.INPUT.FORMAT),
+            "strong_for_all": chosen == "all",
+            "soft": cfg.SSOD.TIERS.UNCERTAIN == "soft",
+            "max_spread": cfg.SSOD.TIERS.MAX_SPREAD,
+        }
 
     def __call__(self, dataset_dict: dict) -> dict | None:
         """Load, augment and convert one image; None to draw another in its place."""
         mapped = super().__call__(dataset_dict)
-        if mapped.get("is_pseudo", False) and "instances" in mapped and not mapped["instances"]:
+        is_pseudo = mapped.get("is_pseudo", False)
+        if is_pseudo and "instances" in mapped and not mapped["instances"]:
             return None
+        if self.strong is not None and (is_pseudo or self.strong_for_all):
+            mapped["weak_image"] = mapped["image"]
+            mapped["image"] = self.strong(mapped["image"])
         return mapped
 
     def _transform_annotations(self, dataset_dict: dict, transforms, image_shape) -> None:
         kept = [obj for obj in dataset_dict["annotations"] if obj.get("iscrowd", 0) == 0]
-        scores = torch.tensor([float(obj.get("score", 1.0)) for obj in kept])
-        is_pseudo = bool(dataset_dict.get("is_pseudo", False))
         annotations = [
             utils.transform_instance_annotations(
                 obj, transforms, image_shape, keypoint_hflip_indices=self.keypoint_hflip_indices
@@ -47,12 +88,30 @@ class PseudoLabelMapper(DatasetMapper):
         instances = utils.annotations_to_instances(
             annotations, image_shape, mask_format=self.instance_mask_format
         )
-        instances.gt_scores = scores
+        is_pseudo = bool(dataset_dict.get("is_pseudo", False))
+        instances.gt_scores = torch.tensor([float(obj.get("score", 1.0)) for obj in kept])
         instances.gt_is_pseudo = torch.full((len(kept),), is_pseudo)
+        if any("tier" in obj for obj in kept):
+            instances.gt_certainty = torch.tensor([self._certainty(obj) for obj in kept])
+            instances.gt_box_gate = torch.tensor([self._box_gate(obj) for obj in kept])
         if self.recompute_boxes:
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         del dataset_dict["annotations"]
         dataset_dict["instances"] = utils.filter_empty_instances(instances)
+
+    def _certainty(self, annotation: dict) -> float:
+        """Give q: the score of an uncertain label, 1 of others."""
+        is_soft = self.soft and annotation.get("tier") == UNCERTAIN
+        return annotation["score"] if is_soft else 1.0
+
+    def _box_gate(self, annotation: dict) -> tuple[float, float]:
+        """Tell whether left and right, top and bottom are learned; a person's are, always."""
+        if "tier" not in annotation:
+            return 1.0, 1.0
+        spread = annotation.get("spread")
+        if annotation["tier"] == UNCERTAIN or spread is None:
+            return 0.0, 0.0
+        return float(spread[0] < self.max_spread), float(spread[1] < self.max_spread)
 
     def _without_unused(self, annotation: dict) -> dict:
         """Copy the annotation without the masks and keypoints that the model does not train on."""

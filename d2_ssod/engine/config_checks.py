@@ -26,6 +26,7 @@ def check_config(cfg: CfgNode, world_size: int) -> None:
     _check_ensemble_weights(cfg)
     _check_registered_names(cfg)
     _check_model(cfg)
+    _check_teacher(cfg)
     _check_training(cfg, world_size)
 
 
@@ -75,6 +76,23 @@ def _check_model(cfg: CfgNode) -> None:
             f"SSOD.TTA.ENABLED is True, but MODEL.META_ARCHITECTURE is "
             f"{cfg.MODEL.META_ARCHITECTURE!r}: Detectron2 has multi-transform inference for "
             "GeneralizedRCNN only; set it to False"
+        )
+
+
+def _check_teacher(cfg: CfgNode) -> None:
+    """Keys that the mean teacher and labels of two tiers need."""
+    if cfg.SSOD.TEACHER.ENABLED and cfg.SSOD.AVERAGE.DECAY == 0:
+        raise ConfigError(
+            "SSOD.TEACHER.ENABLED is True, but SSOD.AVERAGE.DECAY is 0, and the teacher is the "
+            "average of the weights: set it to 0.999, say"
+        )
+    if not (cfg.SSOD.TEACHER.ENABLED or cfg.SSOD.LABELS == "tiers"):
+        return
+    rpn = cfg.MODEL.RPN.BBOX_REG_LOSS_TYPE
+    if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "UncertaintyRPN" and rpn != "smooth_l1":
+        raise ConfigError(
+            f"MODEL.RPN.BBOX_REG_LOSS_TYPE is {rpn!r}; edges of uncertain labels can be left out "
+            "of 'smooth_l1' only: set it to that"
         )
 
 

@@ -31,7 +31,13 @@ from d2_ssod.artifacts import (
 from d2_ssod.data.loader import build_inference_loader
 from d2_ssod.inference import predict
 from d2_ssod.json_files import write_json
-from d2_ssod.pseudo_label import Consensus, PseudoLabels, build_pseudo_labels, easy_fraction
+from d2_ssod.pseudo_label import (
+    Consensus,
+    PseudoLabels,
+    Tiers,
+    build_pseudo_labels,
+    easy_fraction,
+)
 
 from .diagnostics import LabelTruth, check_labels
 from .run_data import RunData
@@ -151,7 +157,7 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
         ],
         data.objects_per_image,
         fraction=easy_fraction(phase, ssod.NUM_PHASES, ssod.EASY_FRACTIONS),
-        consensus=Consensus.from_config(cfg),
+        consensus=(Tiers if ssod.LABELS == "tiers" else Consensus).from_config(cfg),
         keep_fraction=ssod.PSEUDO_LABEL.KEEP_FRACTION,
         selection_rule=ssod.SELECTION,
         observe=truth.observe,
@@ -172,7 +178,9 @@ def _save(
         models=[folder.relative(folder.phase(source).model) for source in range(phase)],
         thing_classes=data.thing_classes,
         settings={
+            "labels": ssod.LABELS,
             "consensus": dict(ssod.CONSENSUS),
+            **({"tiers": dict(ssod.TIERS)} if ssod.LABELS == "tiers" else {}),
             "keep_fraction": ssod.PSEUDO_LABEL.KEEP_FRACTION,
             "tta": ssod.TTA.ENABLED,
             "selection": ssod.SELECTION,

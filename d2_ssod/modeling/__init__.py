@@ -3,12 +3,15 @@
 detectors.py       what differs between families of detectors (``DETECTORS``)
 roi_heads.py       Detectron2's ROI heads with ...
 box_predictor.py   ... a box predictor that weighs its loss and learns an embedding (Eq. 5-7)
+proposals.py       Detectron2's RPN for labels that are not all certain
+certainty.py       how certain the labels are that RoIs and anchors were matched with
 roi_weighting.py   how much each RoI counts (Eq. 2-5): ``ROI_WEIGHTINGS``
 sampled_rois.py    sampled RoIs that know the targets of their image
 """
 
 from .box_predictor import UncertaintyOutputLayers, collect_rois, is_pseudo
 from .detectors import DETECTORS, Detector, detector_of, num_classes, running_attributes
+from .proposals import UncertaintyRPN
 from .roi_heads import UncertaintyCascadeROIHeads, UncertaintyRes5ROIHeads, UncertaintyROIHeads
 from .roi_weighting import ROI_WEIGHTINGS, RoIBatch, RoIWeighting, RoIWeights, build_roi_weighting
 from .sampled_rois import SampledRoIs
@@ -24,6 +27,7 @@ __all__ = [
     "UncertaintyCascadeROIHeads",
     "UncertaintyOutputLayers",
     "UncertaintyROIHeads",
+    "UncertaintyRPN",
     "UncertaintyRes5ROIHeads",
     "build_roi_weighting",
     "collect_rois",

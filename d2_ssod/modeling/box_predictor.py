@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from d2_ssod import ops
 
+from .certainty import box_gate_of, certainty_of, has_certainty
 from .roi_weighting import RoIBatch, RoIWeighting, RoIWeights, build_roi_weighting
 from .sampled_rois import SampledRoIs
 
@@ -111,14 +112,16 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
         rois = collect_rois(proposals, predictions.embeddings, self.num_classes)
         classes = torch.cat([p.gt_classes for p in proposals])
         weights = self._weigh(rois)
-        if weights is not None:
+        certainties = _certainties(proposals)
+        if weights is not None or certainties is not None:
             losses["loss_cls"] = self._weighted_classification_loss(
-                predictions.scores, classes, weights
+                predictions.scores, classes, weights, certainties
             )
-            if self.weighting.weights_box_loss:
-                losses["loss_box_reg"] = self._weighted_box_loss(
-                    predictions.deltas, proposals, classes, weights
-                )
+        weighs_boxes = weights is not None and self.weighting.weights_box_loss
+        if weighs_boxes or certainties is not None:
+            losses["loss_box_reg"] = self._weighted_box_loss(
+                predictions.deltas, proposals, classes, weights if weighs_boxes else None
+            )
         losses["loss_similarity"] = self._similarity_loss(rois, classes)
         return losses
 
@@ -152,37 +155,60 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
         return weights
 
     def _weighted_classification_loss(
-        self, scores: Tensor, classes: Tensor, weights: Tensor
+        self, scores: Tensor, classes: Tensor, weights: Tensor | None, certainties: Tensor | None
     ) -> Tensor:
-        """Compute sum_i(w_i CE_i) / R: divided by the number of RoIs, not by the sum of weights."""
-        cross_entropy = F.cross_entropy(scores, classes, reduction="none")
-        loss = (weights * cross_entropy).sum() / max(len(classes), 1)
-        return loss * self.loss_weight.get("loss_cls", 1.0)
+        """Compute sum_i(w_i CE_i) / R: divided by the number of RoIs, not by the sum of weights.
+
+        The label of a foreground RoI of certainty q is q its class and 1 - q background:
+        CE = -q log p_class - (1 - q) log p_background.
+        """
+        loss = F.cross_entropy(scores, classes, reduction="none")
+        if certainties is not None:
+            as_background = F.cross_entropy(
+                scores, torch.full_like(classes, self.num_classes), reduction="none"
+            )
+            loss = torch.lerp(as_background, loss, certainties.to(loss.dtype))
+        if weights is not None:
+            loss = weights * loss
+        return loss.sum() / max(len(classes), 1) * self.loss_weight.get("loss_cls", 1.0)
 
     def _weighted_box_loss(
-        self, deltas: Tensor, proposals: list[SampledRoIs], classes: Tensor, weights: Tensor
+        self,
+        deltas: Tensor,
+        proposals: list[SampledRoIs],
+        classes: Tensor,
+        weights: Tensor | None,
     ) -> Tensor:
-        """Do as ``FastRCNNOutputLayers.box_reg_loss``, with a weight for each foreground RoI."""
+        """Do as ``FastRCNNOutputLayers.box_reg_loss``, weighted and with the gates of the labels.
+
+        Smooth L1 leaves out the deltas of edges whose gate is closed; a loss of whole boxes counts
+        those of which both gates are open.
+        """
         foreground = (classes < self.num_classes).nonzero()[:, 0]
         boxes = torch.cat([p.proposal_boxes.tensor for p in proposals])[foreground]
-        references = torch.cat(
-            [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals]
-        )[foreground]
+        references = torch.cat([_references(p) for p in proposals])[foreground]
+        gates = torch.cat([box_gate_of(_references(p), p.target) for p in proposals])[foreground]
         if deltas.shape[1] == boxes.shape[1]:
             deltas = deltas[foreground]
         else:
             per_class = deltas.view(len(deltas), self.num_classes, -1)
             deltas = per_class[foreground, classes[foreground]]
-        loss = (self._box_loss_per_roi(deltas, boxes, references) * weights[foreground]).sum()
-        return loss / max(len(classes), 1) * self.loss_weight.get("loss_box_reg", 1.0)
+        loss = self._box_loss_per_roi(deltas, boxes, references, gates)
+        if weights is not None:
+            loss = loss * weights[foreground]
+        return loss.sum() / max(len(classes), 1) * self.loss_weight.get("loss_box_reg", 1.0)
 
-    def _box_loss_per_roi(self, deltas: Tensor, boxes: Tensor, references: Tensor) -> Tensor:
-        """Compute the box-regression loss of each RoI, Tensor[F]."""
+    def _box_loss_per_roi(
+        self, deltas: Tensor, boxes: Tensor, references: Tensor, gates: Tensor
+    ) -> Tensor:
+        """Compute the box-regression loss of each RoI, Tensor[F]; ``gates``: Tensor[F, 4]."""
         if self.box_reg_loss_type == "smooth_l1":
             goal = self.box2box_transform.get_deltas(boxes, references)
-            return smooth_l1_loss(deltas, goal, self.smooth_l1_beta, reduction="none").sum(dim=1)
+            loss = smooth_l1_loss(deltas, goal, self.smooth_l1_beta, reduction="none")
+            return (loss * gates).sum(dim=1)
         predicted = self.box2box_transform.apply_deltas(deltas, boxes)
-        return _IOU_LOSSES[self.box_reg_loss_type](predicted, references, reduction="none")
+        loss = _IOU_LOSSES[self.box_reg_loss_type](predicted, references, reduction="none")
+        return loss * gates.amin(dim=1)
 
     def _similarity_loss(self, rois: RoIBatch, classes: Tensor) -> Tensor:
         """Compute Eq. 6-7; in every step, so that the embedding always has a gradient."""
@@ -197,6 +223,21 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
             classes=alike,
         )
         return loss * self.similarity_loss_weight
+
+
+def _references(rois: SampledRoIs) -> Tensor:
+    """Give the box that each RoI is to be regressed to, Tensor[R, 4]; its own if there is none."""
+    return (rois.gt_boxes if rois.has("gt_boxes") else rois.proposal_boxes).tensor
+
+
+def _certainties(proposals: list[SampledRoIs]) -> Tensor | None:
+    """Look up the certainty q of each foreground RoI's label, Tensor[R]; None if all are certain.
+
+    Of a background RoI it makes no difference: both parts of its loss are those of background.
+    """
+    if not any(has_certainty(p.target) for p in proposals):
+        return None
+    return torch.cat([certainty_of(_references(p), p.target) for p in proposals])
 
 
 def is_pseudo(target: Instances) -> bool:

@@ -4,6 +4,8 @@ Pure functions: no files, no model.
 
 threshold.py    1. one score threshold per class, by matching counts
 consensus.py    2. what the models of all phases so far agree on
+tiers.py        2. instead: fused boxes of all models, in two tiers of certainty, by ...
+fuse.py         ... weighted boxes fusion that counts the models
 select.py       3. the images that are easy, that is, certain (Eq. 1)
 build.py        these steps in one function
 guards.py       signs that the labels do harm
@@ -16,6 +18,7 @@ from .guards import Guard
 from .quality import LabelQuality, TrueObjects, match_greedily, measure_labels
 from .select import IMAGE_SCORES, Selection, easy_fraction, select_easiest
 from .threshold import Thresholds, keep_best, match_counts, objects_per_image
+from .tiers import Tiers
 
 __all__ = [
     "IMAGE_SCORES",
@@ -25,6 +28,7 @@ __all__ = [
     "PseudoLabels",
     "Selection",
     "Thresholds",
+    "Tiers",
     "TrueObjects",
     "build_pseudo_labels",
     "easy_fraction",

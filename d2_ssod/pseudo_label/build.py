@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from d2_ssod.structures import Predictions
+from d2_ssod.structures import Predictions, TieredDetections
 
 from .consensus import Consensus
 from .select import Selection, select_easiest
 from .threshold import Thresholds, keep_best, match_counts
+from .tiers import Tiers
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,14 @@ class PseudoLabels:
                 f"them, {thresholds.target.sum():.2f} objects per labeled image; "
                 f"{self.boxes_after_threshold[number]} boxes"
             )
-        if len(self.thresholds) > 1:
+        tiered = [d for d in self.selected.values() if isinstance(d, TieredDetections)]
+        if tiered:
+            certain = sum(int(found.certain.sum()) for found in tiered)
+            lines.append(
+                f"Fused boxes of {len(self.thresholds)} models: {self.boxes_after_consensus}, of "
+                f"those selected {certain} certain"
+            )
+        elif len(self.thresholds) > 1:
             lines.append(
                 f"Consensus of {len(self.thresholds)} models: {self.boxes_after_consensus} boxes"
             )
@@ -90,7 +98,7 @@ def build_pseudo_labels(
     target: np.ndarray,
     *,
     fraction: float,
-    consensus: Consensus = Consensus(),
+    consensus: Consensus | Tiers = Consensus(),
     keep_fraction: float = 1.0,
     selection_rule: str = "mean_score",
     observe: Callable[[str, Predictions], None] = lambda step, labels: None,
@@ -101,23 +109,29 @@ def build_pseudo_labels(
         sources: raw detections of each model on all unlabeled images, oldest model first.
         target: float64 [C], objects of each class per labeled image (``objects_per_image``).
         fraction: k, of the images with pseudo-labels (``easy_fraction``).
-        consensus: what it means that models agree.
+        consensus: what it means that models agree; or how the raw detections of all of them become
+            labels of two tiers, for which thresholds are of no effect.
         keep_fraction: of each model's boxes above the thresholds (``keep_best``).
         selection_rule: what makes an image easy (``select_easiest``).
         observe: called with the labels after each step: ``model 0``, ..., ``consensus``,
-            ``selected``.
+            ``selected``; with tiers also ``certain``, after the consensus.
     """
     thresholds = tuple(match_counts(source, target) for source in sources)
     thresholded = [
         keep_best(chosen.apply(source), keep_fraction)
         for chosen, source in zip(thresholds, sources, strict=True)
     ]
-    agreed = consensus.of_predictions(thresholded)
+    if isinstance(consensus, Tiers):
+        agreed = consensus.of_predictions(sources, target)
+    else:
+        agreed = consensus.of_predictions(thresholded)
     selection = select_easiest(agreed, fraction, selection_rule)
     selected = {image_id: agreed[image_id] for image_id in selection.kept}
     for number, labels in enumerate(thresholded):
         observe(f"model {number}", labels)
     observe("consensus", agreed)
+    if isinstance(consensus, Tiers):
+        observe("certain", {i: found.select(found.certain) for i, found in agreed.items()})
     observe("selected", selected)
     return PseudoLabels(
         selected=selected,

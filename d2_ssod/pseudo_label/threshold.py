@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.structures import Predictions, concatenate
+from d2_ssod.structures import Detections, Predictions, concatenate
 
 from .select import floor_share
 
@@ -136,12 +136,9 @@ def keep_best(predictions: Predictions, fraction: float) -> Predictions:
     if fraction == 1 or not predictions:
         return dict(predictions)
     found = concatenate(list(predictions.values()))
-    order = np.lexsort((-found.scores, found.classes))  # by class, then best first; stable
     counts = np.bincount(found.classes)
-    rank_in_class = np.arange(len(found)) - np.repeat(counts.cumsum() - counts, counts)
     quota = np.array([floor_share(fraction, int(count)) for count in counts], dtype=np.int64)
-    keep = np.zeros(len(found), dtype=bool)
-    keep[order] = rank_in_class < quota[found.classes[order]]
+    keep = rank_in_class(found) < quota[found.classes]
 
     ends = np.cumsum([len(d) for d in predictions.values()])
     masks = np.split(keep, ends[:-1])
@@ -149,3 +146,16 @@ def keep_best(predictions: Predictions, fraction: float) -> Predictions:
         image_id: detections.select(mask)
         for (image_id, detections), mask in zip(predictions.items(), masks, strict=True)
     }
+
+
+def rank_in_class(found: Detections) -> np.ndarray:
+    """Count for each box those of its class that score more, or as much and come before it.
+
+    Returns:
+        int64 [n].
+    """
+    order = np.lexsort((-found.scores, found.classes))  # by class, then best first; stable
+    counts = np.bincount(found.classes)
+    ranks = np.empty(len(found), dtype=np.int64)
+    ranks[order] = np.arange(len(found)) - np.repeat(counts.cumsum() - counts, counts)
+    return ranks

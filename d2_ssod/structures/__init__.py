@@ -4,18 +4,24 @@ detections.py   the boxes of one image (``Detections``) and of a data set (``Pre
 """
 
 from .detections import (
+    CERTAIN,
+    UNCERTAIN,
     Detections,
     ImageId,
     Predictions,
+    TieredDetections,
     concatenate,
     from_instances,
     to_instances,
 )
 
 __all__ = [
+    "CERTAIN",
+    "UNCERTAIN",
     "Detections",
     "ImageId",
     "Predictions",
+    "TieredDetections",
     "concatenate",
     "from_instances",
     "to_instances",

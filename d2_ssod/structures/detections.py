@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
 
 ImageId = int | str
+
+# The tiers of a pseudo-label, where there are two: learned as a person's label, or less so.
+CERTAIN, UNCERTAIN = "certain", "uncertain"
 
 
 @dataclass(frozen=True)
@@ -26,15 +30,15 @@ class Detections:
     scores: np.ndarray
     classes: np.ndarray
 
+    _COLUMNS: ClassVar[dict[str, tuple[tuple[int, ...], type]]] = {
+        "boxes": ((4,), np.float32),
+        "scores": ((), np.float32),
+        "classes": ((), np.int64),
+    }
+
     def __post_init__(self) -> None:
-        n = len(self.scores)
-        expected = {
-            "boxes": ((n, 4), np.float32),
-            "scores": ((n,), np.float32),
-            "classes": ((n,), np.int64),
-        }
-        for name, (shape, dtype) in expected.items():
-            array = getattr(self, name)
+        for name, (sides, dtype) in self._COLUMNS.items():
+            array, shape = getattr(self, name), (len(self.scores), *sides)
             if array.shape != shape or array.dtype != dtype:
                 raise ValueError(
                     f"{name} must be {np.dtype(dtype)} of shape {shape}, "
@@ -46,7 +50,7 @@ class Detections:
 
     def select(self, index: np.ndarray) -> Detections:
         """Select the detections at ``index``: int [k], in that order, or a bool mask [n]."""
-        return Detections(self.boxes[index], self.scores[index], self.classes[index])
+        return type(self)(**{name: getattr(self, name)[index] for name in self._COLUMNS})
 
     @classmethod
     def empty(cls) -> Detections:
@@ -54,6 +58,30 @@ class Detections:
         return cls(
             np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, dtype=np.int64)
         )
+
+
+@dataclass(frozen=True)
+class TieredDetections(Detections):
+    """Fused boxes of several models in one image, in two tiers.
+
+    Attributes:
+        votes: int64 [n], how many models see the object.
+        spread: float32 [n, 2], how much the models differ in the left and right edges, relative to
+            the width, and in the top and bottom ones, relative to the height; NaN if only one box
+            was fused.
+        certain: bool [n], whether it is of the tier ``CERTAIN`` or ``UNCERTAIN``.
+    """
+
+    votes: np.ndarray
+    spread: np.ndarray
+    certain: np.ndarray
+
+    _COLUMNS: ClassVar[dict[str, tuple[tuple[int, ...], type]]] = {
+        **Detections._COLUMNS,
+        "votes": ((), np.int64),
+        "spread": ((2,), np.float32),
+        "certain": ((), np.bool_),
+    }
 
 
 # The detections in every image of a data set, in the order of the data set; an image in which

@@ -8,7 +8,7 @@ from samples import CATEGORY_IDS, FOUND, scored
 
 from d2_ssod.artifacts import load_pseudo_labels, pseudo_labels, save_pseudo_labels
 from d2_ssod.errors import ConfigError
-from d2_ssod.structures import Detections
+from d2_ssod.structures import Detections, TieredDetections
 
 CLASSES = ["cat", "dog"]
 
@@ -328,3 +328,74 @@ def test_pseudo_labels_need_known_images(path):
     with pytest.raises(KeyError):
         save_pseudo_labels(path, {9: scored(0.5)}, IMAGES, CLASSES, CATEGORY_IDS)
     assert not path.exists()
+
+
+# Labels of two tiers
+
+TIERED = {
+    3: TieredDetections(
+        **vars(scored(0.9, 0.25)),
+        votes=np.array([2, 1]),
+        spread=np.array([[0.02, 0.12345], [np.nan, np.nan]], dtype=np.float32),
+        certain=np.array([True, False]),
+    )
+}
+
+
+def test_tier_votes_and_spread_are_in_the_file(path):
+    save_pseudo_labels(path, TIERED, IMAGES, CLASSES, CATEGORY_IDS)
+    kept = [
+        {key: each[key] for key in ("score", "tier", "votes", "spread")}
+        for each in content(path)["annotations"]
+    ]
+    assert kept == [
+        {"score": 0.9, "tier": "certain", "votes": 2, "spread": [0.02, 0.1235]},
+        {"score": 0.25, "tier": "uncertain", "votes": 1, "spread": None},
+    ]
+
+
+def test_tier_and_spread_are_read_back(path):
+    save_pseudo_labels(path, TIERED, IMAGES, CLASSES, CATEGORY_IDS)
+    (image,) = load(path)
+    assert [(a["tier"], a["spread"]) for a in image["annotations"]] == [
+        ("certain", [0.02, 0.1235]),
+        ("uncertain", None),
+    ]
+
+
+def test_tiers_follow_their_boxes_where_one_without_area_is_left_out(path):
+    flat = TIERED[3].select(np.array([0, 0, 1]))
+    flat.boxes[0, 2] = flat.boxes[0, 0]
+    save_pseudo_labels(path, {3: flat}, IMAGES, CLASSES, CATEGORY_IDS)
+    assert [each["tier"] for each in content(path)["annotations"]] == ["certain", "uncertain"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("tier", "sure", "tier must be 'certain' or 'uncertain', found 'sure'"),
+        ("tier", ["certain"], "tier must be"),
+        ("spread", [0.1], "spread must be two numbers"),
+        ("spread", "0.1", "spread must be two numbers"),
+        ("spread", [0.1, float("nan")], "spread must be two numbers"),
+    ],
+)
+def test_a_tier_or_spread_that_is_none_is_refused(path, key, value, said):
+    save_pseudo_labels(path, TIERED, IMAGES, CLASSES, CATEGORY_IDS)
+    edit(path, lambda file: file["annotations"][1].update({key: value}))
+    with pytest.raises(ConfigError, match="annotation 2") as info:
+        load(path)
+    assert said in str(info.value)
+
+
+def test_a_box_that_a_person_has_drawn_has_no_tier(path):
+    save_pseudo_labels(path, TIERED, IMAGES, CLASSES, CATEGORY_IDS)
+
+    def draw(file):
+        for key in ("tier", "votes", "spread", "score"):
+            del file["annotations"][0][key]
+
+    edit(path, draw)
+    (image,) = load(path)
+    assert "tier" not in image["annotations"][0]
+    assert image["annotations"][0]["score"] == 1.0

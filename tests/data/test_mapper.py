@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from detectron2.config import get_cfg
+from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.data.dataset_mapper import DatasetMapper
 from detectron2.structures import BoxMode
@@ -10,6 +11,7 @@ from detectron2.utils.env import seed_all_rng
 from pictures import save_picture
 
 from d2_ssod.config import add_ssod_config
+from d2_ssod.data.augmentation import StrongAugmentation
 from d2_ssod.data.mapper import PseudoLabelMapper, build_augmentations
 
 WIDTH, HEIGHT = 60, 40
@@ -260,3 +262,88 @@ def test_scale_zooms_within_its_limits(cfg, picture):
     # A window of half the size shows a box twice as large.
     assert 0.45 < min(widths) < 0.6
     assert 1.6 < max(widths) < 2.1
+
+
+# Labels of two tiers
+
+
+def tiered(box, tier, score=0.4, spread=None):
+    return pseudo(box, score, tier=tier, spread=spread)
+
+
+def fields_of(cfg, picture, annotations):
+    mapped = PseudoLabelMapper(cfg)(record(picture, annotations, is_pseudo=True))
+    return mapped["instances"]
+
+
+def test_uncertain_labels_have_their_score_as_certainty_and_no_box(cfg, picture):
+    boxes = [
+        tiered((1, 2, 20, 30), "certain", 0.9, [0.04, 0.06]),
+        tiered((25, 2, 40, 30), "uncertain", 0.25, [0.01, 0.01]),
+        pseudo((42, 2, 58, 30), 0.5),  # a person's: neither tier nor spread
+    ]
+    found = fields_of(cfg, picture, boxes)
+    assert found.gt_certainty.tolist() == [1.0, 0.25, 1.0]
+    assert found.gt_box_gate.tolist() == [[1, 0], [0, 0], [1, 1]]
+
+
+def test_a_certain_label_that_one_box_alone_says_has_no_box(cfg, picture):
+    assert fields_of(cfg, picture, [tiered((1, 2, 20, 30), "certain")]).gt_box_gate.tolist() == [
+        [0, 0]
+    ]
+
+
+def test_uncertain_labels_may_be_learned_as_certain_ones(cfg, picture):
+    cfg.SSOD.TIERS.UNCERTAIN = "hard"
+    found = fields_of(cfg, picture, [tiered((1, 2, 20, 30), "uncertain", 0.25)])
+    assert found.gt_certainty.tolist() == [1.0]
+
+
+def test_labels_without_tiers_have_no_such_fields(cfg, picture):
+    found = fields_of(cfg, picture, [pseudo((1, 2, 20, 30), 0.25)])
+    assert not found.has("gt_certainty")
+
+
+# Strong augmentation
+
+
+@pytest.mark.parametrize(
+    ("strong", "is_pseudo", "changed"),
+    [("none", True, False), ("pseudo", False, False), ("pseudo", True, True), ("all", False, True)],
+)
+def test_strong_augmentation_is_of_the_chosen_images(cfg, picture, strong, is_pseudo, changed):
+    cfg.SSOD.AUG.STRONG = strong
+    image = record(picture, [pseudo((1, 2, 20, 30), 0.5)], is_pseudo=is_pseudo)
+    seed_all_rng(1)
+    mapped = PseudoLabelMapper(cfg)(image)
+    assert ("weak_image" in mapped) == changed
+    if changed:
+        plain = torch.from_numpy(utils.read_image(picture, cfg.INPUT.FORMAT).copy())
+        assert torch.equal(mapped["weak_image"], plain.permute(2, 0, 1))
+        assert not torch.equal(mapped["weak_image"], mapped["image"])
+        assert mapped["image"].shape == mapped["weak_image"].shape
+    assert mapped["image"].dtype == torch.uint8
+    assert mapped["instances"].gt_boxes.tensor.tolist() == [[1, 2, 20, 30]]
+
+
+def test_strong_augmentation_is_that_of_the_seed():
+    strong, image = StrongAugmentation("BGR"), torch.arange(3 * 32 * 32).view(3, 32, 32).byte()
+    results = []
+    for seed in (1, 1, 2):
+        seed_all_rng(seed)
+        results.append(strong(image))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_strong_augmentation_of_bgr_is_that_of_rgb():
+    image = (torch.rand(3, 32, 32) * 255).byte()
+    seed_all_rng(3)
+    of_rgb = StrongAugmentation("RGB")(image)
+    seed_all_rng(3)
+    assert torch.equal(StrongAugmentation("BGR")(image.flip(0)).flip(0), of_rgb)
+
+
+def test_grey_pictures_are_augmented_strongly():
+    seed_all_rng(0)
+    assert StrongAugmentation("L")(torch.zeros(1, 16, 16, dtype=torch.uint8)).shape == (1, 16, 16)

@@ -193,3 +193,21 @@ def test_right_value_passes(key, value):
     cfg = make_config()
     set_key(cfg, key, value)
     check_config(cfg, 8)
+
+
+def test_teacher_is_the_average_of_weights_that_are_averaged():
+    message = error_of("SSOD.TEACHER.ENABLED", True)
+    assert "SSOD.AVERAGE.DECAY is 0" in message
+    cfg = make_config()
+    cfg.SSOD.TEACHER.ENABLED, cfg.SSOD.AVERAGE.DECAY = True, 0.999
+    check_config(cfg, 1)
+
+
+def test_edges_of_boxes_are_left_out_of_one_loss_only():
+    cfg = make_config()
+    cfg.SSOD.LABELS = "tiers"
+    cfg.MODEL.RPN.BBOX_REG_LOSS_TYPE = "giou"
+    check_config(cfg, 1)
+    cfg.MODEL.PROPOSAL_GENERATOR.NAME = "UncertaintyRPN"
+    with pytest.raises(ConfigError, match=r"MODEL\.RPN\.BBOX_REG_LOSS_TYPE is 'giou'"):
+        check_config(cfg, 1)

@@ -1,0 +1,130 @@
+"""In place of steps 2 and 3: fused boxes of all models, in two tiers of certainty.
+
+A box that only one of three models sees is neither surely an object nor surely background. So it
+stays, and is learned with the certainty that it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from detectron2.config import CfgNode
+
+from d2_ssod.structures import Detections, Predictions, TieredDetections, concatenate
+
+from .fuse import FusedBoxes, fuse_votes
+from .threshold import rank_in_class
+
+_MOST_RIGHT = 0.9  # of a class's boxes, at most so many are taken for right on average
+_BISECTIONS = 50
+
+
+@dataclass(frozen=True)
+class Tiers:
+    """How the boxes of all models become labels of two tiers.
+
+    Attributes:
+        iou_thresh: IoU above which boxes of one class mean the same object.
+        min_score: detections that score no more are left out, before and after fusing.
+        certain: rho; of the objects that there should be of a class, so many certain labels.
+        all_boxes: of these, so many labels altogether.
+    """
+
+    iou_thresh: float = 0.55
+    min_score: float = 0.05
+    certain: float = 0.5
+    all_boxes: float = 1.0
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> Tiers:
+        """Read ``SSOD.TIERS``."""
+        keys = cfg.SSOD.TIERS
+        return cls(keys.IOU_THRESH, keys.MIN_SCORE, keys.CERTAIN, keys.ALL)
+
+    def of_predictions(self, sources: Sequence[Predictions], target: np.ndarray) -> Predictions:
+        """Fuse the boxes of all models, estimate how certain they are, and put them into tiers.
+
+        The score of a label becomes q, the estimated probability that it is right (``calibrate``).
+        Of N images and r_c objects per labeled image, the best certain r_c N boxes of class c are
+        certain (rounded up), those up to all_boxes r_c N uncertain, the others are background.
+
+        Args:
+            sources: raw detections of each model on the same images.
+            target: float64 [C], r_c.
+
+        Returns:
+            For every image its ``TieredDetections``, best score first.
+        """
+        fused = {i: self._fuse([source[i] for source in sources]) for i in sources[0]}
+        found = concatenate([each.found for each in fused.values()])
+        expected = target * len(fused)
+        quality = calibrate(found, expected)
+        rank = rank_in_class(found)
+        certain = rank < (self.certain * expected)[found.classes]
+        kept = rank < (self.all_boxes * expected)[found.classes]
+        ends = np.cumsum([len(each.found) for each in fused.values()])[:-1]
+        parts = zip(*(np.split(column, ends) for column in (quality, certain, kept)), strict=True)
+        return {
+            image_id: _tiered(each, *part)
+            for (image_id, each), part in zip(fused.items(), parts, strict=True)
+        }
+
+    def _fuse(self, detections: Sequence[Detections]) -> FusedBoxes:
+        fused = fuse_votes(
+            [d.select(d.scores > self.min_score) for d in detections], self.iou_thresh
+        )
+        kept = fused.found.scores > self.min_score
+        return FusedBoxes(fused.found.select(kept), fused.votes[kept], fused.spread[kept])
+
+
+def calibrate(found: Detections, expected: np.ndarray) -> np.ndarray:
+    """Estimate the probability that each box is an object of its class, by matching counts.
+
+        q_i = sigmoid(logit(f_i) + beta_c),    beta_c such that sum_i q_i = E_c
+
+    A class that has fewer boxes than it should have objects is not all right: E_c is at most 0.9
+    times its number of boxes.
+
+    Args:
+        found: the fused boxes of all images, with f as score.
+        expected: float64 [C], E_c, objects of each class in all images.
+
+    Returns:
+        float64 [n].
+    """
+    scores = found.scores.astype(np.float64).clip(1e-6, 1 - 1e-6)
+    logits = np.log(scores / (1 - scores))
+    quality = np.zeros(len(found))
+    for number in np.unique(found.classes):
+        of_class = logits[found.classes == number]
+        goal = min(expected[number], _MOST_RIGHT * len(of_class))
+        low, high = -30.0, 30.0
+        for _ in range(_BISECTIONS):
+            beta = (low + high) / 2
+            if _sigmoid(of_class + beta).sum() < goal:
+                low = beta
+            else:
+                high = beta
+        quality[found.classes == number] = _sigmoid(of_class + high)
+    return quality
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def _tiered(
+    fused: FusedBoxes, quality: np.ndarray, certain: np.ndarray, kept: np.ndarray
+) -> TieredDetections:
+    """Give the labels of one image."""
+    labels = TieredDetections(
+        fused.found.boxes,
+        quality.astype(np.float32),
+        fused.found.classes,
+        fused.votes,
+        fused.spread,
+        certain,
+    )
+    return labels.select(kept).select(np.argsort(-labels.scores[kept], kind="stable"))
