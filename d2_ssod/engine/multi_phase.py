@@ -69,6 +69,8 @@ def _train_phase(
     schedule = describe_schedule(own, len(data.labeled), len(pseudo))
     logger.info("Phase %d of 0..%d: %s", phase, last, schedule)
     trainer = trainer_class(own, phase, data.labeled, pseudo)
+    if own.SSOD.TEACHER.ENABLED:
+        trainer.learn_from_teacher(data.objects_per_image)
     if phase < last:
         trainer.register_hooks([PseudoLabelHook(cfg, phase, data)])
     trainer.resume_or_load(resume=True)

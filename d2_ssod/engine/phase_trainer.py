@@ -6,6 +6,7 @@ import logging
 import weakref
 from pathlib import Path
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import (
@@ -32,6 +33,7 @@ from d2_ssod.randomness import Purpose, derive_seed
 
 from .averaging import AverageWeights
 from .hooks import AverageOverRanks
+from .teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,7 @@ class PhaseTrainer(DefaultTrainer):
         self.checkpointer = AtomicCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.averaging: AverageWeights | None = None
+        self.teacher: Teacher | None = None
         self.register_hooks(self.build_hooks())
 
     @classmethod
@@ -123,6 +126,19 @@ class PhaseTrainer(DefaultTrainer):
             *(of_main_process if comm.is_main_process() else []),
         ]
 
+    def learn_from_teacher(self, objects_per_image: np.ndarray) -> None:
+        """Have the average of the weights label the pseudo-labeled images anew, batch by batch.
+
+        ``SSOD.AVERAGE.DECAY`` must be above 0.
+
+        Args:
+            objects_per_image: float64 [C], objects of each class per labeled image.
+        """
+        self.teacher = Teacher.from_config(
+            self.cfg, self.bare_model, self.averaging, objects_per_image
+        )
+        self.register_hooks([self.teacher])
+
     def resume_or_load(self, resume: bool = True) -> None:
         """Load the last checkpoint, or else what the phase starts from.
 
@@ -156,6 +172,8 @@ class PhaseTrainer(DefaultTrainer):
             phase=self.phase,
             start=self.start_iter,
         )
+        if self.teacher is not None:
+            batches = self.teacher.relabel(batches, self.start_iter)
         self._trainer.reset_data_loader(lambda: batches)
         self._trainer.model.train()
         super().train()

@@ -27,7 +27,8 @@ def phase_config(cfg: CfgNode, phase: int, num_labeled: int, num_pseudo: int) ->
     """Derive the config that a phase trains with, as an ordinary Detectron2 training.
 
     ``SOLVER.MAX_ITER``, ``STEPS`` and ``BASE_LR``, ``SSOD.LABELED_REPEAT``, ``MODEL.WEIGHTS`` (what
-    the phase starts from) and ``OUTPUT_DIR`` (its folder) are the phase's own. With
+    the phase starts from) and ``OUTPUT_DIR`` (its folder) are the phase's own, and
+    ``SSOD.TEACHER.ENABLED`` is for the last one. With
     ``SOLVER.REFERENCE_WORLD_SIZE``, batch size, schedule and learning rate are scaled to the number
     of processes by Detectron2's linear rule.
 
@@ -49,6 +50,7 @@ def phase_config(cfg: CfgNode, phase: int, num_labeled: int, num_pseudo: int) ->
     if phase > 0 and cfg.SSOD.PHASE_INIT != "pretrained":
         start = 0 if cfg.SSOD.PHASE_INIT == "supervised" else phase - 1
         own.MODEL.WEIGHTS = str(folder.phase(start).model)
+    own.SSOD.TEACHER.ENABLED = cfg.SSOD.TEACHER.ENABLED and 0 < phase == cfg.SSOD.NUM_PHASES
     own.OUTPUT_DIR = str(folder.phase(phase).folder)
     own.freeze()
     return DefaultTrainer.auto_scale_workers(own, comm.get_world_size())

@@ -1,0 +1,205 @@
+"""The mean teacher: its labels, its thresholds, and its state in a checkpoint."""
+
+import numpy as np
+import pytest
+import runs
+import torch
+from detectron2.structures import Boxes, Instances
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from d2_ssod.engine.averaging import AverageWeights
+from d2_ssod.engine.teacher import CountThresholds, Teacher
+
+SIZE = (32, 48)
+
+
+@pytest.fixture(autouse=True)
+def storage():
+    with EventStorage() as storage:
+        yield storage
+
+
+class Scripted(nn.Module):
+    """A detector that finds in each image what it is told; its one weight is the first score."""
+
+    def __init__(self, scores, classes):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(scores[0]))
+        self.scores, self.classes = scores, classes
+        self.seen = []
+
+    def forward(self, inputs):
+        assert not self.training
+        self.seen += inputs
+        return [{"instances": self.find(each)} for each in inputs]
+
+    def find(self, image):
+        found = Instances((image["height"], image["width"]))
+        scores = [float(self.weight), *self.scores[1:]]
+        found.pred_boxes = Boxes(torch.tensor([[i, 0.0, i + 5.0, 9.0] for i in range(len(scores))]))
+        found.scores = torch.tensor(scores)
+        found.pred_classes = torch.tensor(self.classes)
+        return found
+
+
+def teacher_of(model, objects=(1.0, 1.0), **settings):
+    averaging = AverageWeights(model, 0.9)
+    averaging.before_train()
+    return Teacher(model, averaging, np.array(objects), **settings)
+
+
+def batch_of(*is_pseudo):
+    return [
+        {
+            "image": torch.full((3, *SIZE), 9, dtype=torch.uint8),
+            "weak_image": torch.zeros((3, *SIZE), dtype=torch.uint8),
+            "instances": "the labels of the file",
+            "is_pseudo": flag,
+        }
+        for flag in is_pseudo
+    ]
+
+
+def relabel(teacher, *batches, first=0):
+    return list(teacher.relabel(batches, first))
+
+
+def test_pseudo_labeled_images_have_the_teachers_labels_and_others_their_own():
+    teacher = teacher_of(Scripted([0.9, 0.5, 0.2], [0, 1, 1]))
+    ((labeled, pseudo),) = relabel(teacher, batch_of(False, True))
+    assert labeled["instances"] == "the labels of the file"
+    found = pseudo["instances"]
+    assert found.image_size == SIZE
+    assert found.gt_boxes.tensor.tolist() == [[0, 0, 5, 9], [1, 0, 6, 9]]  # above 0.4, the start
+    assert found.gt_classes.tolist() == [0, 1]
+    assert found.gt_certainty.tolist() == [1.0, 0.5]  # above 0.7: certain
+    assert found.gt_box_gate.tolist() == [[0, 0], [0, 0]]
+    assert found.gt_is_pseudo.tolist() == [True, True]
+
+
+def test_teacher_sees_the_image_without_the_strong_augmentation():
+    teacher = teacher_of(Scripted([0.9], [0]))
+    relabel(teacher, batch_of(True))
+    (seen,) = teacher._model.seen
+    assert not seen["image"].any()
+    plain = batch_of(True)
+    del plain[0]["weak_image"]
+    relabel(teacher, plain)
+    assert (teacher._model.seen[1]["image"] == 9).all()
+
+
+def test_boxes_of_certain_labels_and_hard_ones_on_request():
+    teacher = teacher_of(Scripted([0.9, 0.5], [0, 1]), box_loss=True, soft=False)
+    ((pseudo,),) = relabel(teacher, batch_of(True))
+    assert pseudo["instances"].gt_box_gate.tolist() == [[1, 1], [0, 0]]
+    assert pseudo["instances"].gt_certainty.tolist() == [1.0, 1.0]
+
+
+def test_labels_are_the_files_until_the_teacher_starts():
+    teacher = teacher_of(Scripted([0.9], [0]), start=7)
+    before, after = relabel(teacher, batch_of(True), batch_of(True), first=6)
+    assert before[0]["instances"] == "the labels of the file"
+    assert len(after[0]["instances"]) == 1
+
+
+def test_teacher_has_the_average_of_the_weights():
+    model = Scripted([0.9], [0])
+    teacher = teacher_of(model)
+    with torch.no_grad():
+        model.weight.fill_(0.1)
+        teacher._averaging.average["weight"].fill_(0.8)
+    ((pseudo,),) = relabel(teacher, batch_of(True))
+    assert pseudo["instances"].gt_scores.tolist() == [pytest.approx(0.8)]
+
+
+def test_a_batch_without_pseudo_labeled_images_stays():
+    teacher = teacher_of(Scripted([0.9], [0]))
+    before = teacher.state_dict()
+    ((labeled,),) = relabel(teacher, batch_of(False))
+    assert labeled["instances"] == "the labels of the file"
+    assert torch.equal(teacher.state_dict()["certain"], before["certain"])
+
+
+def test_an_image_in_which_nothing_is_found_has_no_labels():
+    teacher = teacher_of(Scripted([0.01], [0]))
+    ((pseudo,),) = relabel(teacher, batch_of(True))
+    assert len(pseudo["instances"]) == 0
+    assert pseudo["instances"].gt_boxes.tensor.shape == (0, 4)
+
+
+def test_thresholds_let_as_many_boxes_pass_as_there_should_be():
+    """Scores drawn evenly from 0 to 1, 4 boxes of each class per image: 1 - goal / 4 is right."""
+    goal = torch.tensor([2.0, 0.4], dtype=torch.float64)
+    thresholds, generator = CountThresholds(goal, 0.7, 0.05), torch.Generator().manual_seed(0)
+    means = []
+    for _ in range(1500):
+        scores = torch.rand(4 * 4, 2, generator=generator, dtype=torch.float64)
+        thresholds.update((scores > thresholds.values).sum(dim=0).double(), torch.tensor(4.0))
+        means.append(thresholds.values)
+    found = torch.stack(means[500:]).mean(dim=0).tolist()
+    assert found == pytest.approx([0.5, 0.9], abs=0.03)
+
+
+def test_thresholds_stay_between_their_limits():
+    goal = torch.tensor([0.0, 5.0], dtype=torch.float64)
+    thresholds = CountThresholds(goal, 0.5, 0.05)
+    for _ in range(2000):
+        thresholds.update(torch.tensor([3.0, 0.0]), torch.tensor(1.0))
+    assert thresholds.values.tolist() == [0.95, 0.05]
+
+
+def test_counts_are_those_of_all_ranks(monkeypatch):
+    """The other rank's batch is just like this one's: thresholds move as for one of both."""
+    alone, both = (teacher_of(Scripted([0.9, 0.5], [0, 0])) for _ in range(2))
+    relabel(alone, batch_of(True, True))
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: "gloo")
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda values: values.mul_(2))
+    relabel(both, batch_of(True))
+    assert torch.equal(alone.state_dict()["certain"], both.state_dict()["certain"])
+
+
+def test_state_is_what_a_checkpoint_keeps():
+    teacher, other = (teacher_of(Scripted([0.9], [0])) for _ in range(2))
+    relabel(teacher, batch_of(True))
+    other.load_state_dict(teacher.state_dict())
+    assert torch.equal(other.state_dict()["all"], teacher.state_dict()["all"])
+    assert not torch.equal(other.state_dict()["all"], teacher_of(Scripted([0.9], [0]))._all.values)
+
+
+# In a run
+
+KEYS = {
+    "SSOD__NUM_PHASES": 1,
+    "SSOD__SCHEDULE__MAX_ITER": [10, 6],
+    "SSOD__PHASE_INIT": "previous",
+    "SSOD__AVERAGE__DECAY": 0.9,
+    "SSOD__TEACHER__ENABLED": True,
+    "SSOD__AUG__STRONG": "pseudo",
+    "SSOD__LABELS": "tiers",
+    "SSOD__TIERS__ALL": 3.0,
+    "SSOD__TIERS__MIN_SCORE": 0.0,
+    "MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.0,
+    "MODEL__PROPOSAL_GENERATOR__NAME": "UncertaintyRPN",
+    "SOLVER__CHECKPOINT_PERIOD": 3,
+}
+
+
+def test_run_with_a_teacher_goes_on_bit_for_bit_after_an_interruption(data, tmp_path):
+    runs.run_here(runs.arguments(data, tmp_path, **KEYS))
+    folder = tmp_path / "phase_1"
+    whole = torch.load(folder / "model_final.pth", weights_only=True)
+    assert any("teacher/all_boxes" in line for line in (folder / "metrics.json").open())
+    assert {a["tier"] for a in runs.read(folder / "pseudo_labels.json")["annotations"]} == {
+        "certain",
+        "uncertain",
+    }
+    (folder / "model_final.pth").unlink()
+    (folder / "last_checkpoint").write_text("model_0000002.pth")
+    runs.run_here(runs.arguments(data, tmp_path, "--resume", **KEYS))
+    again = torch.load(folder / "model_final.pth", weights_only=True)
+    assert all(torch.equal(again["model"][k], v) for k, v in whole["model"].items())
+    state = [m["trainer"]["hooks"]["Teacher"] for m in (whole, again)]
+    assert torch.equal(state[0]["certain"], state[1]["certain"])
