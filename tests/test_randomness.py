@@ -1,9 +1,12 @@
 import itertools
+import random
 
 import numpy as np
 import pytest
+import torch
+from detectron2.utils.env import seed_all_rng
 
-from d2_ssod.randomness import Purpose, derive_seed
+from d2_ssod.randomness import Purpose, derive_seed, seed_generators
 
 
 @pytest.mark.parametrize(
@@ -56,3 +59,15 @@ def test_purposes_are_numbered_for_good():
         "SAMPLE": 2,
         "STEP": 3,
     }
+
+
+def draw():
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
+def test_generators_are_seeded_as_detectron2_does(seed):
+    seed_all_rng(seed)
+    expected = draw()
+    seed_generators(seed)
+    assert draw() == expected

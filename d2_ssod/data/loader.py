@@ -16,10 +16,9 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, DatasetMapper, build_detection_test_loader
 from detectron2.utils import comm
-from detectron2.utils.env import seed_all_rng
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from d2_ssod.randomness import Purpose, derive_seed
+from d2_ssod.randomness import Purpose, derive_seed, seed_generators
 
 _MAX_DRAWS = 1000  # of one sample, until an image is left with a box
 
@@ -142,7 +141,8 @@ class _MappedSamples(Dataset):
         """Map the image; where the mapper gives None, another one of its group."""
         image = sample.image
         for draw in range(_MAX_DRAWS):
-            seed_all_rng(derive_seed(self._seed, self._phase, Purpose.SAMPLE, sample.number, draw))
+            place = (sample.number, draw)
+            seed_generators(derive_seed(self._seed, self._phase, Purpose.SAMPLE, *place))
             mapped = self._mapper(self._images[image])
             if mapped is not None:
                 return mapped
@@ -190,7 +190,7 @@ def build_phase_loader(
         generator=torch.Generator(),
     )
     for iteration, batch in enumerate(loader, start):
-        seed_all_rng(derive_seed(cfg.SEED, phase, Purpose.STEP, iteration, comm.get_rank()))
+        seed_generators(derive_seed(cfg.SEED, phase, Purpose.STEP, iteration, comm.get_rank()))
         yield batch
 
 

@@ -19,7 +19,6 @@ from detectron2.engine import (
 )
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
-from detectron2.utils.env import seed_all_rng
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -29,7 +28,7 @@ from d2_ssod.data.mapper import PseudoLabelMapper
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import validate
 from d2_ssod.modeling import UncertaintyOutputLayers, running_attributes
-from d2_ssod.randomness import Purpose, derive_seed
+from d2_ssod.randomness import Purpose, derive_seed, seed_generators
 
 from .averaging import AverageWeights
 from .hooks import AverageOverRanks
@@ -66,7 +65,7 @@ class PhaseTrainer(DefaultTrainer):
             sampling=cfg.SSOD.SAMPLING,
             labeled_repeat=cfg.SSOD.LABELED_REPEAT,
         )
-        seed_all_rng(derive_seed(cfg.SEED, phase, Purpose.WEIGHTS))
+        seed_generators(derive_seed(cfg.SEED, phase, Purpose.WEIGHTS))
         model = self.build_model(cfg)
         _warn_if_nothing_weighs(cfg, model)
         on_gpu = next(model.parameters()).is_cuda

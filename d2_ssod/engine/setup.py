@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils import comm
-from detectron2.utils.env import seed_all_rng
 from yaml import YAMLError
 
 from d2_ssod.artifacts import RunFolder, lock_folder, release_folder
@@ -20,6 +19,7 @@ from d2_ssod.config import add_ssod_config
 from d2_ssod.data import register_from_config
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
+from d2_ssod.randomness import seed_generators
 
 from .config_checks import check_config, warn_without_effect
 from .data_checks import check_data_sets
@@ -82,7 +82,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if comm.is_main_process() and not args.eval_only:
         with atomic_open(RunFolder(cfg.OUTPUT_DIR).config, encoding="utf-8") as file:
             file.write(cfg.dump())
-    seed_all_rng(cfg.SEED + comm.get_rank())
+    seed_generators(cfg.SEED + comm.get_rank())
     return cfg
 
 
