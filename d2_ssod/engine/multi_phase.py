@@ -50,6 +50,8 @@ def train_phases(
     check_existing_predictions(cfg, data)
     if first == 0 or (first <= last and cfg.SSOD.PHASE_INIT == "pretrained"):
         check_weights(cfg.MODEL.WEIGHTS, first)
+    for phase in range(first):
+        validate_phase(cfg, phase)  # Validation images may have been named later.
     for phase in range(first, last + 1):
         if folder.phase(phase).model.exists():
             label_next_phase(cfg, phase, data)  # It was interrupted between training and labeling.

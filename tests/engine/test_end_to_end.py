@@ -276,6 +276,12 @@ def test_validation_images_are_evaluated_within_phases(finished_run, data, tmp_p
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_validation_images_that_are_named_later_are_evaluated_on_all_phases(copied_run, data):
+    run_here(runs.arguments(data, copied_run, "--resume", DATASETS__VAL=[runs.TEST]))
+    assert all((copied_run / f"phase_{n}" / "validation.json").exists() for n in range(3))
+    assert (copied_run / "model_best.pth").exists()
+
+
 def test_the_best_phase_and_the_truth_about_labels_are_in_the_summary(data, tmp_path):
     truth = [{**entry, "NAME": "tiny_truth"} for entry in data if entry["NAME"] == UNLABELED]
     root = Path(truth[0]["IMAGES"]).parent
