@@ -110,30 +110,23 @@ def read_json_lines(path: str | os.PathLike) -> Iterator[Any]:
 
 def _write(file: TextIO, obj: Any, indent: int) -> None:
     """Write ``obj`` with its outer structure over several lines."""
-    if isinstance(obj, Mapping) and obj:
-        opening, closing = "{", "}"
-        items = ((json.dumps(str(key)) + ": ", value) for key, value in obj.items())
-    elif isinstance(obj, Iterator) or _is_list_of_records(obj):
-        opening, closing = "[", "]"
-        items = (("", _Inline(item)) for item in obj)
-    else:
-        file.write(_dumps(obj.value if isinstance(obj, _Inline) else obj))
-        return
     margin = "\n" + "  " * (indent + 1)
     separator = margin
-    file.write(opening)
-    for prefix, value in items:
-        file.write(separator + prefix)
-        _write(file, value, indent + 1)
-        separator = "," + margin
-    file.write("\n" + "  " * indent + closing)
-
-
-class _Inline:
-    """Marks a value that stays on one line."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    if isinstance(obj, Mapping) and obj:
+        file.write("{")
+        for key, value in obj.items():
+            file.write(separator + json.dumps(str(key)) + ": ")
+            _write(file, value, indent + 1)
+            separator = "," + margin
+        file.write("\n" + "  " * indent + "}")
+    elif isinstance(obj, Iterator) or _is_list_of_records(obj):
+        file.write("[")
+        for item in obj:
+            file.write(separator + _dumps(item))
+            separator = "," + margin
+        file.write("\n" + "  " * indent + "]")
+    else:
+        file.write(_dumps(obj))
 
 
 def _is_list_of_records(obj: Any) -> bool:
@@ -142,7 +135,7 @@ def _is_list_of_records(obj: Any) -> bool:
 
 def _dumps(obj: Any) -> str:
     try:
-        return json.dumps(obj, allow_nan=False, default=_plain)
+        return _ENCODER.encode(obj)
     except ValueError:  # a NaN or an infinity somewhere: rare, so only then look at every number
         return json.dumps(_without_nan(obj), allow_nan=False)
 
@@ -154,6 +147,9 @@ def _plain(obj: Any) -> Any:
     if isinstance(obj, os.PathLike):
         return os.fspath(obj)
     raise TypeError(f"cannot write a {type(obj).__name__} as JSON: {obj!r}")
+
+
+_ENCODER = json.JSONEncoder(allow_nan=False, default=_plain)
 
 
 def _without_nan(obj: Any) -> Any:

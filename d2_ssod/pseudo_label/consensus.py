@@ -6,17 +6,19 @@ one with the higher score stays, unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from detectron2.config import CfgNode
-from torchvision.ops import batched_nms
 
-from d2_ssod.ops import pairwise_iou
-from d2_ssod.structures import Detections, Predictions, concatenate
+from d2_ssod.structures import Detections, ImageId, Predictions, concatenate
+
+from .pairs import iou_of_pairs, pairs_within, suppress_non_maxima
+
+_PAIRS_AT_ONCE = 2_000_000  # boxes are compared in so many images at once
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,22 @@ class Consensus:
                 )
         if len(sources) == 1:
             return first
-        return {i: self.of_image([source[i] for source in sources]) for i in first}
+        agreed: Predictions = {}
+        for images in _in_parts(sources):
+            boxes = [_ImageBoxes.of([source[i] for i in images]) for source in sources]
+            agreed |= zip(images, self._agree(boxes).by_image(len(images)), strict=True)
+        return agreed
 
     def of_image(self, detections: Sequence[Detections]) -> Detections:
         """Keep the boxes that several models agree on in one image."""
-        if 0 < self.min_votes < len(detections):
-            return self.vote(detections, self.min_votes)
-        return reduce(self.intersect, detections)
+        (agreed,) = self._agree([_ImageBoxes.of([of_model]) for of_model in detections]).by_image(1)
+        return agreed
+
+    def _agree(self, sources: Sequence[_ImageBoxes]) -> _ImageBoxes:
+        """Keep the boxes that several models agree on, in many images at once."""
+        if 0 < self.min_votes < len(sources):
+            return self._vote(sources, self.min_votes)
+        return reduce(lambda a, b: self._vote([a, b], 2), sources)
 
     def intersect(self, a: Detections, b: Detections) -> Detections:
         """Keep the objects that both of two models see.
@@ -111,44 +122,98 @@ class Consensus:
         """
         if not 1 <= min_votes <= len(detections):
             raise ValueError(f"min_votes must be in 1..{len(detections)}, got {min_votes}")
-        merged = concatenate(detections)
-        model = np.repeat(np.arange(len(detections)), [len(d) for d in detections])
-        if len(np.unique(model)) < min_votes:
-            return Detections.empty()
+        sources = [_ImageBoxes.of([of_model]) for of_model in detections]
+        (kept,) = self._vote(sources, min_votes).by_image(1)
+        return kept
+
+    def _vote(self, sources: Sequence[_ImageBoxes], min_votes: int) -> _ImageBoxes:
+        """Do as :meth:`vote` in many images at once."""
+        merged = _ImageBoxes.concatenate(sources)
+        boxes, scores = merged.found.boxes.astype(np.float64), merged.found.scores
+        groups = merged.image * (merged.found.classes.max(initial=0) + 1) + merged.found.classes
+        one, other = pairs_within(groups)
+        iou = iou_of_pairs(boxes, one, other)
+        kept = np.ones(len(scores), dtype=bool)
         if min_votes > 1:
-            pairs = (
-                (_iou(merged) > self.iou_thresh)
-                & (merged.classes[:, None] == merged.classes)
-                & (model[:, None] != model)
-            )
-            sees = np.zeros((len(merged), len(detections)), dtype=bool)  # box i has a partner in m
-            np.logical_or.at(sees, (slice(None), model), pairs)
-            votes = 1 + sees.sum(axis=1)
-            beats = (merged.scores[:, None] > merged.scores) | (
-                (merged.scores[:, None] == merged.scores) & (model[:, None] < model)
-            )
-            merged = merged.select((votes >= min_votes) & (pairs & beats).any(axis=1))
-        return _nms(_unique(merged), self.nms_thresh)
+            model = np.repeat(np.arange(len(sources)), [len(s.image) for s in sources])
+            paired = (iou > self.iou_thresh) & (model[one] != model[other])
+            kept = _elect(scores, model, (one[paired], other[paired]), min_votes)
+        left = kept[one] & kept[other]
+        one, other, iou = one[left], other[left], iou[left]
+        same = (boxes[one] == boxes[other]).all(axis=1) & (scores[one] == scores[other])
+        kept[other[same]] = False  # two models with the very same box
+        left = kept[one] & kept[other] & (iou > self.nms_thresh)
+        kept &= suppress_non_maxima(groups, scores, (one[left], other[left]))
+        order = np.lexsort((-scores, merged.image))
+        return merged.select(order[kept[order]])
 
 
-def _iou(detections: Detections) -> np.ndarray:
-    boxes = torch.from_numpy(detections.boxes).double()  # thresholds are compared without rounding
-    return pairwise_iou(boxes, boxes).numpy()
+class _ImageBoxes(NamedTuple):
+    """The boxes of many images, one after another.
+
+    Attributes:
+        image: int64 [n], the number of each box's image.
+        found: the boxes.
+    """
+
+    image: np.ndarray
+    found: Detections
+
+    @classmethod
+    def of(cls, detections: Sequence[Detections]) -> _ImageBoxes:
+        """Put the boxes of images together, which are numbered 0, 1, ..."""
+        lengths = [len(d) for d in detections]
+        return cls(np.repeat(np.arange(len(lengths)), lengths), concatenate(detections))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[_ImageBoxes]) -> _ImageBoxes:
+        """Put the boxes of several models in the same images together."""
+        image = np.concatenate([part.image for part in parts])
+        return cls(image, concatenate([part.found for part in parts]))
+
+    def select(self, index: np.ndarray) -> _ImageBoxes:
+        """Select boxes by their numbers."""
+        return _ImageBoxes(self.image[index], self.found.select(index))
+
+    def by_image(self, images: int) -> Iterator[Detections]:
+        """Give the boxes of each image; they must be in the order of images."""
+        ends = np.bincount(self.image, minlength=images).cumsum().tolist()
+        for begin, end in zip([0, *ends], ends, strict=False):
+            yield self.found.select(slice(begin, end))
 
 
-def _unique(detections: Detections) -> Detections:
-    """Drop exact repetitions (two models with the very same box), keeping the first of each."""
-    rows = np.column_stack([detections.classes, detections.scores, detections.boxes])
-    _, first = np.unique(rows, axis=0, return_index=True)
-    return detections.select(np.sort(first))
+def _in_parts(sources: Sequence[Predictions]) -> Iterator[list[ImageId]]:
+    """Give the images in parts that are small enough to compare all their boxes at once."""
+    part: list[ImageId] = []
+    pairs = 0
+    for image_id in sources[0]:
+        part.append(image_id)
+        pairs += sum(len(source[image_id]) for source in sources) ** 2
+        if pairs > _PAIRS_AT_ONCE:
+            yield part
+            part, pairs = [], 0
+    if part:
+        yield part
 
 
-def _nms(detections: Detections, threshold: float) -> Detections:
-    """Suppress non-maxima within each class; of equal scores the first box goes first."""
-    kept = batched_nms(
-        torch.from_numpy(detections.boxes).double(),
-        torch.from_numpy(detections.scores).double(),
-        torch.from_numpy(detections.classes),
-        threshold,
+def _elect(
+    scores: np.ndarray, model: np.ndarray, pairs: tuple[np.ndarray, np.ndarray], min_votes: int
+) -> np.ndarray:
+    """Tell which boxes have enough votes and the higher score in one of their pairs, bool [n].
+
+    Args:
+        scores: float32 [n].
+        model: int64 [n], the model that each box is of.
+        pairs: int64 [p] twice, the boxes of different models that mean the same object.
+        min_votes: of a box, with that of its own model.
+    """
+    one, other = pairs
+    sees = np.zeros((len(scores), model.max(initial=0) + 1), dtype=bool)
+    sees[one, model[other]] = True
+    sees[other, model[one]] = True
+    first_wins = (scores[one] > scores[other]) | (
+        (scores[one] == scores[other]) & (model[one] < model[other])
     )
-    return detections.select(kept.numpy())
+    wins = np.zeros(len(scores), dtype=bool)
+    wins[np.where(first_wins, one, other)] = True
+    return wins & (1 + sees.sum(axis=1) >= min_votes)

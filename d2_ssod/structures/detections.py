@@ -48,8 +48,8 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def select(self, index: np.ndarray) -> Detections:
-        """Select the detections at ``index``: int [k], in that order, or a bool mask [n]."""
+    def select(self, index: np.ndarray | slice) -> Detections:
+        """Select the detections at ``index``: int [k], in that order, a bool mask [n], a slice."""
         return type(self)(**{name: getattr(self, name)[index] for name in self._COLUMNS})
 
     @classmethod

@@ -7,6 +7,7 @@ from samples import DETECTIONS, PREDICTIONS, assert_same, detections, rows
 
 from d2_ssod.config import add_ssod_config
 from d2_ssod.pseudo_label import Consensus
+from d2_ssod.pseudo_label import consensus as consensus_module
 from d2_ssod.structures import Detections
 
 DEFAULT = Consensus()
@@ -218,3 +219,76 @@ def test_consensus_keeps_images_and_only_given_boxes(first, data, min_votes):
         given_boxes = {row for source in sources for row in rows(source[image_id])}
         assert set(rows(found)) <= given_boxes
         assert (np.diff(found.scores) <= 0).all()
+
+
+# Many images at once
+
+
+def nested_loops(sources, consensus):
+    """Box by box, as the text has it: what is kept of one image."""
+    boxes = [
+        (model, *row)
+        for model, found in enumerate(sources)
+        for row in zip(*columns(found), strict=True)
+    ]
+
+    def mean_the_same(a, b):
+        return a[0] != b[0] and a[3] == b[3] and overlap(a[1], b[1]) > consensus.iou_thresh
+
+    def beats(a, b):
+        return (a[2], -a[0]) > (b[2], -b[0])
+
+    kept = []
+    for box in boxes:
+        partners = [other for other in boxes if mean_the_same(box, other)]
+        votes = 1 + len({other[0] for other in partners})
+        wins = consensus.min_votes == 1 or any(beats(box, other) for other in partners)
+        if votes >= consensus.min_votes and wins and all(box[1:] != other[1:] for other in kept):
+            kept.append(box)
+    best = []
+    for box in sorted(kept, key=lambda box: -box[2]):
+        if all(
+            box[3] != other[3] or overlap(box[1], other[1]) <= consensus.nms_thresh
+            for other in best
+        ):
+            best.append(box)
+    return [(*box[1], round(box[2], 6), box[3]) for box in best]
+
+
+def columns(found):
+    return (
+        [tuple(box) for box in found.boxes.tolist()],
+        found.scores.tolist(),
+        found.classes.tolist(),
+    )
+
+
+def overlap(a, b):
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return width * height / (sum(areas) - width * height)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(DETECTIONS, DETECTIONS, DETECTIONS), min_size=1, max_size=4), st.data())
+def test_votes_of_many_images_are_those_of_nested_loops(images, data):
+    thresholds = st.sampled_from([0.0, 0.3, 0.5, 1.0])
+    consensus = Consensus(
+        data.draw(thresholds), data.draw(thresholds), data.draw(st.integers(1, 2))
+    )
+    sources = [dict(enumerate(of_model)) for of_model in zip(*images, strict=True)]
+    agreed = consensus.of_predictions(sources)
+    for number, of_image in enumerate(images):
+        assert rows(agreed[number]) == nested_loops(of_image, consensus)
+
+
+def test_images_are_compared_in_parts_that_fit_into_memory(monkeypatch):
+    sources = [{i: detections((0, 0, 10, 10, 0.5 + 0.01 * i, 0)) for i in range(9)}] * 2
+    whole = DEFAULT.of_predictions(sources)
+    monkeypatch.setattr(consensus_module, "_PAIRS_AT_ONCE", 8)
+    in_parts = DEFAULT.of_predictions(sources)
+    assert list(in_parts) == list(whole) == list(range(9))
+    for number in range(9):
+        assert_same(in_parts[number], whole[number])
