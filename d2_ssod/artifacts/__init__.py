@@ -4,6 +4,7 @@ layout.py                which file lies where in ``OUTPUT_DIR``
 checkpoints.py           models: written whole or not at all, loaded by phase
 predictions.py           ``predictions.json``: a model's raw detections, as COCO results
 partial_predictions.py   those of a pass over the images that has not ended
+earlier_predictions.py   those that were made before images were added
 provenance.py            ``predictions_source.json``: which images and settings they are of
 pseudo_labels.py         ``pseudo_labels.json``: what a phase trains on, as COCO instances
 validation.py            ``validation.json``: AP on the validation images, and the best phase
@@ -13,6 +14,7 @@ manifest.py              ``manifest.json``: how the pseudo-labels came about
 """
 
 from .checkpoints import AtomicCheckpointer, load_model, load_phase_model
+from .earlier_predictions import load_earlier_predictions, set_aside_predictions
 from .layout import PhaseFolder, RunFolder
 from .lock import lock_folder, release_folder
 from .manifest import write_manifest
@@ -37,6 +39,7 @@ __all__ = [
     "keep_best_model",
     "keep_partial_predictions",
     "load_classes",
+    "load_earlier_predictions",
     "load_model",
     "load_partial_predictions",
     "load_phase_model",
@@ -50,5 +53,6 @@ __all__ = [
     "save_predictions",
     "save_pseudo_labels",
     "save_validation",
+    "set_aside_predictions",
     "write_manifest",
 ]

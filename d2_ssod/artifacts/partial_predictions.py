@@ -9,6 +9,7 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from detectron2.utils import comm
@@ -25,8 +26,7 @@ def keep_partial_predictions(folder: Path) -> Iterator[Callable[[Predictions], N
 
         def keep(predictions: Predictions) -> None:
             for image_id, found in predictions.items():
-                columns = {"boxes": found.boxes, "scores": found.scores, "classes": found.classes}
-                write_json_line(file, {"image_id": image_id, **columns})
+                write_json_line(file, {"image_id": image_id, **to_columns(found)})
             file.flush()
 
         yield keep
@@ -52,9 +52,19 @@ def _read(path: Path) -> Predictions:
     for line in read_json_lines(path):
         # A line that is not whole is as good as none: its image is predicted again.
         with contextlib.suppress(KeyError, TypeError, ValueError):
-            predictions[line["image_id"]] = Detections(
-                np.array(line["boxes"], dtype=np.float32).reshape(-1, 4),
-                np.array(line["scores"], dtype=np.float32),
-                np.array(line["classes"], dtype=np.int64),
-            )
+            predictions[line["image_id"]] = from_columns(line)
     return predictions
+
+
+def to_columns(found: Detections) -> dict[str, np.ndarray]:
+    """Give what a line keeps of the boxes of an image."""
+    return {"boxes": found.boxes, "scores": found.scores, "classes": found.classes}
+
+
+def from_columns(line: dict[str, Any]) -> Detections:
+    """Read the boxes of an image from a line."""
+    return Detections(
+        np.array(line["boxes"], dtype=np.float32).reshape(-1, 4),
+        np.array(line["scores"], dtype=np.float32),
+        np.array(line["classes"], dtype=np.int64),
+    )

@@ -1,7 +1,8 @@
 """What predictions were made of, so that those of other images or settings are not taken for them.
 
 Predictions name images by their ids. A folder of images numbers them in its order, so ids stay the
-same while the images behind them change when files come or go between two starts of a run.
+same while the images behind them change when files come or go between two starts of a run; so the
+note has their names, too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from d2_ssod.config import value_of
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import read_json
 from d2_ssod.modeling.detectors import detector_of
+from d2_ssod.structures import ImageId
 
 from .layout import RunFolder
 
@@ -38,13 +40,47 @@ def prediction_source(cfg: CfgNode, images: Sequence[dict]) -> dict[str, Any]:
         cfg: the run's config.
         images: dicts of all unlabeled images. Where their common folder lies does not count.
     """
+    ids, files = [image["image_id"] for image in images], _relative_names(images)
+    digest = hashlib.sha256()
+    for image_id, file in zip(ids, files, strict=True):
+        digest.update(f"{image_id}\0{file}\0".encode(errors="surrogateescape"))  # not all UTF-8
+    return {
+        "images": len(images),
+        "images_sha256": digest.hexdigest(),
+        "settings": _settings(cfg),
+        "image_ids": ids,
+        "files": files,
+    }
+
+
+def _relative_names(images: Sequence[dict]) -> list[str]:
+    """Name the images' files relative to the deepest folder that has all of them."""
     paths = [os.path.abspath(image["file_name"]) for image in images]
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
-    digest = hashlib.sha256()
-    for image, path in zip(images, paths, strict=True):
-        place = f"{image['image_id']}\0{os.path.relpath(path, root)}\0"
-        digest.update(place.encode(errors="surrogateescape"))  # names need not be UTF-8
-    return {"images": len(images), "images_sha256": digest.hexdigest(), "settings": _settings(cfg)}
+    return [os.path.relpath(path, root) for path in paths]
+
+
+def match_files(files: Sequence[str], images: Sequence[dict]) -> dict[str, ImageId] | None:
+    """Find the images that files of an earlier note are now.
+
+    Args:
+        files: names as in a note. Images that came from another folder may have made the deepest
+            common folder another one, so all names may miss the same folders in front.
+        images: dicts of all unlabeled images.
+
+    Returns:
+        The image's id by the file's name; None if not all of them are among the images.
+    """
+    id_of = dict(zip(_relative_names(images), (i["image_id"] for i in images), strict=True))
+    if not files:
+        return {}
+    for name in id_of:
+        if name != files[0] and not name.endswith(os.sep + files[0]):
+            continue
+        folder = name[: len(name) - len(files[0])]
+        if all(folder + file in id_of for file in files):
+            return {file: id_of[folder + file] for file in files}
+    return None
 
 
 def _settings(cfg: CfgNode) -> dict[str, Any]:
@@ -54,11 +90,14 @@ def _settings(cfg: CfgNode) -> dict[str, Any]:
     return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
 
 
-def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> None:
+def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> bool:
     """Check that a phase's existing predictions are of these images, made with these settings.
 
     So are those that an interruption left incomplete, which are to be completed.
     Predictions that came without a note of their source are taken as they are.
+
+    Returns:
+        Whether they are of all the images; False if others have come since.
 
     Raises:
         ConfigError: naming what differs.
@@ -66,23 +105,30 @@ def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> None:
     files = RunFolder(cfg.OUTPUT_DIR).phase(phase)
     existing = [path for path in (files.predictions, files.partial_predictions) if path.exists()]
     if not (existing and files.predictions_source.exists()):
-        return
+        return True
     made, now = read_json(files.predictions_source), prediction_source(cfg, images)
-    if made == now:
-        return
-    raise ConfigError(
-        f"{existing[0]} was made {_difference(made, now)}; undo that change, or delete it to have "
-        "it made again"
-    )
-
-
-def _difference(made: dict[str, Any], now: dict[str, Any]) -> str:
-    """Name the first thing that differs."""
-    if made.get("images_sha256") != now["images_sha256"]:
-        return (
+    same_images = made.get("images_sha256") == now["images_sha256"]
+    if not (same_images or _were_added(made, images)):
+        difference = (
             f"of {made.get('images')} images that are not the {now['images']} that "
             "DATASETS.UNLABELED has now"
         )
-    then = made.get("settings", {})
-    key = next(k for k in {**then, **now["settings"]} if then.get(k) != now["settings"].get(k))
-    return f"with {key} {then.get(key)}, which is {now['settings'].get(key)} now"
+    elif made.get("settings") != now["settings"]:
+        difference = _different_setting(made.get("settings", {}), now["settings"])
+    else:
+        return same_images
+    raise ConfigError(
+        f"{existing[0]} was made {difference}; undo that change, or delete it to have it made again"
+    )
+
+
+def _were_added(made: dict[str, Any], images: Sequence[dict]) -> bool:
+    """Tell whether the images are those of the note, and others."""
+    known = match_files(made["files"], images) if "files" in made else None
+    return known is not None and len(known) < len(images)
+
+
+def _different_setting(made: dict[str, Any], now: dict[str, Any]) -> str:
+    """Name the first key that differs."""
+    key = next(k for k in {**made, **now} if made.get(k) != now.get(k))
+    return f"with {key} {made.get(key)}, which is {now.get(key)} now"

@@ -19,6 +19,7 @@ from d2_ssod.artifacts import (
     check_predictions,
     discard_partial_predictions,
     keep_partial_predictions,
+    load_earlier_predictions,
     load_partial_predictions,
     load_phase_model,
     load_predictions,
@@ -26,6 +27,7 @@ from d2_ssod.artifacts import (
     prediction_source,
     save_predictions,
     save_pseudo_labels,
+    set_aside_predictions,
     write_manifest,
 )
 from d2_ssod.data.loader import build_inference_loader
@@ -102,7 +104,8 @@ def predict_unlabeled(
 ) -> None:
     """Write the raw detections of a phase's model on the unlabeled images, unless they exist.
 
-    A pass over them that was interrupted goes on where it was.
+    A pass over them that was interrupted goes on where it was; where images were added since, it is
+    over these alone.
 
     Args:
         cfg: the run's config.
@@ -113,8 +116,13 @@ def predict_unlabeled(
     Raises:
         ConfigError: predictions that exist are of other images, or made with other settings.
     """
-    check_predictions(cfg, phase, data.unlabeled)
-    if not RunFolder(cfg.OUTPUT_DIR).phase(phase).predictions.exists():
+    files = RunFolder(cfg.OUTPUT_DIR).phase(phase)
+    if not check_predictions(cfg, phase, data.unlabeled):
+        comm.synchronize()  # All have checked before one sets aside.
+        if comm.is_main_process():
+            set_aside_predictions(files, data.category_ids)
+        comm.synchronize()
+    if not files.predictions.exists():
         model = load_phase_model(cfg, phase) if model is None else model
         _predict_remaining(cfg, phase, data, model)
     comm.synchronize()
@@ -124,22 +132,26 @@ def _predict_remaining(cfg: CfgNode, phase: int, data: RunData, model: nn.Module
     """Run a model over the unlabeled images that no interrupted pass has been over."""
     files = RunFolder(cfg.OUTPUT_DIR).phase(phase)
     tta = cfg.SSOD.TTA.ENABLED
+    earlier = load_earlier_predictions(files.partial_predictions, data.unlabeled)
+    images = [image for image in data.unlabeled if image["image_id"] not in earlier]
     done = load_partial_predictions(files.partial_predictions)
+    if earlier:
+        logger.info("Phase %d: %d unlabeled images are new to its model", phase, len(images))
     if done:
-        logger.info("%d of %d images were predicted before", len(done), len(data.unlabeled))
+        logger.info("%d of %d images were predicted before", len(done), len(images))
     comm.synchronize()  # All have read before one writes.
     if comm.is_main_process():
         write_json(files.predictions_source, prediction_source(cfg, data.unlabeled))
     with keep_partial_predictions(files.partial_predictions) as keep:
         predictions = predict(
             GeneralizedRCNNWithTTA(cfg, model) if tta else model,
-            build_inference_loader(cfg, data.unlabeled, original_size=tta, done=done),
+            build_inference_loader(cfg, images, original_size=tta, done=done),
             description=f"Phase {phase}'s model on the unlabeled images",
             on_batch=keep,
         )
     comm.synchronize()  # All have closed their files before one deletes them.
     if comm.is_main_process():
-        found = done | predictions
+        found = earlier | done | predictions
         in_order = {image["image_id"]: found[image["image_id"]] for image in data.unlabeled}
         save_predictions(files.predictions, in_order, data.category_ids)
         discard_partial_predictions(files.partial_predictions)

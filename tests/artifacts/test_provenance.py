@@ -1,11 +1,10 @@
-import json
 import os
 
 import numpy as np
 import pytest
 from runs import bare_config
 
-from d2_ssod.artifacts.provenance import check_predictions, prediction_source
+from d2_ssod.artifacts.provenance import check_predictions, match_files, prediction_source
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import write_json
 
@@ -53,9 +52,8 @@ def test_a_data_set_that_was_moved_passes(cfg, made):
 @pytest.mark.parametrize(
     "files",
     [
-        ["a/0.png", *FILES],  # another one before: the ids of all others shift
         FILES[:-1],
-        [*FILES, "c/1.png"],
+        ["a/0.png", *FILES[1:]],
         ["a/1.png", "a/3.png", "b/1.png"],
         [FILES[1], FILES[0], FILES[2]],
     ],
@@ -122,6 +120,43 @@ def test_a_note_without_predictions_does_not_matter(cfg, made):
     check_predictions(cfg, 0, images(["x.png"]))
 
 
-def test_the_note_is_small(cfg):
-    many = images([f"{number}.png" for number in range(5000)])
-    assert len(json.dumps(prediction_source(cfg, many))) < 1000
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["a/0.png", *FILES],  # one before them: the ids of all others shift
+        [*FILES, "c/1.png"],
+        ["x/1.png", *(f"old/{file}" for file in FILES)],  # another common folder
+    ],
+)
+def test_images_that_were_added_are_told_apart(cfg, made, files):
+    assert check_predictions(cfg, 0, images()) is True
+    assert check_predictions(cfg, 0, images(files)) is False
+
+
+def test_added_images_and_other_settings_are_refused(cfg, made):
+    cfg.SSOD.TTA.ENABLED = True
+    assert "SSOD.TTA.ENABLED" in error_of(cfg, images([*FILES, "c/1.png"]))
+
+
+def test_a_note_of_an_older_version_knows_no_names(cfg, made):
+    note = made.parent / "predictions_source.json"
+    old = {
+        k: v for k, v in prediction_source(cfg, images()).items() if k not in ("files", "image_ids")
+    }
+    write_json(note, old)
+    assert check_predictions(cfg, 0, images()) is True
+    assert "that are not the 4" in error_of(cfg, images([*FILES, "c/1.png"]))
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        (FILES, {"a/1.png": 1, "a/2.png": 2, "b/1.png": 3}),
+        (["a/0.png", *FILES], {"a/1.png": 2, "a/2.png": 3, "b/1.png": 4}),
+        (["b/a/1.png", *(f"old/{f}" for f in FILES)], {"a/1.png": 2, "a/2.png": 3, "b/1.png": 4}),
+        (["a/1.png", "a/2.png", "c/1.png"], None),
+        (["xa/1.png", "xa/2.png", "xb/1.png", "y/1.png"], None),  # no whole names of folders
+    ],
+)
+def test_files_are_found_by_their_names(now, expected):
+    assert match_files(FILES, images(now)) == expected

@@ -469,21 +469,54 @@ def test_phase_0_alone_and_then_the_others(data, finished_run, tmp_path):
     assert summary_of(tmp_path) == summary_of(finished_run)
 
 
-def test_images_that_came_since_the_predictions_end_with_one_line(
+def with_one_more_image(data, folder, name):
+    """The same data with a picture between the others, so that the folder counts them anew."""
+    shutil.copytree(data[1]["IMAGES"], folder)
+    shutil.copy(folder / "00003.png", folder / "00002a.png")
+    return [data[0], {"NAME": name, "IMAGES": str(folder)}, data[2]], {
+        "DATASETS__UNLABELED": [name]
+    }
+
+
+def test_only_images_that_came_since_the_predictions_are_predicted(
+    copied_run, data, tmp_path, monkeypatch
+):
+    before = read(copied_run / "phase_0" / "predictions.json")
+    kept = [copied_run / "phase_0" / f"predictions{end}.json" for end in ("", "_source")]
+    contents = [path.read_bytes() for path in kept]
+    cut_back_to_phase_0(copied_run)
+    for path, content in zip(kept, contents, strict=True):
+        path.write_bytes(content)
+    predicted = []
+
+    def watched_predict(*args, on_batch, predict=labeling.predict, **keys):
+        return predict(*args, on_batch=lambda p: (on_batch(p), predicted.extend(p)), **keys)
+
+    monkeypatch.setattr(labeling, "predict", watched_predict)
+    more, keys = with_one_more_image(data, tmp_path / "more_images", "tiny_more")
+    run_here(runs.arguments(more, copied_run, "--resume", **keys))
+    assert "Phase 0: 1 unlabeled images are new to its model" in log_of(copied_run)
+    assert predicted[0] == 4  # after 0 to 2
+    assert len(predicted) == 1 + 13  # and phase 1's model has seen none
+    after = read(copied_run / "phase_0" / "predictions.json")
+    renumbered = [{**row, "image_id": row["image_id"] + (row["image_id"] > 3)} for row in before]
+    assert [row for row in after if row["image_id"] != 4] == renumbered
+    twin = [row for row in after if row["image_id"] == 4]
+    same = [{**row, "image_id": 4} for row in after if row["image_id"] == 5]
+    assert twin == same
+    assert not (copied_run / "phase_0" / "partial_predictions").exists()
+    assert len(read(copied_run / "phase_0" / "predictions_source.json")["files"]) == 13
+
+
+def test_images_that_are_gone_since_the_predictions_end_with_one_line(
     copied_run, data, tmp_path, capfd
 ):
-    names = [copied_run / "phase_0" / f"predictions{end}.json" for end in ("", "_source")]
-    kept = {name: name.read_bytes() for name in names}
-    cut_back_to_phase_0(copied_run)
-    for name, content in kept.items():
-        name.write_bytes(content)
-    folder = tmp_path / "more_images"
-    shutil.copytree(data[1]["IMAGES"], folder)
-    shutil.copy(folder / "00003.png", folder / "00000a.png")
-    more = [data[0], {"NAME": "tiny_more", "IMAGES": str(folder)}, data[2]]
-    keys = {"DATASETS__UNLABELED": ["tiny_more"]}
+    (copied_run / "phase_2" / "pseudo_labels.json").unlink()
+    (copied_run / "phase_2" / "model_final.pth").unlink()
+    more, keys = with_one_more_image(data, tmp_path / "more_images", "tiny_other")
+    (tmp_path / "more_images" / "00000.png").unlink()
     stderr = error_of(capfd, runs.arguments(more, copied_run, "--resume", **keys))
-    assert_one_error_line(stderr, "predictions.json", "DATASETS.UNLABELED", "12", "13")
+    assert_one_error_line(stderr, "predictions.json", "DATASETS.UNLABELED", "12")
 
 
 def test_corrected_pseudo_labels_are_trained_on(copied_run, data, monkeypatch):

@@ -1,0 +1,66 @@
+"""What was predicted on the unlabeled images before others were added to them.
+
+Predictions name images by ids, which a folder counts anew when pictures are added. So they are set
+aside by file name, in a file beside what the next pass keeps, which then leaves their images out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from d2_ssod.json_files import atomic_open, read_json, read_json_lines, write_json_line
+from d2_ssod.structures import Detections, ImageId, Predictions
+
+from .layout import PhaseFolder
+from .partial_predictions import from_columns, load_partial_predictions, to_columns
+from .predictions import load_predictions
+from .provenance import match_files
+
+
+def set_aside_predictions(files: PhaseFolder, category_ids: Sequence[int]) -> None:
+    """Set aside a phase's predictions, whole or not, for a pass over more images.
+
+    If it is interrupted, doing it again gives the same.
+
+    Args:
+        files: of the phase; there is a note of what its predictions are of.
+        category_ids: the data set's category id of each contiguous class id.
+    """
+    source = read_json(files.predictions_source)
+    name_of: dict[ImageId, str] = dict(zip(source["image_ids"], source["files"], strict=True))
+    if files.predictions.exists():
+        found = load_predictions(files.predictions, list(name_of), category_ids)
+    else:
+        found = load_partial_predictions(files.partial_predictions)
+    known = _read(files.partial_predictions)
+    known |= {name_of[image_id]: of_image for image_id, of_image in found.items()}
+    files.partial_predictions.mkdir(exist_ok=True)
+    with atomic_open(_file(files.partial_predictions), encoding="utf-8") as file:
+        for name, of_image in known.items():
+            write_json_line(file, {"file": name, **to_columns(of_image)})
+    files.predictions.unlink(missing_ok=True)
+    for path in files.partial_predictions.glob("rank_*.jsonl"):
+        path.unlink()
+
+
+def load_earlier_predictions(folder: Path, images: Sequence[dict]) -> Predictions:
+    """Read what was set aside, with the ids that the images have now.
+
+    Args:
+        folder: of the partial predictions.
+        images: dicts of all unlabeled images.
+    """
+    known = _read(folder)
+    numbers = match_files(list(known), images) or {}
+    return {numbers[name]: found for name, found in known.items() if name in numbers}
+
+
+def _file(folder: Path) -> Path:
+    return folder / "earlier.jsonl"
+
+
+def _read(folder: Path) -> dict[str, Detections]:
+    path = _file(folder)
+    lines = read_json_lines(path) if path.exists() else ()
+    return {line["file"]: from_columns(line) for line in lines}
