@@ -15,6 +15,7 @@ from detectron2.utils import comm
 
 from d2_ssod.errors import ConfigError
 
+from .interruption import INTERRUPTED, PREEMPTED, Stopped, handled_signals
 from .logs import record_traceback
 from .setup import build_config
 
@@ -36,18 +37,21 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
         return
     processes = max(args.num_gpus, 1)
     _or_exit(lambda: build_config(args, processes * args.num_machines))
+    alone = processes * args.num_machines == 1
     try:
-        detectron2_launch(
-            _run, processes, args.num_machines, args.machine_rank, args.dist_url, (main, args)
-        )
+        with handled_signals(of_launcher=not alone):
+            detectron2_launch(
+                _run, processes, args.num_machines, args.machine_rank, args.dist_url, (main, args)
+            )
     except torch.multiprocessing.ProcessExitedException as error:
-        if error.exit_code != _USER_ERROR:
+        if error.exit_code not in (_USER_ERROR, PREEMPTED, INTERRUPTED):
             raise
-        sys.exit(_USER_ERROR)
+        sys.exit(error.exit_code)
 
 
 def _run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    _or_exit(lambda: main(args))
+    with handled_signals():
+        _or_exit(lambda: main(args))
 
 
 def _or_exit(function: Callable[[], object]) -> None:
@@ -55,6 +59,13 @@ def _or_exit(function: Callable[[], object]) -> None:
     logging.getLogger("detectron2.engine.train_loop").addFilter(_is_no_user_error)
     try:
         function()
+    except Stopped as stopped:
+        if comm.is_main_process():
+            print(
+                f"stopped by {stopped.signal}: what was done is kept, go on with --resume",
+                file=sys.stderr,
+            )
+        raise
     except ConfigError as error:
         if comm.is_main_process():
             print(f"error: {error}", file=sys.stderr)

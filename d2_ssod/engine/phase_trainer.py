@@ -32,6 +32,7 @@ from d2_ssod.randomness import Purpose, derive_seed, seed_generators
 
 from .averaging import AverageWeights
 from .hooks import AverageOverRanks
+from .interruption import StopOnSignal
 from .teacher import Teacher
 
 logger = logging.getLogger(__name__)
@@ -123,6 +124,7 @@ class PhaseTrainer(DefaultTrainer):
             AverageOverRanks(period, self._average_over_ranks),
             *evaluation,
             *(of_main_process if comm.is_main_process() else []),
+            StopOnSignal(self._average_over_ranks),
         ]
 
     def learn_from_teacher(self, objects_per_image: np.ndarray) -> None:

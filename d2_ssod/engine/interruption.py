@@ -1,0 +1,128 @@
+"""Signals that ask a run to end: a preemption (SIGTERM, SIGUSR1), Ctrl-C.
+
+Training finishes its iteration and writes a checkpoint. Everything else ends at once: what it has
+done is on disk already. A second signal ends training at once, too.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+PREEMPTED = 75  # exit code; the system's EX_TEMPFAIL, "try again"
+INTERRUPTED = 130  # that of a shell's command after Ctrl-C
+
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_SAME = 1.0  # seconds in which a signal that comes twice, by different ways, is one
+_AGREE_EVERY = 10  # iterations; of several processes
+
+
+class Stopped(SystemExit):
+    """The run ends because a signal asked for it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(INTERRUPTED if number == signal.SIGINT else PREEMPTED)
+        self.signal = signal.Signals(number).name
+
+
+class _Requests:
+    """What signals have asked of this process."""
+
+    def __init__(self) -> None:
+        self.process: int | None = None
+        self.only_hands_on = False
+        self.finishes_iterations = False
+        self.number: int | None = None
+        self.since = 0.0
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Note the request, or end the process."""
+        if os.getpid() != self.process:  # a worker of the loader, which its process ends
+            return
+        # Not to the loader's workers.
+        children = [child for child in multiprocessing.active_children() if not child.daemon]
+        for child in children:
+            os.kill(child.pid, number)
+        if self.only_hands_on and children:
+            return
+        if self.number is not None and time.monotonic() - self.since < _SAME:
+            return
+        if self.number is not None or not self.finishes_iterations:
+            raise Stopped(number)
+        self.number, self.since = number, time.monotonic()
+        if comm.is_main_process():
+            print(
+                f"{signal.Signals(number).name}: writing a checkpoint after this iteration; a "
+                "second signal ends at once",
+                file=sys.stderr,
+            )
+
+
+_requests = _Requests()
+
+
+@contextmanager
+def handled_signals(*, of_launcher: bool = False) -> Iterator[None]:
+    """Handle the signals in this block; afterwards they do what they did before.
+
+    Args:
+        of_launcher: this process only waits for others, to which it hands signals on.
+    """
+    _requests.process, _requests.number = os.getpid(), None
+    _requests.only_hands_on, _requests.finishes_iterations = of_launcher, False
+    before = {number: signal.signal(number, _requests.handle) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class StopOnSignal(HookBase):
+    """Ends training after an iteration in which a signal came, with a checkpoint of it."""
+
+    def __init__(self, before_checkpoint: Callable[[], None]) -> None:
+        """Run on every rank.
+
+        Args:
+            before_checkpoint: called on every rank; what is saved is then the same on all.
+        """
+        self._before_checkpoint = before_checkpoint
+
+    def before_train(self) -> None:
+        """Let signals wait for the end of an iteration."""
+        _requests.finishes_iterations = True
+
+    def after_train(self) -> None:
+        """Let them end the process at once again, also those that came too late."""
+        _requests.finishes_iterations = False
+        if _requests.number is not None and self.trainer.iter >= self.trainer.max_iter:
+            raise Stopped(_requests.number)
+
+    def after_step(self) -> None:
+        """Stop, if any rank was asked to; all of them after the same iteration."""
+        done = self.trainer.iter + 1
+        if done >= self.trainer.max_iter:
+            return
+        number = _requests.number
+        if comm.get_world_size() > 1:
+            if done % _AGREE_EVERY:
+                return
+            number = next((n for n in comm.all_gather(number) if n is not None), None)
+        if number is None:
+            return
+        self._before_checkpoint()
+        if comm.is_main_process():
+            name = f"model_{self.trainer.iter:07d}"
+            self.trainer.checkpointer.save(name, iteration=self.trainer.iter)
+        comm.synchronize()
+        raise Stopped(number)

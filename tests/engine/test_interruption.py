@@ -1,0 +1,129 @@
+"""Signals that ask a run to end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import runs
+import torch
+
+from d2_ssod.engine import interruption
+from d2_ssod.engine.interruption import INTERRUPTED, PREEMPTED, Stopped, handled_signals
+
+KEYS = {
+    "SSOD__NUM_PHASES": 0,
+    "SSOD__SCHEDULE__MAX_ITER": [400],
+    "SOLVER__CHECKPOINT_PERIOD": 1000,
+    "DATASETS__TEST": [],
+}
+
+
+def start(data, output, *flags, **keys):
+    argv = runs.arguments(data, output, *flags, **{**KEYS, **keys})
+    return subprocess.Popen(
+        [sys.executable, "train_net.py", *argv],
+        cwd=runs.ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(path, words, seconds=120):
+    """Wait until the run's log has these words."""
+    end = time.monotonic() + seconds
+    while not (path.exists() and words in path.read_text()):
+        assert time.monotonic() < end, path
+        time.sleep(0.1)
+
+
+def iteration_of(output):
+    (checkpoint,) = (output / "phase_0").glob("model_0*.pth")
+    return torch.load(checkpoint, weights_only=True)["iteration"]
+
+
+def assert_stopped(run, code, name):
+    _, stderr = run.communicate(timeout=60)
+    assert run.returncode == code, stderr
+    assert f"stopped by {name}: what was done is kept, go on with --resume" in stderr
+    assert "Traceback" not in stderr
+    return stderr
+
+
+@pytest.fixture
+def one_thread():
+    """As the command is run here; sums of several threads round differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, PREEMPTED), (signal.SIGINT, INTERRUPTED)]
+)
+def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
+    data, tmp_path, number, code, one_thread
+):
+    length = {**KEYS, "SSOD__SCHEDULE__MAX_ITER": [50]}
+    run = start(data, tmp_path / "stopped", **length)
+    wait_for(tmp_path / "stopped" / "log.txt", "iter: 19")
+    run.send_signal(number)
+    stderr = assert_stopped(run, code, number.name)
+    assert f"{number.name}: writing a checkpoint after this iteration" in stderr
+    assert 19 <= iteration_of(tmp_path / "stopped") < 49
+    assert not (tmp_path / "stopped" / "phase_0" / "model_final.pth").exists()
+    runs.run_here(runs.arguments(data, tmp_path / "stopped", "--resume", **length))
+    runs.run_here(runs.arguments(data, tmp_path / "whole", **length))
+    stopped, whole = (
+        torch.load(tmp_path / name / "phase_0" / "model_final.pth", weights_only=True)["model"]
+        for name in ("stopped", "whole")
+    )
+    assert all(torch.equal(stopped[name], value) for name, value in whole.items())
+
+
+def test_processes_of_a_launcher_stop_after_the_same_iteration(data, tmp_path):
+    """Only the launcher has the signal; the time-out of a minute would tell a rank that waits."""
+    run = start(data, tmp_path, "--num-gpus", "2")
+    wait_for(tmp_path / "log.txt", "iter: 19")
+    run.send_signal(signal.SIGTERM)
+    assert_stopped(run, PREEMPTED, "SIGTERM")
+    assert (iteration_of(tmp_path) + 1) % 10 == 0
+
+
+# Within a process
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    yield
+    interruption._requests.number = None
+    interruption._requests.finishes_iterations = False
+
+
+def test_what_is_no_training_ends_at_once():
+    with handled_signals(), pytest.raises(Stopped) as info:
+        signal.raise_signal(signal.SIGTERM)
+    assert info.value.code == PREEMPTED
+
+
+def test_a_second_signal_ends_training_at_once(monkeypatch):
+    with handled_signals():
+        interruption._requests.finishes_iterations = True
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)  # the same one, by another way
+        monkeypatch.setattr(interruption, "_SAME", 0.0)
+        with pytest.raises(Stopped):
+            signal.raise_signal(signal.SIGUSR1)
+
+
+def test_signals_do_afterwards_what_they_did_before():
+    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
+    with handled_signals():
+        assert signal.getsignal(signal.SIGTERM) != before[0]
+    after = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
+    assert after == before
