@@ -193,6 +193,8 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # A registered data set with the objects of the unlabeled images, where they are known: by it
     # precision and recall of the pseudo-labels are measured. Never trained on.
     "DIAGNOSTICS.UNLABELED_TRUTH": ("", _TEXT),
+    # With --resume, go on with phases that were trained with other settings or labels.
+    "RESUME_ANYWAY": (False, _FLAG),
     # --- RoI re-weighting (Eq. 2-5) ---------------------------------------------------------------
     # "uncertainty" | "soft_sampling" | "constant" | "none"
     "ROI_WEIGHTING.NAME": ("uncertainty", _TEXT),

@@ -7,6 +7,7 @@ partial_predictions.py   those of a pass over the images that has not ended
 earlier_predictions.py   those that were made before images were added
 provenance.py            ``predictions_source.json``: which images and settings they are of
 pseudo_labels.py         ``pseudo_labels.json``: what a phase trains on, as COCO instances
+trained_with.py          ``trained_with.json``: settings and labels that a phase is trained with
 validation.py            ``validation.json``: AP on the validation images, and the best phase
 run_classes.py           ``classes.json``: the classes that the models find
 lock.py                  one run at a time in a folder
@@ -27,6 +28,7 @@ from .predictions import load_predictions, save_predictions
 from .provenance import check_predictions, prediction_source
 from .pseudo_labels import load_pseudo_labels, save_pseudo_labels
 from .run_classes import load_classes, save_classes
+from .trained_with import check_training, record_training
 from .validation import best_phase, keep_best_model, load_validation, save_validation
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "RunFolder",
     "best_phase",
     "check_predictions",
+    "check_training",
     "discard_partial_predictions",
     "keep_best_model",
     "keep_partial_predictions",
@@ -48,6 +51,7 @@ __all__ = [
     "load_validation",
     "lock_folder",
     "prediction_source",
+    "record_training",
     "release_folder",
     "save_classes",
     "save_predictions",

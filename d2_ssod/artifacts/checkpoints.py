@@ -19,6 +19,7 @@ from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
 
 from .layout import RunFolder
+from .trained_with import check_architecture
 
 logger = logging.getLogger(__name__)
 
@@ -142,12 +143,14 @@ def load_phase_model(cfg: CfgNode, phase: int) -> nn.Module:
         ConfigError: the phase has not been trained to its end in ``OUTPUT_DIR``, or its model is
             another one than the config's.
     """
-    path = RunFolder(cfg.OUTPUT_DIR).phase(phase).model
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    path = folder.phase(phase).model
     if not path.exists():
         raise ConfigError(
             f"{path}: no such file, phase {phase} has not been trained to its end there; train "
             "(with --resume to continue), or correct OUTPUT_DIR or SSOD.NUM_PHASES"
         )
+    check_architecture(cfg, phase, folder)
     return load_model(cfg, path)
 
 

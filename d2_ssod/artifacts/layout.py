@@ -52,6 +52,11 @@ class PhaseFolder:
         return self.folder / "model_final.pth"
 
     @property
+    def trained_with(self) -> Path:
+        """Which settings and labels the phase is trained with."""
+        return self.folder / "trained_with.json"
+
+    @property
     def validation(self) -> Path:
         """How good that model is on the validation images."""
         return self.folder / "validation.json"

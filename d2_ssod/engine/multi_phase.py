@@ -7,7 +7,7 @@ import logging
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from d2_ssod.artifacts import RunFolder, save_classes
+from d2_ssod.artifacts import RunFolder, check_training, record_training, save_classes
 from d2_ssod.errors import ConfigError
 
 from .adoption import adopt_phase_0, adopt_pseudo_labels
@@ -48,6 +48,9 @@ def train_phases(
     adopt_pseudo_labels(cfg, data)
     first, last = first_unfinished_phase(cfg), cfg.SSOD.NUM_PHASES
     check_existing_predictions(cfg, data)
+    for phase in range(last + 1):
+        # Of its length, which alone depends on the number of pseudo-labeled images, anything fits.
+        check_training(phase_config(cfg, phase, 1, 1), phase, data.labeled, folder)
     if first == 0 or (first <= last and cfg.SSOD.PHASE_INIT == "pretrained"):
         check_weights(cfg.MODEL.WEIGHTS, first)
     for phase in range(first):
@@ -76,6 +79,8 @@ def _train_phase(
     if phase < last:
         trainer.register_hooks([PseudoLabelHook(cfg, phase, data)])
     trainer.resume_or_load(resume=True)
+    if comm.is_main_process():
+        record_training(own, phase, data.labeled, RunFolder(cfg.OUTPUT_DIR))
     trainer.train()
 
 

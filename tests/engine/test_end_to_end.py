@@ -257,7 +257,8 @@ def test_eval_only_with_another_model_ends_with_one_line(copied_run, data, capfd
     argv = runs.arguments(
         data, copied_run, "--eval-only", MODEL__ANCHOR_GENERATOR__ASPECT_RATIOS=[[1.0]]
     )
-    assert_one_error_line(error_of(capfd, argv), "phase_0/model_final.pth", "does not fit")
+    stderr = error_of(capfd, argv)
+    assert_one_error_line(stderr, "phase 0", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS was")
     assert summary_of(copied_run) == before
 
 
@@ -413,6 +414,15 @@ def test_run_interrupted_between_phases_is_resumed(copied_run, finished_run, dat
         assert (copied_run / name).read_bytes() == (finished_run / name).read_bytes()
     # And a phase depends on nothing but the files and the seed.
     assert summary_of(copied_run) == summary_of(finished_run)
+
+
+def test_a_run_is_not_gone_on_with_by_other_settings(copied_run, data, capfd):
+    (copied_run / "phase_2" / "model_final.pth").unlink()
+    before = {path: path.stat().st_mtime_ns for path in copied_run.glob("phase_*/*.json")}
+    argv = runs.arguments(data, copied_run, "--resume", SEED=5, SSOD__AUG__COLOR=0.0)
+    stderr = error_of(capfd, argv)
+    assert_one_error_line(stderr, "phase 0", "SEED was 1 and is 5", "SSOD.AUG.COLOR was 0.2")
+    assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
 def test_prediction_pass_that_was_interrupted_goes_on_where_it_was(

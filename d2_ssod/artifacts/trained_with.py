@@ -1,0 +1,154 @@
+"""``trained_with.json``: the settings and the labels that a phase was trained with.
+
+So a run is not gone on with by others, which would make its results a mixture of both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from d2_ssod.errors import ConfigError
+from d2_ssod.json_files import read_json, write_json
+
+from .layout import RunFolder
+
+# Keys, or sections, of a phase's config that do not change what it learns: devices, places, lengths
+# (a phase may be trained longer), what is told and kept, and what is read in other phases or steps.
+_OF_NO_EFFECT = (
+    *("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "FLOAT32_PRECISION", "GLOBAL"),
+    *("DATALOADER.NUM_WORKERS", "DATASETS", "TEST", "MODEL.DEVICE", "MODEL.WEIGHTS"),
+    *("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.AMP"),
+    *("SSOD.REGISTER", "SSOD.START", "SSOD.NUM_PHASES", "SSOD.SCHEDULE", "SSOD.EASY_FRACTIONS"),
+    *("SSOD.LABELS", "SSOD.CONSENSUS", "SSOD.SELECTION", "SSOD.PSEUDO_LABEL", "SSOD.TTA"),
+    *("SSOD.GUARD", "SSOD.KEEP_BEST", "SSOD.DIAGNOSTICS", "SSOD.ENSEMBLE", "SSOD.TIERS"),
+    *("SSOD.INFERENCE_BATCH_SIZE", "SSOD.RESUME_ANYWAY"),
+)
+# Those that matter only where there are pseudo-labels.
+_NOT_IN_PHASE_0 = (
+    *("SSOD.PHASE_INIT", "SSOD.SAMPLING", "SSOD.LABELED_REPEAT", "SSOD.ROI_WEIGHTING"),
+    *("SSOD.TEACHER", "SSOD.AUG.STRONG"),
+)
+
+
+def record_training(own: CfgNode, phase: int, labeled: Sequence[dict], folder: RunFolder) -> None:
+    """Write what a phase is trained with; on the main process.
+
+    Args:
+        own: config of the phase.
+        phase: 0..N.
+        labeled: dicts of the labeled images.
+        folder: of the run.
+    """
+    write_json(folder.phase(phase).trained_with, _describe(own, phase, labeled))
+
+
+def check_training(own: CfgNode, phase: int, labeled: Sequence[dict], folder: RunFolder) -> None:
+    """Check that what exists of a phase was trained with these settings and labels.
+
+    Args:
+        own: config of the phase, as it would be trained now.
+        phase: 0..N.
+        labeled: dicts of the labeled images.
+        folder: of the run.
+
+    Raises:
+        ConfigError: naming the first three settings that differ, or the labels.
+    """
+    path = folder.phase(phase).trained_with
+    if not path.exists():
+        return
+    made, now = read_json(path), _describe(own, phase, labeled)
+    differences = _differences(made["settings"], now["settings"])
+    if made["labeled_sha256"] != now["labeled_sha256"]:
+        differences.append("the labeled images or their objects are others (DATASETS.TRAIN)")
+    _refuse(own, phase, folder, differences)
+
+
+def check_architecture(cfg: CfgNode, phase: int, folder: RunFolder) -> None:
+    """Check that a phase's model is the one that the config describes, also where all shapes fit.
+
+    Args:
+        cfg: of the run.
+        phase: 0..N.
+        folder: of the run.
+
+    Raises:
+        ConfigError: naming the first three settings of ``MODEL`` that differ.
+    """
+    path = folder.phase(phase).trained_with
+    if path.exists():
+        parts = [
+            {k: v for k, v in settings.items() if k.startswith("MODEL.") or k == "INPUT.FORMAT"}
+            for settings in (read_json(path)["settings"], _settings(cfg, phase))
+        ]
+        _refuse(cfg, phase, folder, _differences(*parts))
+
+
+def _differences(made: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return [
+        f"{key} was {made.get(key)!r} and is {now.get(key)!r}"
+        for key in {**made, **now}
+        if made.get(key) != now.get(key)
+    ]
+
+
+def _refuse(cfg: CfgNode, phase: int, folder: RunFolder, differences: list[str]) -> None:
+    """Raise an error if there are differences, unless they are wanted."""
+    if not differences or cfg.SSOD.RESUME_ANYWAY:
+        return
+    more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+    raise ConfigError(
+        f"phase {phase} in {folder.root} was trained with other settings: "
+        f"{'; '.join(differences[:3])}{more}; set them back, start anew without --resume, or "
+        "set SSOD.RESUME_ANYWAY to True to mix both"
+    )
+
+
+def _describe(own: CfgNode, phase: int, labeled: Sequence[dict]) -> dict[str, Any]:
+    return {"settings": _settings(own, phase), "labeled_sha256": _digest(labeled)}
+
+
+def _settings(own: CfgNode, phase: int) -> dict[str, Any]:
+    """Collect what a phase learns by, as it is read from JSON, which has no tuples."""
+    ignored = _OF_NO_EFFECT + (_NOT_IN_PHASE_0 if phase == 0 else ())
+    settings = {
+        key: value
+        for key, value in _flat(own)
+        if not key.endswith("_TEST") and not _is_below(key, ignored)
+    }
+    return json.loads(json.dumps(settings))
+
+
+def _flat(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _is_below(key: str, sections: Sequence[str]) -> bool:
+    return any(key == section or key.startswith(section + ".") for section in sections)
+
+
+def _digest(labeled: Sequence[dict]) -> str:
+    """Hash the labeled images by what is learned of them; where they lie does not count."""
+    digest = hashlib.sha256()
+    for image in labeled:
+        objects = [
+            (
+                [round(float(side), 2) for side in annotation["bbox"]],
+                int(annotation["bbox_mode"]),
+                annotation["category_id"],
+                annotation.get("iscrowd", 0),
+            )
+            for annotation in image.get("annotations", ())
+        ]
+        name = image["file_name"].replace("\\", "/").rpartition("/")[2]
+        digest.update(repr((name, objects)).encode(errors="surrogateescape"))
+    return digest.hexdigest()

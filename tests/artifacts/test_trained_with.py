@@ -1,0 +1,116 @@
+"""What a phase was trained with, and what may change when it is gone on with."""
+
+import copy
+
+import pytest
+from detectron2.structures import BoxMode
+from runs import bare_config
+
+from d2_ssod.artifacts import RunFolder, check_training, record_training
+from d2_ssod.artifacts.trained_with import check_architecture
+from d2_ssod.errors import ConfigError
+
+LABELED = [
+    {
+        "file_name": "/data/labeled/1.png",
+        "image_id": 1,
+        "annotations": [
+            {"bbox": [1.0, 2.0, 3.0, 4.0], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+        ],
+    },
+    {"file_name": "/data/labeled/2.png", "image_id": 2, "annotations": []},
+]
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    return bare_config(tmp_path)
+
+
+def check(cfg, phase, *changes, labeled=LABELED):
+    """Record a phase's training, and check it after changes of keys."""
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    record_training(cfg, phase, LABELED, folder)
+    cfg.merge_from_list(list(changes))
+    check_training(cfg, phase, labeled, folder)
+
+
+REFUSED = [
+    ("SEED", 5),
+    ("SOLVER.IMS_PER_BATCH", 4),
+    ("SOLVER.BASE_LR", 0.5),
+    ("MODEL.ANCHOR_GENERATOR.SIZES", [[7]]),
+    ("INPUT.MIN_SIZE_TRAIN", (99,)),
+    ("SSOD.AUG.COLOR", 0.5),
+    ("SSOD.OPTIMIZER", "AdamW"),
+    ("SSOD.SIMILARITY.LOSS_WEIGHT", 0.0),
+]
+OF_PSEUDO_LABELS = [
+    ("SSOD.ROI_WEIGHTING.NAME", "constant"),
+    ("SSOD.PHASE_INIT", "previous"),
+    ("SSOD.SAMPLING", "balanced"),
+]
+HARMLESS = [
+    ("DATALOADER.NUM_WORKERS", 1),
+    ("SOLVER.CHECKPOINT_PERIOD", 7),
+    ("SOLVER.MAX_ITER", 9),
+    ("TEST.EVAL_PERIOD", 3),
+    ("DATASETS.TEST", ("other",)),
+    ("SSOD.GUARD.BOX_RATE", "stop"),
+    ("SSOD.NUM_PHASES", 5),
+    ("MODEL.DEVICE", "cpu"),
+    ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.5),
+]
+
+
+@pytest.mark.parametrize("phase", [0, 1])
+@pytest.mark.parametrize(("key", "value"), REFUSED)
+def test_what_changes_what_is_learned_is_refused(cfg, phase, key, value):
+    with pytest.raises(ConfigError, match=f"phase {phase} .*{key} was .* and is") as info:
+        check(cfg, phase, key, value)
+    assert "\n" not in str(info.value)
+    assert "SSOD.RESUME_ANYWAY" in str(info.value)
+
+
+@pytest.mark.parametrize(("key", "value"), OF_PSEUDO_LABELS)
+def test_what_is_of_pseudo_labels_may_change_after_phase_0(cfg, key, value):
+    check(cfg, 0, key, value)
+    with pytest.raises(ConfigError, match=key):
+        check(bare_config(cfg.OUTPUT_DIR), 1, key, value)
+
+
+@pytest.mark.parametrize(("key", "value"), HARMLESS)
+def test_what_changes_nothing_may_change(cfg, key, value):
+    check(cfg, 1, key, value)
+
+
+def test_labels_that_changed_are_refused(cfg):
+    changed = copy.deepcopy(LABELED)
+    changed[0]["annotations"][0]["bbox"][0] = 1.5
+    with pytest.raises(ConfigError, match="labeled images or their objects are others"):
+        check(cfg, 0, labeled=changed)
+
+
+def test_labels_that_were_moved_or_numbered_anew_are_the_same(cfg):
+    moved = copy.deepcopy(LABELED)
+    moved[0].update(file_name="D:\\copy\\1.png", image_id=77)
+    check(cfg, 0, labeled=moved)
+
+
+def test_all_may_change_on_request(cfg):
+    check(cfg, 1, "SEED", 5, "SSOD.RESUME_ANYWAY", True)
+
+
+def test_a_phase_of_an_older_version_has_no_such_file(cfg):
+    check_training(cfg, 0, LABELED, RunFolder(cfg.OUTPUT_DIR))
+    check_architecture(cfg, 0, RunFolder(cfg.OUTPUT_DIR))
+
+
+def test_architecture_is_compared_where_a_model_is_loaded(cfg):
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    record_training(cfg, 0, LABELED, folder)
+    cfg.merge_from_list(["SOLVER.BASE_LR", 0.5, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.5])
+    check_architecture(cfg, 0, folder)
+    cfg.MODEL.PIXEL_MEAN = [1.0, 2.0, 3.0]
+    with pytest.raises(ConfigError, match=r"MODEL\.PIXEL_MEAN was"):
+        check_architecture(cfg, 0, folder)
