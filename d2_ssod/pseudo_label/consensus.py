@@ -6,19 +6,16 @@ one with the higher score stays, unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import NamedTuple
 
 import numpy as np
 from detectron2.config import CfgNode
 
-from d2_ssod.structures import Detections, ImageId, Predictions, concatenate
+from d2_ssod.structures import Detections, Predictions
 
-from .pairs import iou_of_pairs, pairs_within, suppress_non_maxima
-
-_PAIRS_AT_ONCE = 2_000_000  # boxes are compared in so many images at once
+from .pairs import ImageBoxes, in_parts, iou_of_pairs, pairs_within, suppress_non_maxima
 
 
 @dataclass(frozen=True)
@@ -72,17 +69,17 @@ class Consensus:
         if len(sources) == 1:
             return first
         agreed: Predictions = {}
-        for images in _in_parts(sources):
-            boxes = [_ImageBoxes.of([source[i] for i in images]) for source in sources]
+        for images in in_parts(sources):
+            boxes = [ImageBoxes.of([source[i] for i in images]) for source in sources]
             agreed |= zip(images, self._agree(boxes).by_image(len(images)), strict=True)
         return agreed
 
     def of_image(self, detections: Sequence[Detections]) -> Detections:
         """Keep the boxes that several models agree on in one image."""
-        (agreed,) = self._agree([_ImageBoxes.of([of_model]) for of_model in detections]).by_image(1)
+        (agreed,) = self._agree([ImageBoxes.of([of_model]) for of_model in detections]).by_image(1)
         return agreed
 
-    def _agree(self, sources: Sequence[_ImageBoxes]) -> _ImageBoxes:
+    def _agree(self, sources: Sequence[ImageBoxes]) -> ImageBoxes:
         """Keep the boxes that several models agree on, in many images at once."""
         if 0 < self.min_votes < len(sources):
             return self._vote(sources, self.min_votes)
@@ -122,15 +119,15 @@ class Consensus:
         """
         if not 1 <= min_votes <= len(detections):
             raise ValueError(f"min_votes must be in 1..{len(detections)}, got {min_votes}")
-        sources = [_ImageBoxes.of([of_model]) for of_model in detections]
+        sources = [ImageBoxes.of([of_model]) for of_model in detections]
         (kept,) = self._vote(sources, min_votes).by_image(1)
         return kept
 
-    def _vote(self, sources: Sequence[_ImageBoxes], min_votes: int) -> _ImageBoxes:
+    def _vote(self, sources: Sequence[ImageBoxes], min_votes: int) -> ImageBoxes:
         """Do as :meth:`vote` in many images at once."""
-        merged = _ImageBoxes.concatenate(sources)
+        merged = ImageBoxes.concatenate(sources)
         boxes, scores = merged.found.boxes.astype(np.float64), merged.found.scores
-        groups = merged.image * (merged.found.classes.max(initial=0) + 1) + merged.found.classes
+        groups = merged.groups
         one, other = pairs_within(groups)
         iou = iou_of_pairs(boxes, one, other)
         kept = np.ones(len(scores), dtype=bool)
@@ -146,54 +143,6 @@ class Consensus:
         kept &= suppress_non_maxima(groups, scores, (one[left], other[left]))
         order = np.lexsort((-scores, merged.image))
         return merged.select(order[kept[order]])
-
-
-class _ImageBoxes(NamedTuple):
-    """The boxes of many images, one after another.
-
-    Attributes:
-        image: int64 [n], the number of each box's image.
-        found: the boxes.
-    """
-
-    image: np.ndarray
-    found: Detections
-
-    @classmethod
-    def of(cls, detections: Sequence[Detections]) -> _ImageBoxes:
-        """Put the boxes of images together, which are numbered 0, 1, ..."""
-        lengths = [len(d) for d in detections]
-        return cls(np.repeat(np.arange(len(lengths)), lengths), concatenate(detections))
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[_ImageBoxes]) -> _ImageBoxes:
-        """Put the boxes of several models in the same images together."""
-        image = np.concatenate([part.image for part in parts])
-        return cls(image, concatenate([part.found for part in parts]))
-
-    def select(self, index: np.ndarray) -> _ImageBoxes:
-        """Select boxes by their numbers."""
-        return _ImageBoxes(self.image[index], self.found.select(index))
-
-    def by_image(self, images: int) -> Iterator[Detections]:
-        """Give the boxes of each image; they must be in the order of images."""
-        ends = np.bincount(self.image, minlength=images).cumsum().tolist()
-        for begin, end in zip([0, *ends], ends, strict=False):
-            yield self.found.select(slice(begin, end))
-
-
-def _in_parts(sources: Sequence[Predictions]) -> Iterator[list[ImageId]]:
-    """Give the images in parts that are small enough to compare all their boxes at once."""
-    part: list[ImageId] = []
-    pairs = 0
-    for image_id in sources[0]:
-        part.append(image_id)
-        pairs += sum(len(source[image_id]) for source in sources) ** 2
-        if pairs > _PAIRS_AT_ONCE:
-            yield part
-            part, pairs = [], 0
-    if part:
-        yield part
 
 
 def _elect(

@@ -1,10 +1,70 @@
-"""Overlaps of many boxes at once, of which only those of one group are compared."""
+"""The boxes of many images at once, of which only those of one image and class are compared."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+
+from d2_ssod.structures import Detections, ImageId, Predictions, concatenate
+
+_PAIRS_AT_ONCE = 2_000_000  # so many are compared at once, of as many images as they take
+
+
+class ImageBoxes(NamedTuple):
+    """The boxes of many images, one after another.
+
+    Attributes:
+        image: int64 [n], the number of each box's image.
+        found: the boxes.
+    """
+
+    image: np.ndarray
+    found: Detections
+
+    @classmethod
+    def of(cls, detections: Sequence[Detections]) -> ImageBoxes:
+        """Put the boxes of images together, which are numbered 0, 1, ..."""
+        lengths = [len(d) for d in detections]
+        return cls(np.repeat(np.arange(len(lengths)), lengths), concatenate(detections))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[ImageBoxes]) -> ImageBoxes:
+        """Put the boxes of several models in the same images together."""
+        image = np.concatenate([part.image for part in parts])
+        return cls(image, concatenate([part.found for part in parts]))
+
+    @property
+    def groups(self) -> np.ndarray:
+        """int64 [n], a number for each image and class, in the order of images."""
+        classes = self.found.classes
+        return self.image * (classes.max(initial=0) + 1) + classes
+
+    def select(self, index: np.ndarray) -> ImageBoxes:
+        """Select boxes by their numbers."""
+        return ImageBoxes(self.image[index], self.found.select(index))
+
+    def by_image(self, images: int) -> Iterator[Detections]:
+        """Give the boxes of each image; they must be in the order of images."""
+        ends = np.bincount(self.image, minlength=images).cumsum().tolist()
+        for begin, end in zip([0, *ends], ends, strict=False):
+            yield self.found.select(slice(begin, end))
+
+
+def in_parts(sources: Sequence[Predictions]) -> Iterator[list[ImageId]]:
+    """Give the images in parts that are small enough to compare all their boxes at once."""
+    part: list[ImageId] = []
+    pairs = 0
+    for image_id in sources[0]:
+        part.append(image_id)
+        pairs += sum(len(source[image_id]) for source in sources) ** 2
+        if pairs > _PAIRS_AT_ONCE:
+            yield part
+            part, pairs = [], 0
+    if part:
+        yield part
 
 
 def pairs_within(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,15 +6,22 @@ stays, and is learned with the certainty that it has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from detectron2.config import CfgNode
 
-from d2_ssod.structures import Detections, Predictions, TieredDetections, concatenate
+from d2_ssod.structures import (
+    Detections,
+    ImageId,
+    Predictions,
+    TieredDetections,
+    concatenate,
+)
 
 from .fuse import FusedBoxes, fuse_votes
+from .pairs import ImageBoxes, in_parts
 from .threshold import rank_in_class
 
 _MOST_RIGHT = 0.9  # of a class's boxes, at most so many are taken for right on average
@@ -57,26 +64,26 @@ class Tiers:
         Returns:
             For every image its ``TieredDetections``, best score first.
         """
-        fused = {i: self._fuse([source[i] for source in sources]) for i in sources[0]}
-        found = concatenate([each.found for each in fused.values()])
-        expected = target * len(fused)
-        quality = calibrate(found, expected)
-        rank = rank_in_class(found)
+        labels: Predictions = {}
+        expected = target * len(sources[0])
+        images, parts = zip(*self._fuse(sources), strict=True) if sources[0] else ((), ())
+        found = concatenate([part.boxes.found for part in parts])
+        quality, rank = calibrate(found, expected), rank_in_class(found)
         certain = rank < (self.certain * expected)[found.classes]
         kept = rank < (self.all_boxes * expected)[found.classes]
-        ends = np.cumsum([len(each.found) for each in fused.values()])[:-1]
-        parts = zip(*(np.split(column, ends) for column in (quality, certain, kept)), strict=True)
-        return {
-            image_id: _tiered(each, *part)
-            for (image_id, each), part in zip(fused.items(), parts, strict=True)
-        }
+        ends = np.cumsum([len(part.votes) for part in parts])[:-1]
+        columns = (np.split(column, ends) for column in (quality, certain, kept))
+        for ids, part, *of_part in zip(images, parts, *columns, strict=True):
+            labels |= zip(ids, _tiered(part, *of_part).by_image(len(ids)), strict=True)
+        return labels
 
-    def _fuse(self, detections: Sequence[Detections]) -> FusedBoxes:
-        fused = fuse_votes(
-            [d.select(d.scores > self.min_score) for d in detections], self.iou_thresh
-        )
-        kept = fused.found.scores > self.min_score
-        return FusedBoxes(fused.found.select(kept), fused.votes[kept], fused.spread[kept])
+    def _fuse(self, sources: Sequence[Predictions]) -> Iterator[tuple[list[ImageId], FusedBoxes]]:
+        """Fuse the boxes of all models, in parts of the images."""
+        for ids in in_parts(sources):
+            boxes = [ImageBoxes.of([source[i] for i in ids]) for source in sources]
+            usable = [each.select(each.found.scores > self.min_score) for each in boxes]
+            fused = fuse_votes(usable, self.iou_thresh)
+            yield ids, fused.select(fused.boxes.found.scores > self.min_score)
 
 
 def calibrate(found: Detections, expected: np.ndarray) -> np.ndarray:
@@ -117,14 +124,12 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 def _tiered(
     fused: FusedBoxes, quality: np.ndarray, certain: np.ndarray, kept: np.ndarray
-) -> TieredDetections:
-    """Give the labels of one image."""
+) -> ImageBoxes:
+    """Give the labels of many images, best score first."""
+    found = fused.boxes.found
+    scores = quality.astype(np.float32)
     labels = TieredDetections(
-        fused.found.boxes,
-        quality.astype(np.float32),
-        fused.found.classes,
-        fused.votes,
-        fused.spread,
-        certain,
+        found.boxes, scores, found.classes, fused.votes, fused.spread, certain
     )
-    return labels.select(kept).select(np.argsort(-labels.scores[kept], kind="stable"))
+    order = np.lexsort((-scores, fused.boxes.image))
+    return ImageBoxes(fused.boxes.image, labels).select(order[kept[order]])

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from samples import DETECTIONS, PREDICTIONS, assert_same, detections, rows
 
 from d2_ssod.config import add_ssod_config
-from d2_ssod.pseudo_label import Consensus
-from d2_ssod.pseudo_label import consensus as consensus_module
+from d2_ssod.pseudo_label import Consensus, pairs
 from d2_ssod.structures import Detections
 
 DEFAULT = Consensus()
@@ -287,7 +286,7 @@ def test_votes_of_many_images_are_those_of_nested_loops(images, data):
 def test_images_are_compared_in_parts_that_fit_into_memory(monkeypatch):
     sources = [{i: detections((0, 0, 10, 10, 0.5 + 0.01 * i, 0)) for i in range(9)}] * 2
     whole = DEFAULT.of_predictions(sources)
-    monkeypatch.setattr(consensus_module, "_PAIRS_AT_ONCE", 8)
+    monkeypatch.setattr(pairs, "_PAIRS_AT_ONCE", 8)
     in_parts = DEFAULT.of_predictions(sources)
     assert list(in_parts) == list(whole) == list(range(9))
     for number in range(9):

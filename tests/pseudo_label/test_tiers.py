@@ -11,43 +11,48 @@ from samples import DETECTIONS, PREDICTIONS, detections, rows, scored
 from d2_ssod.config import add_ssod_config
 from d2_ssod.pseudo_label import Tiers, build_pseudo_labels
 from d2_ssod.pseudo_label.fuse import fuse_votes
+from d2_ssod.pseudo_label.pairs import ImageBoxes
 from d2_ssod.pseudo_label.tiers import calibrate
 from d2_ssod.structures import Detections, concatenate
+
+
+def fuse(sources, iou_thresh=0.55):
+    """The fused boxes of one image, their votes and spread."""
+    fused = fuse_votes([ImageBoxes.of([source]) for source in sources], iou_thresh)
+    return fused.boxes.found, fused.votes, fused.spread
 
 
 def test_fused_box_is_the_mean_by_score_and_its_score_counts_the_votes():
     # IoU 8 / 12 = 2/3. Weights .75 and .25: the edges move by a quarter of 2.
     a, b = detections((0, 0, 10, 10, 0.75, 0)), detections((2, 0, 12, 10, 0.25, 0))
-    fused = fuse_votes([a, b, Detections.empty()], iou_thresh=0.55)
-    assert rows(fused.found) == [(0.5, 0, 10.5, 10, pytest.approx(0.5 * 2 / 3), 0)]
-    assert fused.votes.tolist() == [2]
+    found, votes, spread = fuse([a, b, Detections.empty()])
+    assert rows(found) == [(0.5, 0, 10.5, 10, pytest.approx(0.5 * 2 / 3), 0)]
+    assert votes.tolist() == [2]
     # Both x edges: sqrt(.75 * .5^2 + .25 * 1.5^2) = sqrt(.75), of a width of 10; y: none.
-    assert fused.spread.tolist() == [[pytest.approx(np.sqrt(0.75) / 10), 0.0]]
+    assert spread.tolist() == [[pytest.approx(np.sqrt(0.75) / 10), 0.0]]
 
 
 def test_two_boxes_of_one_model_are_one_vote():
     twice = detections((0, 0, 10, 10, 0.8, 0), (1, 0, 11, 10, 0.4, 0))
-    fused = fuse_votes([twice, Detections.empty()], iou_thresh=0.55)
-    assert fused.votes.tolist() == [1]
-    assert fused.found.scores.tolist() == [pytest.approx(0.6 / 2)]
-    assert not np.isnan(fused.spread).any()
+    found, votes, spread = fuse([twice, Detections.empty()])
+    assert votes.tolist() == [1]
+    assert found.scores.tolist() == [pytest.approx(0.6 / 2)]
+    assert not np.isnan(spread).any()
 
 
 def test_a_box_alone_has_no_spread():
-    fused = fuse_votes([detections((0, 0, 10, 10, 0.8, 0)), Detections.empty()], 0.55)
-    assert np.isnan(fused.spread).all()
+    _, _, spread = fuse([detections((0, 0, 10, 10, 0.8, 0)), Detections.empty()])
+    assert np.isnan(spread).all()
 
 
 def test_classes_do_not_mix():
-    fused = fuse_votes(
-        [detections((0, 0, 10, 10, 0.8, 0)), detections((0, 0, 10, 10, 0.6, 1))], 0.5
-    )
-    assert [(row[-2], row[-1]) for row in rows(fused.found)] == [(0.4, 0), (0.3, 1)]
+    found, _, _ = fuse([detections((0, 0, 10, 10, 0.8, 0)), detections((0, 0, 10, 10, 0.6, 1))])
+    assert [(row[-2], row[-1]) for row in rows(found)] == [(0.4, 0), (0.3, 1)]
 
 
 def test_nothing_fuses_to_nothing():
-    fused = fuse_votes([Detections.empty(), Detections.empty()], 0.55)
-    assert (len(fused.found), fused.votes.shape, fused.spread.shape) == (0, (0,), (0, 2))
+    found, votes, spread = fuse([Detections.empty(), Detections.empty()])
+    assert (len(found), votes.shape, spread.shape) == (0, (0,), (0, 2))
 
 
 @settings(max_examples=60, deadline=None)
@@ -55,7 +60,7 @@ def test_nothing_fuses_to_nothing():
 def test_boxes_are_those_of_weighted_boxes_fusion(sources):
     """Of the library; its scores count boxes, not models, so they are not compared."""
     size = 32.0
-    fused = fuse_votes(sources, iou_thresh=0.55).found
+    fused, _, _ = fuse(sources)
     boxes, _, classes = weighted_boxes_fusion(
         [(d.boxes / size).tolist() for d in sources],
         [d.scores.tolist() for d in sources],
