@@ -89,6 +89,40 @@ def read_json(path: str | os.PathLike) -> Any:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
 
 
+def read_record(
+    path: str | os.PathLike, types: Mapping[str, type], optional: Mapping[str, type] | None = None
+) -> dict[str, Any]:
+    """Read a JSON file that this program has written as one mapping.
+
+    Args:
+        path: the file to read.
+        types: of each key's value.
+        optional: the same, of keys that may be missing.
+
+    Raises:
+        ConfigError: as :func:`read_json`, or there is another content.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{path}: expected a mapping, found {_shortened(content)}; delete the file"
+        )
+    for key, kind in {**types, **(optional or {})}.items():
+        if key in types and key not in content:
+            raise ConfigError(f"{path}: {key!r} is missing; delete the file")
+        if key in content and not isinstance(content[key], kind):
+            raise ConfigError(
+                f"{path}: {key!r} is {_shortened(content[key])}, expected a {kind.__name__}; "
+                "delete the file"
+            )
+    return content
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
 def write_json_line(file: TextIO, obj: Any) -> None:
     """Add ``obj`` as a line of JSON to a file that an interruption may end anywhere.
 

@@ -10,6 +10,7 @@ from d2_ssod.json_files import (
     atomic_open,
     read_json,
     read_json_lines,
+    read_record,
     write_json,
     write_json_line,
 )
@@ -165,3 +166,28 @@ def test_read_json_unreadable_names_the_file(tmp_path):
         read_json(tmp_path / "missing.json")
     with pytest.raises(ConfigError, match="directory"):
         read_json(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([1], "expected a mapping, found [1]"),
+        ({}, "'name' is missing"),
+        ({"name": 3}, "'name' is 3, expected a str"),
+        ({"name": "a", "more": "x" * 500}, "'more' is 'xxx"),
+    ],
+)
+def test_a_record_of_another_kind_is_refused_in_one_short_line(tmp_path, content, said):
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError) as info:
+        read_record(path, {"name": str}, {"more": int})
+    assert said in str(info.value)
+    assert len(str(info.value)) < 300
+    assert "\n" not in str(info.value)
+
+
+def test_a_record_may_lack_what_is_optional(tmp_path):
+    path = tmp_path / "record.json"
+    path.write_text('{"name": "a"}')
+    assert read_record(path, {"name": str}, {"more": int}) == {"name": "a"}

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from d2_ssod.json_files import atomic_open, read_json, read_json_lines, write_json_line
+from d2_ssod.json_files import atomic_open, read_json_lines, write_json_line
 from d2_ssod.structures import Detections, ImageId, Predictions
 
 from .layout import PhaseFolder
 from .partial_predictions import from_columns, load_partial_predictions, to_columns
 from .predictions import load_predictions
-from .provenance import match_files
+from .provenance import match_files, read_source
 
 
 def set_aside_predictions(files: PhaseFolder, category_ids: Sequence[int]) -> None:
@@ -27,7 +27,7 @@ def set_aside_predictions(files: PhaseFolder, category_ids: Sequence[int]) -> No
         files: of the phase; there is a note of what its predictions are of.
         category_ids: the data set's category id of each contiguous class id.
     """
-    source = read_json(files.predictions_source)
+    source = read_source(files)
     name_of: dict[ImageId, str] = dict(zip(source["image_ids"], source["files"], strict=True))
     if files.predictions.exists():
         found = load_predictions(files.predictions, list(name_of), category_ids)

@@ -16,11 +16,11 @@ from detectron2.config import CfgNode
 
 from d2_ssod.config import value_of
 from d2_ssod.errors import ConfigError
-from d2_ssod.json_files import read_json
+from d2_ssod.json_files import read_record
 from d2_ssod.modeling.detectors import detector_of
 from d2_ssod.structures import ImageId
 
-from .layout import RunFolder
+from .layout import PhaseFolder, RunFolder
 
 # What inference with any detector reads, besides the model.
 _KEYS = (
@@ -106,20 +106,42 @@ def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> bool:
     existing = [path for path in (files.predictions, files.partial_predictions) if path.exists()]
     if not (existing and files.predictions_source.exists()):
         return True
-    made, now = read_json(files.predictions_source), prediction_source(cfg, images)
-    same_images = made.get("images_sha256") == now["images_sha256"]
+    made, now = read_source(files), prediction_source(cfg, images)
+    same_images = made["images_sha256"] == now["images_sha256"]
     if not (same_images or _were_added(made, images)):
         difference = (
-            f"of {made.get('images')} images that are not the {now['images']} that "
+            f"of {made['images']} images that are not the {now['images']} that "
             "DATASETS.UNLABELED has now"
         )
-    elif made.get("settings") != now["settings"]:
-        difference = _different_setting(made.get("settings", {}), now["settings"])
+    elif made["settings"] != now["settings"]:
+        difference = _different_setting(made["settings"], now["settings"])
     else:
         return same_images
     raise ConfigError(
         f"{existing[0]} was made {difference}; undo that change, or delete it to have it made again"
     )
+
+
+def read_source(files: PhaseFolder) -> dict[str, Any]:
+    """Read the note of a phase's predictions; older ones have no ``files`` and ``image_ids``.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    path = files.predictions_source
+    note = read_record(
+        path,
+        {"images": int, "images_sha256": str, "settings": dict},
+        {"files": list, "image_ids": list},
+    )
+    names, ids = note.get("files", []), note.get("image_ids", [])
+    are_names = all(isinstance(name, str) for name in names)
+    if len(names) != len(ids) or not are_names or not all(isinstance(i, (int, str)) for i in ids):
+        raise ConfigError(
+            f"{path}: 'files' and 'image_ids' must be a name and an id of each image; delete the "
+            "file and the predictions beside it, to have both made again"
+        )
+    return note
 
 
 def _were_added(made: dict[str, Any], images: Sequence[dict]) -> bool:

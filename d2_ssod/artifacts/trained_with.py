@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.json_files import read_json, write_json
+from d2_ssod.json_files import read_record, write_json
 
 from .layout import RunFolder
 
@@ -62,7 +63,7 @@ def check_training(own: CfgNode, phase: int, labeled: Sequence[dict], folder: Ru
     path = folder.phase(phase).trained_with
     if not path.exists():
         return
-    made, now = read_json(path), _describe(own, phase, labeled)
+    made, now = _read(path), _describe(own, phase, labeled)
     differences = _differences(made["settings"], now["settings"])
     if made["labeled_sha256"] != now["labeled_sha256"]:
         differences.append("the labeled images or their objects are others (DATASETS.TRAIN)")
@@ -84,9 +85,13 @@ def check_architecture(cfg: CfgNode, phase: int, folder: RunFolder) -> None:
     if path.exists():
         parts = [
             {k: v for k, v in settings.items() if k.startswith("MODEL.") or k == "INPUT.FORMAT"}
-            for settings in (read_json(path)["settings"], _settings(cfg, phase))
+            for settings in (_read(path)["settings"], _settings(cfg, phase))
         ]
         _refuse(cfg, phase, folder, _differences(*parts))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_record(path, {"settings": dict, "labeled_sha256": str})
 
 
 def _differences(made: dict[str, Any], now: dict[str, Any]) -> list[str]:
