@@ -67,7 +67,7 @@ def check_training(own: CfgNode, phase: int, labeled: Sequence[dict], folder: Ru
     differences = _differences(made["settings"], now["settings"])
     if made["labeled_sha256"] != now["labeled_sha256"]:
         differences.append("the labeled images or their objects are others (DATASETS.TRAIN)")
-    _refuse(own, phase, folder, differences)
+    _refuse(own, f"phase {phase} in {folder.root} was trained with other settings", differences)
 
 
 def check_architecture(cfg: CfgNode, phase: int, folder: RunFolder) -> None:
@@ -87,7 +87,8 @@ def check_architecture(cfg: CfgNode, phase: int, folder: RunFolder) -> None:
             {k: v for k, v in settings.items() if k.startswith("MODEL.") or k == "INPUT.FORMAT"}
             for settings in (_read(path)["settings"], _settings(cfg, phase))
         ]
-        _refuse(cfg, phase, folder, _differences(*parts))
+        model = folder.phase(phase).model
+        _refuse(cfg, f"{model} does not fit the config's model", _differences(*parts))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -102,15 +103,14 @@ def _differences(made: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-def _refuse(cfg: CfgNode, phase: int, folder: RunFolder, differences: list[str]) -> None:
+def _refuse(cfg: CfgNode, problem: str, differences: list[str]) -> None:
     """Raise an error if there are differences, unless they are wanted."""
     if not differences or cfg.SSOD.RESUME_ANYWAY:
         return
     more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
     raise ConfigError(
-        f"phase {phase} in {folder.root} was trained with other settings: "
-        f"{'; '.join(differences[:3])}{more}; set them back, start anew without --resume, or "
-        "set SSOD.RESUME_ANYWAY to True to mix both"
+        f"{problem}: {'; '.join(differences[:3])}{more}; set them back, start anew without "
+        "--resume, or set SSOD.RESUME_ANYWAY to True to mix both"
     )
 
 

@@ -112,5 +112,5 @@ def test_architecture_is_compared_where_a_model_is_loaded(cfg):
     cfg.merge_from_list(["SOLVER.BASE_LR", 0.5, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.5])
     check_architecture(cfg, 0, folder)
     cfg.MODEL.PIXEL_MEAN = [1.0, 2.0, 3.0]
-    with pytest.raises(ConfigError, match=r"MODEL\.PIXEL_MEAN was"):
+    with pytest.raises(ConfigError, match=r"phase_0/model_final\.pth .*MODEL\.PIXEL_MEAN was"):
         check_architecture(cfg, 0, folder)

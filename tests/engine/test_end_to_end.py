@@ -258,7 +258,8 @@ def test_eval_only_with_another_model_ends_with_one_line(copied_run, data, capfd
         data, copied_run, "--eval-only", MODEL__ANCHOR_GENERATOR__ASPECT_RATIOS=[[1.0]]
     )
     stderr = error_of(capfd, argv)
-    assert_one_error_line(stderr, "phase 0", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS was")
+    model = "phase_0/model_final.pth does not fit"
+    assert_one_error_line(stderr, model, "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS was")
     assert summary_of(copied_run) == before
 
 
