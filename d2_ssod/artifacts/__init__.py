@@ -25,7 +25,7 @@ from .partial_predictions import (
     load_partial_predictions,
 )
 from .predictions import load_predictions, save_predictions
-from .provenance import check_predictions, prediction_source
+from .provenance import check_predictions, prediction_source, read_source
 from .pseudo_labels import load_pseudo_labels, save_pseudo_labels
 from .run_classes import load_classes, save_classes
 from .trained_with import check_training, record_training
@@ -51,6 +51,7 @@ __all__ = [
     "load_validation",
     "lock_folder",
     "prediction_source",
+    "read_source",
     "record_training",
     "release_folder",
     "save_classes",

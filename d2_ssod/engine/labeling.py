@@ -25,6 +25,7 @@ from d2_ssod.artifacts import (
     load_predictions,
     load_pseudo_labels,
     prediction_source,
+    read_source,
     save_predictions,
     save_pseudo_labels,
     set_aside_predictions,
@@ -90,6 +91,8 @@ def read_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:
 def check_existing_predictions(cfg: CfgNode, data: RunData) -> None:
     """Check the predictions that labels are still to be made of, at the start and not hours later.
 
+    Where all labels are made, images that were added since are said not to be used.
+
     Raises:
         ConfigError: they are of other images, or made with other settings.
     """
@@ -97,6 +100,14 @@ def check_existing_predictions(cfg: CfgNode, data: RunData) -> None:
     if last > 0 and not folder.phase(last).pseudo_labels.exists():
         for phase in range(last):
             check_predictions(cfg, phase, data.unlabeled)
+    elif last > 0 and folder.phase(0).predictions_source.exists():
+        added = len(data.unlabeled) - read_source(folder.phase(0))["images"]
+        if added > 0:
+            logger.warning(
+                "%d unlabeled images were added, but all phases have their labels: they are used "
+                "in further phases only (SSOD.NUM_PHASES)",
+                added,
+            )
 
 
 def predict_unlabeled(

@@ -519,6 +519,12 @@ def test_only_images_that_came_since_the_predictions_are_predicted(
     assert len(read(copied_run / "phase_0" / "predictions_source.json")["files"]) == 13
 
 
+def test_images_that_came_after_all_labels_are_said_not_to_be_used(copied_run, data, tmp_path):
+    more, keys = with_one_more_image(data, tmp_path / "more_images", "tiny_late")
+    run_here(runs.arguments(more, copied_run, "--resume", **keys))
+    assert "1 unlabeled images were added, but all phases have" in log_of(copied_run)
+
+
 def test_images_that_are_gone_since_the_predictions_end_with_one_line(
     copied_run, data, tmp_path, capfd
 ):
