@@ -10,6 +10,7 @@ seen_pictures.py  which of them were found good before
 augmentation.py   the augmentations of ``SSOD.AUG``
 mapper.py         from a data set dict to what a model trains on
 loader.py         batches for training and inference
+workers.py        which signals the processes that load them obey
 """
 
 from .datasets import datasets_root, read_data_set, register_builtin, register_from_config

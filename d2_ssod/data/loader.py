@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from d2_ssod.randomness import Purpose, derive_seed, seed_generators
 
+from .workers import obey_own_process_only
+
 _MAX_DRAWS = 1000  # of one sample, until an image is left with a box
 
 
@@ -188,6 +190,7 @@ def build_phase_loader(
         collate_fn=list,
         # Its own: making the loader's iterator must not advance the global one.
         generator=torch.Generator(),
+        worker_init_fn=obey_own_process_only,
     )
     for iteration, batch in enumerate(loader, start):
         seed_generators(derive_seed(cfg.SEED, phase, Purpose.STEP, iteration, comm.get_rank()))
@@ -224,10 +227,12 @@ def build_inference_loader(
     ]
     # Only the last batch can be a short one, so that the loader cuts where the batches end.
     own = itertools.chain.from_iterable(remaining[comm.get_rank() :: comm.get_world_size()])
-    return build_detection_test_loader(
+    loader = build_detection_test_loader(
         list(images),
         mapper=mapper,
         sampler=list(own),
         batch_size=size,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
+    loader.worker_init_fn = obey_own_process_only
+    return loader

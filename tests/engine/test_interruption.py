@@ -21,12 +21,13 @@ KEYS = {
 }
 
 
-def start(data, output, *flags, **keys):
+def start(data, output, *flags, launcher=("train_net.py",), **keys):
     argv = runs.arguments(data, output, *flags, **{**KEYS, **keys})
     return subprocess.Popen(
-        [sys.executable, "train_net.py", *argv],
+        [sys.executable, *launcher, *argv],
         cwd=runs.ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -84,6 +85,17 @@ def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
         for name in ("stopped", "whole")
     )
     assert all(torch.equal(stopped[name], value) for name, value in whole.items())
+
+
+def test_a_signal_to_all_processes_leaves_the_loaders_workers_alive(data, tmp_path):
+    """As a scheduler sends it. Training would die of their death, without a checkpoint."""
+    run = start(data, tmp_path, DATALOADER__NUM_WORKERS=2)
+    wait_for(tmp_path / "log.txt", "iter: 19")
+    os.killpg(run.pid, signal.SIGTERM)
+    assert_stopped(run, PREEMPTED, "SIGTERM")
+    assert iteration_of(tmp_path) >= 19
+    with pytest.raises(ProcessLookupError):  # nor do they outlive it
+        os.killpg(run.pid, 0)
 
 
 def test_processes_of_a_launcher_stop_after_the_same_iteration(data, tmp_path):
