@@ -60,11 +60,11 @@ class _Requests:
             raise Stopped(number)
         self.number, self.since = number, time.monotonic()
         if comm.is_main_process():
-            print(
+            line = (
                 f"{signal.Signals(number).name}: writing a checkpoint after this iteration; a "
-                "second signal ends at once",
-                file=sys.stderr,
+                "second signal ends at once\n"
             )
+            os.write(sys.__stderr__.fileno(), line.encode())  # it may have interrupted a print
 
 
 _requests = _Requests()
