@@ -21,3 +21,5 @@ def _is_meaningful(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("torch.fx._symbolic_trace").addFilter(_is_meaningful)
+# Its news of ending the other processes; which one failed, and why, is said by the launcher.
+logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)

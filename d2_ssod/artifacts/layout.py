@@ -22,6 +22,11 @@ class RunFolder:
         return self.root / "config.yaml"
 
     @property
+    def log(self) -> Path:
+        """What the run has said, and more; other ranks have files beside it."""
+        return self.root / "log.txt"
+
+    @property
     def classes(self) -> Path:
         """Names of the classes that its models find."""
         return self.root / "classes.json"

@@ -1,6 +1,7 @@
 """The training run.
 
 launch.py          processes, and errors in one line
+group.py           how processes of a group end, in one line
 interruption.py    signals that ask a run to end
 setup.py           from the command line to a checked config, output folder and log
 config_checks.py   what a config must agree with

@@ -31,7 +31,7 @@ class Stopped(SystemExit):
 
     def __init__(self, number: int) -> None:
         super().__init__(INTERRUPTED if number == signal.SIGINT else PREEMPTED)
-        self.signal = signal.Signals(number).name
+        self.number = number
 
 
 class _Requests:
@@ -53,35 +53,43 @@ class _Requests:
         for child in children:
             os.kill(child.pid, number)
         if self.only_hands_on and children:
+            self.number = self.number or number
             return
         if self.number is not None and time.monotonic() - self.since < _SAME:
             return
         if self.number is not None or not self.finishes_iterations:
             raise Stopped(number)
         self.number, self.since = number, time.monotonic()
-        if comm.is_main_process():
-            line = (
-                f"{signal.Signals(number).name}: writing a checkpoint after this iteration; a "
-                "second signal ends at once\n"
-            )
-            os.write(sys.__stderr__.fileno(), line.encode())  # it may have interrupted a print
+        if comm.get_world_size() == 1:
+            _say_that_it_ends(number)
+
+
+def _say_that_it_ends(number: int) -> None:
+    line = (
+        f"{signal.Signals(number).name}: writing a checkpoint after this iteration; a second "
+        "signal ends at once\n"
+    )
+    os.write(sys.__stderr__.fileno(), line.encode())  # a handler may interrupt a print
 
 
 _requests = _Requests()
 
 
 @contextmanager
-def handled_signals(*, of_launcher: bool = False) -> Iterator[None]:
+def handled_signals(*, of_launcher: bool = False) -> Iterator[_Requests]:
     """Handle the signals in this block; afterwards they do what they did before.
 
     Args:
         of_launcher: this process only waits for others, to which it hands signals on.
+
+    Yields:
+        what the signals asked for; its ``number`` is that of the first one, or None.
     """
     _requests.process, _requests.number = os.getpid(), None
     _requests.only_hands_on, _requests.finishes_iterations = of_launcher, False
     before = {number: signal.signal(number, _requests.handle) for number in _SIGNALS}
     try:
-        yield
+        yield _requests
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -120,6 +128,8 @@ class StopOnSignal(HookBase):
             number = next((n for n in comm.all_gather(number) if n is not None), None)
         if number is None:
             return
+        if comm.get_world_size() > 1 and comm.is_main_process():
+            _say_that_it_ends(number)
         self._before_checkpoint()
         if comm.is_main_process():
             name = f"model_{self.trainer.iter:07d}"

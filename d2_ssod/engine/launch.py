@@ -7,19 +7,23 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from detectron2.engine import launch as detectron2_launch
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
+from d2_ssod.artifacts import RunFolder
 from d2_ssod.errors import ConfigError
 
-from .interruption import INTERRUPTED, PREEMPTED, Stopped, handled_signals
-from .logs import record_traceback
+from .group import USER_ERROR, end_of_group, end_of_rank, say_stopped
+from .interruption import Stopped, handled_signals
+from .logs import has_logs, record_traceback
 from .setup import build_config
 
-_USER_ERROR = 2  # exit code
+_Result = TypeVar("_Result")
 
 
 def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
@@ -36,40 +40,51 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
         _run(main, args)
         return
     processes = max(args.num_gpus, 1)
-    _or_exit(lambda: build_config(args, processes * args.num_machines))
-    alone = processes * args.num_machines == 1
-    try:
-        with handled_signals(of_launcher=not alone):
+    cfg = _or_exit(lambda: build_config(args, processes * args.num_machines))
+    if processes * args.num_machines == 1:
+        _run(main, args)
+        return
+    with handled_signals(of_launcher=True) as requests:
+        try:
             detectron2_launch(
-                _run, processes, args.num_machines, args.machine_rank, args.dist_url, (main, args)
+                _run_in_group,
+                *(processes, args.num_machines, args.machine_rank, args.dist_url, (main, args)),
             )
-    except torch.multiprocessing.ProcessExitedException as error:
-        if error.exit_code not in (_USER_ERROR, PREEMPTED, INTERRUPTED):
-            raise
-        sys.exit(error.exit_code)
+        except (ProcessExitedException, ProcessRaisedException) as error:
+            first = args.machine_rank * processes
+            end_of_group(error, first, requests.number, RunFolder(cfg.OUTPUT_DIR).log)
 
 
 def _run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    """Run ``main`` in a process that says itself how it ends."""
+    with handled_signals():
+        try:
+            _or_exit(lambda: main(args))
+        except Stopped as stopped:
+            if comm.is_main_process():
+                say_stopped(stopped.number)
+            raise
+        except Exception as error:
+            if comm.get_world_size() == 1 or not has_logs():
+                raise
+            end_of_rank(error)
+
+
+def _run_in_group(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    """Run ``main`` in one of the processes for which the launcher speaks."""
     with handled_signals():
         _or_exit(lambda: main(args))
 
 
-def _or_exit(function: Callable[[], object]) -> None:
+def _or_exit(function: Callable[[], _Result]) -> _Result:
     """Call ``function``; a user's error, or one of files, ends the process with one line."""
-    logging.getLogger("detectron2.engine.train_loop").addFilter(_is_no_user_error)
+    logging.getLogger("detectron2.engine.train_loop").addFilter(_is_said_here)
     try:
-        function()
-    except Stopped as stopped:
-        if comm.is_main_process():
-            print(
-                f"stopped by {stopped.signal}: what was done is kept, go on with --resume",
-                file=sys.stderr,
-            )
-        raise
+        return function()
     except ConfigError as error:
         if comm.is_main_process():
             print(f"error: {error}", file=sys.stderr)
-        sys.exit(_USER_ERROR)
+        sys.exit(USER_ERROR)
     except OSError as error:
         if error.strerror is None:  # not of the system's
             raise
@@ -81,12 +96,13 @@ def _or_exit(function: Callable[[], object]) -> None:
             "disk, then go on with --resume",
             file=sys.stderr,
         )
-        sys.exit(_USER_ERROR)
+        sys.exit(USER_ERROR)
 
 
-def _is_no_user_error(record: logging.LogRecord) -> bool:
-    """Refuse the traceback that Detectron2 logs when training ends with a user's error."""
-    return not (record.exc_info and isinstance(record.exc_info[1], (ConfigError, OSError)))
+def _is_said_here(record: logging.LogRecord) -> bool:
+    """Refuse the traceback that Detectron2 logs when training ends with an error said in a line."""
+    said = Exception if comm.get_world_size() > 1 else (ConfigError, OSError)
+    return not (record.exc_info and isinstance(record.exc_info[1], said))
 
 
 def _join_torchrun() -> None:

@@ -54,6 +54,11 @@ def _is_for_people(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or not is_detail
 
 
+def has_logs() -> bool:
+    """Tell whether this process writes a log yet."""
+    return bool(logging.getLogger("d2_ssod").handlers)
+
+
 def record_traceback() -> None:
     """Keep the traceback of the error that is handled, in the file only."""
     _record.info("Traceback of what is said in one line:", exc_info=True)

@@ -1,0 +1,93 @@
+"""How a group of processes ends, in one line: that of the process that ended first."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from detectron2.utils import comm
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+from .interruption import INTERRUPTED, PREEMPTED, Stopped
+from .logs import record_traceback
+
+USER_ERROR = 2  # exit code; the process that had it has said it
+_FAULT = 1  # exit code
+
+
+def say_stopped(number: int) -> None:
+    """Say that a signal ended the run."""
+    name = signal.Signals(number).name
+    _say(f"stopped by {name}: what was done is kept, go on with --resume")
+
+
+def end_of_group(
+    error: ProcessExitedException | ProcessRaisedException,
+    first: int,
+    asked: int | None,
+    log: Path,
+) -> NoReturn:
+    """End the launcher as its processes ended.
+
+    Args:
+        error: of the process that ended first; there are none left.
+        first: the rank of the first process of this machine.
+        asked: the signal that the launcher has handed on; None if there was none.
+        log: of the run; it gets the traceback.
+    """
+    code = error.exit_code if isinstance(error, ProcessExitedException) else _FAULT
+    if code == USER_ERROR:
+        sys.exit(code)
+    if asked is None and code in (PREEMPTED, INTERRUPTED):  # it was sent to a process alone
+        asked = signal.SIGINT if code == INTERRUPTED else signal.SIGTERM
+    if asked is not None:
+        say_stopped(asked)
+        raise Stopped(asked)
+    rank = first + error.error_index
+    if isinstance(error, ProcessRaisedException):
+        _say(f"error: rank {rank}: {_reason(error)}{_keep(str(error), rank, log)}")
+    else:
+        _say(f"error: rank {rank} (process {error.error_pid}) {_way(error)}; go on with --resume")
+    sys.exit(_FAULT)
+
+
+def _reason(error: ProcessRaisedException) -> str:
+    """Take the error of the traceback, whose frames are indented and whose text may not be."""
+    lines = str(error).rstrip().splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith("  File ")]
+    text = lines[frames[-1] + 1 :] if frames else lines
+    return " ".join(" ".join(line for line in text if line and line[0] != " ").split())
+
+
+def _way(error: ProcessExitedException) -> str:
+    """Tell how a process ended that has said nothing."""
+    if error.signal_name == "SIGKILL":
+        return "was killed (SIGKILL), as the system does where memory is short"
+    if error.signal_name:
+        return f"ended by {error.signal_name}"
+    return f"ended with exit code {error.exit_code}"
+
+
+def _keep(traceback: str, rank: int, log: Path) -> str:
+    """Add the traceback to the log, if there is one; tell where it is."""
+    if not log.exists():
+        return f"\n{traceback}"
+    try:
+        with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"Rank {rank}:{traceback}\n")
+    except OSError:
+        return f"\n{traceback}"
+    return f" (traceback in {log})"
+
+
+def end_of_rank(error: Exception) -> NoReturn:
+    """End one of the processes that somebody else has started; without a launcher of ours."""
+    record_traceback()
+    _say(f"error: rank {comm.get_rank()}: {type(error).__name__}: {' '.join(str(error).split())}")
+    sys.exit(_FAULT)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,0 +1,97 @@
+"""How a group of processes ends when one of them does."""
+
+import signal
+import time
+
+import pytest
+import runs
+from test_interruption import assert_none_left, assert_stopped, start, wait_for
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+from d2_ssod.engine.group import USER_ERROR, end_of_group
+from d2_ssod.engine.interruption import INTERRUPTED, PREEMPTED
+
+FAULTY = str(runs.ROOT / "tests" / "helpers" / "faulty_run.py")
+
+
+def start_faulty(data, output, fault, monkeypatch, **keys):
+    monkeypatch.setenv("FAULT", fault)
+    return start(data, output, "--num-gpus", "2", launcher=(FAULTY,), **keys)
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        ("raises", "error: rank 1: ValueError: rank 1 has enough (traceback in "),
+        ("killed", "was killed (SIGKILL), as the system does where memory is short"),
+    ],
+)
+def test_the_fault_of_a_rank_is_what_is_said(data, tmp_path, monkeypatch, fault, line):
+    run = start_faulty(data, tmp_path, fault, monkeypatch)
+    wait_for(tmp_path / "log.txt", "Starting training")
+    begin = time.monotonic()
+    stdout, stderr = run.communicate(timeout=90)
+    assert time.monotonic() - begin < 60
+    assert run.returncode == 1
+    (error,) = [found for found in stderr.splitlines() if found.startswith("error: ")]
+    assert error.startswith("error: rank 1")
+    assert line in error
+    assert "Traceback" not in stdout + stderr
+    assert ("has\nenough" in runs.log_of(tmp_path)) == (fault == "raises")
+    assert_none_left(run)
+
+
+def test_a_signal_ends_prediction_where_one_rank_waits_for_another(data, tmp_path, monkeypatch):
+    keys = {"SSOD__NUM_PHASES": 1, "SSOD__SCHEDULE__MAX_ITER": [2, 2]}
+    keys["SSOD__INFERENCE_BATCH_SIZE"] = 1
+    run = start_faulty(data, tmp_path, "is slow", monkeypatch, **keys)
+    kept = tmp_path / "phase_0" / "partial_predictions" / "rank_1.jsonl"
+    wait_for(kept, "image_id")
+    run.send_signal(signal.SIGTERM)
+    assert_stopped(run, PREEMPTED, "SIGTERM")
+    assert kept.read_text().count("image_id") >= 1
+    assert_none_left(run)
+
+
+# Without processes
+
+
+def end(capsys, tmp_path, code, asked=None, name=None):
+    error = ProcessExitedException("", 1, 77, code, name)
+    with pytest.raises(SystemExit) as info:
+        end_of_group(error, 8, asked, tmp_path / "log.txt")
+    return info.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "asked", "expected", "name"),
+    [
+        (PREEMPTED, signal.SIGUSR1, PREEMPTED, "SIGUSR1"),
+        (INTERRUPTED, signal.SIGINT, INTERRUPTED, "SIGINT"),
+        (-signal.SIGUSR1, signal.SIGUSR1, PREEMPTED, "SIGUSR1"),  # before it had a handler
+        (1, signal.SIGTERM, PREEMPTED, "SIGTERM"),  # it lost the others
+        (PREEMPTED, None, PREEMPTED, "SIGTERM"),  # sent to a process alone
+    ],
+)
+def test_a_group_that_was_asked_to_stop_has_stopped(capsys, tmp_path, code, asked, expected, name):
+    found, line = end(capsys, tmp_path, code, asked)
+    assert found == expected
+    assert line == f"stopped by {name}: what was done is kept, go on with --resume\n"
+
+
+def test_a_users_error_has_been_said(capsys, tmp_path):
+    assert end(capsys, tmp_path, USER_ERROR, signal.SIGTERM) == (USER_ERROR, "")
+
+
+def test_ranks_are_those_of_all_machines(capsys, tmp_path):
+    line = end(capsys, tmp_path, -signal.SIGBUS, name="SIGBUS")[1]
+    assert line == "error: rank 9 (process 77) ended by SIGBUS; go on with --resume\n"
+    line = end(capsys, tmp_path, 3)[1]
+    assert line == "error: rank 9 (process 77) ended with exit code 3; go on with --resume\n"
+
+
+def test_a_traceback_is_shown_where_there_is_no_log_yet(capsys, tmp_path):
+    trace = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    g()\nOops: no\n'
+    with pytest.raises(SystemExit):
+        end_of_group(ProcessRaisedException(trace, 0, 77), 0, None, tmp_path / "log.txt")
+    assert capsys.readouterr().err == f"error: rank 0: Oops: no\n{trace}\n"
