@@ -14,7 +14,6 @@ import argparse
 import importlib.metadata
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -24,7 +23,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from .report import mean_and_error
 from .rows import RESULTS
+from .run import commit
 
 ROOT = Path(__file__).parent.parent
 BATCH = 8
@@ -174,12 +175,12 @@ def table(runs: list[RealRun]) -> str:
             continue
         last, first = f"phase_{ROWS[row][1]}", "phase_0"
         cells = [
-            _mean([result["metrics"][model][key] for result in results])
+            mean_and_error([result["metrics"][model][key] for result in results])
             for model in (first, last)
             for key in ("AP50", "AP")
         ]
         fused = [r["metrics"]["0~N"]["AP50"] for r in results if "0~N" in r["metrics"]]
-        lines.append([ROWS[row][0], len(results), *cells, _mean(fused)])
+        lines.append([ROWS[row][0], len(results), *cells, mean_and_error(fused) if fused else ""])
     return tabulate(
         lines,
         headers=["", "seeds", "phase 0 AP50", "AP", "last AP50", "AP", "all fused AP50"],
@@ -206,7 +207,7 @@ def _result(run: RealRun, folder: Path, seconds: float) -> dict[str, object]:
         },
         "label_quality": summary.get("label_quality", {}),
         "seconds": round(seconds),
-        "commit": _commit(),
+        "commit": commit(),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision")},
     }
 
@@ -223,19 +224,6 @@ def _register(data: Path) -> list[dict[str, str]]:
         entry("unlabeled", "", "unlabeled"),
         entry("truth", "unlabeled_truth", "unlabeled"),
     ]
-
-
-def _mean(values: list[float]) -> str:
-    if not values:
-        return ""
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-    return f"{statistics.fmean(values):.1f}" + ("" if error is None else f" ± {error:.1f}")
-
-
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
 
 
 def _read(path: Path) -> dict:

@@ -46,7 +46,7 @@ def control() -> str:
         return "Control (labeled images only, as many iterations): no result yet, `make ablation`"
     return (
         "To beat, as it trains as long on the labeled images alone: AP50 "
-        f"{_mean(values)} ({len(values)} seeds; docs/ablation.md)"
+        f"{mean_and_error(values)} ({len(values)} seeds; docs/ablation.md)"
     )
 
 
@@ -73,9 +73,8 @@ def _supervised_table() -> str:
         model = "0~N" if row == "fs_x3" else "phase_0"
         results = load("ordinary", row)
         columns = ("AP50", "AP", "AP50/easy", "AP50/difficult")
-        rows.append(
-            [title, len(results), *(_mean(_values(results, model, key)) for key in columns)]
-        )
+        cells = [mean_and_error(_values(results, model, key)) for key in columns]
+        rows.append([title, len(results), *cells])
     return _table(rows, ["", "seeds", "AP50", "AP", "AP50 easy", "AP50 difficult"])
 
 
@@ -110,7 +109,7 @@ def _accuracy_table(setting: str) -> str:
             ("1~N", "AP50"),
             ("0~N", "AP50"),
         ]
-        cells = [_mean(_values(results, *column)) for column in columns]
+        cells = [mean_and_error(_values(results, *column)) for column in columns]
         rows.append([SEMI_SUPERVISED[row][0], len(results), *cells])
     return _table(
         rows,
@@ -152,12 +151,12 @@ def _separation_table(setting: str) -> str:
     for row, results in _finished(setting).items():
         found = [r["separation"] for r in results.values()]
         cells = [
-            _mean([s[phase]["auc"] for s in found if s.get(phase)], digits=3)
+            mean_and_error([s[phase]["auc"] for s in found if s.get(phase)], digits=3)
             for phase in ("phase_1", "phase_2")
         ]
         weights = [r["mean_weight"] for r in results.values() if r["mean_weight"] is not None]
         if weights:
-            rows.append([SEMI_SUPERVISED[row][0], *cells, _mean(weights, digits=3)])
+            rows.append([SEMI_SUPERVISED[row][0], *cells, mean_and_error(weights, digits=3)])
     return _table(rows, ["", "AUC phase 1", "AUC phase 2", "mean weight"])
 
 
@@ -177,7 +176,7 @@ def _differences(own: Results, model: str, reference: Results, other: str) -> li
     ]
 
 
-def _mean(values: list[float], *, digits: int = 1) -> str:
+def mean_and_error(values: list[float], *, digits: int = 1) -> str:
     """Mean +- standard error; the error needs two values."""
     if not values:
         return "-"

@@ -137,7 +137,7 @@ def do(run: Run, output: Path) -> None:
             **result,
             "metrics": metrics,
             "seconds": round(time.time() - started),
-            "commit": _commit(),
+            "commit": commit(),
             "versions": {
                 name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy")
             },
@@ -277,9 +277,12 @@ def _kept_metrics(metrics: dict[str, dict]) -> dict[str, dict]:
     }
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit of the code that a result is made with."""
     command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    here = Path(__file__).parent
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -91,9 +92,8 @@ def coco_rows(
     scores = np.round(found.scores.astype(np.float64), SCORE_DECIMALS)
     image_ids = (i for i, of_image in predictions.items() for _ in range(len(of_image)))
     rows = zip(image_ids, found.classes.tolist(), bboxes.tolist(), scores.tolist(), strict=True)
-    for image_id, number, bbox, score in rows:
-        if bbox[2] > 0 and bbox[3] > 0:
-            yield image_id, category_ids[number], bbox, score
+    for image_id, number, bbox, score in itertools.compress(rows, has_area(found).tolist()):
+        yield image_id, category_ids[number], bbox, score
 
 
 def has_area(found: Detections) -> np.ndarray:

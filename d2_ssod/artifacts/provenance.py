@@ -71,9 +71,9 @@ def match_files(files: Sequence[str], images: Sequence[dict]) -> dict[str, Image
     Returns:
         The image's id by the file's name; None if not all of them are among the images.
     """
-    id_of = dict(zip(_relative_names(images), (i["image_id"] for i in images), strict=True))
     if not files:
         return {}
+    id_of = dict(zip(_relative_names(images), (i["image_id"] for i in images), strict=True))
     for name in id_of:
         if name != files[0] and not name.endswith(os.sep + files[0]):
             continue

@@ -6,6 +6,7 @@ is filled in, what contradicts the data set stops with a message that names the 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -20,7 +21,14 @@ from d2_ssod.config import is_number
 from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import parts_of, spellings
 from d2_ssod.json_files import read_json, write_json
-from d2_ssod.structures import CERTAIN, UNCERTAIN, ImageId, Predictions, TieredDetections
+from d2_ssod.structures import (
+    CERTAIN,
+    UNCERTAIN,
+    ImageId,
+    Predictions,
+    TieredDetections,
+    concatenate,
+)
 
 from .predictions import coco_rows, has_area
 
@@ -46,8 +54,10 @@ def save_pseudo_labels(
         category_ids: the data set's category id of each contiguous class id.
     """
     records = {record["image_id"]: record for record in dataset_dicts}
-    selected = {image_id: found.select(has_area(found)) for image_id, found in selected.items()}
-    rows = zip(coco_rows(selected, category_ids), _tier_columns(selected), strict=True)
+    # As ``coco_rows`` does, without the boxes that have no area.
+    with_area = has_area(concatenate(list(selected.values()))).tolist()
+    tiers = itertools.compress(_tier_columns(selected), with_area)
+    rows = zip(coco_rows(selected, category_ids), tiers, strict=True)
     return write_json(
         path,
         {

@@ -165,7 +165,7 @@ class Teacher(HookBase):
         """Adapt the thresholds to the batch, of all ranks alike."""
         images = torch.tensor([float(len(detections))], dtype=torch.float64)
         counts = [_count_above(detections, t.values) for t in (self._certain, self._all)]
-        totals = _sum_over_ranks(torch.cat([images, *counts]))
+        totals = sum(comm.all_gather(torch.cat([images, *counts])))
         images, of_certain, of_all = totals.split([1, *(len(c) for c in counts)])
         self._certain.update(of_certain, images)
         self._all.update(of_all, images)
@@ -187,12 +187,3 @@ def _count_above(detections: list[Instances], thresholds: Tensor) -> Tensor:
         above = found.pred_classes[found.scores.double() > thresholds[found.pred_classes]]
         counts += torch.bincount(above, minlength=len(thresholds))
     return counts
-
-
-def _sum_over_ranks(values: Tensor) -> Tensor:
-    if comm.get_world_size() == 1:
-        return values
-    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-    values = values.to(device)
-    torch.distributed.all_reduce(values)
-    return values.cpu()

@@ -87,6 +87,23 @@ def pairs_within(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return order[first], order[second]
 
 
+def rank_in_group(groups: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Count for each item those of its group that score more, or as much and come before it.
+
+    Args:
+        groups: int64 [n], the group of each item.
+        scores: float [n].
+
+    Returns:
+        int64 [n].
+    """
+    order = np.lexsort((-scores, groups))  # by group, then best first; stable
+    _, sizes = np.unique(groups, return_counts=True)
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = np.arange(len(order)) - np.repeat(sizes.cumsum() - sizes, sizes)
+    return ranks
+
+
 def iou_of_pairs(boxes: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Compute the intersection over union of each pair; 0 for boxes without area.
 
@@ -122,12 +139,7 @@ def suppress_non_maxima(
     Returns:
         bool [n], whether a box is kept.
     """
-    order = np.lexsort((-scores, groups))
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    rank = place - (sizes.cumsum() - sizes)[group]  # within its group, the best first
-
+    rank = rank_in_group(groups, scores)
     one, other = overlapping
     better = np.where(rank[one] < rank[other], one, other)
     worse = np.where(rank[one] < rank[other], other, one)
@@ -135,7 +147,7 @@ def suppress_non_maxima(
     better, worse = better[by_rank], worse[by_rank]
     kept = np.ones(len(groups), dtype=bool)
     # Whether a box of a rank is kept is settled once all of lower ranks are.
-    bounds = np.searchsorted(rank[better], np.arange(sizes.max(initial=0) + 1))
+    bounds = np.searchsorted(rank[better], np.arange(rank.max(initial=0) + 2))
     for begin, end in itertools.pairwise(bounds):
         kept[worse[begin:end][kept[better[begin:end]]]] = False
     return kept

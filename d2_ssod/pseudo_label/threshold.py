@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.structures import Detections, Predictions, concatenate
+from d2_ssod.structures import Predictions, concatenate
 
+from .pairs import ImageBoxes, rank_in_group
 from .select import floor_share
 
 # 0.10, 0.11, ..., 1.00, each the float64 nearest to the decimal.
@@ -35,10 +36,9 @@ class Thresholds:
     def apply(self, predictions: Predictions) -> Predictions:
         """Keep the detections with score > t_c; every image stays, also one with none left."""
         thresholds = self.values.astype(np.float32)
-        return {
-            image_id: found.select(found.scores > thresholds[found.classes])
-            for image_id, found in predictions.items()
-        }
+        boxes = ImageBoxes.of(list(predictions.values()))
+        above = boxes.select(boxes.found.scores > thresholds[boxes.found.classes])
+        return dict(zip(predictions, above.by_image(len(predictions)), strict=True))
 
 
 def objects_per_image(dataset_dicts: Sequence[dict], num_classes: int) -> np.ndarray:
@@ -135,27 +135,9 @@ def keep_best(predictions: Predictions, fraction: float) -> Predictions:
         raise ValueError(f"fraction must be in [0, 1], got {fraction}")
     if fraction == 1 or not predictions:
         return dict(predictions)
-    found = concatenate(list(predictions.values()))
+    boxes = ImageBoxes.of(list(predictions.values()))
+    found = boxes.found
     counts = np.bincount(found.classes)
     quota = np.array([floor_share(fraction, int(count)) for count in counts], dtype=np.int64)
-    keep = rank_in_class(found) < quota[found.classes]
-
-    ends = np.cumsum([len(d) for d in predictions.values()])
-    masks = np.split(keep, ends[:-1])
-    return {
-        image_id: detections.select(mask)
-        for (image_id, detections), mask in zip(predictions.items(), masks, strict=True)
-    }
-
-
-def rank_in_class(found: Detections) -> np.ndarray:
-    """Count for each box those of its class that score more, or as much and come before it.
-
-    Returns:
-        int64 [n].
-    """
-    order = np.lexsort((-found.scores, found.classes))  # by class, then best first; stable
-    counts = np.bincount(found.classes)
-    ranks = np.empty(len(found), dtype=np.int64)
-    ranks[order] = np.arange(len(found)) - np.repeat(counts.cumsum() - counts, counts)
-    return ranks
+    keep = rank_in_group(found.classes, found.scores) < quota[found.classes]
+    return dict(zip(predictions, boxes.select(keep).by_image(len(predictions)), strict=True))

@@ -21,8 +21,7 @@ from d2_ssod.structures import (
 )
 
 from .fuse import FusedBoxes, fuse_votes
-from .pairs import ImageBoxes, in_parts
-from .threshold import rank_in_class
+from .pairs import ImageBoxes, in_parts, rank_in_group
 
 _MOST_RIGHT = 0.9  # of a class's boxes, at most so many are taken for right on average
 _BISECTIONS = 50
@@ -68,7 +67,8 @@ class Tiers:
         expected = target * len(sources[0])
         images, parts = zip(*self._fuse(sources), strict=True) if sources[0] else ((), ())
         found = concatenate([part.boxes.found for part in parts])
-        quality, rank = calibrate(found, expected), rank_in_class(found)
+        quality = calibrate(found, expected)
+        rank = rank_in_group(found.classes, found.scores)
         certain = rank < (self.certain * expected)[found.classes]
         kept = rank < (self.all_boxes * expected)[found.classes]
         ends = np.cumsum([len(part.votes) for part in parts])[:-1]

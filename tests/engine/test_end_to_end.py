@@ -30,6 +30,8 @@ from d2_ssod.json_files import write_json
 
 USER_ERROR = 2
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="session")
 def finished_run(data, tmp_path_factory):
@@ -42,15 +44,6 @@ def finished_run(data, tmp_path_factory):
 @pytest.fixture
 def copied_run(finished_run, tmp_path):
     return shutil.copytree(finished_run, tmp_path / "output")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As the command is run here; sums of several threads round differently."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def cut_back_to_phase_0(output):

@@ -66,15 +66,6 @@ def assert_none_left(run, seconds=20):
             time.sleep(0.2)
 
 
-@pytest.fixture
-def one_thread():
-    """As the command is run here; sums of several threads round differently."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, PREEMPTED), (signal.SIGINT, INTERRUPTED)]
 )

@@ -6,7 +6,6 @@ import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Boxes
-from detectron2.utils.events import EventStorage
 from roi_samples import (
     CLASSES,
     DIM,
@@ -21,12 +20,6 @@ from roi_samples import (
 
 from d2_ssod.modeling import RoIWeights, UncertaintyOutputLayers, build_roi_weighting, is_pseudo
 from d2_ssod.modeling.roi_weighting import ConstantWeighting, SoftSamplingWeighting
-
-
-@pytest.fixture(autouse=True)
-def storage():
-    with EventStorage() as storage:
-        yield storage
 
 
 class FixedWeighting:

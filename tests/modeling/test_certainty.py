@@ -7,7 +7,6 @@ import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from detectron2.modeling.proposal_generator import RPN
-from detectron2.utils.events import EventStorage
 from roi_samples import (
     CLASSES,
     make_config,
@@ -22,12 +21,6 @@ from torch.nn import functional as F
 
 from d2_ssod.modeling import UncertaintyRPN
 from d2_ssod.modeling.certainty import box_gate_of, certainty_of
-
-
-@pytest.fixture(autouse=True)
-def storage():
-    with EventStorage() as storage:
-        yield storage
 
 
 def say_how_certain(target, certainty, gate):

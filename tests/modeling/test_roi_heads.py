@@ -5,7 +5,6 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
-from detectron2.utils.events import EventStorage
 from roi_samples import SIZE, make_config, make_input, make_rois, make_target
 
 from d2_ssod.modeling import SampledRoIs, UncertaintyOutputLayers
@@ -15,12 +14,6 @@ HEADS = {
     "UncertaintyCascadeROIHeads": "CascadeROIHeads",
     "UncertaintyRes5ROIHeads": "Res5ROIHeads",
 }
-
-
-@pytest.fixture(autouse=True)
-def storage():
-    with EventStorage() as storage:
-        yield storage
 
 
 def build(heads="UncertaintyROIHeads", *options):
