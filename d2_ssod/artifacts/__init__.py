@@ -7,6 +7,7 @@ partial_predictions.py   those of a pass over the images that has not ended
 earlier_predictions.py   those that were made before images were added
 provenance.py            ``predictions_source.json``: which images and settings they are of
 pseudo_labels.py         ``pseudo_labels.json``: what a phase trains on, as COCO instances
+differences.py           what differs between the settings of before and now
 trained_with.py          ``trained_with.json``: settings and labels that a phase is trained with
 validation.py            ``validation.json``: AP on the validation images, and the best phase
 run_classes.py           ``classes.json``: the classes that the models find
@@ -18,7 +19,7 @@ from .checkpoints import AtomicCheckpointer, load_model, load_phase_model
 from .earlier_predictions import load_earlier_predictions, set_aside_predictions
 from .layout import PhaseFolder, RunFolder
 from .lock import lock_folder, release_folder
-from .manifest import write_manifest
+from .manifest import check_label_settings, label_settings, write_manifest
 from .partial_predictions import (
     discard_partial_predictions,
     keep_partial_predictions,
@@ -27,7 +28,7 @@ from .partial_predictions import (
 from .predictions import load_predictions, save_predictions
 from .provenance import check_predictions, prediction_source, read_source
 from .pseudo_labels import load_pseudo_labels, save_pseudo_labels
-from .run_classes import load_classes, save_classes
+from .run_classes import check_classes, load_classes, save_classes
 from .trained_with import check_training, record_training
 from .validation import best_phase, keep_best_model, load_validation, save_validation
 
@@ -36,11 +37,14 @@ __all__ = [
     "PhaseFolder",
     "RunFolder",
     "best_phase",
+    "check_classes",
+    "check_label_settings",
     "check_predictions",
     "check_training",
     "discard_partial_predictions",
     "keep_best_model",
     "keep_partial_predictions",
+    "label_settings",
     "load_classes",
     "load_earlier_predictions",
     "load_model",

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from d2_ssod.json_files import write_json
+from detectron2.config import CfgNode
+
+from d2_ssod.config import value_of
+from d2_ssod.json_files import read_record, write_json
 from d2_ssod.pseudo_label import PseudoLabels
 
+from .differences import differences_between, flat, refuse
+from .layout import RunFolder
+
 MANIFEST_VERSION = 1
+
+# By their names in the manifest: keys or sections that pseudo-labels depend on.
+_SETTINGS = {
+    "labels": "SSOD.LABELS",
+    "consensus": "SSOD.CONSENSUS",
+    "tiers": "SSOD.TIERS",
+    "keep_fraction": "SSOD.PSEUDO_LABEL.KEEP_FRACTION",
+    "tta": "SSOD.TTA.ENABLED",
+    "selection": "SSOD.SELECTION",
+}
+_OF_TRAINING = ("SSOD.TIERS.UNCERTAIN", "SSOD.TIERS.MAX_SPREAD")  # how labels are learned
 
 
 def write_manifest(
@@ -66,3 +84,40 @@ def write_manifest(
             **({"quality": quality} if quality else {}),
         },
     )
+
+
+def label_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Collect the settings that pseudo-labels are made with, for the manifest."""
+    unused = "consensus" if cfg.SSOD.LABELS == "tiers" else "tiers"
+    values = {name: value_of(cfg, key) for name, key in _SETTINGS.items() if name != unused}
+    return {
+        name: dict(value) if isinstance(value, CfgNode) else value for name, value in values.items()
+    }
+
+
+def check_label_settings(cfg: CfgNode, phase: int) -> None:
+    """Check that the pseudo-labels that exist of a phase were made with these settings.
+
+    Those that came without a manifest are taken as they are.
+
+    Args:
+        cfg: the run's config.
+        phase: 1..N.
+
+    Raises:
+        ConfigError: naming the first three settings that differ.
+    """
+    files = RunFolder(cfg.OUTPUT_DIR).phase(phase)
+    if not (files.pseudo_labels.exists() and files.manifest.exists()):
+        return
+    made = _by_key(read_record(files.manifest, {"settings": dict})["settings"])
+    now = _by_key(json.loads(json.dumps(label_settings(cfg))))
+    both = made.keys() & now.keys()  # older versions noted fewer; the others follow SSOD.LABELS
+    parts = ({key: value for key, value in part.items() if key in both} for part in (made, now))
+    refuse(cfg, f"{files.pseudo_labels} was made with other settings", differences_between(*parts))
+
+
+def _by_key(settings: dict[str, Any]) -> dict[str, Any]:
+    """Name what a manifest has as the config does."""
+    named = {_SETTINGS[name]: value for name, value in settings.items() if name in _SETTINGS}
+    return {key: value for key, value in flat(CfgNode(named)) if key not in _OF_TRAINING}

@@ -4,15 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from detectron2.config import CfgNode
+
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import read_json, write_json
 
+from .differences import refuse
 from .layout import RunFolder
 
 
 def save_classes(folder: RunFolder, thing_classes: Sequence[str]) -> None:
     """Write the names of the classes, in the order of the models'."""
     write_json(folder.classes, {"thing_classes": list(thing_classes)})
+
+
+def check_classes(cfg: CfgNode, thing_classes: Sequence[str]) -> None:
+    """Check that the models that exist were trained to find these classes, in this order.
+
+    Args:
+        cfg: the run's config.
+        thing_classes: of its data sets.
+
+    Raises:
+        ConfigError: they were trained on others.
+    """
+    folder, now = RunFolder(cfg.OUTPUT_DIR), list(thing_classes)
+    files = folder.phase(0)
+    if not folder.classes.exists() or not (files.model.exists() or files.trained_with.exists()):
+        return
+    made = load_classes(folder)
+    differences = [
+        f"class {number} was {was!r} and is {name!r}"
+        for number, (was, name) in enumerate(zip(made, now, strict=False))
+        if was != name
+    ]
+    if len(made) != len(now):
+        differences.append(f"there were {len(made)} and are {len(now)}")
+    refuse(cfg, f"{folder.classes} has other classes than the data sets", differences)
 
 
 def load_classes(folder: RunFolder) -> list[str]:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 
-from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import read_record, write_json
 
+from .differences import differences_between, flat, refuse
 from .layout import RunFolder
 
 # Keys, or sections, of a phase's config that do not change what it learns: devices, places, lengths
@@ -64,10 +64,10 @@ def check_training(own: CfgNode, phase: int, labeled: Sequence[dict], folder: Ru
     if not path.exists():
         return
     made, now = _read(path), _describe(own, phase, labeled)
-    differences = _differences(made["settings"], now["settings"])
+    differences = differences_between(made["settings"], now["settings"])
     if made["labeled_sha256"] != now["labeled_sha256"]:
         differences.append("the labeled images or their objects are others (DATASETS.TRAIN)")
-    _refuse(own, f"phase {phase} in {folder.root} was trained with other settings", differences)
+    refuse(own, f"phase {phase} in {folder.root} was trained with other settings", differences)
 
 
 def check_architecture(cfg: CfgNode, phase: int, folder: RunFolder) -> None:
@@ -88,30 +88,11 @@ def check_architecture(cfg: CfgNode, phase: int, folder: RunFolder) -> None:
             for settings in (_read(path)["settings"], _settings(cfg, phase))
         ]
         model = folder.phase(phase).model
-        _refuse(cfg, f"{model} does not fit the config's model", _differences(*parts))
+        refuse(cfg, f"{model} does not fit the config's model", differences_between(*parts))
 
 
 def _read(path: Path) -> dict[str, Any]:
     return read_record(path, {"settings": dict, "labeled_sha256": str})
-
-
-def _differences(made: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    return [
-        f"{key} was {made.get(key)!r} and is {now.get(key)!r}"
-        for key in {**made, **now}
-        if made.get(key) != now.get(key)
-    ]
-
-
-def _refuse(cfg: CfgNode, problem: str, differences: list[str]) -> None:
-    """Raise an error if there are differences, unless they are wanted."""
-    if not differences or cfg.SSOD.RESUME_ANYWAY:
-        return
-    more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
-    raise ConfigError(
-        f"{problem}: {'; '.join(differences[:3])}{more}; set them back, start anew without "
-        "--resume, or set SSOD.RESUME_ANYWAY to True to mix both"
-    )
 
 
 def _describe(own: CfgNode, phase: int, labeled: Sequence[dict]) -> dict[str, Any]:
@@ -123,18 +104,10 @@ def _settings(own: CfgNode, phase: int) -> dict[str, Any]:
     ignored = _OF_NO_EFFECT + (_NOT_IN_PHASE_0 if phase == 0 else ())
     settings = {
         key: value
-        for key, value in _flat(own)
+        for key, value in flat(own)
         if not key.endswith("_TEST") and not _is_below(key, ignored)
     }
     return json.loads(json.dumps(settings))
-
-
-def _flat(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _is_below(key: str, sections: Sequence[str]) -> bool:

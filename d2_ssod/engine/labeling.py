@@ -19,6 +19,7 @@ from d2_ssod.artifacts import (
     check_predictions,
     discard_partial_predictions,
     keep_partial_predictions,
+    label_settings,
     load_earlier_predictions,
     load_partial_predictions,
     load_phase_model,
@@ -194,20 +195,13 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
 def _save(
     cfg: CfgNode, phase: int, data: RunData, labels: PseudoLabels, quality: dict[str, Any]
 ) -> None:
-    folder, ssod = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD
+    folder = RunFolder(cfg.OUTPUT_DIR)
     write_manifest(
         folder.phase(phase).manifest,
         labels,
         models=[folder.relative(folder.phase(source).model) for source in range(phase)],
         thing_classes=data.thing_classes,
-        settings={
-            "labels": ssod.LABELS,
-            "consensus": dict(ssod.CONSENSUS),
-            **({"tiers": dict(ssod.TIERS)} if ssod.LABELS == "tiers" else {}),
-            "keep_fraction": ssod.PSEUDO_LABEL.KEEP_FRACTION,
-            "tta": ssod.TTA.ENABLED,
-            "selection": ssod.SELECTION,
-        },
+        settings=label_settings(cfg),
         quality=quality,
     )
     # Last, as its existence says that the phase's labels are complete.

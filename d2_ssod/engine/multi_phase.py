@@ -7,7 +7,14 @@ import logging
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from d2_ssod.artifacts import RunFolder, check_training, record_training, save_classes
+from d2_ssod.artifacts import (
+    RunFolder,
+    check_classes,
+    check_label_settings,
+    check_training,
+    record_training,
+    save_classes,
+)
 from d2_ssod.errors import ConfigError
 
 from .adoption import adopt_phase_0, adopt_pseudo_labels
@@ -40,6 +47,7 @@ def train_phases(
         ConfigError: what is in ``OUTPUT_DIR`` was made with other images or settings.
     """
     folder = RunFolder(cfg.OUTPUT_DIR)
+    check_classes(cfg, data.thing_classes)
     if comm.is_main_process():
         save_classes(folder, data.thing_classes)
     if cfg.SSOD.DIAGNOSTICS.UNLABELED_TRUTH:
@@ -51,6 +59,8 @@ def train_phases(
     for phase in range(last + 1):
         # Of its length, which alone depends on the number of pseudo-labeled images, anything fits.
         check_training(phase_config(cfg, phase, 1, 1), phase, data.labeled, folder)
+        if phase > 0:
+            check_label_settings(cfg, phase)
     if first == 0 or (first <= last and cfg.SSOD.PHASE_INIT == "pretrained"):
         check_weights(cfg.MODEL.WEIGHTS, first)
     for phase in range(first):

@@ -15,7 +15,7 @@ from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.utils import comm
 from torch import nn
 
-from d2_ssod.artifacts import RunFolder, best_phase, load_phase_model
+from d2_ssod.artifacts import RunFolder, best_phase, check_classes, load_phase_model
 from d2_ssod.data.checks import check_same_classes
 from d2_ssod.data.datasets import DataSet, read_data_set
 from d2_ssod.data.findings import Findings, raise_first
@@ -48,6 +48,7 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
         logger.info("DATASETS.TEST names no data set: nothing is evaluated")
         return None
     sets = _read_data_sets(cfg)
+    check_classes(cfg, sets[cfg.DATASETS.TEST[0]].thing_classes)
     models = [load_phase_model(cfg, phase) for phase in range(cfg.SSOD.NUM_PHASES + 1)]
     folder = RunFolder(cfg.OUTPUT_DIR)
     infos = _phase_infos(cfg, folder, sets)

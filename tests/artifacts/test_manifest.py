@@ -2,9 +2,16 @@ import json
 
 import numpy as np
 import pytest
+from runs import bare_config
 from samples import detections
 
-from d2_ssod.artifacts import write_manifest
+from d2_ssod.artifacts import (
+    RunFolder,
+    check_label_settings,
+    label_settings,
+    write_manifest,
+)
+from d2_ssod.errors import ConfigError
 from d2_ssod.pseudo_label import PseudoLabels, Selection, Thresholds
 
 MODELS = ["phase_0/model_final.pth", "phase_1/model_final.pth"]
@@ -23,6 +30,7 @@ LABELS = PseudoLabels(
 
 
 def write(folder, **options):
+    folder.mkdir(exist_ok=True)
     path = write_manifest(
         folder / "manifest.json", LABELS, models=MODELS, thing_classes=CLASSES, **options
     )
@@ -85,3 +93,56 @@ def test_manifest_needs_the_name_of_every_model(tmp_path, models):
     with pytest.raises(ValueError, match="zip"):
         write_manifest(tmp_path / "m.json", LABELS, models=models, thing_classes=CLASSES)
     assert list(tmp_path.iterdir()) == []
+
+
+# What may change once there are labels
+
+
+def check(cfg, *changes, without=()):
+    """Make labels of phase 1, and check them after changes of keys."""
+    files = RunFolder(cfg.OUTPUT_DIR).phase(1)
+    settings = {k: v for k, v in label_settings(cfg).items() if k not in without}
+    write(files.folder, settings=settings)
+    files.pseudo_labels.write_text("{}")
+    cfg.merge_from_list(list(changes))
+    check_label_settings(cfg, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("SSOD.SELECTION", "class_balanced"),
+        ("SSOD.CONSENSUS.IOU_THRESH", 0.75),
+        ("SSOD.PSEUDO_LABEL.KEEP_FRACTION", 0.5),
+        ("SSOD.TTA.ENABLED", True),
+        ("SSOD.LABELS", "tiers"),
+    ],
+)
+def test_other_settings_than_the_labels_are_refused(tmp_path, key, value):
+    with pytest.raises(
+        ConfigError, match=f"phase_1/pseudo_labels.json was made .*{key} was"
+    ) as info:
+        check(bare_config(tmp_path), key, value)
+    assert "SSOD.RESUME_ANYWAY" in str(info.value)
+    check(bare_config(tmp_path), key, value, "SSOD.RESUME_ANYWAY", True)
+
+
+def test_settings_of_tiers_count_where_there_are_tiers(tmp_path):
+    cfg = bare_config(tmp_path)
+    check(cfg, "SSOD.TIERS.CERTAIN", 0.25)
+    cfg.SSOD.LABELS = "tiers"
+    check(cfg, "SSOD.CONSENSUS.IOU_THRESH", 0.75, "SSOD.TIERS.UNCERTAIN", "hard")
+    with pytest.raises(ConfigError, match=r"SSOD\.TIERS\.CERTAIN was 0\.25 and is 0\.5"):
+        check(cfg, "SSOD.TIERS.CERTAIN", 0.5)
+
+
+def test_what_an_older_version_has_not_noted_is_not_compared(tmp_path):
+    without = ("selection", "labels")
+    check(bare_config(tmp_path), "SSOD.SELECTION", "class_balanced", without=without)
+
+
+def test_labels_from_elsewhere_have_no_settings(tmp_path):
+    check_label_settings(bare_config(tmp_path), 1)
+    (tmp_path / "phase_1").mkdir()
+    (tmp_path / "phase_1" / "pseudo_labels.json").write_text("{}")
+    check_label_settings(bare_config(tmp_path), 1)

@@ -419,6 +419,24 @@ def test_a_run_is_not_gone_on_with_by_other_settings(copied_run, data, capfd):
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+def test_labels_are_not_mixed_with_those_of_other_settings(copied_run, data, capfd):
+    argv = runs.arguments(data, copied_run, "--resume", SSOD__SELECTION="class_balanced")
+    part = (
+        "phase_1/pseudo_labels.json was made with other settings: SSOD.SELECTION was 'mean_score'"
+    )
+    assert_one_error_line(error_of(capfd, argv), part)
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--eval-only"])
+def test_models_of_other_classes_are_not_taken_for_these(copied_run, data, capfd, flag):
+    classes = copied_run / "classes.json"
+    classes.write_text(classes.read_text().replace('"0"', '"zero"'))
+    before = classes.read_bytes()
+    stderr = error_of(capfd, runs.arguments(data, copied_run, flag))
+    assert_one_error_line(stderr, "classes.json", "class 0 was 'zero' and is '0'")
+    assert classes.read_bytes() == before
+
+
 def test_prediction_pass_that_was_interrupted_goes_on_where_it_was(
     copied_run, finished_run, data, monkeypatch
 ):

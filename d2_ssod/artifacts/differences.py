@@ -1,0 +1,39 @@
+"""What differs between the settings of before and now, and that this is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from d2_ssod.errors import ConfigError
+
+
+def flat(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the keys, with their sections, and their values."""
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def differences_between(made: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Tell of each key that differs what it was and is."""
+    return [
+        f"{key} was {made.get(key)!r} and is {now.get(key)!r}"
+        for key in {**made, **now}
+        if made.get(key) != now.get(key)
+    ]
+
+
+def refuse(cfg: CfgNode, problem: str, differences: list[str]) -> None:
+    """Raise an error if there are differences, unless they are wanted."""
+    if not differences or cfg.SSOD.RESUME_ANYWAY:
+        return
+    more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+    raise ConfigError(
+        f"{problem}: {'; '.join(differences[:3])}{more}; set them back, start anew without "
+        "--resume, or set SSOD.RESUME_ANYWAY to True to mix both"
+    )
