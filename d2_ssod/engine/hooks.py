@@ -10,6 +10,7 @@ from detectron2.utils import comm
 
 from d2_ssod.artifacts import AtomicCheckpointer, RunFolder, discard_partial_predictions
 
+from .interruption import may_stop_after
 from .labeling import label_next_phase
 from .run_data import RunData
 
@@ -51,13 +52,17 @@ class PseudoLabelHook(HookBase):
 
 
 class AverageOverRanks(HookBase):
-    """Calls a function on every rank before each checkpoint: what is saved is the same on all."""
+    """Calls a function on every rank wherever a checkpoint may be: what it has is the same on all.
+
+    Also where there is none, so that a run that is stopped and resumed goes the same way as one
+    that is not.
+    """
 
     def __init__(self, period: int, average: Callable[[], None]) -> None:
         self._period, self._average = period, average
 
     def after_step(self) -> None:
-        """Average after the iterations that :class:`PeriodicCheckpointer` saves at."""
+        """Average where :class:`PeriodicCheckpointer` saves and where a signal may stop it."""
         done = self.trainer.iter + 1
-        if done % self._period == 0 or done >= self.trainer.max_iter:
+        if done % self._period == 0 or done >= self.trainer.max_iter or may_stop_after(done):
             self._average()

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -95,16 +95,16 @@ def handled_signals(*, of_launcher: bool = False) -> Iterator[_Requests]:
             signal.signal(number, handler)
 
 
+def may_stop_after(done: int) -> bool:
+    """Tell whether training may stop after that many iterations; on all ranks the same."""
+    return comm.get_world_size() == 1 or done % _AGREE_EVERY == 0
+
+
 class StopOnSignal(HookBase):
-    """Ends training after an iteration in which a signal came, with a checkpoint of it."""
+    """Ends training after an iteration in which a signal came, with a checkpoint of it.
 
-    def __init__(self, before_checkpoint: Callable[[], None]) -> None:
-        """Run on every rank.
-
-        Args:
-            before_checkpoint: called on every rank; what is saved is then the same on all.
-        """
-        self._before_checkpoint = before_checkpoint
+    Runs on every rank, after :class:`AverageOverRanks`.
+    """
 
     def before_train(self) -> None:
         """Let signals wait for the end of an iteration."""
@@ -119,18 +119,15 @@ class StopOnSignal(HookBase):
     def after_step(self) -> None:
         """Stop, if any rank was asked to; all of them after the same iteration."""
         done = self.trainer.iter + 1
-        if done >= self.trainer.max_iter:
+        if done >= self.trainer.max_iter or not may_stop_after(done):
             return
         number = _requests.number
         if comm.get_world_size() > 1:
-            if done % _AGREE_EVERY:
-                return
             number = next((n for n in comm.all_gather(number) if n is not None), None)
         if number is None:
             return
         if comm.get_world_size() > 1 and comm.is_main_process():
             _say_that_it_ends(number)
-        self._before_checkpoint()
         if comm.is_main_process():
             name = f"model_{self.trainer.iter:07d}"
             self.trainer.checkpointer.save(name, iteration=self.trainer.iter)

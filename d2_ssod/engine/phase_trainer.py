@@ -124,7 +124,7 @@ class PhaseTrainer(DefaultTrainer):
             AverageOverRanks(period, self._average_over_ranks),
             *evaluation,
             *(of_main_process if comm.is_main_process() else []),
-            StopOnSignal(self._average_over_ranks),
+            StopOnSignal(),
         ]
 
     def learn_from_teacher(self, objects_per_image: np.ndarray) -> None:
@@ -222,19 +222,31 @@ class PhaseTrainer(DefaultTrainer):
         """Average what each rank has seen of its own images, as a checkpoint has it only once."""
         if comm.get_world_size() == 1:
             return
+        statistics = self._running_statistics()
+        if statistics:  # one message for all of them
+            together = torch.cat([statistic.flatten() for statistic in statistics])
+            torch.distributed.all_reduce(together)
+            together /= comm.get_world_size()
+            sizes = [statistic.numel() for statistic in statistics]
+            for statistic, average in zip(statistics, together.split(sizes), strict=True):
+                statistic.copy_(average.view_as(statistic))
         model = self.bare_model
-        states = [dict(model.named_buffers())]
-        if self.averaging is not None:
-            states.append(self.averaging.average)
-        for prefix, module in model.named_modules():
-            if isinstance(module, _BatchNorm) and module.track_running_stats:
-                for state in states:
-                    for statistic in ("running_mean", "running_var"):
-                        torch.distributed.all_reduce(state[f"{prefix}.{statistic}"])
-                        state[f"{prefix}.{statistic}"] /= comm.get_world_size()
         for name in running_attributes(self.cfg, model):
             values = comm.all_gather(getattr(model, name))
             setattr(model, name, sum(values) / len(values))
+
+    def _running_statistics(self) -> list[torch.Tensor]:
+        """Collect those of batch normalization, of the model and of its moving average."""
+        states = [dict(self.bare_model.named_buffers())]
+        if self.averaging is not None:
+            states.append(self.averaging.average)
+        return [
+            state[f"{prefix}.{statistic}"]
+            for prefix, module in self.bare_model.named_modules()
+            if isinstance(module, _BatchNorm) and module.track_running_stats
+            for state in states
+            for statistic in ("running_mean", "running_var")
+        ]
 
 
 def _warn_if_nothing_weighs(cfg: CfgNode, model: nn.Module) -> None:

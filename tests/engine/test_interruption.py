@@ -56,6 +56,15 @@ def assert_stopped(run, code, name):
     return stderr
 
 
+def assert_same_models(*outputs):
+    """Bit for bit, weights and statistics."""
+    one, other = (
+        torch.load(output / "phase_0" / "model_final.pth", weights_only=True)["model"]
+        for output in outputs
+    )
+    assert all(torch.equal(one[name], value) for name, value in other.items())
+
+
 def assert_none_left(run, seconds=20):
     """Of the session in which the run was started; a loader's worker misses its process soon."""
     end = time.monotonic() + seconds
@@ -82,11 +91,7 @@ def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
     assert not (tmp_path / "stopped" / "phase_0" / "model_final.pth").exists()
     runs.run_here(runs.arguments(data, tmp_path / "stopped", "--resume", **length))
     runs.run_here(runs.arguments(data, tmp_path / "whole", **length))
-    stopped, whole = (
-        torch.load(tmp_path / name / "phase_0" / "model_final.pth", weights_only=True)["model"]
-        for name in ("stopped", "whole")
-    )
-    assert all(torch.equal(stopped[name], value) for name, value in whole.items())
+    assert_same_models(tmp_path / "stopped", tmp_path / "whole")
 
 
 def test_a_signal_to_all_processes_leaves_the_loaders_workers_alive(data, tmp_path):
@@ -101,11 +106,17 @@ def test_a_signal_to_all_processes_leaves_the_loaders_workers_alive(data, tmp_pa
 
 def test_processes_of_a_launcher_stop_after_the_same_iteration(data, tmp_path):
     """Only the launcher has the signal; the time-out of a minute would tell a rank that waits."""
-    run = start(data, tmp_path, "--num-gpus", "2")
-    wait_for(tmp_path / "log.txt", "iter: 19")
+    length = {"SSOD__SCHEDULE__MAX_ITER": [60]}
+    run = start(data, tmp_path / "stopped", "--num-gpus", "2", **length)
+    wait_for(tmp_path / "stopped" / "log.txt", "iter: 19")
     run.send_signal(signal.SIGTERM)
     assert_stopped(run, PREEMPTED, "SIGTERM")
-    assert (iteration_of(tmp_path) + 1) % 10 == 0
+    assert (iteration_of(tmp_path / "stopped") + 1) % 10 == 0
+    for name, flags in [("stopped", ["--resume"]), ("whole", [])]:
+        run = start(data, tmp_path / name, "--num-gpus", "2", *flags, **length)
+        stderr = run.communicate(timeout=120)[1]
+        assert run.returncode == 0, stderr
+    assert_same_models(tmp_path / "stopped", tmp_path / "whole")
 
 
 # Within a process
