@@ -119,6 +119,18 @@ def test_processes_of_a_launcher_stop_after_the_same_iteration(data, tmp_path):
     assert_same_models(tmp_path / "stopped", tmp_path / "whole")
 
 
+def test_processes_of_torchrun_stop_with_a_checkpoint(data, tmp_path):
+    """Its exit code is its own, and so is the traceback that it prints."""
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    port = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    run = start(data, tmp_path, launcher=(*torchrun, *port, "train_net.py"))
+    wait_for(tmp_path / "log.txt", "iter: 19")
+    run.send_signal(signal.SIGTERM)
+    _, stderr = run.communicate(timeout=60)
+    assert stderr.count("stopped by SIGTERM: what was done is kept, go on with --resume") == 1
+    assert (iteration_of(tmp_path) + 1) % 10 == 0
+
+
 # Within a process
 
 
