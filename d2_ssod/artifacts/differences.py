@@ -20,11 +20,14 @@ def flat(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def differences_between(made: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Tell of each key that differs what it was and is."""
+    """Tell of each key that differs what it was and is.
+
+    A key that only one of them has is of another version of this package, and not compared.
+    """
     return [
-        f"{key} was {made.get(key)!r} and is {now.get(key)!r}"
-        for key in {**made, **now}
-        if made.get(key) != now.get(key)
+        f"{key} was {value!r} and is {now[key]!r}"
+        for key, value in made.items()
+        if key in now and value != now[key]
     ]
 
 

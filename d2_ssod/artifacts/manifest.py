@@ -112,9 +112,11 @@ def check_label_settings(cfg: CfgNode, phase: int) -> None:
         return
     made = _by_key(read_record(files.manifest, {"settings": dict})["settings"])
     now = _by_key(json.loads(json.dumps(label_settings(cfg))))
-    both = made.keys() & now.keys()  # older versions noted fewer; the others follow SSOD.LABELS
-    parts = ({key: value for key, value in part.items() if key in both} for part in (made, now))
-    refuse(cfg, f"{files.pseudo_labels} was made with other settings", differences_between(*parts))
+    refuse(
+        cfg,
+        f"{files.pseudo_labels} was made with other settings",
+        differences_between(made, now),
+    )
 
 
 def _by_key(settings: dict[str, Any]) -> dict[str, Any]:

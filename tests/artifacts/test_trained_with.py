@@ -1,6 +1,7 @@
 """What a phase was trained with, and what may change when it is gone on with."""
 
 import copy
+import json
 
 import pytest
 from detectron2.structures import BoxMode
@@ -49,6 +50,8 @@ OF_PSEUDO_LABELS = [
     ("SSOD.ROI_WEIGHTING.NAME", "constant"),
     ("SSOD.PHASE_INIT", "previous"),
     ("SSOD.SAMPLING", "balanced"),
+    ("SSOD.TIERS.UNCERTAIN", "hard"),
+    ("SSOD.TIERS.MAX_SPREAD", 0.5),
 ]
 HARMLESS = [
     ("DATALOADER.NUM_WORKERS", 1),
@@ -114,3 +117,14 @@ def test_architecture_is_compared_where_a_model_is_loaded(cfg):
     cfg.MODEL.PIXEL_MEAN = [1.0, 2.0, 3.0]
     with pytest.raises(ConfigError, match=r"phase_0/model_final\.pth .*MODEL\.PIXEL_MEAN was"):
         check_architecture(cfg, 0, folder)
+
+
+def test_a_key_of_another_version_is_not_compared(cfg):
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    record_training(cfg, 1, LABELED, folder)
+    path = folder.phase(1).trained_with
+    record = json.loads(path.read_text())
+    del record["settings"]["SSOD.TIERS.UNCERTAIN"]
+    record["settings"]["SSOD.OF_ANOTHER_VERSION"] = 1
+    path.write_text(json.dumps(record))
+    check_training(cfg, 1, LABELED, folder)
