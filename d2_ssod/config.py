@@ -136,6 +136,10 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # A COCO instances file of the unlabeled images, with or without scores, that phase 1 is trained
     # on as it is. Empty: labels are made of phase 0's predictions.
     "PSEUDO_LABEL.FROM": ("", _TEXT),
+    # A COCO instances file of unlabeled images that a person has labeled or corrected. Phases whose
+    # labels are not made yet take those of these images from it, and train on them whether they are
+    # easy or not. Empty: none.
+    "PSEUDO_LABEL.CORRECTED": ("", _TEXT),
     # Keep only this fraction of each class's pseudo-boxes, the best-scored ones. 1: all.
     "PSEUDO_LABEL.KEEP_FRACTION": (1.0, _FRACTION),
     # Intersection of the models: boxes of two models agree if they overlap by more than IOU_THRESH;
@@ -190,6 +194,11 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     "GUARD.VALIDATION_DROP": (0.5, _NOT_NEGATIVE),
     # Copy the model of the phase that is best on DATASETS.VAL, phase 0 too, to model_best.pth.
     "KEEP_BEST": (True, _FLAG),
+    # Write report.html at the end of a run.
+    "REPORT": (True, _FLAG),
+    # Have the last phase's model look at the labeled images, too: where it contradicts the labels,
+    # the report lists them for a person to check.
+    "CHECK_LABELED": (True, _FLAG),
     # A registered data set with the objects of the unlabeled images, where they are known: by it
     # precision and recall of the pseudo-labels are measured. Never trained on.
     "DIAGNOSTICS.UNLABELED_TRUTH": ("", _TEXT),

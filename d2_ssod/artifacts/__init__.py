@@ -9,6 +9,7 @@ provenance.py            ``predictions_source.json``: which images and settings 
 pseudo_labels.py         ``pseudo_labels.json``: what a phase trains on, as COCO instances
 differences.py           what differs between the settings of before and now
 trained_with.py          ``trained_with.json``: settings and labels that a phase is trained with
+history.py               ``history.jsonl``: what the run did and how long it took
 validation.py            ``validation.json``: AP on the validation images, and the best phase
 run_classes.py           ``classes.json``: the classes that the models find
 lock.py                  one run at a time in a folder
@@ -17,6 +18,7 @@ manifest.py              ``manifest.json``: how the pseudo-labels came about
 
 from .checkpoints import AtomicCheckpointer, load_model, load_phase_model
 from .earlier_predictions import load_earlier_predictions, set_aside_predictions
+from .history import read_history, record_event, timed_event
 from .layout import PhaseFolder, RunFolder
 from .lock import lock_folder, release_folder
 from .manifest import check_label_settings, label_settings, write_manifest
@@ -27,7 +29,7 @@ from .partial_predictions import (
 )
 from .predictions import load_predictions, save_predictions
 from .provenance import check_predictions, prediction_source, read_source
-from .pseudo_labels import load_pseudo_labels, save_pseudo_labels
+from .pseudo_labels import load_labels, load_pseudo_labels, save_pseudo_labels
 from .run_classes import check_classes, load_classes, save_classes
 from .trained_with import check_training, record_training
 from .validation import best_phase, keep_best_model, load_validation, save_validation
@@ -47,6 +49,7 @@ __all__ = [
     "label_settings",
     "load_classes",
     "load_earlier_predictions",
+    "load_labels",
     "load_model",
     "load_partial_predictions",
     "load_phase_model",
@@ -55,7 +58,9 @@ __all__ = [
     "load_validation",
     "lock_folder",
     "prediction_source",
+    "read_history",
     "read_source",
+    "record_event",
     "record_training",
     "release_folder",
     "save_classes",
@@ -63,5 +68,6 @@ __all__ = [
     "save_pseudo_labels",
     "save_validation",
     "set_aside_predictions",
+    "timed_event",
     "write_manifest",
 ]

@@ -32,6 +32,21 @@ class RunFolder:
         return self.root / "classes.json"
 
     @property
+    def history(self) -> Path:
+        """What the run did and how long it took."""
+        return self.root / "history.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """All of it as a page to look at."""
+        return self.root / "report.html"
+
+    @property
+    def review(self) -> Path:
+        """Folder of what is worth a person's look: images to label, labels to check."""
+        return self.root / "review"
+
+    @property
     def best(self) -> Path:
         """Weights of the phase that is best on the validation images."""
         return self.root / "model_best.pth"
@@ -80,6 +95,16 @@ class PhaseFolder:
     def partial_predictions(self) -> Path:
         """Folder of what is predicted while the predictions are not complete."""
         return self.folder / "partial_predictions"
+
+    @property
+    def labeled_predictions(self) -> Path:
+        """Raw detections of the last phase's model on the labeled images."""
+        return self.folder / "labeled_predictions.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Losses and rates while the phase was trained, as Detectron2 writes them."""
+        return self.folder / "metrics.json"
 
     @property
     def pseudo_labels(self) -> Path:

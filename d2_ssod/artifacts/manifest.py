@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.config import CfgNode
 
 from d2_ssod.config import value_of
@@ -39,6 +40,7 @@ def write_manifest(
     thing_classes: Sequence[str],
     settings: dict[str, Any] | None = None,
     quality: dict[str, Any] | None = None,
+    corrected: dict[str, Any] | None = None,
 ) -> Path:
     """Write how the pseudo-labels of a phase came about.
 
@@ -49,8 +51,12 @@ def write_manifest(
         thing_classes: class names.
         settings: further values to keep, such as the consensus' thresholds.
         quality: precision and recall after each step, where the truth is known.
+        corrected: how many images and boxes are a person's, and from which file.
     """
-    kept_boxes = labels.boxes_per_class
+
+    def by_class(boxes: np.ndarray) -> dict[str, int]:
+        return dict(zip(thing_classes, boxes.tolist(), strict=True))
+
     return write_json(
         path,
         {
@@ -78,10 +84,15 @@ def write_manifest(
                 "after_threshold": dict(zip(models, labels.boxes_after_threshold, strict=True)),
                 "after_consensus": labels.boxes_after_consensus,
                 "kept": labels.num_boxes,
-                "kept_per_class": dict(zip(thing_classes, kept_boxes.tolist(), strict=True)),
+                "after_threshold_per_class": dict(
+                    zip(models, map(by_class, labels.thresholded), strict=True)
+                ),
+                "after_consensus_per_class": by_class(labels.agreed),
+                "kept_per_class": by_class(labels.boxes_per_class),
             },
             "settings": settings or {},
             **({"quality": quality} if quality else {}),
+            **({"corrected": corrected} if corrected else {}),
         },
     )
 

@@ -132,6 +132,18 @@ def load_pseudo_labels(
             outside [0, 1], or a tier or spread that is none. The message names the file and the
             annotation.
     """
+    images = load_labels(path, dataset_dicts, thing_classes)
+    with_boxes = [image for image in images if image["annotations"]]
+    dropped = len(images) - len(with_boxes)
+    if dropped:
+        logger.info("%s: dropped %d of %d images, no annotations", path, dropped, len(images))
+    return with_boxes
+
+
+def load_labels(
+    path: str | os.PathLike, dataset_dicts: Sequence[dict], thing_classes: Sequence[str]
+) -> list[dict]:
+    """Do the same, without dropping the images that have no annotations."""
     content = read_json(path)
     images, categories, annotations = (
         _records(path, content, key) for key in ("images", "categories", "annotations")
@@ -146,14 +158,9 @@ def load_pseudo_labels(
         if image_id not in matched:
             raise ConfigError(f"{name}: image_id {image_id!r} is not one of the file's images")
         boxes[image_id].append(_read_annotation(name, annotation, class_of, matched[image_id]))
-
-    dropped = len(matched) - len(boxes)
-    if dropped:
-        logger.info("%s: dropped %d of %d images, no annotations", path, dropped, len(matched))
     return [
         {**record, "annotations": boxes[image_id], "is_pseudo": True}
         for image_id, record in matched.items()
-        if image_id in boxes
     ]
 
 

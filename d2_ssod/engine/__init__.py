@@ -32,7 +32,7 @@ from .multi_phase import train_phases
 from .phase_trainer import PhaseTrainer
 from .run_data import RunData, load_run_data
 from .schedule import phase_config
-from .setup import build_config, read_config, setup
+from .setup import build_config, read_run_config, setup
 
 __all__ = [
     "PhaseTrainer",
@@ -46,7 +46,7 @@ __all__ = [
     "launch",
     "load_run_data",
     "phase_config",
-    "read_config",
+    "read_run_config",
     "setup",
     "train_phases",
 ]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from d2_ssod.artifacts import AtomicCheckpointer, RunFolder, discard_partial_predictions
+from d2_ssod.artifacts import (
+    AtomicCheckpointer,
+    RunFolder,
+    discard_partial_predictions,
+    record_event,
+)
 
 from .interruption import may_stop_after
 from .labeling import label_next_phase
@@ -49,6 +55,33 @@ class PseudoLabelHook(HookBase):
             checkpointer.save(self._files.model.stem)
         # The checkpointer's is without a distributed wrapper.
         label_next_phase(self._cfg, self._phase, self._data, checkpointer.model)
+
+
+class RecordTraining(HookBase):
+    """Notes in the run's history how many iterations were trained and how long they took."""
+
+    def __init__(self, folder: RunFolder, phase: int, images_per_batch: int) -> None:
+        self._folder, self._phase, self._batch = folder, phase, images_per_batch
+        self._began = 0.0
+
+    def before_train(self) -> None:
+        """Begin to count."""
+        self._began = time.perf_counter()
+
+    def after_train(self) -> None:
+        """Note what was done, also when training has failed or was stopped."""
+        ended = self.trainer.iter >= self.trainer.max_iter
+        first, last = self.trainer.start_iter, self.trainer.iter
+        if last > first:
+            record_event(
+                self._folder,
+                "trained",
+                phase=self._phase,
+                iterations=last - first,
+                images_per_batch=self._batch,
+                ended=ended,
+                seconds=round(time.perf_counter() - self._began, 1),
+            )
 
 
 class AverageOverRanks(HookBase):

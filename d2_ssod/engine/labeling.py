@@ -21,6 +21,7 @@ from d2_ssod.artifacts import (
     keep_partial_predictions,
     label_settings,
     load_earlier_predictions,
+    load_labels,
     load_partial_predictions,
     load_phase_model,
     load_predictions,
@@ -30,9 +31,12 @@ from d2_ssod.artifacts import (
     save_predictions,
     save_pseudo_labels,
     set_aside_predictions,
+    timed_event,
     write_manifest,
 )
+from d2_ssod.data.datasets import with_unique_ids
 from d2_ssod.data.loader import build_inference_loader
+from d2_ssod.data.objects import detections_of
 from d2_ssod.inference import predict
 from d2_ssod.json_files import write_json
 from d2_ssod.pseudo_label import (
@@ -42,6 +46,7 @@ from d2_ssod.pseudo_label import (
     build_pseudo_labels,
     easy_fraction,
 )
+from d2_ssod.structures import Predictions
 
 from .diagnostics import LabelTruth, check_labels
 from .run_data import RunData
@@ -66,7 +71,8 @@ def label_next_phase(
             predict_unlabeled(cfg, source, data)
         predict_unlabeled(cfg, phase, data, model)
         if comm.is_main_process():
-            _make_pseudo_labels(cfg, phase + 1, data)
+            with timed_event(RunFolder(cfg.OUTPUT_DIR), "labeled", phase=phase + 1):
+                _make_pseudo_labels(cfg, phase + 1, data)
     comm.synchronize()
 
 
@@ -136,7 +142,36 @@ def predict_unlabeled(
         comm.synchronize()
     if not files.predictions.exists():
         model = load_phase_model(cfg, phase) if model is None else model
-        _predict_remaining(cfg, phase, data, model)
+        with timed_event(RunFolder(cfg.OUTPUT_DIR), "predicted", phase=phase, data="unlabeled"):
+            _predict_remaining(cfg, phase, data, model)
+    comm.synchronize()
+
+
+def predict_labeled(cfg: CfgNode, phase: int, data: RunData) -> None:
+    """Write the raw detections of a phase's model on the labeled images, unless they exist.
+
+    Where they contradict the labels, a person may look (the report lists it). Nothing is trained on
+    them.
+
+    Args:
+        cfg: the run's config; nothing is done if ``SSOD.CHECK_LABELED`` is False.
+        phase: of the model.
+        data: the data sets of the run.
+    """
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    path = folder.phase(phase).labeled_predictions
+    if not cfg.SSOD.CHECK_LABELED or path.exists():
+        return
+    images = with_unique_ids(data.labeled)
+    with timed_event(folder, "predicted", phase=phase, data="labeled"):
+        found = predict(
+            load_phase_model(cfg, phase),
+            build_inference_loader(cfg, images),
+            description=f"Phase {phase}'s model on the labeled images",
+        )
+        if comm.is_main_process():
+            in_order = {image["image_id"]: found[image["image_id"]] for image in images}
+            save_predictions(path, in_order, data.category_ids)
     comm.synchronize()
 
 
@@ -196,6 +231,7 @@ def _save(
     cfg: CfgNode, phase: int, data: RunData, labels: PseudoLabels, quality: dict[str, Any]
 ) -> None:
     folder = RunFolder(cfg.OUTPUT_DIR)
+    corrected = load_corrected(cfg, data)
     write_manifest(
         folder.phase(phase).manifest,
         labels,
@@ -203,12 +239,38 @@ def _save(
         thing_classes=data.thing_classes,
         settings=label_settings(cfg),
         quality=quality,
+        corrected=corrected
+        and {
+            "file": cfg.SSOD.PSEUDO_LABEL.CORRECTED,
+            "images": len(corrected),
+            "boxes": sum(map(len, corrected.values())),
+        },
     )
     # Last, as its existence says that the phase's labels are complete.
     save_pseudo_labels(
         folder.phase(phase).pseudo_labels,
-        labels.selected,
+        _with_corrected(labels.selected, corrected),
         data.unlabeled,
         thing_classes=data.thing_classes,
         category_ids=data.category_ids,
     )
+
+
+def load_corrected(cfg: CfgNode, data: RunData) -> Predictions:
+    """Load the labels of unlabeled images that a person has made: ``PSEUDO_LABEL.CORRECTED``.
+
+    Returns:
+        The boxes, with score 1, of every image in that file, also of those without an object.
+
+    Raises:
+        ConfigError: it does not fit the unlabeled images.
+    """
+    path = cfg.SSOD.PSEUDO_LABEL.CORRECTED
+    images = load_labels(path, data.unlabeled, data.thing_classes) if path else []
+    return {image["image_id"]: detections_of(image["annotations"]) for image in images}
+
+
+def _with_corrected(selected: Predictions, corrected: Predictions) -> Predictions:
+    """Put a person's labels first, in place of those that were made for the same images."""
+    made = {image_id: found for image_id, found in selected.items() if image_id not in corrected}
+    return {image_id: found for image_id, found in corrected.items() if len(found)} | made

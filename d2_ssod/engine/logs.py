@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import logging
+import os
 import platform
 import re
 import sys
@@ -17,6 +18,7 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.logger import setup_logger
 
 from d2_ssod import __version__
+from d2_ssod.artifacts import RunFolder, record_event
 
 logger = logging.getLogger(__name__)
 _record = logging.getLogger(f"{__name__}.record")
@@ -74,6 +76,17 @@ def log_start(cfg: CfgNode, args: argparse.Namespace) -> None:
         *(place, processes, "" if processes == 1 else "es"),
     )
     logger.info("Output: %s (environment: log.txt, all keys: config.yaml)", cfg.OUTPUT_DIR)
+    record_event(
+        RunFolder(cfg.OUTPUT_DIR),
+        "started",
+        d2_ssod=__version__,
+        detectron2=detectron2.__version__,
+        torch=torch.__version__,
+        python=platform.python_version(),
+        device=place,
+        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
+        processes=processes,
+    )
     _record.info("Rank of current process: %d. World size: %d", comm.get_rank(), processes)
     # Detectron2's compiled part is not needed here, whatever its absence is called.
     environment = re.sub(r"(?m)^.*not built correctly.*\n", "", collect_env_info())

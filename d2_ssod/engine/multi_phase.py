@@ -16,11 +16,17 @@ from d2_ssod.artifacts import (
     save_classes,
 )
 from d2_ssod.errors import ConfigError
+from d2_ssod.evaluation import load_truth
 
 from .adoption import adopt_phase_0, adopt_pseudo_labels
-from .diagnostics import load_truth
-from .hooks import PseudoLabelHook
-from .labeling import check_existing_predictions, label_next_phase, read_pseudo_labels
+from .hooks import PseudoLabelHook, RecordTraining
+from .labeling import (
+    check_existing_predictions,
+    label_next_phase,
+    load_corrected,
+    predict_labeled,
+    read_pseudo_labels,
+)
 from .phase_trainer import PhaseTrainer, check_weights
 from .run_data import RunData
 from .schedule import describe_schedule, phase_config
@@ -51,9 +57,11 @@ def train_phases(
     if comm.is_main_process():
         save_classes(folder, data.thing_classes)
     if cfg.SSOD.DIAGNOSTICS.UNLABELED_TRUTH:
-        load_truth(cfg, data)  # What is wrong with it shows now, not after phase 0.
+        # What is wrong with it shows now, not after phase 0.
+        load_truth(cfg, data.unlabeled, data.thing_classes)
     adopt_phase_0(cfg)
     adopt_pseudo_labels(cfg, data)
+    load_corrected(cfg, data)  # So does what is wrong with these.
     first, last = first_unfinished_phase(cfg), cfg.SSOD.NUM_PHASES
     check_existing_predictions(cfg, data)
     for phase in range(last + 1):
@@ -72,6 +80,7 @@ def train_phases(
             _train_phase(cfg, phase, data, trainer_class)
         validate_phase(cfg, phase)
     keep_best(cfg)
+    predict_labeled(cfg, last, data)
 
 
 def _train_phase(
@@ -86,11 +95,13 @@ def _train_phase(
     trainer = trainer_class(own, phase, data.labeled, pseudo)
     if own.SSOD.TEACHER.ENABLED:
         trainer.learn_from_teacher(data.objects_per_image)
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    trainer.register_hooks([RecordTraining(folder, phase, own.SOLVER.IMS_PER_BATCH)])
     if phase < last:
         trainer.register_hooks([PseudoLabelHook(cfg, phase, data)])
     trainer.resume_or_load(resume=True)
     if comm.is_main_process():
-        record_training(own, phase, data.labeled, RunFolder(cfg.OUTPUT_DIR))
+        record_training(own, phase, data.labeled, folder)
     trainer.train()
 
 

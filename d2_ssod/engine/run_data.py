@@ -12,7 +12,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.utils import comm
 
-from d2_ssod.data.datasets import category_ids_of
+from d2_ssod.data.datasets import category_ids_of, with_unique_ids
 from d2_ssod.data.findings import raise_first
 from d2_ssod.errors import ConfigError
 from d2_ssod.pseudo_label import objects_per_image
@@ -82,13 +82,6 @@ def _log_sizes(sets: NamedDataSets, classes: list[str]) -> None:
             *(title, len(images), f", {objects} objects" if key != "UNLABELED" else ""),
             ", ".join(sets.names(key)),
         )
-
-
-def with_unique_ids(images: list[dict]) -> list[dict]:
-    """Give images new ids, from 1 on, where data sets that count for themselves share ids."""
-    if len({image["image_id"] for image in images}) == len(images):
-        return images
-    return [{**image, "image_id": number} for number, image in enumerate(images, start=1)]
 
 
 def _on_all_ranks(load: Callable[[], RunData]) -> RunData:

@@ -49,6 +49,19 @@ def read_config(
     return cfg
 
 
+def read_run_config(folder: RunFolder) -> CfgNode:
+    """Read a run's config, for the devices of this machine and the folder where it lies now.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if not folder.config.is_file():
+        raise ConfigError(f"{folder.config}: no such file, so {folder.root} is no folder of a run")
+    cfg = read_config(str(folder.config))
+    cfg.OUTPUT_DIR = str(folder.root)
+    return cfg
+
+
 def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:
     """Build the config that ``--config-file`` and the ``KEY VALUE`` pairs ask for.
 

@@ -4,6 +4,7 @@ fusion.py       weighted boxes fusion of the boxes of several models in one imag
 ensemble.py     several detectors that look like one (``EnsembleRCNN``)
 coco_metrics.py COCO's metrics of boxes
 evaluators.py   which evaluator judges a data set
+label_truth.py  the objects of the unlabeled images, where they are known
 difficulty.py   which images are easy, for a model or by the data set
 evaluate.py     one pass over the test images for all phases and ensembles
 summary.py      the results as ``summary.json`` and as a table
@@ -15,6 +16,7 @@ from .ensemble import EnsembleRCNN, fuse_outputs
 from .evaluate import PhaseResults, evaluate_phases
 from .evaluators import BoxEvaluator, VocEvaluator, build_evaluator, evaluator_kind
 from .fusion import TUNED_WEIGHTS, Fusion
+from .label_truth import load_truth
 from .run import evaluate_run, validate
 from .summary import format_table, summarize
 
@@ -33,6 +35,7 @@ __all__ = [
     "evaluator_kind",
     "format_table",
     "fuse_outputs",
+    "load_truth",
     "summarize",
     "validate",
 ]

@@ -15,7 +15,13 @@ from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.utils import comm
 from torch import nn
 
-from d2_ssod.artifacts import RunFolder, best_phase, check_classes, load_phase_model
+from d2_ssod.artifacts import (
+    RunFolder,
+    best_phase,
+    check_classes,
+    load_phase_model,
+    timed_event,
+)
 from d2_ssod.data.checks import check_same_classes
 from d2_ssod.data.datasets import DataSet, read_data_set
 from d2_ssod.data.findings import Findings, raise_first
@@ -56,14 +62,15 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
     for number, name in enumerate(cfg.DATASETS.TEST):
         images = sets[name].images
         evaluator = build_evaluator(name)
-        results = evaluate_phases(
-            models,
-            build_inference_loader(cfg, images),
-            # Each row collects of its own; the ground truth is read once for all.
-            lambda row, evaluator=evaluator: copy.copy(evaluator),
-            fusion=Fusion.from_config(cfg),
-            subsets=difficulty_subsets(images),
-        )
+        with timed_event(folder, "evaluated", data=name):
+            results = evaluate_phases(
+                models,
+                build_inference_loader(cfg, images),
+                # Each row collects of its own; the ground truth is read once for all.
+                lambda row, evaluator=evaluator: copy.copy(evaluator),
+                fusion=Fusion.from_config(cfg),
+                subsets=difficulty_subsets(images),
+            )
         if comm.is_main_process():
             summary = summarize(name, infos, results)
             summary.update(_known_otherwise(cfg, folder))

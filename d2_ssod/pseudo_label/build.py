@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from d2_ssod.structures import Predictions, TieredDetections
+from d2_ssod.structures import Predictions, TieredDetections, concatenate
 
 from .consensus import Consensus
 from .select import Selection, select_easiest
@@ -24,16 +24,16 @@ class PseudoLabels:
         selection: which images were kept, left out and empty.
         fraction: the fraction k that was asked for.
         thresholds: the class thresholds of each source model.
-        boxes_after_threshold: number of boxes of each source model, after ``keep_best``.
-        boxes_after_consensus: number of boxes that the models agree on, in all images.
+        thresholded: int64 [M, C], boxes of each source model and class, after ``keep_best``.
+        agreed: int64 [C], boxes of each class that the models agree on, in all images.
     """
 
     selected: Predictions
     selection: Selection
     fraction: float
     thresholds: tuple[Thresholds, ...]
-    boxes_after_threshold: tuple[int, ...]
-    boxes_after_consensus: int
+    thresholded: np.ndarray
+    agreed: np.ndarray
 
     @property
     def num_unlabeled(self) -> int:
@@ -44,15 +44,22 @@ class PseudoLabels:
     @property
     def num_boxes(self) -> int:
         """Number of boxes on the selected images."""
-        return _count_boxes(self.selected)
+        return int(self.boxes_per_class.sum())
 
     @property
     def boxes_per_class(self) -> np.ndarray:
         """int64 [C]: number of boxes of each class on the selected images."""
-        counts = np.zeros(len(self.thresholds[0].values), dtype=np.int64)
-        for found in self.selected.values():
-            np.add.at(counts, found.classes, 1)
-        return counts
+        return _count_boxes(self.selected, len(self.agreed))
+
+    @property
+    def boxes_after_threshold(self) -> tuple[int, ...]:
+        """Number of boxes of each source model, after ``keep_best``."""
+        return tuple(self.thresholded.sum(axis=1).tolist())
+
+    @property
+    def boxes_after_consensus(self) -> int:
+        """Number of boxes that the models agree on, in all images."""
+        return int(self.agreed.sum())
 
     @property
     def score_of_last_kept(self) -> float | None:
@@ -138,8 +145,8 @@ def build_pseudo_labels(
         selection=selection,
         fraction=fraction,
         thresholds=thresholds,
-        boxes_after_threshold=tuple(_count_boxes(source) for source in thresholded),
-        boxes_after_consensus=_count_boxes(agreed),
+        thresholded=np.stack([_count_boxes(source, len(target)) for source in thresholded]),
+        agreed=_count_boxes(agreed, len(target)),
     )
 
 
@@ -152,5 +159,6 @@ def _describe_thresholds(values: np.ndarray, thing_classes: Sequence[str]) -> st
     )
 
 
-def _count_boxes(predictions: Predictions) -> int:
-    return sum(len(found) for found in predictions.values())
+def _count_boxes(predictions: Predictions, num_classes: int) -> np.ndarray:
+    classes = concatenate(list(predictions.values())).classes
+    return np.bincount(classes, minlength=num_classes)

@@ -24,8 +24,8 @@ LABELS = PseudoLabels(
         Thresholds(np.array([0.1, 0.3]), np.array([1.0, 0.25]), np.array([1.25, 0.0])),
         Thresholds(np.array([0.35, 0.12]), np.array([1.0, 0.25]), np.array([0.75, 0.5])),
     ),
-    boxes_after_threshold=(5, 4),
-    boxes_after_consensus=3,
+    thresholded=np.array([[4, 1], [2, 2]]),
+    agreed=np.array([3, 0]),
 )
 
 
@@ -62,6 +62,11 @@ def test_manifest_tells_every_number(tmp_path):
         "boxes": {
             "after_threshold": {"phase_0/model_final.pth": 5, "phase_1/model_final.pth": 4},
             "after_consensus": 3,
+            "after_threshold_per_class": {
+                "phase_0/model_final.pth": {"cat": 4, "dog": 1},
+                "phase_1/model_final.pth": {"cat": 2, "dog": 2},
+            },
+            "after_consensus_per_class": {"cat": 3, "dog": 0},
             "kept": 2,
             "kept_per_class": {"cat": 2, "dog": 0},
         },
@@ -79,8 +84,8 @@ def test_manifest_of_no_image_has_no_last_score(tmp_path):
         selection=Selection(kept=(), left_out=(), empty=(1,), scores={}),
         fraction=1.0,
         thresholds=LABELS.thresholds[:1],
-        boxes_after_threshold=(0,),
-        boxes_after_consensus=0,
+        thresholded=np.zeros((1, 2), dtype=np.int64),
+        agreed=np.zeros(2, dtype=np.int64),
     )
     path = write_manifest(tmp_path / "m.json", nothing, models=MODELS[:1], thing_classes=CLASSES)
     manifest = json.loads(path.read_text())

@@ -61,6 +61,8 @@ HARMLESS = [
     ("DATASETS.TEST", ("other",)),
     ("SSOD.GUARD.BOX_RATE", "stop"),
     ("SSOD.NUM_PHASES", 5),
+    ("SSOD.REPORT", False),
+    ("SSOD.CHECK_LABELED", False),
     ("MODEL.DEVICE", "cpu"),
     ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.5),
 ]

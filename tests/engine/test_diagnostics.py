@@ -10,8 +10,9 @@ from runs import bare_config
 from samples import detections
 
 from d2_ssod.engine import RunData
-from d2_ssod.engine.diagnostics import LabelTruth, check_labels, load_truth
+from d2_ssod.engine.diagnostics import LabelTruth, check_labels
 from d2_ssod.errors import ConfigError
+from d2_ssod.evaluation import load_truth
 from d2_ssod.pseudo_label import build_pseudo_labels
 
 CLASSES = ["cat", "dog"]
@@ -75,7 +76,7 @@ def test_every_guard_has_its_own_limit(cfg, data, caplog):
 
 
 def test_truth_is_matched_by_picture(cfg, data, truth):
-    found = load_truth(cfg, data)
+    found = load_truth(cfg, data.unlabeled, data.thing_classes)
     assert set(found) == {0, 1, 2}
     assert [len(found[n].objects) for n in (0, 1, 2)] == [0, 0, 1]
     assert [len(found[n].crowds) for n in (0, 1, 2)] == [1, 1, 0]
@@ -103,13 +104,13 @@ def test_without_a_truth_nothing_is_measured(cfg, data):
 def test_a_truth_that_is_none_is_named(cfg, data, truth):
     cfg.SSOD.DIAGNOSTICS.UNLABELED_TRUTH = "no_such_set"
     with pytest.raises(ConfigError, match=r"UNLABELED_TRUTH: .*'no_such_set'"):
-        load_truth(cfg, data)
+        load_truth(cfg, data.unlabeled, data.thing_classes)
     cfg.SSOD.DIAGNOSTICS.UNLABELED_TRUTH = TRUTH
     for image in truth:
         image["file_name"] += ".other"
     with pytest.raises(ConfigError, match="none of the unlabeled images"):
-        load_truth(cfg, data)
+        load_truth(cfg, data.unlabeled, data.thing_classes)
     MetadataCatalog.pop(TRUTH)
     MetadataCatalog.get(TRUTH).thing_classes = ["dog", "cat"]
     with pytest.raises(ConfigError, match="other classes"):
-        load_truth(cfg, data)
+        load_truth(cfg, data.unlabeled, data.thing_classes)

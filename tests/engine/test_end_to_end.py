@@ -23,7 +23,7 @@ from runs import (
     summary_of,
 )
 
-from d2_ssod.artifacts import RunFolder
+from d2_ssod.artifacts import RunFolder, read_history
 from d2_ssod.demo import digit_scenes
 from d2_ssod.engine import labeling, phase_trainer
 from d2_ssod.json_files import write_json
@@ -68,8 +68,30 @@ def test_run_writes_the_files_of_the_contract(finished_run):
             expected |= {"predictions.json", "predictions_source.json"}
         if phase > 0:
             expected |= {"pseudo_labels.json", "manifest.json"}
+        if phase == 2:
+            expected.add("labeled_predictions.json")
         assert expected <= {path.name for path in folder.iterdir()}
     assert not list(finished_run.rglob("*.tmp"))
+
+
+def test_history_tells_what_was_done(finished_run):
+    events = read_history(RunFolder(finished_run))
+    done = [(event["event"], event.get("phase"), event.get("data")) for event in events]
+    assert [step for step in done if step[0] != "guard"] == [
+        ("started", None, None),
+        ("trained", 0, None),
+        ("predicted", 0, "unlabeled"),
+        ("labeled", 1, None),
+        ("trained", 1, None),
+        ("predicted", 1, "unlabeled"),
+        ("labeled", 2, None),
+        ("trained", 2, None),
+        ("predicted", 2, "labeled"),
+        ("evaluated", None, "tiny_test"),
+    ]
+    trained = [event for event in events if event["event"] == "trained"]
+    assert [event["iterations"] for event in trained] == runs.PHASE_LENGTHS
+    assert all(event["images_per_batch"] == 4 and event["ended"] for event in trained)
 
 
 def test_predictions_are_coco_results(finished_run):
@@ -516,6 +538,7 @@ def test_only_images_that_came_since_the_predictions_are_predicted(
 
     monkeypatch.setattr(labeling, "predict", watched_predict)
     more, keys = with_one_more_image(data, tmp_path / "more_images", "tiny_more")
+    keys["SSOD__CHECK_LABELED"] = False
     run_here(runs.arguments(more, copied_run, "--resume", **keys))
     assert "Phase 0: 1 unlabeled images are new to its model" in log_of(copied_run)
     assert predicted[0] == 4  # after 0 to 2
@@ -583,6 +606,35 @@ def test_corrected_pseudo_labels_are_trained_on(copied_run, data, monkeypatch):
     assert second["file_name"].endswith("00002.png")
     assert summary_of(copied_run)["phases"][1]["pseudo_images"] == 2
     assert summary_of(copied_run)["phases"][1]["pseudo_boxes"] == 3
+
+
+def test_labels_that_a_person_made_take_the_place_of_those_of_the_models(
+    copied_run, data, tmp_path, capfd
+):
+    cut_back_to_phase_0(copied_run)
+    corrected = tmp_path / "corrected.json"
+    content = {
+        # Nothing is on the second one: it is trained on no more.
+        "images": [{"id": 5, "file_name": "00001.png"}, {"id": 6, "file_name": "00000.png"}],
+        "categories": [{"id": 9, "name": "3"}],
+        "annotations": [{"id": 1, "image_id": 5, "category_id": 9, "bbox": [10, 20, 30, 40]}],
+    }
+    corrected.write_text(json.dumps(content))
+    keys = {"SSOD__PSEUDO_LABEL__CORRECTED": corrected, "SSOD__NUM_PHASES": 1}
+    keys["SSOD__SCHEDULE__MAX_ITER"] = [24, 6]
+    run_here(runs.arguments(data, copied_run, "--resume", **keys))
+    labels = read(copied_run / "phase_1" / "pseudo_labels.json")
+    names = [Path(image["file_name"]).name for image in labels["images"]]
+    assert names[0] == "00001.png"
+    assert "00000.png" not in names
+    first = labels["images"][0]["id"]
+    (box,) = (a for a in labels["annotations"] if a["image_id"] == first)
+    assert (box["bbox"], box["score"]) == ([10, 20, 30, 40], 1)
+    manifest = read(copied_run / "phase_1" / "manifest.json")
+    assert manifest["corrected"] == {"file": str(corrected), "images": 2, "boxes": 1}
+    corrected.write_text(json.dumps({**content, "images": content["images"][1:]}))
+    error = error_of(capfd, runs.arguments(data, copied_run, "--resume", **keys))
+    assert_one_error_line(error, str(corrected), "image_id 5")
 
 
 def test_finished_run_is_only_evaluated_again(copied_run, data):
@@ -834,3 +886,24 @@ def test_wrong_data_ends_before_training_with_one_line(data, tmp_path, capfd, ke
     argv = runs.arguments(changed, tmp_path / "output", **{f"DATASETS__{key}": [name]})
     assert_one_error_line(error_of(capfd, argv), f"DATASETS.{key}", *parts)
     assert not (tmp_path / "output" / "phase_0").exists()
+
+
+# The report
+
+
+def test_a_run_ends_with_a_report_of_its_figures(data, tmp_path):
+    keys = {"SSOD__NUM_PHASES": 1, "SSOD__SCHEDULE__MAX_ITER": [24, 6], "SSOD__REPORT": True}
+    run_here(runs.arguments(data, tmp_path, **keys))
+    page = (tmp_path / "report.html").read_text()
+    text = re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL))
+    summary = summary_of(tmp_path)
+    for row in (*(p["metrics"] for p in summary["phases"]), *summary["ensembles"].values()):
+        assert f" {row['AP']:.1f} " in text
+    boxes = read(tmp_path / "phase_1" / "manifest.json")["boxes"]
+    for number in boxes["after_consensus_per_class"].values():
+        assert f" {number} " in text
+    assert "phase 1: training" in text
+    assert "phase 0: prediction on the unlabeled images" in text
+    assert f" {24 * 4 + 6 * 4} " in text  # image passes
+    assert (tmp_path / "review" / "queue.json").exists()
+    assert f"Report: {tmp_path / 'report.html'}" in log_of(tmp_path)

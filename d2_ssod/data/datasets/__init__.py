@@ -12,7 +12,14 @@ registry.py   a user's own, from ``SSOD.REGISTER``
 """
 
 from .builtin import datasets_root, missing_paths, register_builtin
-from .catalog import DataSet, DataSource, category_ids_of, read_data_set, register_files
+from .catalog import (
+    DataSet,
+    DataSource,
+    category_ids_of,
+    read_data_set,
+    register_files,
+    with_unique_ids,
+)
 from .coco import CocoFile
 from .folder import ImageFolders
 from .registry import register_from_config
@@ -33,4 +40,5 @@ __all__ = [
     "register_builtin",
     "register_files",
     "register_from_config",
+    "with_unique_ids",
 ]

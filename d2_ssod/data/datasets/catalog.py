@@ -140,5 +140,12 @@ def category_ids_of(name: str) -> list[int | str]:
     return sorted(numbers, key=numbers.__getitem__)
 
 
+def with_unique_ids(images: list[dict]) -> list[dict]:
+    """Give images new ids, from 1 on, where data sets that count for themselves share ids."""
+    if len({image["image_id"] for image in images}) == len(images):
+        return images
+    return [{**image, "image_id": number} for number, image in enumerate(images, start=1)]
+
+
 def _unreadable(problem: str) -> Finding:
     return Finding("error", "", "data sets that cannot be read", (problem,), "", 1)
