@@ -8,6 +8,7 @@ import d2_ssod.quiet  # noqa: F401  before what it silences
 
 from d2_ssod.engine import default_argument_parser, launch, load_run_data, setup, train_phases
 from d2_ssod.evaluation import evaluate_run
+from d2_ssod.report import report_run
 
 
 def main(args) -> None:
@@ -16,6 +17,7 @@ def main(args) -> None:
     if not args.eval_only:
         train_phases(cfg, load_run_data(cfg))
     evaluate_run(cfg)
+    report_run(cfg)
 
 
 if __name__ == "__main__":

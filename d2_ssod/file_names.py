@@ -11,6 +11,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
 
 
+def printable(file_name: str) -> str:
+    """Give a name as it can be shown: bytes that are no text become a replacement character."""
+    return file_name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def parts_of(file_name: str) -> tuple[str, ...]:
     """Split a path at ``/`` and ``\\``, whichever system wrote it."""
     return PurePosixPath(file_name.replace("\\", "/")).parts

@@ -1,7 +1,7 @@
 """Imports go one way.
 
 ops <- structures <- {pseudo_label, modeling, data} <- artifacts, inference <- evaluation
-<- demo, engine <- train_net
+<- {demo, engine, report} <- commands, train_net
 """
 
 import ast
@@ -44,10 +44,11 @@ ALLOWED = {
     # Of what lies below it, the embedded data set needs what any data set does.
     "demo": CONFIG | {"data"},
     "engine": EVALUATION | {"demo"},
-    "commands": EVALUATION | {"engine"},
+    "report": EVALUATION,
+    "commands": EVALUATION | {"engine", "report"},
     "__main__": {"commands", "quiet"},
 }
-COMMAND = {"engine", "evaluation", "quiet"}
+COMMAND = {"engine", "evaluation", "quiet", "report"}
 # Sources below csrc and what they may include of it, by folder.
 INCLUDABLE = {
     "core": {"core"},

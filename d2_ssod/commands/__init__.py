@@ -3,6 +3,7 @@
 check.py     everything that is wrong or odd about the data of a config
 init.py      from data to a config
 predict.py   from pictures to boxes
+report.py    what a run did, as a page
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from collections.abc import Sequence
 
 from d2_ssod.errors import ConfigError
 
-from . import check, init, predict
+from . import check, init, predict, report
 
-_COMMANDS = {"check": check, "init": init, "predict": predict}
+_COMMANDS = {"check": check, "init": init, "predict": predict, "report": report}
 _USER_ERROR = 2  # exit code
 
 

@@ -35,7 +35,7 @@ from d2_ssod.artifacts import (
 from d2_ssod.data.datasets import ImageFolders
 from d2_ssod.data.images import ImageError, check_pictures
 from d2_ssod.data.loader import build_inference_loader
-from d2_ssod.engine import read_config
+from d2_ssod.engine import read_run_config
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import EnsembleRCNN, Fusion
 from d2_ssod.inference import predict
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Predict and write; 1 if a picture could not be read, else 0."""
     folder = RunFolder(arguments.output_dir)
-    cfg = _config(folder)
+    cfg = read_run_config(folder)
     classes = load_classes(folder)
     model = _model(cfg, folder, arguments)
     images, problems = _readable(_expand(arguments.images))
@@ -76,15 +76,6 @@ def run(arguments: argparse.Namespace) -> int:
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
     return 1 if problems else 0
-
-
-def _config(folder: RunFolder) -> CfgNode:
-    """Read the run's config, for the devices of this machine and the folder where it lies now."""
-    if not folder.config.is_file():
-        raise ConfigError(f"{folder.config}: no such file, so {folder.root} is no folder of a run")
-    cfg = read_config(str(folder.config))
-    cfg.OUTPUT_DIR = str(folder.root)
-    return cfg
 
 
 def _model(cfg: CfgNode, folder: RunFolder, arguments: argparse.Namespace) -> nn.Module:

@@ -49,6 +49,7 @@ def arguments(data, output, *flags, **keys):
         "SSOD.SCHEDULE.MAX_ITER": PHASE_LENGTHS,
         "SOLVER.IMS_PER_BATCH": 4,
         "SOLVER.WARMUP_ITERS": 2,
+        "SSOD.REPORT": False,
         # Models of a few iterations agree on nothing.
         "SSOD.CONSENSUS.MIN_VOTES": 1,
         **{key.replace("__", "."): value for key, value in keys.items()},

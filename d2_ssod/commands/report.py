@@ -1,0 +1,38 @@
+"""Write a run's report: one page to look at, and files of what is worth a person's look.
+
+    python -m d2_ssod report output/mine
+    python -m d2_ssod report output/mine --control output/labels_only --images 500
+
+Reads what the run has left so far, also one that has not ended; needs no model and no GPU. Writes
+report.html into the run's folder, and review/: queue.csv and queue.json (unlabeled images that are
+worth labeling), label_errors.csv (labels that the last model contradicts).
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from d2_ssod.artifacts import RunFolder
+from d2_ssod.data.datasets import register_from_config
+from d2_ssod.engine import read_run_config
+from d2_ssod.report import write_report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("output_dir", metavar="OUTPUT_DIR", help="of a run")
+    parser.add_argument(
+        "--control", metavar="DIR", help="of another run, such as of labeled images only"
+    )
+    parser.add_argument(
+        "--images", type=int, default=200, metavar="N", help="images in review/queue.json (200)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the report and say where it is."""
+    cfg = read_run_config(RunFolder(arguments.output_dir))
+    register_from_config(cfg.SSOD.REGISTER, "SSOD.REGISTER")
+    path = write_report(cfg, control=arguments.control, images_to_label=arguments.images)
+    print(f"Report: {path}")
+    return 0

@@ -1,0 +1,18 @@
+"""``report.html``: what a run did, as a page to look at, from the files that it has left.
+
+collect.py       the run's numbers, read from its folder
+images.py        its pictures, predictions and labels, as far as they are there
+results.py       how good the models are, and what to use, in a sentence
+labels.py        where the pseudo-labels come from: thresholds, classes, counts
+review.py        which unlabeled images are worth a person's look
+label_errors.py  which labels of the labeled images a model contradicts
+pictures.py      small pictures with boxes on them
+sheets.py        which pictures are shown
+figures.py       curves and bars
+making.py        how the run was made: time, machine, versions, settings
+page.py          all of that as one file
+"""
+
+from .page import report_run, write_report
+
+__all__ = ["report_run", "write_report"]

@@ -1,0 +1,127 @@
+"""Which labels of the labeled images a model contradicts with confidence: perhaps errors."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from d2_ssod.artifacts import RunFolder
+from d2_ssod.data.objects import detections_of
+from d2_ssod.file_names import printable
+from d2_ssod.json_files import atomic_open
+from d2_ssod.ops import pairwise_iou
+from d2_ssod.structures import Detections
+
+_CONFIDENT = 0.7  # least score of a box that contradicts the labels
+_SAME = 0.5  # least IoU of boxes of the same object
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A place where a model contradicts a label.
+
+    Attributes:
+        image: dict of the image.
+        kind: "no label", "other class" or "nothing seen".
+        box: float [4], XYXY.
+        label: class number of the label; None where there is none.
+        seen: class number of what the model sees; None where it sees nothing.
+        confidence: how sure the model is that the label is wrong, 0 to 1.
+    """
+
+    image: dict
+    kind: str
+    box: tuple[float, float, float, float]
+    label: int | None
+    seen: int | None
+    confidence: float
+
+
+def suspect_labels(images: Iterable[tuple[dict, Detections]]) -> list[Suspect]:
+    """List the contradictions, the most confident ones first.
+
+    - "no label": a box of score 0.7 or more that overlaps no label (IoU below 0.5);
+    - "other class": one that overlaps none of its own class, but one of another;
+    - "nothing seen": a label that no box of any class overlaps; confidence 1 - the best score of a
+      box that overlaps it by an IoU of 0.1 or more.
+
+    Args:
+        images: dict of each labeled image, with its annotations, and what the model finds there.
+    """
+    found = [suspect for image, seen in images for suspect in _of_image(image, seen)]
+    return sorted(found, key=lambda suspect: -suspect.confidence)
+
+
+def _of_image(image: dict, seen: Detections) -> list[Suspect]:
+    annotations = image.get("annotations", ())
+    labels = detections_of([a for a in annotations if not a.get("iscrowd", 0)])
+    crowds = detections_of([a for a in annotations if a.get("iscrowd", 0)])
+    overlap = _iou(seen, labels)
+    return [
+        *_unlabeled(image, seen, labels, overlap, _iou(seen, crowds)),
+        *_unseen(image, seen, labels, overlap),
+    ]
+
+
+def _unlabeled(
+    image: dict, seen: Detections, labels: Detections, overlap: np.ndarray, crowded: np.ndarray
+) -> Iterable[Suspect]:
+    same_class = seen.classes[:, None] == labels.classes[None]
+    explained = (overlap * same_class).max(axis=1, initial=0) >= _SAME
+    in_crowd = crowded.max(axis=1, initial=0) > 0.1
+    for number in np.flatnonzero((seen.scores >= _CONFIDENT) & ~explained & ~in_crowd):
+        other = overlap[number].argmax() if len(labels) else None
+        is_other = other is not None and overlap[number, other] >= _SAME
+        yield Suspect(
+            image,
+            "other class" if is_other else "no label",
+            tuple(seen.boxes[number].tolist()),
+            int(labels.classes[other]) if is_other else None,
+            int(seen.classes[number]),
+            float(seen.scores[number]),
+        )
+
+
+def _unseen(
+    image: dict, seen: Detections, labels: Detections, overlap: np.ndarray
+) -> Iterable[Suspect]:
+    near = np.where(overlap >= 0.1, seen.scores[:, None], 0.0).max(axis=0, initial=0)
+    for number in np.flatnonzero(overlap.max(axis=0, initial=0) < _SAME):
+        confidence = float(1 - near[number])
+        if confidence >= _CONFIDENT:
+            box = tuple(labels.boxes[number].tolist())
+            label = int(labels.classes[number])
+            yield Suspect(image, "nothing seen", box, label, None, confidence)
+
+
+def _iou(one: Detections, other: Detections) -> np.ndarray:
+    return pairwise_iou(torch.from_numpy(one.boxes), torch.from_numpy(other.boxes)).numpy()
+
+
+def write_suspects(folder: RunFolder, suspects: Sequence[Suspect], classes: Sequence[str]) -> None:
+    """Write ``review/label_errors.csv``."""
+    folder.review.mkdir(parents=True, exist_ok=True)
+
+    def name(number: int | None) -> str:
+        return "" if number is None else classes[number]
+
+    with atomic_open(folder.review / "label_errors.csv", encoding="utf-8-sig") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file_name", "problem", "label", "seen", "confidence", "x", "y", "w", "h"])
+        for s in suspects:
+            x0, y0, x1, y1 = s.box
+            box = (f"{value:.1f}" for value in (x0, y0, x1 - x0, y1 - y0))
+            rows.writerow(
+                [
+                    printable(s.image["file_name"]),
+                    s.kind,
+                    name(s.label),
+                    name(s.seen),
+                    f"{s.confidence:.3f}",
+                    *box,
+                ]
+            )

@@ -1,0 +1,195 @@
+"""The report as one file that needs nothing else."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from d2_ssod.data.datasets import category_ids_of
+from d2_ssod.json_files import atomic_open
+from d2_ssod.progress import progress_bar
+from d2_ssod.pseudo_label import Tiers, objects_per_image
+from d2_ssod.structures import Predictions, concatenate
+
+from . import figures, making
+from .collect import Run, collect
+from .images import RunImages
+from .label_errors import Suspect, suspect_labels, write_suspects
+from .labels import label_table
+from .results import NOISE, Results, verdict
+from .review import Review, rank_images, write_queue
+from .sheets import describe_suspect, suspects_sheet, unlabeled_sheets
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 50  # rows of a long table
+
+
+def write_report(
+    cfg: CfgNode, *, control: str | Path | None = None, images_to_label: int = 200
+) -> Path:
+    """Write ``OUTPUT_DIR/report.html`` and ``review/`` from what a run has left so far.
+
+    Args:
+        cfg: the run's config, with ``OUTPUT_DIR`` where it lies now.
+        control: the folder of another run, such as of labeled images only, to compare with.
+        images_to_label: how many images ``review/queue.json`` has.
+
+    Raises:
+        ConfigError: ``control`` is no run that has ended.
+    """
+    run = collect(cfg, None if control is None else Path(control))
+    content = _content(run, images_to_label)
+    templates = Environment(
+        loader=PackageLoader("d2_ssod.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["number"] = _number
+    templates.filters["signed"] = _signed
+    for name in ("report.css", "report.js"):
+        source, _, _ = templates.loader.get_source(templates, name)
+        content[name.replace(".", "_")] = Markup(source)
+    page = templates.get_template("report.html").render(content)
+    with atomic_open(run.folder.report, "wb") as file:
+        file.write(page.encode(errors="replace"))  # names of files need not be in any encoding
+    return run.folder.report
+
+
+def report_run(cfg: CfgNode) -> None:
+    """Write the report at the end of a run, on the main process, unless ``SSOD.REPORT`` is False.
+
+    What was trained is worth more than its report: whatever goes wrong here is a warning.
+    """
+    if not cfg.SSOD.REPORT or not comm.is_main_process():
+        return
+    try:
+        logger.info("Report: %s", write_report(cfg))
+    except Exception as error:
+        logger.warning("The report could not be written: %s: %s", type(error).__name__, error)
+        logger.debug("Traceback:", exc_info=True)
+
+
+def _content(run: Run, images_to_label: int) -> dict[str, Any]:
+    """Collect all that the page shows."""
+    images, results = RunImages(run), Results.of(run)
+    queue = _queue(run, images, images_to_label)
+    suspects = _suspects(run, images)
+    sheets = unlabeled_sheets(images, queue, run.classes)
+    if suspects:
+        sheets.append(suspects_sheet(suspects, run.classes))
+    tables = [table for table in map(label_table, run.phases) if table is not None]
+    return {
+        "title": run.folder.root.resolve().name,
+        "folder": str(run.folder.root),
+        "made": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "verdict": verdict(run, results),
+        "guards": making.guards_of(run),
+        "results": results,
+        "noise": NOISE,
+        "dataset": (run.summary or {}).get("dataset", ""),
+        "phases": run.phases,
+        "ap_bars": figures.ap_bars(results.rows, results.columns),
+        "label_tables": tables,
+        "label_figures": {table.phase: _label_figures(images, table) for table in tables},
+        "training_figures": _training_figures(run),
+        "sheets": sheets,
+        "queue": queue[:_SHOWN],
+        "queue_length": len(queue),
+        "to_label": min(images_to_label, len(queue)),
+        "suspects": [(s, describe_suspect(s, run.classes)) for s in suspects[:_SHOWN]],
+        "suspects_length": len(suspects),
+        "steps": making.steps_of(run.history),
+        "duration": making.duration,
+        "starts": making.starts_of(run),
+        "settings": making.changed_settings(run.cfg),
+        "problems": list(dict.fromkeys(run.problems)),  # the last, as all has been read now
+    }
+
+
+def _queue(run: Run, images: RunImages, images_to_label: int) -> list[Review]:
+    """Sort the unlabeled images, and write the files of it; none without predictions."""
+    sources = list(images.predictions.values())
+    if not sources:
+        return []
+    target = objects_per_image(images.labeled, len(run.classes))
+    queue = rank_images(images.unlabeled, sources, target, Tiers.from_config(run.cfg))
+    ids = category_ids_of(run.cfg.DATASETS.TRAIN[0])
+    write_queue(run.folder, queue, run.classes, ids, images_to_label)
+    return queue
+
+
+def _suspects(run: Run, images: RunImages) -> list[Suspect]:
+    """Compare the labels with what the last model sees, and write the file of it."""
+    if not images.on_labeled:
+        return []
+    pairs = progress_bar(list(images.on_labeled.values()), description="Comparing labels")
+    suspects = suspect_labels(pairs)
+    write_suspects(run.folder, suspects, run.classes)
+    return suspects
+
+
+def _label_figures(images: RunImages, table: Any) -> list[Markup]:
+    phase = table.phase
+    labels = images.labels.get(phase, {})
+    scores = {
+        f"model {number}, all boxes": _scores(images.predictions[number])
+        for number in range(phase)
+        if number in images.predictions
+    }
+    if labels:
+        scores["labels kept"] = _scores(labels)
+    drawn = [
+        figures.score_histogram(scores, f"Scores of boxes, phase {phase}"),
+        figures.boxes_per_image(
+            {
+                "labeled images": _objects_per_image(images.labeled),
+                "pseudo-labeled images": np.array([len(found) for found in labels.values()]),
+            },
+            f"Boxes per image, phase {phase}",
+        ),
+        figures.label_quality(table.quality, f"Precision and recall of the labels, phase {phase}"),
+    ]
+    return [figure for figure in drawn if figure is not None]
+
+
+def _training_figures(run: Run) -> list[Markup]:
+    drawn = [
+        figures.curves(run.phases, "total_loss", "Loss while training", "total loss"),
+        figures.curves(
+            run.phases,
+            "roi_weighting/weights_mean",
+            "Weights of background regions: mean, and range of 10 to 90 %",
+            "weight",
+        ),
+    ]
+    return [figure for figure in drawn if figure is not None]
+
+
+def _scores(predictions: Predictions) -> np.ndarray:
+    return concatenate(list(predictions.values())).scores
+
+
+def _objects_per_image(images: Sequence[dict]) -> np.ndarray:
+    return np.array(
+        [sum(not a.get("iscrowd", 0) for a in image.get("annotations", ())) for image in images]
+    )
+
+
+def _number(value: float | None, decimals: int = 1) -> str:
+    return "–" if value is None else f"{value:.{decimals}f}"
+
+
+def _signed(value: float | None, decimals: int = 1) -> str:
+    return "" if value is None else f"{value:+.{decimals}f}".replace("-", "−")

@@ -1,0 +1,178 @@
+"""How good the models of a run are, alone and together, and what to use, in a sentence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .collect import Run
+
+# In this order, of those that there are; COCO's names, and VOC's 11-point AP50.
+COLUMNS = (
+    *("AP", "AP50", "AP75", "AP50/07"),
+    *("AP/easy", "AP50/easy", "AP/difficult", "AP50/difficult"),
+)
+# Of one run; two models that differ by less may as well be equal.
+NOISE = 1.2
+_MAIN = "AP50"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model, or several together.
+
+    Attributes:
+        title: what it is.
+        short: for curves and columns.
+        metrics: on the test images.
+        kind: "phase", "ensemble" or "control".
+    """
+
+    title: str
+    short: str
+    metrics: dict[str, float]
+    kind: str = "phase"
+
+    def value(self, column: str) -> float | None:
+        """Give a metric; None where there is none."""
+        found = self.metrics.get(column)
+        return None if found is None or not math.isfinite(found) else found
+
+
+@dataclass(frozen=True)
+class Results:
+    """All models that were judged on the test images."""
+
+    rows: list[Row]
+
+    @classmethod
+    def of(cls, run: Run) -> Results:
+        """Take the rows of ``summary.json``, and the run to compare with."""
+        last = len(run.phases) - 1
+        rows = [
+            Row(f"phase {phase.number}", str(phase.number), phase.metrics)
+            for phase in run.phases
+            if phase.metrics is not None
+        ]
+        for name, metrics in (run.summary or {}).get("ensembles", {}).items():
+            name = name.replace("N", str(last))
+            rows.append(Row(f"phases {name} together", name, metrics, "ensemble"))
+        if run.control is not None:
+            folder, metrics = run.control
+            rows.append(Row(f"for comparison: {folder.name}", "control", metrics, "control"))
+        return cls(rows)
+
+    @property
+    def columns(self) -> list[str]:
+        """Name the metrics that there are."""
+        return [name for name in COLUMNS if any(name in row.metrics for row in self.rows)]
+
+    @property
+    def classes(self) -> list[str]:
+        """Name the classes that have an AP of their own."""
+        first = self.rows[0].metrics if self.rows else {}
+        return [key.removeprefix("AP-") for key in first if key.startswith("AP-")]
+
+    @property
+    def of_run(self) -> list[Row]:
+        """The rows of the run itself."""
+        return [row for row in self.rows if row.kind != "control"]
+
+    def gain(self, row: Row, column: str) -> float | None:
+        """By how much a row is better than phase 0."""
+        values = row.value(column), self.rows[0].value(column)
+        return None if None in values or row is self.rows[0] else values[0] - values[1]
+
+    def best(self, kinds: tuple[str, ...]) -> Row | None:
+        """Find the row of these kinds with the best AP50, the first of equal ones."""
+        rows = [row for row in self.of_run if row.kind in kinds and row.value(_MAIN) is not None]
+        return max(rows, key=lambda row: row.value(_MAIN), default=None)
+
+
+def verdict(run: Run, results: Results) -> list[str]:
+    """Say in plain sentences whether it helped, and what to use."""
+    best = results.best(("phase", "ensemble"))
+    if best is None:
+        return [_how_far(run)]
+    return [
+        _what_to_use(results, best),
+        *_alone(results, best),
+        *(_worse_phase(results, row) for row in results.of_run if _is_worse(results, row)),
+        *_compared(results, best),
+    ]
+
+
+def _how_far(run: Run) -> str:
+    trained = sum(phase.is_trained for phase in run.phases)
+    text = f"{trained} of {len(run.phases)} phases are trained."
+    validated = [p for p in run.phases if p.validation and "AP" in p.validation]
+    if validated:
+        found = ", ".join(f"phase {p.number} {p.validation['AP']:.1f}" for p in validated)
+        text += f" AP on the validation images: {found}."
+    if trained < len(run.phases):
+        return f"{text} The run goes on with --resume."
+    return f"{text} Nothing was judged on test images yet."
+
+
+def _what_to_use(results: Results, best: Row) -> str:
+    name = best.title if best.kind == "phase" else f"the ensemble of {best.title}"
+    value = f"{best.value(_MAIN):.1f} {_MAIN}"
+    gain = results.gain(best, _MAIN)
+    if gain is None:
+        rest = " Unlabeled images did not help." if len(results.of_run) > 1 else ""
+        return f"Use {name}, trained on the labeled images alone: {value}.{rest}"
+    text = f"Use {name}: {value}, {_signed(gain)} over phase 0"
+    of_ap = results.gain(best, "AP")
+    text += f" ({_signed(of_ap)} AP)." if of_ap is not None else "."
+    return text + (f" Within the noise of one run ({NOISE})." if abs(gain) < NOISE else "")
+
+
+def _alone(results: Results, best: Row) -> list[str]:
+    single = results.best(("phase",))
+    if best.kind == "phase" or single is None or len(results.of_run) == 1:
+        return []
+    gain = results.gain(single, _MAIN)
+    rest = "" if gain is None else f", {_signed(gain)} over phase 0"
+    return [f"Of single models, {single.title} is best: {single.value(_MAIN):.1f} {_MAIN}{rest}."]
+
+
+def _is_worse(results: Results, row: Row) -> bool:
+    gain = results.gain(row, _MAIN)
+    return row.kind == "phase" and gain is not None and gain < -NOISE
+
+
+def _worse_phase(results: Results, row: Row) -> str:
+    text = f"{row.title.capitalize()} alone is worse than phase 0 ({_signed(_gain(results, row))})"
+    losses = {name: results.gain(row, f"AP-{name}") for name in results.classes}
+    known = {name: loss for name, loss in losses.items() if loss is not None and loss < 0}
+    if known:
+        worst = min(known, key=known.get)
+        text += f"; see class {worst} ({_signed(known[worst])} AP)"
+    return text + "."
+
+
+def _compared(results: Results, best: Row) -> list[str]:
+    """Say what the run to compare with says."""
+    control = next((row for row in results.rows if row.kind == "control"), None)
+    single = results.best(("phase",))
+    if control is None or control.value(_MAIN) is None or single is None:
+        return []
+    differences = [row.value(_MAIN) - control.value(_MAIN) for row in (single, best)]
+    text = f"{single.title.capitalize()} is {_signed(differences[0])} {_MAIN} against "
+    text += f"{control.title.removeprefix('for comparison: ')} ({control.value(_MAIN):.1f})"
+    if best is not single:
+        text += f", the ensemble {_signed(differences[1])}"
+    if abs(differences[0]) < NOISE:
+        return [f"{text}: no difference beyond the noise."]
+    better = "the unlabeled images paid" if differences[0] > 0 else "the labels alone were better"
+    return [f"{text}: {better}."]
+
+
+def _gain(results: Results, row: Row) -> float:
+    gain = results.gain(row, _MAIN)
+    assert gain is not None
+    return gain
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")

@@ -1,0 +1,103 @@
+"""Which unlabeled images are worth a person's look, and files of them for labeling tools."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from d2_ssod.artifacts import RunFolder, save_pseudo_labels
+from d2_ssod.file_names import printable
+from d2_ssod.json_files import atomic_open
+from d2_ssod.pseudo_label import Tiers
+from d2_ssod.structures import Detections, ImageId, Predictions, TieredDetections
+
+_PROPOSED = 0.3  # least probability of a box that is put before a person
+
+
+@dataclass(frozen=True)
+class Review:
+    """An image, and what a correction of it would be worth.
+
+    Attributes:
+        image: its dict.
+        uncertain: sum of q (1 - q) over the boxes of all models, fused, of which each is an object
+            with probability q: the variance of their number.
+        disagreement: sum of q (1 - n / M) over those that n of M models see.
+        found: these boxes, with q as score, best first.
+    """
+
+    image: dict
+    uncertain: float
+    disagreement: float
+    found: TieredDetections
+
+    @property
+    def worth(self) -> float:
+        """What images are sorted by."""
+        return self.uncertain + self.disagreement
+
+    @property
+    def proposed(self) -> Detections:
+        """The boxes that are more likely objects than not, nearly."""
+        return self.found.select(self.found.scores >= _PROPOSED)
+
+
+def rank_images(
+    images: Mapping[ImageId, dict],
+    sources: Sequence[Predictions],
+    target: np.ndarray,
+    tiers: Tiers,
+) -> list[Review]:
+    """Sort unlabeled images by how much a person's correction is worth, best first.
+
+    Args:
+        images: dict of each.
+        sources: raw detections of each model on them.
+        target: float64 [C], objects of each class per labeled image, which q is calibrated by.
+        tiers: how boxes are fused.
+    """
+    every_box = Tiers(tiers.iou_thresh, tiers.min_score, tiers.certain, all_boxes=1e9)
+    fused = every_box.of_predictions(sources, target)
+    reviews = []
+    for image_id, found in fused.items():
+        q = found.scores.astype(np.float64)
+        disagreement = q @ (1 - found.votes / len(sources))
+        reviews.append(Review(images[image_id], float(q @ (1 - q)), float(disagreement), found))
+    return sorted(reviews, key=lambda review: -review.worth)
+
+
+def write_queue(
+    folder: RunFolder,
+    queue: Sequence[Review],
+    classes: Sequence[str],
+    category_ids: Sequence[int],
+    images_to_label: int,
+) -> None:
+    """Write ``review/queue.csv``, all images, and ``review/queue.json``, the first ones as COCO.
+
+    Args:
+        folder: of the run.
+        queue: the images in their order.
+        classes: class names.
+        category_ids: the data set's id of each class.
+        images_to_label: how many are put into the COCO file.
+    """
+    folder.review.mkdir(parents=True, exist_ok=True)
+    with atomic_open(folder.review / "queue.csv", encoding="utf-8-sig") as file:
+        rows = csv.writer(file)
+        rows.writerow(["rank", "file_name", "worth", "uncertain", "disagreement", "boxes"])
+        for number, review in enumerate(queue, start=1):
+            numbers = (review.worth, review.uncertain, review.disagreement)
+            name = printable(review.image["file_name"])
+            rows.writerow([number, name, *(f"{x:.3f}" for x in numbers), len(review.proposed)])
+    first = queue[:images_to_label]
+    save_pseudo_labels(
+        folder.review / "queue.json",
+        {review.image["image_id"]: review.proposed for review in first},
+        [review.image for review in first],
+        classes,
+        category_ids,
+    )

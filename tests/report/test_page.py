@@ -1,0 +1,192 @@
+"""The page as a whole, of runs that are made without training."""
+
+import html.parser
+import json
+import re
+import shutil
+
+import pytest
+from made_run import make_run
+
+from d2_ssod.artifacts import RunFolder
+from d2_ssod.commands import main
+from d2_ssod.errors import ConfigError
+from d2_ssod.report import report_run, write_report
+
+
+class Page(html.parser.HTMLParser):
+    """What a page shows: its text, its tables, and the kinds of its elements."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.words, self.tables, self.tags, self.sources = [], [], [], []
+        self._cell = None
+        self.feed(path.read_text(encoding="utf-8"))
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        attributes = dict(attrs)
+        self.sources += [attributes[k] for k in ("src", "href") if k in attributes]
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self._cell = self.tables[-1][-1]
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self._cell = None
+
+    def handle_data(self, data):
+        if self._cell is not None:
+            self._cell[-1] = f"{self._cell[-1]} {data.strip()}".strip()
+        self.words.append(data)
+
+    def table(self, head):
+        """The rows of the table whose head begins with these cells."""
+        return next(t[1:] for t in self.tables if t[0][: len(head)] == head)
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    return make_run(tmp_path)
+
+
+def test_figures_are_those_of_the_files(cfg):
+    page = Page(write_report(cfg))
+    run = RunFolder(cfg.OUTPUT_DIR)
+    summary = json.loads(run.summary().read_text())
+    rows = page.table(["model", "AP", "AP50"])
+    assert [row[2].split()[0] for row in rows] == [
+        *(f"{phase['metrics']['AP50']:.1f}" for phase in summary["phases"]),
+        *(f"{metrics['AP50']:.1f}" for metrics in summary["ensembles"].values()),
+    ]
+    assert rows[1] == ["phase 1", "25.0 +5.0", "50.0 +10.0", "12.5 +2.5"]
+    classes = page.table(["class", "phase 0"])
+    assert classes[1][:4] == ["dog", "43.0", "53.0 +10.0", "41.0 −2.0"]
+    manifest = json.loads(run.phase(2).manifest.read_text())
+    tables = [t for t in page.tables if t[0][:2] == ["class", "labeled / image"]]
+    head, cat, dog = tables[1]
+    boxes = manifest["boxes"]
+    for row, name in ((cat, "cat"), (dog, "dog")):
+        named = dict(zip(head, row, strict=True))
+        assert named["kept"] == str(boxes["kept_per_class"][name])
+        assert named["consensus"] == str(boxes["after_consensus_per_class"][name])
+        source = manifest["sources"]["phase_1/model_final.pth"][name]
+        assert named["threshold 1"] == f"{source['threshold']:.2f}"
+    assert page.table(["step"])[0] == ["phase 0: training", "90 s", "320"]
+
+
+def test_it_needs_nothing_else(cfg):
+    page = Page(write_report(cfg))
+    assert not {"link", "iframe", "object"} & set(page.tags) - {"link"}
+    allowed = ("data:", "#", "review/")
+    assert all(source.startswith(allowed) for source in page.sources)
+    assert page.tags.count("img") > 20
+    assert "Phase 1: classes vanish (dog 0.0%)" in page.text
+
+
+def test_the_sheets_show_what_they_say(cfg):
+    page = Page(write_report(cfg))
+    assert "Newly added images" in page.text
+    assert "Where the models disagree" in page.text
+    assert "dog 0.90, labeled cat" in page.text
+    queue = page.table(["image", "worth"])
+    assert queue[0][0].endswith("unlabeled/6.png")  # where one model sees a second cat
+    assert page.table(["image", "problem"])[0][1:] == [
+        "other class",
+        "dog 0.90, labeled cat",
+        "0.90",
+    ]
+
+
+ODD = "<script>alert('x')</script> \"$\\frac{1}{2}$\" & 猫"
+
+
+def test_names_are_shown_as_text(tmp_path):
+    cfg = make_run(tmp_path / "a <b> & 'c'", classes=(ODD, "dog"))
+    path = write_report(cfg)
+    page = Page(path)
+    assert page.tags.count("script") == 1
+    assert page.table(["class", "phase 0"])[0][0] == ODD
+    assert "b" not in page.tags
+    assert "<script>alert" not in path.read_text(encoding="utf-8")
+    content = json.loads((RunFolder(cfg.OUTPUT_DIR).review / "queue.json").read_text())
+    assert content["categories"][0]["name"] == ODD
+
+
+def test_an_unfinished_run_has_a_report(cfg):
+    run = RunFolder(cfg.OUTPUT_DIR)
+    run.summary().unlink()
+    shutil.rmtree(run.phase(2).folder)
+    page = Page(write_report(cfg))
+    assert "2 of 3 phases are trained. The run goes on with --resume." in page.text
+    assert "Phase 1" in page.text
+    for phase in (0, 1):
+        shutil.rmtree(run.phase(phase).folder)
+    run.classes.unlink()
+    assert "0 of 3 phases are trained." in Page(write_report(cfg)).text
+
+
+def test_what_is_damaged_or_gone_is_said(cfg):
+    run = RunFolder(cfg.OUTPUT_DIR)
+    run.phase(1).manifest.write_text("{")
+    run.phase(0).predictions.write_text("[1]")
+    run.history.write_text("damaged")
+    page = Page(write_report(cfg))
+    assert f"{run.phase(1).manifest}: not valid JSON" in page.text
+    assert f"{run.phase(0).predictions}: detection 0 is no COCO result" in page.text
+    assert "phases 0~2 together" in page.text
+
+
+def test_pictures_that_are_gone_leave_their_place(cfg, tmp_path):
+    (tmp_path / "data" / "unlabeled" / "1.png").write_bytes(b"")
+    shutil.rmtree(tmp_path / "data" / "labeled")
+    page = Page(write_report(cfg))
+    assert "labeled" in page.text
+    assert page.table(["model", "AP"])[0][0] == "phase 0"
+
+
+def test_a_run_to_compare_with_is_a_row(cfg, tmp_path):
+    other = make_run(tmp_path / "other", ap50=(60.0, 61.0, 62.0))
+    page = Page(write_report(cfg, control=other.OUTPUT_DIR))
+    assert page.table(["model", "AP"])[-1][:3] == [
+        "for comparison: run",
+        "31.0 +11.0",
+        "62.0 +22.0",
+    ]
+    assert "the labels alone were better" in page.text
+    with pytest.raises(ConfigError, match=r"summary\.json: no such file"):
+        write_report(cfg, control=tmp_path)
+
+
+def test_the_command_writes_it(cfg, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["report", cfg.OUTPUT_DIR, "--images", "2"])
+    assert exit_.value.code == 0
+    run = RunFolder(cfg.OUTPUT_DIR)
+    assert capsys.readouterr().out == f"Report: {run.report}\n"
+    assert run.report.exists()
+    assert len(json.loads((run.review / "queue.json").read_text())["images"]) == 2
+    with pytest.raises(SystemExit) as exit_:
+        main(["report", str(run.review)])
+    assert exit_.value.code == 2
+
+
+def test_a_report_that_fails_ends_no_run(cfg, caplog, monkeypatch):
+    monkeypatch.setattr("d2_ssod.report.page.collect", lambda *args: 1 / 0)
+    report_run(cfg)
+    assert "The report could not be written: ZeroDivisionError" in caplog.text
+    caplog.clear()
+    cfg.SSOD.REPORT = False
+    report_run(cfg)
+    assert caplog.text == ""
+
+
+def test_the_same_files_give_the_same_page(cfg):
+    first, second = (write_report(cfg).read_text(encoding="utf-8") for _ in range(2))
+    time = re.compile(r'<p class="soft">.*\d{2}:\d{2}.*</p>')
+    assert time.sub("", first, 1) == time.sub("", second, 1)

@@ -1,0 +1,99 @@
+"""What the report says in sentences, and the gains beside its figures."""
+
+from pathlib import Path
+
+import pytest
+from made_run import metrics
+from runs import bare_config
+
+from d2_ssod.artifacts import RunFolder
+from d2_ssod.report.collect import Phase, Run
+from d2_ssod.report.results import Results, verdict
+
+
+def a_run(tmp_path, phases, ensembles=(), control=None, trained=(), validation=None):
+    """A run whose models have these AP50; ``phases`` may be metrics as well."""
+    cfg = bare_config(tmp_path)
+    of_phase = [
+        value if isinstance(value, dict) or value is None else metrics(value) for value in phases
+    ]
+    folder = RunFolder(tmp_path)
+    for number in trained:
+        folder.phase(number).folder.mkdir()
+        folder.phase(number).model.touch()
+    return Run(
+        cfg,
+        ["cat", "dog"],
+        {"ensembles": {name: metrics(value) for name, value in ensembles}},
+        [
+            Phase(n, folder.phase(n), value, (validation or {}).get(n), None, [])
+            for n, value in enumerate(of_phase)
+        ],
+        [],
+        control and (Path("labels_only"), metrics(control)),
+    )
+
+
+def sentences(*args, **keys):
+    run = a_run(*args, **keys)
+    return verdict(run, Results.of(run))
+
+
+def test_the_best_ensemble_and_single_model_are_named(tmp_path):
+    found = sentences(tmp_path, [74.0, 76.0, 77.5], [("1~N", 78.0), ("0~N", 80.2)])
+    assert found == [
+        "Use the ensemble of phases 0~2 together: 80.2 AP50, +6.2 over phase 0 (+3.1 AP).",
+        "Of single models, phase 2 is best: 77.5 AP50, +3.5 over phase 0.",
+    ]
+
+
+def test_a_phase_that_is_worse_is_named_with_its_class(tmp_path):
+    before = metrics(49.6, **{"AP-cat": 20.0, "AP-dog": 30.0})
+    after = metrics(42.7, **{"AP-cat": 19.0, "AP-dog": 22.5})
+    assert sentences(tmp_path, [before, after]) == [
+        "Use phase 0, trained on the labeled images alone: 49.6 AP50. "
+        "Unlabeled images did not help.",
+        "Phase 1 alone is worse than phase 0 (−6.9); see class dog (−7.5 AP).",
+    ]
+
+
+def test_a_gain_within_the_noise_is_said_to_be(tmp_path):
+    (first,) = sentences(tmp_path, [50.0, 50.8])
+    assert first.endswith("+0.8 over phase 0 (+0.4 AP). Within the noise of one run (1.2).")
+
+
+@pytest.mark.parametrize(
+    ("control", "end"),
+    [
+        (70.0, "is +3.0 AP50 against labels_only (70.0): the unlabeled images paid."),
+        (72.5, "is +0.5 AP50 against labels_only (72.5): no difference beyond the noise."),
+        (80.0, "is −7.0 AP50 against labels_only (80.0): the labels alone were better."),
+    ],
+)
+def test_labels_alone_are_compared_with(tmp_path, control, end):
+    assert sentences(tmp_path, [70.0, 73.0], control=control)[-1].endswith(end)
+
+
+def test_an_unfinished_run_says_how_far_it_is(tmp_path):
+    (first,) = sentences(tmp_path, [None, None, None], trained=[0], validation={0: {"AP": 31.25}})
+    assert first == (
+        "1 of 3 phases are trained. AP on the validation images: phase 0 31.2. The run goes on "
+        "with --resume."
+    )
+
+
+def test_phase_0_alone_is_not_said_to_be_helped_by_nothing(tmp_path):
+    assert sentences(tmp_path, [49.6]) == [
+        "Use phase 0, trained on the labeled images alone: 49.6 AP50."
+    ]
+
+
+def test_a_metric_that_is_none_has_no_gain(tmp_path):
+    run = a_run(tmp_path, [metrics(50.0, **{"AP-cat": float("nan")}), metrics(60.0)])
+    results = Results.of(run)
+    assert results.gain(results.rows[1], "AP50") == 10
+    assert results.gain(results.rows[0], "AP50") is None
+    assert results.rows[0].value("AP-cat") is None
+    assert results.gain(results.rows[1], "AP-cat") is None
+    assert results.columns == ["AP", "AP50", "AP75"]
+    assert results.classes == ["cat"]

@@ -1,0 +1,125 @@
+"""Which images are worth a look, and that what a person made of them comes back."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from samples import detections
+
+from d2_ssod.artifacts import RunFolder, load_labels
+from d2_ssod.pseudo_label import Tiers
+from d2_ssod.report.review import rank_images, write_queue
+
+CLASSES, IDS = ["cat", "dog"], [3, 7]
+IMAGES = {
+    n: {"image_id": n, "file_name": f"/data/pictures/set_{n}/a.jpg", "width": 100, "height": 80}
+    for n in range(1, 5)
+}
+BOX = (10, 10, 50, 50)
+
+
+def rank(*sources):
+    return rank_images(IMAGES, sources, np.array([1.0, 0.5]), Tiers())
+
+
+def test_images_are_sorted_by_doubt_and_disagreement():
+    first = {1: [(*BOX, 0.99, 0)], 2: [(*BOX, 0.9, 0)], 3: [(*BOX, 0.5, 0)], 4: []}
+    second = {1: [(*BOX, 0.99, 0)], 2: [], 3: [(*BOX, 0.5, 0)], 4: []}
+    queue = rank(*({n: detections(*rows) for n, rows in s.items()} for s in (first, second)))
+    assert [review.image["image_id"] for review in queue][-2:] == [1, 4]
+    by_id = {review.image["image_id"]: review for review in queue}
+    assert by_id[4].worth == 0
+    # q = sigmoid(logit(f) + beta), f = .99, .45 and .5 (of one of two models and of both).
+    q = {n: float(by_id[n].found.scores[0]) for n in (1, 2, 3)}
+    odds = {n: q[n] / (1 - q[n]) for n in q}
+    assert odds[3] / odds[2] == pytest.approx((0.5 / 0.5) / (0.45 / 0.55), rel=1e-3)
+    assert by_id[3].uncertain == pytest.approx(q[3] * (1 - q[3]))
+    assert by_id[2].disagreement == pytest.approx(q[2] / 2)
+    assert by_id[1].disagreement == by_id[3].disagreement == 0
+    # Counts: an object per image is expected, or nine tenths of the boxes.
+    assert sum(q.values()) == pytest.approx(0.9 * 3, abs=1e-3)
+
+
+def test_one_model_cannot_disagree():
+    queue = rank({n: detections((*BOX, 0.4, 0)) for n in IMAGES})
+    assert all(review.disagreement == 0 and review.uncertain > 0 for review in queue)
+
+
+def write(tmp_path, images_to_label=3):
+    rows = {1: [(*BOX, 0.9, 0)], 2: [(*BOX, 0.9, 1)], 3: [(*BOX, 0.6, 0)], 4: []}
+    queue = rank({n: detections(*found) for n, found in rows.items()})
+    folder = RunFolder(tmp_path)
+    write_queue(folder, queue, CLASSES, IDS, images_to_label)
+    return queue, folder.review
+
+
+def test_the_table_has_all_images_and_the_coco_file_the_first(tmp_path):
+    queue, folder = write(tmp_path)
+    with open(folder / "queue.csv", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file_name"] for row in rows] == [r.image["file_name"] for r in queue]
+    assert [row["rank"] for row in rows] == ["1", "2", "3", "4"]
+    assert float(rows[0]["worth"]) == pytest.approx(queue[0].worth, abs=1e-3)
+    content = json.loads((folder / "queue.json").read_text())
+    assert [image["id"] for image in content["images"]] == [r.image["image_id"] for r in queue[:3]]
+    assert [c["id"] for c in content["categories"]] == IDS
+
+
+def test_a_name_that_is_no_text_is_written(tmp_path):
+    odd = {n: {**image, "file_name": f"/data/\udcff{n}.jpg"} for n, image in IMAGES.items()}
+    queue = rank_images(odd, [{n: detections() for n in odd}], np.array([1.0, 0.5]), Tiers())
+    write_queue(RunFolder(tmp_path), queue, CLASSES, IDS, 2)
+    assert "/data/\ufffd1.jpg" in (tmp_path / "review" / "queue.csv").read_text("utf-8-sig")
+
+
+@given(
+    offset=st.integers(0, 1000),
+    swapped=st.booleans(),
+    name=st.sampled_from(["as_is", "relative", "windows", "label_studio"]),
+    scores=st.booleans(),
+)
+def test_what_labeling_tools_export_comes_back(tmp_path_factory, offset, swapped, name, scores):
+    """CVAT renumbers images and categories, Label Studio renames files, none keeps scores."""
+    queue, folder = write(tmp_path_factory.mktemp("review"))
+    content = json.loads((folder / "queue.json").read_text())
+    export = as_exported(content, offset, swapped, name, scores)
+    (folder / "export.json").write_text(json.dumps(export))
+    back = load_labels(folder / "export.json", list(IMAGES.values()), CLASSES)
+    expected = {r.image["image_id"]: r.proposed.classes.tolist() for r in queue[:3]}
+    found = {i["image_id"]: [a["category_id"] for a in i["annotations"]] for i in back}
+    assert found == expected
+    if not scores:
+        assert all(a["score"] == 1 for image in back for a in image["annotations"])
+
+
+def as_exported(content, offset, swapped, name, scores):
+    categories = content["categories"][::-1] if swapped else content["categories"]
+    number = {c["id"]: n for n, c in enumerate(categories, start=1)}
+    rename = {
+        "as_is": lambda path: path,
+        "relative": lambda path: "/".join(path.split("/")[-2:]),
+        "windows": lambda path: "\\".join(path.split("/")[-2:]),
+        "label_studio": lambda path: "/".join(
+            [*path.split("/")[:-1], "90fbb0c7-" + path.split("/")[-1]]
+        ),
+    }[name]
+    kept = {"bbox", "area", "iscrowd"} | ({"score"} if scores else set())
+    return {
+        "images": [
+            {**image, "id": image["id"] + offset, "file_name": rename(image["file_name"])}
+            for image in content["images"]
+        ],
+        "categories": [{"id": number[c["id"]], "name": c["name"]} for c in categories],
+        "annotations": [
+            {
+                **{key: value for key, value in a.items() if key in kept},
+                "id": n,
+                "image_id": a["image_id"] + offset,
+                "category_id": number[a["category_id"]],
+            }
+            for n, a in enumerate(content["annotations"], start=1)
+        ],
+    }
