@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.json_files import read_json, write_json
+from d2_ssod.json_files import no_garbage_collection, read_json, write_json
 from d2_ssod.structures import Detections, ImageId, Predictions, concatenate
 
 # What is written: hundredths of a pixel, as in COCO's own files, and scores to five decimals. What
@@ -59,6 +59,16 @@ def load_predictions(
             f"{path}: expected a COCO results list, found a {type(records).__name__}; delete the "
             "file to have it made again"
         )
+    with no_garbage_collection():
+        return _by_image(path, records, image_ids, category_ids)
+
+
+def _by_image(
+    path: str | os.PathLike,
+    records: list[dict],
+    image_ids: Sequence[ImageId],
+    category_ids: Sequence[int],
+) -> Predictions:
     class_of = {category_id: number for number, category_id in enumerate(category_ids)}
     columns: dict[ImageId, tuple[list, list, list]] = {i: ([], [], []) for i in image_ids}
     for number, record in enumerate(records):

@@ -20,7 +20,7 @@ from detectron2.structures import BoxMode
 from d2_ssod.config import is_number
 from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import parts_of, spellings
-from d2_ssod.json_files import read_json, write_json
+from d2_ssod.json_files import no_garbage_collection, read_json, write_json
 from d2_ssod.structures import (
     CERTAIN,
     UNCERTAIN,
@@ -152,12 +152,13 @@ def load_labels(
     matched = _match_images(path, images, dataset_dicts)
 
     boxes: dict[Any, list[dict]] = defaultdict(list)
-    for number, annotation in enumerate(annotations):
-        name = f"{path}: annotation {annotation.get('id', f'number {number + 1}')}"
-        image_id = annotation.get("image_id")
-        if image_id not in matched:
-            raise ConfigError(f"{name}: image_id {image_id!r} is not one of the file's images")
-        boxes[image_id].append(_read_annotation(name, annotation, class_of, matched[image_id]))
+    with no_garbage_collection():
+        for number, annotation in enumerate(annotations):
+            name = f"{path}: annotation {annotation.get('id', f'number {number + 1}')}"
+            image_id = annotation.get("image_id")
+            if image_id not in matched:
+                raise ConfigError(f"{name}: image_id {image_id!r} is not one of the file's images")
+            boxes[image_id].append(_read_annotation(name, annotation, class_of, matched[image_id]))
     return [
         {**record, "annotations": boxes[image_id], "is_pseudo": True}
         for image_id, record in matched.items()
