@@ -21,7 +21,7 @@ BASE = {"__init__", "errors", "file_names", "json_files", "progress", "quiet", "
 CONFIG = BASE | {"config"}
 STRUCTURES = CONFIG | {"ops", "structures"}
 ARTIFACTS = STRUCTURES | {"artifacts", "pseudo_label", "modeling"}
-EVALUATION = ARTIFACTS | {"data", "inference", "evaluation"}
+EVALUATION = ARTIFACTS | {"data", "drawing", "inference", "evaluation"}
 ALLOWED = {
     "__init__": set(),
     "errors": set(),
@@ -40,6 +40,7 @@ ALLOWED = {
     # ... and what writes down or uses what they make.
     "artifacts": ARTIFACTS,
     "inference": STRUCTURES,
+    "drawing": STRUCTURES,
     "evaluation": EVALUATION,
     # Of what lies below it, the embedded data set needs what any data set does.
     "demo": CONFIG | {"data"},

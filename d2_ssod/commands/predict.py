@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
-from PIL import Image, ImageColor, ImageDraw
+from PIL import Image
 from torch import nn
 
 from d2_ssod.artifacts import (
@@ -35,6 +35,7 @@ from d2_ssod.artifacts import (
 from d2_ssod.data.datasets import ImageFolders
 from d2_ssod.data.images import ImageError, check_pictures
 from d2_ssod.data.loader import build_inference_loader
+from d2_ssod.drawing import draw_detections
 from d2_ssod.engine import read_run_config
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import EnsembleRCNN, Fusion
@@ -181,20 +182,10 @@ def _yolo_lines(found: Detections, image: dict) -> str:
 
 
 def _draw(path: Path, image: dict, found: Detections, classes: list[str]) -> None:
-    """Save the picture with boxes, in a color for each class, and their classes and scores."""
-    drawing = Image.fromarray(read_image(image["file_name"], "RGB"))
-    pen = ImageDraw.Draw(drawing)
-    width = max(1, round(min(drawing.size) / 200))
-    rows = zip(found.classes, found.scores, found.boxes.tolist(), strict=True)
-    for number, score, (x0, y0, x1, y1) in rows:
-        color = ImageColor.getrgb(f"hsl({number * 360 // len(classes)}, 100%, 45%)")
-        pen.rectangle((x0, y0, x1, y1), outline=color, width=width)
-        text = f"{classes[number]} {score:.0%}"
-        at = (x0 + width, max(0, y0 - 12))
-        pen.rectangle(pen.textbbox(at, text), fill=color)
-        pen.text(at, text, fill="white")
+    """Save the picture with boxes."""
+    drawn = draw_detections(read_image(image["file_name"], "RGB"), found, classes)
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawing.save(path)
+    Image.fromarray(drawn.permute(1, 2, 0).numpy()).save(path)
 
 
 def _describe(found: Detections, classes: list[str]) -> str:

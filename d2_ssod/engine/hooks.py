@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from detectron2.config import CfgNode
+from detectron2.data.detection_utils import read_image
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
@@ -15,6 +16,8 @@ from d2_ssod.artifacts import (
     discard_partial_predictions,
     record_event,
 )
+from d2_ssod.data.objects import detections_of
+from d2_ssod.drawing import draw_detections
 
 from .interruption import may_stop_after
 from .labeling import label_next_phase
@@ -82,6 +85,30 @@ class RecordTraining(HookBase):
                 ended=ended,
                 seconds=round(time.perf_counter() - self._began, 1),
             )
+
+
+class ShowPseudoLabels(HookBase):
+    """Shows the pseudo-labels of some unlabeled images in TensorBoard, of each phase the same."""
+
+    def __init__(self, pseudo: Sequence[dict], data: RunData, count: int = 4) -> None:
+        """Run on the main process.
+
+        Args:
+            pseudo: the pseudo-labeled images that the phase trains on.
+            data: the data sets of the run.
+            count: how many images are shown; those without pseudo-labels without boxes.
+        """
+        self._labels = {image["image_id"]: image["annotations"] for image in pseudo}
+        step = max(1, len(data.unlabeled) // count)
+        self._images, self._classes = data.unlabeled[::step][:count], data.thing_classes
+
+    def before_train(self) -> None:
+        """Draw them; they are written with the first losses."""
+        for number, image in enumerate(self._images):
+            picture = read_image(image["file_name"], "RGB")
+            labels = detections_of(self._labels.get(image["image_id"], []))
+            drawn = draw_detections(picture, labels, self._classes)
+            self.trainer.storage.put_image(f"pseudo_labels/{number}", drawn)
 
 
 class AverageOverRanks(HookBase):

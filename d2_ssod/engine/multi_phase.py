@@ -19,7 +19,7 @@ from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import load_truth
 
 from .adoption import adopt_phase_0, adopt_pseudo_labels
-from .hooks import PseudoLabelHook, RecordTraining
+from .hooks import PseudoLabelHook, RecordTraining, ShowPseudoLabels
 from .labeling import (
     check_existing_predictions,
     label_next_phase,
@@ -91,12 +91,15 @@ def _train_phase(
     pseudo = read_pseudo_labels(cfg, phase, data) if phase > 0 else []
     own = phase_config(cfg, phase, len(data.labeled), len(pseudo))
     schedule = describe_schedule(own, len(data.labeled), len(pseudo))
-    logger.info("Phase %d of 0..%d: %s", phase, last, schedule)
+    then = f"it labels {len(data.unlabeled)} images" if phase < last else "all phases are evaluated"
+    logger.info("Phase %d of 0..%d: %s; then %s", phase, last, schedule, then)
     trainer = trainer_class(own, phase, data.labeled, pseudo)
     if own.SSOD.TEACHER.ENABLED:
         trainer.learn_from_teacher(data.objects_per_image)
     folder = RunFolder(cfg.OUTPUT_DIR)
     trainer.register_hooks([RecordTraining(folder, phase, own.SOLVER.IMS_PER_BATCH)])
+    if phase > 0 and comm.is_main_process():
+        trainer.register_hooks([ShowPseudoLabels(pseudo, data)])
     if phase < last:
         trainer.register_hooks([PseudoLabelHook(cfg, phase, data)])
     trainer.resume_or_load(resume=True)

@@ -14,6 +14,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.utils import comm
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
 from d2_ssod.artifacts import (
     RunFolder,
@@ -76,9 +77,21 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
             summary.update(_known_otherwise(cfg, folder))
             path = write_json(_summary_path(folder, name, is_first=number == 0), summary)
             logger.info("Results, also in %s:\n%s", path, format_table(summary))
+            _show(folder, name, summary)
             summaries.append(summary)
     comm.synchronize()
     return summaries[0] if summaries else None
+
+
+def _show(folder: RunFolder, name: str, summary: dict[str, Any]) -> None:
+    """Write the results to TensorBoard: the table as text, the phases' metrics as curves."""
+    with SummaryWriter(str(folder.root)) as writer:
+        writer.add_text(f"results/{name}", f"```\n{format_table(summary)}\n```")
+        for phase in summary["phases"]:
+            for metric in ("AP", "AP50"):
+                value = phase["metrics"].get(metric)
+                if value is not None:
+                    writer.add_scalar(f"{name}/{metric}", value, phase["phase"])
 
 
 def validate(cfg: CfgNode, dataset_name: str, model: nn.Module) -> Metrics:

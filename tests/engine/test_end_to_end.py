@@ -22,6 +22,7 @@ from runs import (
     run_here,
     summary_of,
 )
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from d2_ssod.artifacts import RunFolder, read_history
 from d2_ssod.demo import digit_scenes
@@ -187,6 +188,25 @@ def test_metrics_files_have_losses_and_weights(finished_run):
         for quantity in ("weights", "max_iou", "dissimilarity"):
             # Phase 0 has no pseudo-labeled images, whose RoIs are weighted.
             assert (f"roi_weighting/{quantity}_mean" in last) == (phase > 0)
+
+
+def test_tensorboard_shows_pseudo_labels_and_results(finished_run):
+    def tags_of(folder):
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        return events, events.Tags()
+
+    _, of_phase_0 = tags_of(finished_run / "phase_0")
+    assert of_phase_0["images"] == []
+    events, of_phase_2 = tags_of(finished_run / "phase_2")
+    assert of_phase_2["images"] == [f"pseudo_labels/{number}" for number in range(4)]
+    assert events.Images("pseudo_labels/0")[0].width == 128
+    events, of_run = tags_of(finished_run)
+    assert {"tiny_test/AP", "tiny_test/AP50"} <= set(of_run["scalars"])
+    values = [event.value for event in events.Scalars("tiny_test/AP50")]
+    expected = [phase["metrics"]["AP50"] for phase in summary_of(finished_run)["phases"]]
+    assert values == pytest.approx(expected)
+    assert of_run["tensors"] == ["results/tiny_test/text_summary"]
 
 
 def test_first_screen_is_for_people(data, tmp_path):

@@ -1,0 +1,23 @@
+"""Boxes on pictures."""
+
+import numpy as np
+from samples import detections
+
+from d2_ssod.drawing import draw_detections
+
+PICTURE = np.full((60, 80, 3), 200, dtype=np.uint8)
+
+
+def test_boxes_have_the_color_of_their_class():
+    found = detections((10, 20, 50, 40, 0.9, 0), (55, 5, 75, 50, 0.5, 1))
+    drawn = draw_detections(PICTURE, found, ["cat", "dog"])
+    assert drawn.shape == (3, 60, 80)
+    red, cyan = drawn[:, 40, 30].tolist(), drawn[:, 50, 60].tolist()
+    assert (red[0] > 200, red[1], red[2]) == (True, 0, 0)
+    assert (cyan[0], min(cyan[1:]) > 200) == (0, True)
+    assert drawn[:, 58, 2].tolist() == [200, 200, 200]
+
+
+def test_without_boxes_a_picture_stays_as_it_is():
+    drawn = draw_detections(PICTURE, detections(), ["cat"])
+    assert (drawn.permute(1, 2, 0).numpy() == PICTURE).all()
