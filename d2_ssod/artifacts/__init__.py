@@ -8,6 +8,7 @@ earlier_predictions.py   those that were made before images were added
 provenance.py            ``predictions_source.json``: which images and settings they are of
 pseudo_labels.py         ``pseudo_labels.json``: what a phase trains on, as COCO instances
 differences.py           what differs between the settings of before and now
+yolo.py                  boxes as YOLO's text files, for other tools
 trained_with.py          ``trained_with.json``: settings and labels that a phase is trained with
 history.py               ``history.jsonl``: what the run did and how long it took
 validation.py            ``validation.json``: AP on the validation images, and the best phase
@@ -33,6 +34,7 @@ from .pseudo_labels import load_labels, load_pseudo_labels, save_pseudo_labels
 from .run_classes import check_classes, load_classes, save_classes
 from .trained_with import check_training, record_training
 from .validation import best_phase, keep_best_model, load_validation, save_validation
+from .yolo import save_yolo, save_yolo_data, unique_stems
 
 __all__ = [
     "AtomicCheckpointer",
@@ -67,7 +69,10 @@ __all__ = [
     "save_predictions",
     "save_pseudo_labels",
     "save_validation",
+    "save_yolo",
+    "save_yolo_data",
     "set_aside_predictions",
     "timed_event",
+    "unique_stems",
     "write_manifest",
 ]

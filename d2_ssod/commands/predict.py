@@ -15,11 +15,9 @@ import argparse
 import glob
 import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
 from PIL import Image
@@ -31,6 +29,8 @@ from d2_ssod.artifacts import (
     load_classes,
     load_phase_model,
     save_pseudo_labels,
+    save_yolo,
+    unique_stems,
 )
 from d2_ssod.data.datasets import ImageFolders
 from d2_ssod.data.images import ImageError, check_pictures
@@ -145,12 +145,10 @@ def _write(
 ) -> None:
     if arguments.json:
         save_pseudo_labels(arguments.json, found, images, classes, range(1, len(classes) + 1))
-    for image, name in zip(images, _names(images), strict=True):
+    if arguments.yolo:
+        save_yolo(Path(arguments.yolo), images, found, with_scores=True)
+    for image, name in zip(images, unique_stems(images), strict=True):
         of_image = found[image["image_id"]]
-        if arguments.yolo:
-            path = Path(arguments.yolo) / f"{name}.txt"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(_yolo_lines(of_image, image), encoding="utf-8")
         if arguments.draw:
             _draw(Path(arguments.draw) / f"{name}.jpg", image, of_image, classes)
         if not (arguments.json or arguments.yolo or arguments.draw):
@@ -159,26 +157,6 @@ def _write(
     if places:
         boxes = sum(map(len, found.values()))
         print(f"{len(images)} pictures, {boxes} boxes: {', '.join(places)}")
-
-
-def _names(images: Sequence[dict]) -> list[str]:
-    """Name what is written of each picture, after it; with its number if others are named so."""
-    stems = [Path(image["file_name"]).stem for image in images]
-    times = Counter(stems)
-    return [
-        s if times[s] == 1 else f"{s}_{i['image_id']}" for s, i in zip(stems, images, strict=True)
-    ]
-
-
-def _yolo_lines(found: Detections, image: dict) -> str:
-    size = torch.tensor([image["width"], image["height"]]).numpy()
-    centers = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2 / size
-    extents = (found.boxes[:, 2:] - found.boxes[:, :2]) / size
-    rows = zip(found.classes, centers, extents, found.scores, strict=True)
-    return "".join(
-        f"{number} {x:.6f} {y:.6f} {w:.6f} {h:.6f} {score:.5f}\n"
-        for number, (x, y), (w, h), score in rows
-    )
 
 
 def _draw(path: Path, image: dict, found: Detections, classes: list[str]) -> None:

@@ -15,7 +15,7 @@ import argparse
 from d2_ssod.artifacts import RunFolder
 from d2_ssod.data.datasets import register_from_config
 from d2_ssod.engine import read_run_config
-from d2_ssod.report import write_report
+from d2_ssod.report import write_report, write_yolo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=int, default=200, metavar="N", help="images in review/queue.json (200)"
     )
+    parser.add_argument(
+        "--yolo", metavar="DIR", help="also write the last phase's pseudo-labels as YOLO's files"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -35,4 +38,6 @@ def run(arguments: argparse.Namespace) -> int:
     register_from_config(cfg.SSOD.REGISTER, "SSOD.REGISTER")
     path = write_report(cfg, control=arguments.control, images_to_label=arguments.images)
     print(f"Report: {path}")
+    if arguments.yolo:
+        print(f"Pseudo-labels: {write_yolo(cfg, arguments.yolo)}")
     return 0

@@ -13,6 +13,6 @@ making.py        how the run was made: time, machine, versions, settings
 page.py          all of that as one file
 """
 
-from .page import report_run, write_report
+from .page import report_run, write_report, write_yolo
 
-__all__ = ["report_run", "write_report"]
+__all__ = ["report_run", "write_report", "write_yolo"]

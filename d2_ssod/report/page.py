@@ -14,7 +14,9 @@ from detectron2.utils import comm
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from d2_ssod.artifacts import save_yolo, save_yolo_data
 from d2_ssod.data.datasets import category_ids_of
+from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
 from d2_ssod.progress import progress_bar
 from d2_ssod.pseudo_label import Tiers, objects_per_image
@@ -65,6 +67,28 @@ def write_report(
     with atomic_open(run.folder.report, "wb") as file:
         file.write(page.encode(errors="replace"))  # names of files need not be in any encoding
     return run.folder.report
+
+
+def write_yolo(cfg: CfgNode, folder: str | Path) -> Path:
+    """Write the pseudo-labels of the last phase that has any as YOLO's text files.
+
+    Args:
+        cfg: the run's config.
+        folder: gets ``labels/`` and ``data.yaml``.
+
+    Raises:
+        ConfigError: there are none, or the unlabeled images cannot be read.
+    """
+    folder, run = Path(folder), collect(cfg)
+    images = RunImages(run)
+    if not images.labels:
+        reason = "; ".join(run.problems) or "no phase has any yet"
+        raise ConfigError(f"{run.folder.root}: no pseudo-labels to write ({reason})")
+    labels = images.labels[max(images.labels)]
+    of_labels = [images.unlabeled[image_id] for image_id in labels]
+    save_yolo(folder / "labels", of_labels, labels, with_scores=False)
+    save_yolo_data(folder, run.classes)
+    return folder
 
 
 def report_run(cfg: CfgNode) -> None:

@@ -22,10 +22,15 @@ def test_layout_is_the_contract():
         "partial_predictions": Path("/runs/mine/phase_2/partial_predictions"),
         "pseudo_labels": Path("/runs/mine/phase_2/pseudo_labels.json"),
         "manifest": Path("/runs/mine/phase_2/manifest.json"),
+        "labeled_predictions": Path("/runs/mine/phase_2/labeled_predictions.json"),
+        "metrics": Path("/runs/mine/phase_2/metrics.json"),
     }
     assert phase.folder == Path("/runs/mine/phase_2")
     assert folder.config == Path("/runs/mine/config.yaml")
     assert folder.classes == Path("/runs/mine/classes.json")
+    assert folder.history == Path("/runs/mine/history.jsonl")
+    assert folder.report == Path("/runs/mine/report.html")
+    assert folder.review == Path("/runs/mine/review")
     assert folder.best == Path("/runs/mine/model_best.pth")
     assert folder.summary() == Path("/runs/mine/summary.json")
 

@@ -114,12 +114,6 @@ def test_patterns_and_repeated_pictures(output, pictures, capsys):
     assert command._expand([f"{pictures}/*.png", files[1], str(pictures)]) == files
 
 
-def test_pictures_of_one_name_are_written_apart():
-    images = [{"file_name": f"{f}/a.png", "image_id": n} for n, f in enumerate("xyz", start=1)]
-    images.append({"file_name": "b.png", "image_id": 4})
-    assert command._names(images) == ["a_1", "a_2", "a_3", "b"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

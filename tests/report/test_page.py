@@ -6,12 +6,13 @@ import re
 import shutil
 
 import pytest
+import yaml
 from made_run import make_run
 
 from d2_ssod.artifacts import RunFolder
 from d2_ssod.commands import main
 from d2_ssod.errors import ConfigError
-from d2_ssod.report import report_run, write_report
+from d2_ssod.report import report_run, write_report, write_yolo
 
 
 class Page(html.parser.HTMLParser):
@@ -174,6 +175,26 @@ def test_the_command_writes_it(cfg, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(["report", str(run.review)])
     assert exit_.value.code == 2
+
+
+def test_pseudo_labels_come_as_yolo_files(cfg, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["report", cfg.OUTPUT_DIR, "--yolo", str(tmp_path / "yolo")])
+    assert exit_.value.code == 0
+    labels = json.loads(RunFolder(cfg.OUTPUT_DIR).phase(2).pseudo_labels.read_text())
+    files = sorted((tmp_path / "yolo" / "labels").iterdir())
+    assert len(files) == len(labels["images"])
+    x, y, w, h = labels["annotations"][0]["bbox"]
+    first = labels["images"][0]["file_name"].rpartition("/")[2].replace("png", "txt")
+    expected = [0, (x + w / 2) / 64, (y + h / 2) / 64, w / 64, h / 64]
+    line = (tmp_path / "yolo" / "labels" / first).read_text()
+    assert [float(part) for part in line.split()] == pytest.approx(expected, abs=1e-5)
+    data = yaml.safe_load((tmp_path / "yolo" / "data.yaml").read_text())
+    assert data["names"] == {0: "cat", 1: "dog"}
+    for phase in (1, 2):
+        RunFolder(cfg.OUTPUT_DIR).phase(phase).pseudo_labels.unlink()
+    with pytest.raises(ConfigError, match="no pseudo-labels to write"):
+        write_yolo(cfg, tmp_path / "none")
 
 
 def test_a_report_that_fails_ends_no_run(cfg, caplog, monkeypatch):
