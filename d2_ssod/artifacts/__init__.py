@@ -17,7 +17,7 @@ lock.py                  one run at a time in a folder
 manifest.py              ``manifest.json``: how the pseudo-labels came about
 """
 
-from .checkpoints import AtomicCheckpointer, load_model, load_phase_model
+from .checkpoints import AtomicCheckpointer, DamagedCheckpoint, load_model, load_phase_model
 from .earlier_predictions import load_earlier_predictions, set_aside_predictions
 from .history import read_history, record_event, timed_event
 from .layout import PhaseFolder, RunFolder
@@ -38,6 +38,7 @@ from .yolo import save_yolo, save_yolo_data, unique_stems
 
 __all__ = [
     "AtomicCheckpointer",
+    "DamagedCheckpoint",
     "PhaseFolder",
     "RunFolder",
     "best_phase",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
 
@@ -26,6 +28,10 @@ logger = logging.getLogger(__name__)
 _SHOWN = 3  # names of tensors in a message
 
 
+class DamagedCheckpoint(ConfigError):
+    """A checkpoint that cannot be used, whatever the config is."""
+
+
 class AtomicCheckpointer(DetectionCheckpointer):
     """:class:`DetectionCheckpointer` that writes each file whole, and loads one whole or says so.
 
@@ -39,6 +45,40 @@ class AtomicCheckpointer(DetectionCheckpointer):
         self.path_manager = _AtomicFiles(self.path_manager)
         self.must_fit = must_fit
 
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write a checkpoint, and note that it is the last one.
+
+        Raises:
+            ConfigError: the model has values that are not finite; nothing is written then.
+        """
+        wrong = _not_finite(self.model)
+        if wrong:
+            raise ConfigError(
+                f"{self.save_dir}/{name}.pth is not written: {_some(wrong)} has values that are "
+                "not finite, so that training has diverged; lower SOLVER.BASE_LR, lengthen "
+                "SOLVER.WARMUP_ITERS or set SOLVER.CLIP_GRADIENTS.ENABLED, then start anew, or go "
+                "on with --resume from the last checkpoint"
+            )
+        super().save(name, **kwargs)
+
+    def usable_checkpoints(self) -> list[str]:
+        """List what can be gone on from: the last checkpoint, and those before it, newest first.
+
+        Without ``last_checkpoint`` there is none.
+        """
+        if not self.has_checkpoint():
+            return []
+        last = Path(self.get_checkpoint_file())
+        numbers = {path: _iteration(path) for path in last.parent.glob("model_*.pth")}
+        limit = _iteration(last)
+        before = [
+            path
+            for path, number in numbers.items()
+            if number is not None and path != last and (limit is None or number < limit)
+        ]
+        before.sort(key=numbers.__getitem__, reverse=True)
+        return [str(path) for path in [last, *before] if path.is_file()]
+
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Load a file, as Detectron2 does.
 
@@ -46,7 +86,10 @@ class AtomicCheckpointer(DetectionCheckpointer):
             ConfigError: it is none, or does not fit the model.
         """
         self._path = path
-        return super().load(path, *args, **kwargs)
+        try:
+            return super().load(path, *args, **kwargs)
+        finally:
+            self._parsed_url_during_load = None  # An error leaves it, and no load may follow then.
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         try:
@@ -55,7 +98,7 @@ class AtomicCheckpointer(DetectionCheckpointer):
             what = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
             if isinstance(error, UnpicklingError):
                 what = "it is none, or has code in it, which is not run"
-            raise ConfigError(
+            raise DamagedCheckpoint(
                 f"{self._path}: cannot be read as a checkpoint ({what}); restore the file, or "
                 "delete it to have it made again"
             ) from error
@@ -87,12 +130,22 @@ def _check_fit(
             f"{path} does not fit the config's model: {_some(other)}; set MODEL.* (such as the "
             "number of classes) to what it was trained with, or choose another OUTPUT_DIR"
         )
-    wrong = [name for name, v in model.state_dict().items() if not torch.isfinite(v).all()]
+    wrong = _not_finite(model)
     if wrong:
-        raise ConfigError(
+        raise DamagedCheckpoint(
             f"{path}: {_some(wrong)} has values that are not finite, so that training diverged; "
             "delete the file, and train again with a lower SOLVER.BASE_LR"
         )
+
+
+def _not_finite(model: nn.Module) -> list[str]:
+    return [name for name, v in model.state_dict().items() if not torch.isfinite(v).all()]
+
+
+def _iteration(path: Path) -> int | None:
+    """Read the iteration in the name of a checkpoint within a phase; None for another name."""
+    found = re.fullmatch(r"model_(\d+)\.pth", path.name)
+    return int(found[1]) if found else None
 
 
 def _report_start(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from d2_ssod.artifacts import AtomicCheckpointer
+from d2_ssod.artifacts import AtomicCheckpointer, DamagedCheckpoint
 from d2_ssod.data.loader import PhaseImages, build_phase_loader
 from d2_ssod.data.mapper import PseudoLabelMapper
 from d2_ssod.errors import ConfigError
@@ -141,17 +142,22 @@ class PhaseTrainer(DefaultTrainer):
         self.register_hooks([self.teacher])
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Load the last checkpoint, or else what the phase starts from.
+        """Load the last checkpoint that is whole, or else what the phase starts from.
 
         Raises:
-            ConfigError: there is no such file, or the checkpoint is beyond the schedule's end.
+            ConfigError: there is no such file, none of the checkpoints is whole, or it is beyond
+                the schedule's end.
         """
-        resume = resume and Path(self.checkpointer.get_checkpoint_file()).is_file()
+        checkpoints = self.checkpointer.usable_checkpoints() if resume else []
+        resume = bool(checkpoints)
         if not resume:
             check_weights(self.cfg.MODEL.WEIGHTS, self.phase)
         # What this run has made fits, all of it; weights from elsewhere may be of another head.
         self.checkpointer.must_fit = resume or _is_of_a_phase(self.cfg, self.phase)
-        super().resume_or_load(resume)
+        if resume:
+            self._load_first_whole(checkpoints)
+        else:
+            super().resume_or_load(False)
         if self.start_iter > self.max_iter:
             raise ConfigError(
                 f"phase {self.phase} has been trained for {self.start_iter} iterations, but its "
@@ -163,6 +169,18 @@ class PhaseTrainer(DefaultTrainer):
                 "Phase %d: resuming at iteration %d of %d",
                 *(self.phase, self.start_iter, self.max_iter),
             )
+
+    def _load_first_whole(self, checkpoints: Sequence[str]) -> None:
+        for number, path in enumerate(checkpoints):
+            try:
+                self.checkpointer.load(path)
+            except DamagedCheckpoint as error:
+                if number == len(checkpoints) - 1:
+                    raise
+                logger.warning("%s. Going on from the checkpoint before it", error)
+            else:
+                self.start_iter = self.iter + 1
+                return
 
     def train(self) -> None:
         """Train from ``start_iter`` to the end of the phase."""

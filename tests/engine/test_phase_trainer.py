@@ -130,13 +130,60 @@ def test_metrics_lie_in_the_folder_of_the_phase(tmp_path):
     assert list(tmp_path.glob("events.out.tfevents.*"))
 
 
-@pytest.mark.parametrize("lost", ["model_0000002.pth", "last_checkpoint"])
-def test_without_its_checkpoint_a_phase_starts_at_its_beginning(tmp_path, lost):
+def test_without_its_tag_a_phase_starts_at_its_beginning(tmp_path):
     cfg = make_config(tmp_path)
     train(cfg)
-    (tmp_path / "last_checkpoint").write_text("model_0000002.pth")
-    (tmp_path / lost).unlink()
+    (tmp_path / "last_checkpoint").unlink()
     assert min(train(cfg, resume=True).rates) == 0
+
+
+def lose(path):
+    path.unlink()
+
+
+def cut_in_half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def diverge(path):
+    content = torch.load(path, weights_only=True)
+    next(iter(content["model"].values()))[0] = float("nan")
+    torch.save(content, path)
+
+
+@pytest.mark.parametrize("damage", [lose, cut_in_half, diverge])
+def test_a_damaged_checkpoint_is_gone_back_behind(tmp_path, caplog, damage):
+    cfg = make_config(tmp_path)
+    whole = train(cfg)
+    damage(tmp_path / "model_0000003.pth")
+    resumed = resume_after(cfg, 4)  # iteration 4 and 5 have left newer ones, which are not meant
+    assert sorted(resumed.rates) == [3, 4, 5]
+    assert same(weights_of(resumed), weights_of(whole))
+    assert damage is lose or "model_0000003.pth" in caplog.text
+    for path in tmp_path.glob("model_*.pth"):
+        damage(path)
+    if damage is lose:
+        assert min(resume_after(cfg, 4).rates) == 0
+    else:
+        with pytest.raises(ConfigError, match=r"model_0000000\.pth"):
+            resume_after(cfg, 4)
+
+
+def test_a_model_that_is_not_finite_is_not_saved(tmp_path):
+    class Diverging(RecordingTrainer):
+        def run_step(self):
+            super().run_step()
+            if self.iter == 3:
+                next(self.model.parameters()).data.view(-1)[0] = float("inf")
+
+    cfg = make_config(tmp_path)
+    trainer = Diverging(cfg)
+    trainer.resume_or_load()
+    with pytest.raises(ConfigError, match=r"model_0000003\.pth is not written: .*not finite"):
+        trainer.train()
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000002.pth"
+    assert not (tmp_path / "model_0000003.pth").exists()
+    assert sorted(train(cfg, resume=True).rates) == [3, 4, 5]
 
 
 def test_schedule_may_change_but_not_to_less_than_was_trained(tmp_path):
