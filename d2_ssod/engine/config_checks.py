@@ -111,11 +111,6 @@ def _check_training(cfg: CfgNode, world_size: int) -> None:
             f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; it must stay "
             "'TrainingSampler': how images are drawn is chosen by SSOD.SAMPLING"
         )
-    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
-        raise ConfigError(
-            "SOLVER.AMP.ENABLED is True, but training is on the CPU, where Detectron2 has no mixed "
-            "precision: set it to False, or train on a GPU"
-        )
 
 
 def warn_without_effect(cfg: CfgNode) -> None:

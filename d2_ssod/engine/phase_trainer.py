@@ -34,6 +34,7 @@ from d2_ssod.randomness import Purpose, derive_seed, seed_generators
 from .averaging import AverageWeights
 from .hooks import AverageOverRanks
 from .interruption import StopOnSignal
+from .mixed_precision import autocast_in_training
 from .teacher import Teacher
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,9 @@ class PhaseTrainer(DefaultTrainer):
             device_ids=[comm.get_local_rank()] if on_gpu else None,
         )
         optimizer = self.build_optimizer(cfg, model)
-        trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        if cfg.SOLVER.AMP.ENABLED and not on_gpu:
+            autocast_in_training(distributed)
+        trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED and on_gpu else SimpleTrainer
         self._trainer = trainer(distributed, None, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = AtomicCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))

@@ -382,6 +382,18 @@ def test_training_that_diverges_ends_with_one_line(data, tmp_path, capfd):
     assert_one_error_line(error_of(capfd, argv), "phase 0, iteration", "SOLVER.BASE_LR")
 
 
+def test_mixed_precision_trains_on_the_cpu_too(data, tmp_path):
+    keys = {"SSOD__NUM_PHASES": 1, "SSOD__SCHEDULE__MAX_ITER": [6, 2], "DATASETS__TEST": []}
+    run_here(runs.arguments(data, tmp_path, SOLVER__AMP__ENABLED=True, **keys))
+    for phase in range(2):
+        folder = tmp_path / f"phase_{phase}"
+        weights = torch.load(folder / "model_final.pth", weights_only=True)["model"]
+        assert {v.dtype for v in weights.values()} <= {torch.float32, torch.int64}
+        losses = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+        assert losses
+        assert all(math.isfinite(row["total_loss"]) for row in losses)
+
+
 def test_grey_pictures_are_trained_on_with_color_jitter(data, tmp_path):
     keys = {"INPUT__FORMAT": "L", "MODEL__PIXEL_MEAN": [127.5], "MODEL__PIXEL_STD": [64.0]}
     argv = runs.arguments(data, tmp_path, **keys, SSOD__NUM_PHASES=0, SSOD__SCHEDULE__MAX_ITER=[2])
