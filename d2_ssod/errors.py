@@ -1,9 +1,26 @@
 """The one exception that a user's input can cause."""
 
+_LONGEST_WORD, _LONGEST_LINE = 300, 1500  # characters; a file may have a word of millions
+
 
 class ConfigError(ValueError):
     """A config key, data set or file that cannot be used.
 
     The message is one line that names the key or file, what was found there, and what to do; the
-    command line prints it and stops before training.
+    command line prints it and stops before training. What is longer than one can read is shortened.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
+
+
+def shortened(text: str) -> str:
+    """Put ``...`` in place of the middle of long words, and of a long text."""
+    return _cut(" ".join(_cut(word, _LONGEST_WORD) for word in text.split(" ")), _LONGEST_LINE)
+
+
+def _cut(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    end = longest // 3
+    return f"{text[: longest - end - 3]}...{text[-end:]}"

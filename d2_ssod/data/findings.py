@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from d2_ssod.errors import ConfigError
+from d2_ssod.errors import ConfigError, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Finding:
         place = f"{self.place}: " if self.place else ""
         remedy = f"; {self.remedy}" if self.remedy else ""
         # Names may have line breaks.
-        return " ".join(f"{place}{self.cases[0]}{more}{remedy}".split())
+        return shortened(" ".join(f"{place}{self.cases[0]}{more}{remedy}".split()))
 
 
 class Findings:

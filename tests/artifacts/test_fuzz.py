@@ -4,8 +4,8 @@ import copy
 import json
 
 import pytest
+from fuzz import damages
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from runs import bare_config
 from samples import CATEGORY_IDS, FOUND
 
@@ -26,47 +26,6 @@ IMAGES = [
     {"image_id": i, "file_name": f"/data/{i}.png", "width": 100, "height": 80} for i in (1, 3, 5)
 ]
 CLASSES = ["cat", "dog"]
-
-ODD = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-3, 10**30),
-    st.floats(),
-    st.text(max_size=4),
-    st.lists(st.integers(-1, 3), max_size=3),
-    st.dictionaries(st.text(max_size=3), st.integers(0, 3), max_size=2),
-)
-
-
-@st.composite
-def damages(draw):
-    """A way to damage parsed JSON: some places get another value, or are lost."""
-    steps = draw(
-        st.lists(st.tuples(st.integers(0, 10**6), ODD, st.booleans()), min_size=1, max_size=3)
-    )
-
-    def damage(content):
-        for number, value, is_lost in steps:
-            places = list(_places(content))
-            if not places:
-                return value
-            holder, key = places[number % len(places)]
-            if is_lost:
-                del holder[key]
-            else:
-                holder[key] = value
-        return content
-
-    return damage
-
-
-def _places(content):
-    """Every value within lists and mappings, as (holder, key)."""
-    items = enumerate(content) if isinstance(content, list) else content.items()
-    for key, value in list(items):
-        yield content, key
-        if isinstance(value, (list, dict)):
-            yield from _places(value)
 
 
 @pytest.fixture(scope="module")
