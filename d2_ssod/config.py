@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 
 from d2_ssod.errors import ConfigError
 
@@ -274,6 +274,33 @@ def check_limits(cfg: CfgNode) -> None:
     """
     for name in _KEYS:
         check_limit(cfg, f"SSOD.{name}")
+
+
+def check_kinds(cfg: CfgNode) -> None:
+    """Check that keys of Detectron2's have a value where yacs would let them have none.
+
+    Raises:
+        ConfigError: naming the first key that is None, or the first of ``DATASETS`` that is not a
+            list of names.
+    """
+    defaults = dict(flat_keys(get_cfg()))
+    for key, value in flat_keys(cfg):
+        default = defaults.get(key)
+        if value is None and default is not None:
+            raise ConfigError(f"{key} is None; it must be a {type(default).__name__}")
+    for key in ("TRAIN", "UNLABELED", "VAL", "TEST"):
+        names = cfg.DATASETS[key]
+        if not is_list(names) or not all(isinstance(name, str) for name in names):
+            raise ConfigError(f"DATASETS.{key} is {names!r}; it must be a list of names")
+
+
+def flat_keys(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the keys, with their sections, and their values."""
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from flat_keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def check_limit(cfg: CfgNode, name: str) -> None:

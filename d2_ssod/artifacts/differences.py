@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from detectron2.config import CfgNode
 
 from d2_ssod.errors import ConfigError
-
-
-def flat(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the keys, with their sections, and their values."""
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def differences_between(made: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 
-from d2_ssod.config import value_of
+from d2_ssod.config import flat_keys, value_of
 from d2_ssod.json_files import read_record, write_json
 from d2_ssod.pseudo_label import PseudoLabels
 
-from .differences import differences_between, flat, refuse
+from .differences import differences_between, refuse
 from .layout import RunFolder
 
 MANIFEST_VERSION = 1
@@ -133,4 +133,4 @@ def check_label_settings(cfg: CfgNode, phase: int) -> None:
 def _by_key(settings: dict[str, Any]) -> dict[str, Any]:
     """Name what a manifest has as the config does."""
     named = {_SETTINGS[name]: value for name, value in settings.items() if name in _SETTINGS}
-    return {key: value for key, value in flat(CfgNode(named)) if key not in _OF_TRAINING}
+    return {key: value for key, value in flat_keys(CfgNode(named)) if key not in _OF_TRAINING}

@@ -13,9 +13,10 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from d2_ssod.config import flat_keys
 from d2_ssod.json_files import read_record, write_json
 
-from .differences import differences_between, flat, refuse
+from .differences import differences_between, refuse
 from .layout import RunFolder
 
 # Keys, or sections, of a phase's config that do not change what it learns: devices, places, lengths
@@ -104,7 +105,7 @@ def _settings(own: CfgNode, phase: int) -> dict[str, Any]:
     ignored = _OF_NO_EFFECT + (_NOT_IN_PHASE_0 if phase == 0 else ())
     settings = {
         key: value
-        for key, value in flat(own)
+        for key, value in flat_keys(own)
         if not key.endswith("_TEST") and not _is_below(key, ignored)
     }
     return json.loads(json.dumps(settings))

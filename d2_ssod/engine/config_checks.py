@@ -7,7 +7,7 @@ import logging
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 
-from d2_ssod.config import check_limits, value_of
+from d2_ssod.config import check_kinds, check_limits, value_of
 from d2_ssod.errors import ConfigError
 from d2_ssod.modeling import ROI_WEIGHTINGS, detector_of
 from d2_ssod.pseudo_label import easy_fraction
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 def check_config(cfg: CfgNode, world_size: int) -> None:
     """Raise a one-line :class:`ConfigError` for the first value that cannot be trained with."""
+    check_kinds(cfg)
     check_limits(cfg)
     check_schedule(cfg)
     for phase in range(1, cfg.SSOD.NUM_PHASES + 1):

@@ -82,6 +82,8 @@ def _or_exit(function: Callable[[], _Result]) -> _Result:
     try:
         return function()
     except ConfigError as error:
+        if error.__cause__ is not None:
+            record_traceback()
         if comm.is_main_process():
             print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,10 @@ class PhaseTrainer(DefaultTrainer):
             labeled_repeat=cfg.SSOD.LABELED_REPEAT,
         )
         seed_generators(derive_seed(cfg.SEED, phase, Purpose.WEIGHTS))
-        model = self.build_model(cfg)
+        with said_in_one_line("the model", "MODEL.*"):
+            model = self.build_model(cfg)
+        with said_in_one_line("the mapper of the images", "INPUT.*"):
+            self._mapper = self.build_mapper(cfg)
         _warn_if_nothing_weighs(cfg, model)
         on_gpu = next(model.parameters()).is_cuda
         distributed = create_ddp_model(
@@ -77,12 +81,13 @@ class PhaseTrainer(DefaultTrainer):
             broadcast_buffers=False,
             device_ids=[comm.get_local_rank()] if on_gpu else None,
         )
-        optimizer = self.build_optimizer(cfg, model)
+        with said_in_one_line("the optimizer or its schedule", "SOLVER.*"):
+            optimizer = self.build_optimizer(cfg, model)
+            self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         if cfg.SOLVER.AMP.ENABLED and not on_gpu:
             autocast_in_training(distributed)
         trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED and on_gpu else SimpleTrainer
         self._trainer = trainer(distributed, None, optimizer)
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = AtomicCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.averaging: AverageWeights | None = None
@@ -189,7 +194,7 @@ class PhaseTrainer(DefaultTrainer):
         """Train from ``start_iter`` to the end of the phase."""
         batches = build_phase_loader(
             self.cfg,
-            self.build_mapper(self.cfg),
+            self._mapper,
             self.images,
             phase=self.phase,
             start=self.start_iter,
@@ -268,6 +273,21 @@ class PhaseTrainer(DefaultTrainer):
             for state in states
             for statistic in ("running_mean", "running_var")
         ]
+
+
+@contextmanager
+def said_in_one_line(part: str, keys: str) -> Iterator[None]:
+    """Turn what Detectron2 raises while it builds a part of a config into a ``ConfigError``."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        what = " ".join(str(e).split()) or "an assertion"
+        raise ConfigError(
+            f"{part} cannot be built from {keys} ({type(e).__name__}: {what}); correct these keys; "
+            "the traceback is in log.txt"
+        ) from e
 
 
 def _warn_if_nothing_weighs(cfg: CfgNode, model: nn.Module) -> None:

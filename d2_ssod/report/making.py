@@ -8,8 +8,7 @@ from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 
-from d2_ssod.artifacts.differences import flat
-from d2_ssod.config import add_ssod_config
+from d2_ssod.config import add_ssod_config, flat_keys
 
 from .collect import Run
 
@@ -67,10 +66,10 @@ def changed_settings(cfg: CfgNode) -> list[tuple[str, str, str]]:
     """List the keys whose values are not the defaults: key, value, default."""
     defaults = get_cfg()
     add_ssod_config(defaults)
-    before = dict(flat(defaults))
+    before = dict(flat_keys(defaults))
     return [
         (key, str(value), str(before.get(key, "")))
-        for key, value in flat(cfg)
+        for key, value in flat_keys(cfg)
         if value != before.get(key) and key not in _OF_PLACES
     ]
 

@@ -41,9 +41,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Results:
-    """All models that were judged on the test images."""
+    """All models that were judged on the test images.
+
+    Attributes:
+        rows: of the models, phase 0 first.
+        classes: names of those that have an AP of their own.
+    """
 
     rows: list[Row]
+    classes: list[str]
 
     @classmethod
     def of(cls, run: Run) -> Results:
@@ -60,18 +66,13 @@ class Results:
         if run.control is not None:
             folder, metrics = run.control
             rows.append(Row(f"for comparison: {folder.name}", "control", metrics, "control"))
-        return cls(rows)
+        first = rows[0].metrics if rows else {}
+        return cls(rows, [name for name in run.classes if f"AP-{name}" in first])
 
     @property
     def columns(self) -> list[str]:
         """Name the metrics that there are."""
         return [name for name in COLUMNS if any(name in row.metrics for row in self.rows)]
-
-    @property
-    def classes(self) -> list[str]:
-        """Name the classes that have an AP of their own."""
-        first = self.rows[0].metrics if self.rows else {}
-        return [key.removeprefix("AP-") for key in first if key.startswith("AP-")]
 
     @property
     def of_run(self) -> list[Row]:

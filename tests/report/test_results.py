@@ -89,7 +89,8 @@ def test_phase_0_alone_is_not_said_to_be_helped_by_nothing(tmp_path):
 
 
 def test_a_metric_that_is_none_has_no_gain(tmp_path):
-    run = a_run(tmp_path, [metrics(50.0, **{"AP-cat": float("nan")}), metrics(60.0)])
+    of_cat = {"AP-cat": float("nan"), "AP-cat/easy": 1.0}
+    run = a_run(tmp_path, [metrics(50.0, **of_cat), metrics(60.0)])
     results = Results.of(run)
     assert results.gain(results.rows[1], "AP50") == 10
     assert results.gain(results.rows[0], "AP50") is None
