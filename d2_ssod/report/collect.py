@@ -10,10 +10,31 @@ from typing import Any, TypeVar
 from detectron2.config import CfgNode
 
 from d2_ssod.artifacts import PhaseFolder, RunFolder, load_classes, read_history
-from d2_ssod.errors import ConfigError
+from d2_ssod.config import is_number
+from d2_ssod.errors import ConfigError, shortened
 from d2_ssod.json_files import read_json_lines, read_record
 
+from .labels import LabelTable, read_labels
+
 _T = TypeVar("_T")
+
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How good the models are on the test images.
+
+    Attributes:
+        dataset: name of the test set.
+        phases: of each phase alone, by its number.
+        ensembles: of several phases together, by their name.
+    """
+
+    dataset: str
+    phases: dict[int, Metrics]
+    ensembles: dict[str, Metrics]
 
 
 @dataclass(frozen=True)
@@ -23,17 +44,15 @@ class Phase:
     Attributes:
         number: 0..N.
         files: where it lies.
-        metrics: of its model on the test images.
-        validation: of its model on the validation images.
-        manifest: how its labels came about.
+        validation: metrics of its model on the validation images.
+        labels: how its labels came about.
         curves: losses and rates while it was trained, oldest first.
     """
 
     number: int
     files: PhaseFolder
-    metrics: dict[str, float] | None
-    validation: dict[str, float] | None
-    manifest: dict[str, Any] | None
+    validation: Metrics | None
+    labels: LabelTable | None
     curves: list[dict[str, float]]
 
     @property
@@ -49,7 +68,7 @@ class Run:
     Attributes:
         cfg: its config.
         classes: names of the classes; none before phase 0 begins.
-        summary: the content of ``summary.json``.
+        summary: of its models; None before they are evaluated.
         phases: 0..N.
         history: what it did, oldest first.
         control: metrics of another run's last model, to compare with, and where it lies.
@@ -58,10 +77,10 @@ class Run:
 
     cfg: CfgNode
     classes: list[str]
-    summary: dict[str, Any] | None
+    summary: Summary | None
     phases: list[Phase]
     history: list[dict[str, Any]]
-    control: tuple[Path, dict[str, float]] | None
+    control: tuple[Path, Metrics] | None
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -71,7 +90,11 @@ class Run:
 
     def read(self, reader: Callable[[], _T], default: _T) -> _T:
         """Call a reader; what is wrong with its file becomes one of the problems."""
-        return _read(reader, default, self.problems)
+        try:
+            return reader()
+        except ConfigError as error:
+            self.problems.append(str(error))
+            return default
 
 
 def collect(cfg: CfgNode, control: Path | None = None) -> Run:
@@ -82,47 +105,44 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
         control: the folder of another run, such as of labeled images only.
     """
     folder, problems = RunFolder(cfg.OUTPUT_DIR), []
-    summary = _if_there(folder.summary(), _read_summary, problems)
-    metrics = {phase["phase"]: phase["metrics"] for phase in summary["phases"]} if summary else {}
     return Run(
         cfg,
         _if_there(folder.classes, lambda path: load_classes(folder), problems) or [],
-        summary,
-        [
-            _read_phase(folder, number, metrics.get(number), problems)
-            for number in range(cfg.SSOD.NUM_PHASES + 1)
-        ],
+        _if_there(folder.summary(), _read_summary, problems),
+        [_read_phase(folder, number, problems) for number in range(cfg.SSOD.NUM_PHASES + 1)],
         read_history(folder),
         None if control is None else (control, _read_control(control)),
         problems,
     )
 
 
-def _read_phase(
-    folder: RunFolder, number: int, metrics: dict[str, float] | None, problems: list[str]
-) -> Phase:
+def _read_phase(folder: RunFolder, number: int, problems: list[str]) -> Phase:
     files = folder.phase(number)
-    validation = _if_there(files.validation, lambda p: read_record(p, {"metrics": dict}), problems)
-    curves = list(read_json_lines(files.metrics)) if files.metrics.exists() else []
+    curves = read_json_lines(files.metrics) if files.metrics.exists() else ()
+    rows = [_numbers(row) for row in curves if isinstance(row, dict)]
     return Phase(
         number,
         files,
-        metrics,
-        validation and validation["metrics"],
-        _if_there(files.manifest, _read_manifest, problems),
-        [row for row in curves if isinstance(row, dict) and "iteration" in row],
+        _if_there(
+            files.validation,
+            lambda path: _numbers(read_record(path, {"metrics": dict})["metrics"]),
+            problems,
+        ),
+        _if_there(files.manifest, lambda path: read_labels(path, number), problems),
+        [row for row in rows if "iteration" in row],
     )
 
 
-def _read_summary(path: Path) -> dict[str, Any]:
-    return read_record(path, {"dataset": str, "phases": list, "ensembles": dict})
+def _read_summary(path: Path) -> Summary:
+    found = read_record(path, {"dataset": str, "phases": list, "ensembles": dict})
+    return Summary(
+        found["dataset"],
+        {int(phase["phase"]): _numbers(phase["metrics"]) for phase in found["phases"]},
+        {name: _numbers(metrics) for name, metrics in found["ensembles"].items()},
+    )
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    return read_record(path, {"sources": dict, "selection": dict, "boxes": dict})
-
-
-def _read_control(folder: Path) -> dict[str, float]:
+def _read_control(folder: Path) -> Metrics:
     """Read the metrics of the last model of another run.
 
     Raises:
@@ -131,16 +151,24 @@ def _read_control(folder: Path) -> dict[str, float]:
     path = RunFolder(folder).summary()
     if not path.exists():
         raise ConfigError(f"{path}: no such file; name the folder of a run that has ended")
-    return _read_summary(path)["phases"][-1]["metrics"]
+    phases = _read_summary(path).phases
+    return phases[max(phases)]
+
+
+def _numbers(values: dict[str, Any]) -> Metrics:
+    """Keep the values that are finite numbers."""
+    return {key: float(value) for key, value in values.items() if is_number(value)}
 
 
 def _if_there(path: Path, reader: Callable[[Path], _T], problems: list[str]) -> _T | None:
-    return _read(lambda: reader(path), None, problems) if path.exists() else None
-
-
-def _read(reader: Callable[[], _T], default: _T, problems: list[str]) -> _T:
+    """Read a file of the run; one that is damaged is a problem, and not shown."""
+    if not path.exists():
+        return None
     try:
-        return reader()
+        return reader(path)
     except ConfigError as error:
         problems.append(str(error))
-        return default
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        what = " ".join(str(error).split())
+        problems.append(shortened(f"{path} is damaged ({type(error).__name__}: {what})"))
+    return None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from .collect import Phase
+from d2_ssod.json_files import read_record
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class ClassRow:
         thresholds: (threshold, achieved boxes per unlabeled image) of each source model.
         counts: boxes after each step; None where the step did not note it.
         share: of the kept boxes, and of the labeled objects.
-        quality: precision and recall of the kept boxes, where the truth is known.
+        quality: precision and recall of the kept boxes, None where the truth is not known.
     """
 
     name: str
@@ -26,7 +28,7 @@ class ClassRow:
     thresholds: list[tuple[float, float]]
     counts: list[int | None]
     share: tuple[float, float]
-    quality: dict[str, float] | None
+    quality: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -38,26 +40,47 @@ class LabelTable:
         models: names of the source models.
         steps: titles of the counts.
         rows: of the classes.
-        selection: images kept, left out and empty.
+        selection: number of all images, and of those ``_kept``, ``_left_out`` and ``_empty``.
         quality: precision and recall after each step, where the truth is known.
-        corrected: what a person has labeled.
+        corrected: images and boxes that a person has labeled.
     """
 
     phase: int
     models: list[str]
     steps: list[str]
     rows: list[ClassRow]
-    selection: dict[str, Any]
-    quality: dict[str, dict[str, Any]]
-    corrected: dict[str, Any] | None
+    selection: dict[str, int]
+    quality: dict[str, dict[str, float | None]]
+    corrected: dict[str, int] | None
 
 
-def label_table(phase: Phase) -> LabelTable | None:
-    """Read the manifest of a phase; None where it has none."""
-    manifest = phase.manifest
-    if manifest is None:
-        return None
-    models, boxes = list(manifest["sources"]), manifest["boxes"]
+def read_labels(path: Path, phase: int) -> LabelTable:
+    """Read the manifest of a phase.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    manifest = read_record(path, {"sources": dict, "selection": dict, "boxes": dict})
+    sources, selection = manifest["sources"], manifest["selection"]
+    counts = _counts(list(sources), manifest["boxes"])
+    quality = {
+        step: {name: _number(found.get(name)) for name in ("precision", "recall")}
+        for step, found in manifest.get("quality", {}).items()
+    }
+    corrected = manifest.get("corrected")
+    return LabelTable(
+        phase,
+        list(sources),
+        list(counts),
+        _class_rows(manifest, counts),
+        {name: int(selection[f"images{name}"]) for name in ("", "_kept", "_left_out", "_empty")},
+        quality,
+        corrected and {name: int(corrected[name]) for name in ("images", "boxes")},
+    )
+
+
+def _counts(models: Sequence[str], boxes: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Collect the boxes of each class after each step, of the steps that noted them."""
     by_step = {
         **{
             f"model {number}": boxes.get("after_threshold_per_class", {}).get(model)
@@ -66,36 +89,40 @@ def label_table(phase: Phase) -> LabelTable | None:
         "consensus": boxes.get("after_consensus_per_class"),
         "kept": boxes.get("kept_per_class"),
     }
-    known = {title: counts for title, counts in by_step.items() if counts is not None}
-    quality = manifest.get("quality", {})
-    first = manifest["sources"][models[0]] if models else {}
-    targets = {name: values["target_per_image"] for name, values in first.items()}
-    kept = known.get("kept", {})
-    return LabelTable(
-        phase.number,
-        models,
-        list(known),
-        [
-            ClassRow(
-                name,
-                target,
-                [
-                    (source[name]["threshold"], source[name]["achieved_per_image"])
-                    for source in manifest["sources"].values()
-                ],
-                [counts.get(name) for counts in known.values()],
-                (
-                    _share(kept.get(name, 0), sum(kept.values())),
-                    _share(target, sum(targets.values())),
-                ),
-                quality.get("selected", {}).get("classes", {}).get(name),
-            )
-            for name, target in targets.items()
-        ],
-        manifest["selection"],
-        quality,
-        manifest.get("corrected"),
-    )
+    return {
+        title: {name: int(count) for name, count in counts.items()}
+        for title, counts in by_step.items()
+        if counts is not None
+    }
+
+
+def _class_rows(manifest: dict[str, Any], counts: dict[str, dict[str, int]]) -> list[ClassRow]:
+    sources = list(manifest["sources"].values())
+    first = sources[0] if sources else {}
+    targets = {name: float(values["target_per_image"]) for name, values in first.items()}
+    kept = counts.get("kept", {})
+    quality = manifest.get("quality", {}).get("selected", {}).get("classes", {})
+    return [
+        ClassRow(
+            name,
+            target,
+            [
+                (float(source[name]["threshold"]), float(source[name]["achieved_per_image"]))
+                for source in sources
+            ],
+            [of_step.get(name) for of_step in counts.values()],
+            (
+                _share(kept.get(name, 0), sum(kept.values())),
+                _share(target, sum(targets.values())),
+            ),
+            {key: _number(quality.get(name, {}).get(key)) for key in ("precision", "recall")},
+        )
+        for name, target in targets.items()
+    ]
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _share(part: float, whole: float) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 
-from d2_ssod.config import add_ssod_config, flat_keys
+from d2_ssod.config import add_ssod_config, flat_keys, is_number
 
 from .collect import Run
 
@@ -36,9 +36,10 @@ def steps_of(history: Sequence[dict[str, Any]]) -> list[Step]:
     for event in history:
         title = _title(event)
         seconds = event.get("seconds")
-        if title is None or not isinstance(seconds, (int, float)):
+        counts = [event.get(name, 0) for name in ("iterations", "images_per_batch")]
+        if title is None or not all(map(is_number, (seconds, *counts))):
             continue
-        passes = int(event.get("iterations", 0)) * int(event.get("images_per_batch", 0))
+        passes = int(counts[0]) * int(counts[1])
         before = steps.get(title, Step(title, 0.0, 0))
         steps[title] = Step(title, before.seconds + seconds, before.image_passes + passes)
     return list(steps.values())
@@ -51,7 +52,7 @@ def _title(event: dict[str, Any]) -> str | None:
         "predicted": f"phase {phase}: prediction on the {data} images",
         "labeled": f"phase {phase}: labels from the predictions",
         "evaluated": f"evaluation on {data}",
-    }.get(event.get("event"))
+    }.get(str(event.get("event")))
 
 
 def duration(seconds: float) -> str:

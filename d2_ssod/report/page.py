@@ -26,7 +26,7 @@ from . import figures, making
 from .collect import Run, collect
 from .images import RunImages
 from .label_errors import Suspect, suspect_labels, write_suspects
-from .labels import label_table
+from .labels import LabelTable
 from .results import NOISE, Results, verdict
 from .review import Review, rank_images, write_queue
 from .sheets import describe_suspect, suspects_sheet, unlabeled_sheets
@@ -113,7 +113,7 @@ def _content(run: Run, images_to_label: int) -> dict[str, Any]:
     sheets = unlabeled_sheets(images, queue, run.classes)
     if suspects:
         sheets.append(suspects_sheet(suspects, run.classes))
-    tables = [table for table in map(label_table, run.phases) if table is not None]
+    tables = [phase.labels for phase in run.phases if phase.labels is not None]
     return {
         "title": run.folder.root.resolve().name,
         "folder": str(run.folder.root),
@@ -122,7 +122,7 @@ def _content(run: Run, images_to_label: int) -> dict[str, Any]:
         "guards": making.guards_of(run),
         "results": results,
         "noise": NOISE,
-        "dataset": (run.summary or {}).get("dataset", ""),
+        "dataset": run.summary.dataset if run.summary else "",
         "phases": run.phases,
         "ap_bars": figures.ap_bars(results.rows, results.columns),
         "label_tables": tables,
@@ -164,7 +164,7 @@ def _suspects(run: Run, images: RunImages) -> list[Suspect]:
     return suspects
 
 
-def _label_figures(images: RunImages, table: Any) -> list[Markup]:
+def _label_figures(images: RunImages, table: LabelTable) -> list[Markup]:
     phase = table.phase
     labels = images.labels.get(phase, {})
     scores = {

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from .collect import Run
+from .collect import Metrics, Run
 
 # In this order, of those that there are; COCO's names, and VOC's 11-point AP50.
 COLUMNS = (
@@ -30,13 +29,12 @@ class Row:
 
     title: str
     short: str
-    metrics: dict[str, float]
+    metrics: Metrics
     kind: str = "phase"
 
     def value(self, column: str) -> float | None:
         """Give a metric; None where there is none."""
-        found = self.metrics.get(column)
-        return None if found is None or not math.isfinite(found) else found
+        return self.metrics.get(column)
 
 
 @dataclass(frozen=True)
@@ -54,15 +52,13 @@ class Results:
     @classmethod
     def of(cls, run: Run) -> Results:
         """Take the rows of ``summary.json``, and the run to compare with."""
-        last = len(run.phases) - 1
-        rows = [
-            Row(f"phase {phase.number}", str(phase.number), phase.metrics)
-            for phase in run.phases
-            if phase.metrics is not None
-        ]
-        for name, metrics in (run.summary or {}).get("ensembles", {}).items():
-            name = name.replace("N", str(last))
-            rows.append(Row(f"phases {name} together", name, metrics, "ensemble"))
+        rows = []
+        if run.summary is not None:
+            phases = run.summary.phases
+            rows = [Row(f"phase {n}", str(n), metrics) for n, metrics in phases.items()]
+            for name, metrics in run.summary.ensembles.items():
+                name = name.replace("N", str(max(phases, default=0)))
+                rows.append(Row(f"phases {name} together", name, metrics, "ensemble"))
         if run.control is not None:
             folder, metrics = run.control
             rows.append(Row(f"for comparison: {folder.name}", "control", metrics, "control"))

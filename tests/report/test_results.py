@@ -7,27 +7,24 @@ from made_run import metrics
 from runs import bare_config
 
 from d2_ssod.artifacts import RunFolder
-from d2_ssod.report.collect import Phase, Run
+from d2_ssod.report.collect import Phase, Run, Summary
 from d2_ssod.report.results import Results, verdict
 
 
 def a_run(tmp_path, phases, ensembles=(), control=None, trained=(), validation=None):
-    """A run whose models have these AP50; ``phases`` may be metrics as well."""
-    cfg = bare_config(tmp_path)
-    of_phase = [
-        value if isinstance(value, dict) or value is None else metrics(value) for value in phases
-    ]
+    """A run whose models have these AP50; ``phases`` may be metrics as well, or none."""
     folder = RunFolder(tmp_path)
     for number in trained:
         folder.phase(number).folder.mkdir()
         folder.phase(number).model.touch()
+    found = {n: v if isinstance(v, dict) else metrics(v) for n, v in enumerate(phases) if v}
     return Run(
-        cfg,
+        bare_config(tmp_path),
         ["cat", "dog"],
-        {"ensembles": {name: metrics(value) for name, value in ensembles}},
+        Summary("test", found, {name: metrics(value) for name, value in ensembles}),
         [
-            Phase(n, folder.phase(n), value, (validation or {}).get(n), None, [])
-            for n, value in enumerate(of_phase)
+            Phase(n, folder.phase(n), (validation or {}).get(n), None, [])
+            for n in range(len(phases))
         ],
         [],
         control and (Path("labels_only"), metrics(control)),
@@ -88,13 +85,12 @@ def test_phase_0_alone_is_not_said_to_be_helped_by_nothing(tmp_path):
     ]
 
 
-def test_a_metric_that_is_none_has_no_gain(tmp_path):
-    of_cat = {"AP-cat": float("nan"), "AP-cat/easy": 1.0}
-    run = a_run(tmp_path, [metrics(50.0, **of_cat), metrics(60.0)])
+def test_a_metric_that_there_is_not_has_no_gain(tmp_path):
+    run = a_run(tmp_path, [metrics(50.0, **{"AP-cat": 1.0, "AP-cat/easy": 1.0}), metrics(60.0)])
     results = Results.of(run)
     assert results.gain(results.rows[1], "AP50") == 10
     assert results.gain(results.rows[0], "AP50") is None
-    assert results.rows[0].value("AP-cat") is None
+    assert results.rows[1].value("AP-cat") is None
     assert results.gain(results.rows[1], "AP-cat") is None
     assert results.columns == ["AP", "AP50", "AP75"]
     assert results.classes == ["cat"]

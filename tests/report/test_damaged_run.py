@@ -1,0 +1,59 @@
+"""Whatever is damaged in a run's folder, there is a report of the rest."""
+
+import copy
+import json
+import os
+
+import pytest
+from fuzz import damages
+from hypothesis import HealthCheck, given, settings
+from made_run import make_run
+
+from d2_ssod.artifacts import RunFolder
+from d2_ssod.json_files import read_json_lines
+from d2_ssod.report import making
+from d2_ssod.report.collect import collect
+from d2_ssod.report.results import Results, verdict
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 30))
+some = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+JSON = ("summary.json", "classes.json", "phase_2/manifest.json")
+LINES = ("phase_1/metrics.json", "history.jsonl")
+
+
+@pytest.fixture(scope="module")
+def cfg(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("damaged"))
+
+
+@pytest.mark.parametrize("name", JSON + LINES)
+@some
+@given(damage=damages())
+def test_of_what_is_left_there_is_a_report(cfg, name, damage):
+    path = RunFolder(cfg.OUTPUT_DIR).root / name
+    whole = path.read_bytes()
+    try:
+        if name in LINES:
+            lines = damage(list(read_json_lines(path)))
+            lines = lines if isinstance(lines, list) else [lines]
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        else:
+            path.write_text(json.dumps(damage(copy.deepcopy(json.loads(whole)))))
+        read_all(cfg)
+    finally:
+        path.write_bytes(whole)
+
+
+def read_all(cfg):
+    """What the page shows of these files; figures and pictures of it need no test of this kind."""
+    run = collect(cfg)
+    assert all(isinstance(sentence, str) for sentence in verdict(run, Results.of(run)))
+    assert all(step.seconds >= 0 or step.seconds < 0 for step in making.steps_of(run.history))
+    assert all(isinstance(text, str) for text in making.guards_of(run))
+    assert len(making.starts_of(run)) <= len(run.history)
+    assert all("\n" not in problem for problem in run.problems)
