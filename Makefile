@@ -12,7 +12,7 @@ BUILT := $(VENV)/.built
 CSRC := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 CORES := $(shell nproc 2>/dev/null || echo 1)
 
-.PHONY: demo test lint format bench cuda sanitize kills ablation clean FORCE
+.PHONY: demo test lint format bench cuda sanitize kills torture ablation clean FORCE
 
 demo: $(BUILT)
 	$(BIN)/python train_net.py --config-file configs/digits_two_phase.yaml \
@@ -45,6 +45,9 @@ sanitize: $(ENVIRONMENT)
 kills: $(BUILT)
 	$(BIN)/python tests/helpers/kill_anywhere.py --kills 100
 	$(BIN)/python tests/helpers/kill_anywhere.py --kills 20 --processes 2
+
+torture: $(BUILT)
+	$(BIN)/python tests/helpers/torture.py
 
 ablation: $(BUILT)
 	$(BIN)/python -m ablation.run --processes $(CORES)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 
 import pytest
 from fuzz import damages
@@ -26,6 +27,7 @@ IMAGES = [
     {"image_id": i, "file_name": f"/data/{i}.png", "width": 100, "height": 80} for i in (1, 3, 5)
 ]
 CLASSES = ["cat", "dog"]
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 50))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,9 @@ def reads(folder):
     "name", ["predictions", "pseudo_labels", "trained_with", "predictions_source"]
 )
 @settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(damage=damages())
 def test_damaged_files_are_read_or_refused_in_one_line(folder, name, damage):
