@@ -61,6 +61,7 @@ def _ascending(limit: Limit, expected: str) -> Limit:
 _FLAG = Limit(lambda v: isinstance(v, bool), "True or False")
 _TEXT = Limit(lambda v: isinstance(v, str), "a name")
 _LIST = Limit(is_list, "a list")
+_NAMES = Limit(lambda v: is_list(v) and all(isinstance(i, str) for i in v), "a list of names")
 _BELOW_1 = Limit(lambda v: is_number(v) and 0 <= v < 1, "a number from 0, below 1")
 _GUARD = _one_of("off", "warn", "stop")
 _AT_LEAST_ONE = Limit(lambda v: is_number(v) and v >= 1, "a number, at least 1")
@@ -148,6 +149,9 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     "CONSENSUS.NMS_THRESH": (0.3, _FRACTION),
     # How many models must see a box. 0: all of them (the models are folded from the left).
     "CONSENSUS.MIN_VOTES": (0, _COUNT),
+    # COCO results files of other models, on all unlabeled images by their ids (those in
+    # predictions.json), which join the models of all phases as if they were some.
+    "CONSENSUS.EXTRA_SOURCES": ([], _NAMES),
     # Pseudo-labels are what the models agree on ("consensus", as published), or all that one of
     # them sees, fused, in two tiers: certain and uncertain ("tiers").
     "LABELS": ("consensus", _one_of("consensus", "tiers")),

@@ -40,7 +40,11 @@ def save_predictions(
 
 
 def load_predictions(
-    path: str | os.PathLike, image_ids: Sequence[ImageId], category_ids: Sequence[int]
+    path: str | os.PathLike,
+    image_ids: Sequence[ImageId],
+    category_ids: Sequence[int],
+    *,
+    remedy: str = "delete the file to have it made again",
 ) -> Predictions:
     """Read a COCO results list.
 
@@ -48,6 +52,7 @@ def load_predictions(
         path: the file to read.
         image_ids: every image of the data set, in its order; the result has these keys.
         category_ids: the data set's category id of each contiguous class id.
+        remedy: what to do about a file that is none.
 
     Raises:
         ConfigError: not a COCO results list, or an image or category that the data set does not
@@ -56,11 +61,10 @@ def load_predictions(
     records = read_json(path)
     if not isinstance(records, list):
         raise ConfigError(
-            f"{path}: expected a COCO results list, found a {type(records).__name__}; delete the "
-            "file to have it made again"
+            f"{path}: expected a COCO results list, found a {type(records).__name__}; {remedy}"
         )
     with no_garbage_collection():
-        return _by_image(path, records, image_ids, category_ids)
+        return _by_image(path, records, image_ids, category_ids, remedy)
 
 
 def _by_image(
@@ -68,6 +72,7 @@ def _by_image(
     records: list[dict],
     image_ids: Sequence[ImageId],
     category_ids: Sequence[int],
+    remedy: str,
 ) -> Predictions:
     class_of = {category_id: number for number, category_id in enumerate(category_ids)}
     columns: dict[ImageId, tuple[list, list, list]] = {i: ([], [], []) for i in image_ids}
@@ -81,7 +86,7 @@ def _by_image(
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"{path}: detection {number} is no COCO result or does not fit the data set "
-                f"({error!r}); delete the file to have it made again"
+                f"({error!r}); {remedy}"
             ) from None
     return {
         image_id: Detections(

@@ -107,6 +107,7 @@ def check_existing_predictions(cfg: CfgNode, data: RunData) -> None:
     if last > 0 and not folder.phase(last).pseudo_labels.exists():
         for phase in range(last):
             check_predictions(cfg, phase, data.unlabeled)
+        _load_extra_sources(cfg, data)
     elif last > 0 and folder.phase(0).predictions_source.exists():
         added = len(data.unlabeled) - read_source(folder.phase(0))["images"]
         if added > 0:
@@ -211,8 +212,11 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
     truth = LabelTruth(cfg, phase, data)
     labels = build_pseudo_labels(
         [
-            load_predictions(folder.phase(source).predictions, image_ids, data.category_ids)
-            for source in range(phase)
+            *(
+                load_predictions(folder.phase(source).predictions, image_ids, data.category_ids)
+                for source in range(phase)
+            ),
+            *_load_extra_sources(cfg, data),
         ],
         data.objects_per_image,
         fraction=easy_fraction(phase, ssod.NUM_PHASES, ssod.EASY_FRACTIONS),
@@ -227,6 +231,20 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
     _save(cfg, phase, data, labels, truth.found)
 
 
+def _load_extra_sources(cfg: CfgNode, data: RunData) -> list[Predictions]:
+    """Load the predictions of other models that join those of the phases.
+
+    Raises:
+        ConfigError: one is no COCO results file, or does not fit the unlabeled images.
+    """
+    image_ids = [image["image_id"] for image in data.unlabeled]
+    remedy = "correct the file, or take it out of SSOD.CONSENSUS.EXTRA_SOURCES"
+    return [
+        load_predictions(path, image_ids, data.category_ids, remedy=remedy)
+        for path in cfg.SSOD.CONSENSUS.EXTRA_SOURCES
+    ]
+
+
 def _save(
     cfg: CfgNode, phase: int, data: RunData, labels: PseudoLabels, quality: dict[str, Any]
 ) -> None:
@@ -235,7 +253,10 @@ def _save(
     write_manifest(
         folder.phase(phase).manifest,
         labels,
-        models=[folder.relative(folder.phase(source).model) for source in range(phase)],
+        models=[
+            *(folder.relative(folder.phase(source).model) for source in range(phase)),
+            *cfg.SSOD.CONSENSUS.EXTRA_SOURCES,
+        ],
         thing_classes=data.thing_classes,
         settings=label_settings(cfg),
         quality=quality,

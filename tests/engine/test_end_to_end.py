@@ -669,6 +669,26 @@ def test_labels_that_a_person_made_take_the_place_of_those_of_the_models(
     assert_one_error_line(error, str(corrected), "image_id 5")
 
 
+def test_predictions_of_another_model_join_those_of_the_phases(copied_run, data, tmp_path, capfd):
+    own = read(copied_run / "phase_0" / "predictions.json")
+    cut_back_to_phase_0(copied_run)
+    # It sees the same in the first image, and nothing in the others.
+    first = [row for row in own if row["image_id"] == own[0]["image_id"]]
+    other = write_json(tmp_path / "other.json", first)
+    keys = {"SSOD__CONSENSUS__EXTRA_SOURCES": [str(other)], "SSOD__CONSENSUS__MIN_VOTES": 2}
+    keys |= {"SSOD__NUM_PHASES": 1, "SSOD__SCHEDULE__MAX_ITER": [24, 6]}
+    run_here(runs.arguments(data, copied_run, "--resume", **keys))
+    manifest = read(copied_run / "phase_1" / "manifest.json")
+    assert list(manifest["sources"]) == ["phase_0/model_final.pth", str(other)]
+    labels = read(copied_run / "phase_1" / "pseudo_labels.json")
+    assert {image["id"] for image in labels["images"]} <= {own[0]["image_id"]}
+    write_json(other, [{**first[0], "image_id": 999}])
+    (copied_run / "phase_1" / "model_final.pth").unlink()
+    (copied_run / "phase_1" / "pseudo_labels.json").unlink()
+    error = error_of(capfd, runs.arguments(data, copied_run, "--resume", **keys))
+    assert_one_error_line(error, str(other), "999", "SSOD.CONSENSUS.EXTRA_SOURCES")
+
+
 def test_finished_run_is_only_evaluated_again(copied_run, data):
     before = (copied_run / "phase_2" / "model_final.pth").stat().st_mtime_ns
     expected = summary_of(copied_run)
