@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog
+from detectron2.data.build import filter_images_with_only_crowd_annotations
 
 from d2_ssod.artifacts import load_labels, load_predictions
 from d2_ssod.data.datasets import category_ids_of, read_data_set, with_unique_ids
@@ -39,7 +40,7 @@ class RunImages:
     @cached_property
     def unlabeled(self) -> dict[ImageId, dict]:
         """Dicts of the unlabeled images."""
-        images = self._read_sets(self.run.cfg.DATASETS.UNLABELED)
+        images = with_unique_ids(self._read_sets(self.run.cfg.DATASETS.UNLABELED))
         return {image["image_id"]: image for image in images}
 
     @cached_property
@@ -76,7 +77,10 @@ class RunImages:
         path = self.run.phases[-1].files.labeled_predictions
         if not (path.exists() and self.labeled):
             return {}
-        images = {image["image_id"]: image for image in self.labeled}
+        trained = self.labeled
+        if self.run.cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+            trained = filter_images_with_only_crowd_annotations(trained)
+        images = {image["image_id"]: image for image in with_unique_ids(trained)}
         found = self._load(path, list(images))
         return {image_id: (images[image_id], of_image) for image_id, of_image in found.items()}
 
@@ -103,4 +107,4 @@ def _read_sets(names: Sequence[str]) -> list[dict]:
         found = read_data_set(name)
         raise_first(found.findings)
         images += found.images
-    return with_unique_ids(images)
+    return images
