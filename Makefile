@@ -19,6 +19,7 @@ demo: $(BUILT)
 		--num-gpus $(if $(filter 1,$(CORES)),0,2) --dist-url auto
 	@$(BIN)/python -m ablation.report --control
 	@echo "Checkpoints, pseudo-labels, TensorBoard events and summary.json: output/digits_two_phase"
+	@echo "To look at: output/digits_two_phase/report.html"
 
 test: $(BUILT)
 	$(BIN)/python -m pytest

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 # Label Studio puts eight digits of its own before the name of an uploaded file.
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
+
+
+def relative_names(images: Sequence[dict]) -> list[str]:
+    """Name the files of images relative to the deepest folder that has all of them."""
+    paths = [os.path.abspath(image["file_name"]) for image in images]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return [os.path.relpath(path, root) for path in paths]
 
 
 def printable(file_name: str) -> str:

@@ -16,6 +16,7 @@ from detectron2.config import CfgNode
 
 from d2_ssod.config import value_of
 from d2_ssod.errors import ConfigError
+from d2_ssod.file_names import relative_names
 from d2_ssod.json_files import read_record
 from d2_ssod.modeling.detectors import detector_of
 from d2_ssod.structures import ImageId
@@ -40,7 +41,7 @@ def prediction_source(cfg: CfgNode, images: Sequence[dict]) -> dict[str, Any]:
         cfg: the run's config.
         images: dicts of all unlabeled images. Where their common folder lies does not count.
     """
-    ids, files = [image["image_id"] for image in images], _relative_names(images)
+    ids, files = [image["image_id"] for image in images], relative_names(images)
     digest = hashlib.sha256()
     for image_id, file in zip(ids, files, strict=True):
         digest.update(f"{image_id}\0{file}\0".encode(errors="surrogateescape"))  # not all UTF-8
@@ -51,13 +52,6 @@ def prediction_source(cfg: CfgNode, images: Sequence[dict]) -> dict[str, Any]:
         "image_ids": ids,
         "files": files,
     }
-
-
-def _relative_names(images: Sequence[dict]) -> list[str]:
-    """Name the images' files relative to the deepest folder that has all of them."""
-    paths = [os.path.abspath(image["file_name"]) for image in images]
-    root = os.path.commonpath([os.path.dirname(path) for path in paths])
-    return [os.path.relpath(path, root) for path in paths]
 
 
 def match_files(files: Sequence[str], images: Sequence[dict]) -> dict[str, ImageId] | None:
@@ -73,7 +67,7 @@ def match_files(files: Sequence[str], images: Sequence[dict]) -> dict[str, Image
     """
     if not files:
         return {}
-    id_of = dict(zip(_relative_names(images), (i["image_id"] for i in images), strict=True))
+    id_of = dict(zip(relative_names(images), (i["image_id"] for i in images), strict=True))
     for name in id_of:
         if name != files[0] and not name.endswith(os.sep + files[0]):
             continue

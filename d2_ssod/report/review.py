@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from d2_ssod.artifacts import RunFolder, save_pseudo_labels
-from d2_ssod.file_names import printable
+from d2_ssod.file_names import printable, relative_names
 from d2_ssod.json_files import atomic_open
 from d2_ssod.pseudo_label import Tiers
 from d2_ssod.structures import Detections, ImageId, Predictions, TieredDetections
@@ -83,7 +83,8 @@ def write_queue(
         queue: the images in their order.
         classes: class names.
         category_ids: the data set's id of each class.
-        images_to_label: how many are put into the COCO file.
+        images_to_label: how many are put into the COCO file, with names relative to the folder
+            that has all images.
     """
     folder.review.mkdir(parents=True, exist_ok=True)
     with atomic_open(folder.review / "queue.csv", encoding="utf-8-sig") as file:
@@ -93,11 +94,13 @@ def write_queue(
             numbers = (review.worth, review.uncertain, review.disagreement)
             name = printable(review.image["file_name"])
             rows.writerow([number, name, *(f"{x:.3f}" for x in numbers), len(review.proposed)])
-    first = queue[:images_to_label]
+    # As tools know images, which are given a folder of them.
+    images = [review.image for review in queue]
+    names = relative_names(images)
     save_pseudo_labels(
         folder.review / "queue.json",
-        {review.image["image_id"]: review.proposed for review in first},
-        [review.image for review in first],
+        {review.image["image_id"]: review.proposed for review in queue[:images_to_label]},
+        [{**image, "file_name": name} for image, name in zip(images, names, strict=True)],
         classes,
         category_ids,
     )

@@ -66,6 +66,8 @@ def test_the_table_has_all_images_and_the_coco_file_the_first(tmp_path):
     content = json.loads((folder / "queue.json").read_text())
     assert [image["id"] for image in content["images"]] == [r.image["image_id"] for r in queue[:3]]
     assert [c["id"] for c in content["categories"]] == IDS
+    names = {image["file_name"] for image in content["images"]}
+    assert names == {f"set_{r.image['image_id']}/a.jpg" for r in queue[:3]}
 
 
 def test_a_name_that_is_no_text_is_written(tmp_path):
@@ -78,7 +80,7 @@ def test_a_name_that_is_no_text_is_written(tmp_path):
 @given(
     offset=st.integers(0, 1000),
     swapped=st.booleans(),
-    name=st.sampled_from(["as_is", "relative", "windows", "label_studio"]),
+    name=st.sampled_from(["as_is", "absolute", "windows", "label_studio"]),
     scores=st.booleans(),
 )
 def test_what_labeling_tools_export_comes_back(tmp_path_factory, offset, swapped, name, scores):
@@ -100,8 +102,8 @@ def as_exported(content, offset, swapped, name, scores):
     number = {c["id"]: n for n, c in enumerate(categories, start=1)}
     rename = {
         "as_is": lambda path: path,
-        "relative": lambda path: "/".join(path.split("/")[-2:]),
-        "windows": lambda path: "\\".join(path.split("/")[-2:]),
+        "absolute": lambda path: f"/data/pictures/{path}",
+        "windows": lambda path: path.replace("/", "\\"),
         "label_studio": lambda path: "/".join(
             [*path.split("/")[:-1], "90fbb0c7-" + path.split("/")[-1]]
         ),
