@@ -105,6 +105,7 @@ def _train_phase(
     trainer.resume_or_load(resume=True)
     if comm.is_main_process():
         record_training(own, phase, data.labeled, folder)
+        folder.phase(phase).labeled_predictions.unlink(missing_ok=True)  # of an earlier model
     trainer.train()
 
 

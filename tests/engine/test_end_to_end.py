@@ -534,6 +534,16 @@ def test_run_without_its_checkpoints_goes_on_after_its_last_phase(copied_run, fi
     assert summary_of(copied_run) == summary_of(finished_run)
 
 
+def test_a_phase_that_is_trained_again_looks_at_the_labeled_images_again(copied_run, data):
+    folder = copied_run / "phase_2"
+    kept = (folder / "labeled_predictions.json").read_bytes()
+    (folder / "labeled_predictions.json").write_text("[]")
+    for path in (folder / "model_final.pth", folder / "last_checkpoint"):
+        path.unlink()
+    run_here(runs.arguments(data, copied_run, "--resume"))
+    assert (folder / "labeled_predictions.json").read_bytes() == kept
+
+
 def test_phase_0_alone_and_then_the_others(data, finished_run, tmp_path):
     alone = {"SSOD__NUM_PHASES": 0, "SSOD__SCHEDULE__MAX_ITER": PHASE_LENGTHS[:1]}
     run_here(runs.arguments(data, tmp_path, **alone))
