@@ -14,7 +14,7 @@ from d2_ssod.engine.schedule import phase_config
 from d2_ssod.engine.setup import build_config, read_config
 from d2_ssod.errors import ConfigError
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 40))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 25))
 KEYS = sorted(key for key, _ in flat_keys(read_config(str(runs.CONFIG_FILE))))
 VALUES = [
     *("-1", "0", "1e999", "nan", "None", "''", "[]", "{}", "[[]]", "True", "10**9", "9" * 21),

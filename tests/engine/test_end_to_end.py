@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def finished_run(data, tmp_path_factory):
     """The output folder of a two-phase run; not to be changed."""
     output = tmp_path_factory.mktemp("run") / "output"
-    run_command(runs.arguments(data, output))
+    run_command(runs.arguments(data, output, SSOD__CHECK_LABELED=True))
     return output
 
 
@@ -540,7 +540,7 @@ def test_a_phase_that_is_trained_again_looks_at_the_labeled_images_again(copied_
     (folder / "labeled_predictions.json").write_text("[]")
     for path in (folder / "model_final.pth", folder / "last_checkpoint"):
         path.unlink()
-    run_here(runs.arguments(data, copied_run, "--resume"))
+    run_here(runs.arguments(data, copied_run, "--resume", SSOD__CHECK_LABELED=True))
     assert (folder / "labeled_predictions.json").read_bytes() == kept
 
 
@@ -580,7 +580,6 @@ def test_only_images_that_came_since_the_predictions_are_predicted(
 
     monkeypatch.setattr(labeling, "predict", watched_predict)
     more, keys = with_one_more_image(data, tmp_path / "more_images", "tiny_more")
-    keys["SSOD__CHECK_LABELED"] = False
     run_here(runs.arguments(more, copied_run, "--resume", **keys))
     assert "Phase 0: 1 unlabeled images are new to its model" in log_of(copied_run)
     assert predicted[0] == 4  # after 0 to 2
@@ -955,6 +954,7 @@ def test_wrong_data_ends_before_training_with_one_line(data, tmp_path, capfd, ke
 
 def test_a_run_ends_with_a_report_of_its_figures(data, tmp_path):
     keys = {"SSOD__NUM_PHASES": 1, "SSOD__SCHEDULE__MAX_ITER": [24, 6], "SSOD__REPORT": True}
+    keys["SSOD__CHECK_LABELED"] = True
     run_here(runs.arguments(data, tmp_path, **keys))
     page = (tmp_path / "report.html").read_text()
     text = re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL))

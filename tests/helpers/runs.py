@@ -49,7 +49,9 @@ def arguments(data, output, *flags, **keys):
         "SSOD.SCHEDULE.MAX_ITER": PHASE_LENGTHS,
         "SOLVER.IMS_PER_BATCH": 4,
         "SOLVER.WARMUP_ITERS": 2,
+        # Neither is looked at but in tests of its own.
         "SSOD.REPORT": False,
+        "SSOD.CHECK_LABELED": False,
         # Models of a few iterations agree on nothing.
         "SSOD.CONSENSUS.MIN_VOTES": 1,
         **{key.replace("__", "."): value for key, value in keys.items()},

@@ -15,7 +15,7 @@ from d2_ssod.report import making
 from d2_ssod.report.collect import collect
 from d2_ssod.report.results import Results, verdict
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 30))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 20))
 some = settings(
     max_examples=EXAMPLES,
     deadline=None,

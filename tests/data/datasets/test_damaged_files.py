@@ -12,7 +12,7 @@ from pictures import coco_contents, save_picture, write_coco
 from d2_ssod.data.datasets import CocoFile, VocFolder, YoloSplit
 from d2_ssod.errors import ConfigError
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 50))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 30))
 some = settings(max_examples=EXAMPLES, deadline=None, database=None)
 
 VOC = """<annotation><filename>a.jpg</filename>
