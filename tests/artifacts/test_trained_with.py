@@ -130,3 +130,29 @@ def test_a_key_of_another_version_is_not_compared(cfg):
     record["settings"]["SSOD.OF_ANOTHER_VERSION"] = 1
     path.write_text(json.dumps(record))
     check_training(cfg, 1, LABELED, folder)
+
+
+# What a phase learns by. A new key belongs here, or among those of no effect in trained_with.py.
+LEARNED_BY = {
+    "AUG": {"COLOR", "SCALE", "SHIFT", "STRONG"},
+    "AVERAGE": {"DECAY"},
+    "ROI_WEIGHTING": {
+        *("NAME", "VARIANT", "APPLY_TO", "A", "B", "C_IOU", "C_SIM", "C_SOFT_SAMPLING", "CONSTANT"),
+    },
+    "SIMILARITY": {"EMBED_DIM", "IOF_THRESH", "LOSS_WEIGHT", "SAME_CLASS"},
+    "TEACHER": {"ENABLED", "START", "BOX_LOSS"},
+    "TIERS": {"IOU_THRESH", "MIN_SCORE", "CERTAIN", "ALL", "UNCERTAIN", "MAX_SPREAD"},
+    "": {"PHASE_INIT", "SAMPLING", "LABELED_REPEAT", "OPTIMIZER"},
+}
+
+
+def test_every_key_of_ours_is_compared_or_harmless_by_choice(cfg):
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    record_training(cfg, 1, LABELED, folder)
+    noted = json.loads(folder.phase(1).trained_with.read_text())["settings"]
+    expected = {
+        f"SSOD.{section}.{key}" if section else f"SSOD.{key}"
+        for section, keys in LEARNED_BY.items()
+        for key in keys
+    }
+    assert {key for key in noted if key.startswith("SSOD.")} == expected
