@@ -23,6 +23,12 @@ VALUES = [
 LABELED = [{"file_name": "a.png", "image_id": 1, "width": 8, "height": 8, "annotations": []}]
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Paths of any kind are tried for OUTPUT_DIR, too."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize("overrides", [(), ("SOLVER.AMP.ENABLED", "True")])
 def test_the_config_itself_is_built(data, tmp_path, overrides):
     assert build(data, tmp_path, overrides).max_iter == runs.PHASE_LENGTHS[0]
