@@ -95,6 +95,12 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     "AUG.SCALE": ((1.0, 1.0), _RANGE),
     # The window's center moves by up to SHIFT times the image's size, in each direction.
     "AUG.SHIFT": (0.0, _FRACTION),
+    # SSD's own: changes of colour ("photometric distortion"); for every other image, a canvas with
+    # sides up to EXPAND times as long (1: off); a cut-out that overlaps with every object by an IoU
+    # that is drawn, or none.
+    "AUG.PHOTOMETRIC": (False, _FLAG),
+    "AUG.EXPAND": (1.0, _AT_LEAST_ONE),
+    "AUG.IOU_CROP": (False, _FLAG),
     # Strong changes of colour, and erased parts, of "none", of "pseudo"-labeled, of "all" images.
     "AUG.STRONG": ("none", _one_of("none", "pseudo", "all")),
     # A model trained elsewhere, of the config's detector, to be that of phase 0, which is then not

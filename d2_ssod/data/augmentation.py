@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from torch import Tensor
@@ -14,6 +16,8 @@ def build_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """List the augmentations of ``SSOD.AUG``, which come before Detectron2's own."""
     aug = cfg.SSOD.AUG
     augmentations: list[T.Augmentation] = []
+    if aug.PHOTOMETRIC:
+        augmentations.append(RandomPhotometric(cfg.INPUT.FORMAT))
     if aug.COLOR > 0:
         limits = (1.0 - aug.COLOR, 1.0 + aug.COLOR)
         augmentations += [T.RandomBrightness(*limits), T.RandomContrast(*limits)]
@@ -22,7 +26,54 @@ def build_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     if tuple(aug.SCALE) != (1.0, 1.0) or aug.SHIFT > 0:
         # Detectron2 shifts by up to half of the range that it is given.
         augmentations.append(T.RandomExtent(tuple(aug.SCALE), (2 * aug.SHIFT, 2 * aug.SHIFT)))
+    if aug.EXPAND > 1:
+        fill = sum(cfg.MODEL.PIXEL_MEAN) / len(cfg.MODEL.PIXEL_MEAN)
+        augmentations.append(T.RandomApply(RandomExpand(aug.EXPAND, fill), prob=0.5))
+    if aug.IOU_CROP:
+        augmentations.append(T.MinIoURandomCrop())
     return augmentations
+
+
+class RandomExpand(T.Augmentation):
+    """Puts an image somewhere on a larger canvas, so that its objects become smaller."""
+
+    def __init__(self, max_ratio: float, fill: float) -> None:
+        """Take how many times longer the canvas's sides are at most, and its grey."""
+        super().__init__()
+        self.max_ratio, self.fill = max_ratio, fill
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Draw the canvas's size, both sides by one factor of 1..max_ratio, and the place on it."""
+        height, width = image.shape[:2]
+        ratio = np.random.uniform(1.0, self.max_ratio)
+        extra_x, extra_y = int(width * (ratio - 1)), int(height * (ratio - 1))
+        left, top = np.random.randint(extra_x + 1), np.random.randint(extra_y + 1)
+        return T.PadTransform(left, top, extra_x - left, extra_y - top, width, height, self.fill)
+
+
+class RandomPhotometric(T.Augmentation):
+    """SSD's changes of colour: brightness, contrast, saturation, hue and the order of channels.
+
+    Each with probability 0.5; brightness by 32 of 255, contrast and saturation by half, hue by 18
+    of 360 degrees (Liu et al., ECCV 2016). Grey images (``INPUT.FORMAT`` L) keep their hue.
+    """
+
+    def __init__(self, image_format: str) -> None:
+        """Take ``INPUT.FORMAT``: "RGB", "BGR" or "L"."""
+        super().__init__()
+        self._is_bgr = image_format == "BGR"
+        self._change = v2.RandomPhotometricDistort()
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Give what draws and makes the change."""
+        return T.ColorTransform(self._changed)
+
+    def _changed(self, image: np.ndarray) -> np.ndarray:
+        """Change an image, uint8 [H, W, C]."""
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        pixels = self._change(pixels.flip(0) if self._is_bgr else pixels)
+        pixels = pixels.flip(0) if self._is_bgr else pixels
+        return pixels.permute(1, 2, 0).numpy()
 
 
 class StrongAugmentation:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
+import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+from detectron2.structures import BoxMode
 
 from d2_ssod.structures import UNCERTAIN
 
@@ -68,13 +73,28 @@ class PseudoLabelMapper(DatasetMapper):
 
     def __call__(self, dataset_dict: dict) -> dict | None:
         """Load, augment and convert one image; None to draw another in its place."""
-        mapped = super().__call__(dataset_dict)
+        mapped = self._mapped(dataset_dict)
         is_pseudo = mapped.get("is_pseudo", False)
         if is_pseudo and "instances" in mapped and not mapped["instances"]:
             return None
         if self.strong is not None and (is_pseudo or self.strong_for_all):
             mapped["weak_image"] = mapped["image"]
             mapped["image"] = self.strong(mapped["image"])
+        return mapped
+
+    def _mapped(self, dataset_dict: dict) -> dict:
+        """Do as :class:`DatasetMapper`, whose augmentations do not see the boxes, does."""
+        mapped = copy.deepcopy(dataset_dict)
+        image = utils.read_image(mapped["file_name"], format=self.image_format)
+        utils.check_image_size(mapped, image)
+        augmented = T.AugInput(image, boxes=_boxes_of(mapped))
+        transforms = self.augmentations(augmented)
+        image = augmented.image
+        mapped["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        if not self.is_train:
+            mapped.pop("annotations", None)
+        elif "annotations" in mapped:
+            self._transform_annotations(mapped, transforms, image.shape[:2])
         return mapped
 
     def _transform_annotations(self, dataset_dict: dict, transforms, image_shape) -> None:
@@ -121,3 +141,12 @@ class PseudoLabelMapper(DatasetMapper):
         if not self.use_keypoint:
             unused.add("keypoints")
         return {key: value for key, value in annotation.items() if key not in unused}
+
+
+def _boxes_of(dataset_dict: dict) -> np.ndarray:
+    """List the boxes of an image's annotations, crowds too, float64 [n, 4], XYXY."""
+    boxes = [
+        BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+        for annotation in dataset_dict.get("annotations", ())
+    ]
+    return np.asarray(boxes, dtype=np.float64).reshape(-1, 4)

@@ -1,0 +1,92 @@
+"""SSD's augmentations: what they change, and where boxes are afterwards."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import transforms as T
+from runs import bare_config
+
+from d2_ssod.data.augmentation import RandomExpand, RandomPhotometric, build_augmentations
+
+
+def picture(height=40, width=60, channels=3):
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    np.random.seed(0)
+
+
+def test_image_lies_on_the_canvas_and_its_boxes_with_it():
+    image = picture()
+    for _ in range(20):
+        given = T.AugInput(image, boxes=np.array([[10.0, 5.0, 30.0, 25.0]]))
+        RandomExpand(4.0, fill=99)(given)
+        height, width = given.image.shape[:2]
+        assert 40 <= height <= 160
+        assert 60 <= width <= 240
+        x0, y0, x1, y1 = given.boxes[0].astype(int)
+        assert (given.image[y0:y1, x0:x1] == image[5:25, 10:30]).all()
+        assert given.image.sum(dtype=int) - image.sum(dtype=int) == 3 * 99 * (
+            height * width - 40 * 60
+        )
+
+
+def test_sides_of_the_canvas_grow_by_one_factor_up_to_the_greatest():
+    ratios = []
+    for _ in range(200):
+        given = T.AugInput(picture(100, 100))
+        RandomExpand(4.0, fill=0)(given)
+        ratios.append(given.image.shape[0] / 100)
+        assert given.image.shape[0] == given.image.shape[1]
+    assert min(ratios) < 1.2
+    assert max(ratios) > 3.8
+
+
+@pytest.mark.parametrize("image_format", ["RGB", "BGR", "L"])
+def test_colours_change_and_the_shape_does_not(image_format):
+    image = picture(channels=1 if image_format == "L" else 3)
+    changed = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        given = T.AugInput(image)
+        RandomPhotometric(image_format)(given)
+        assert given.image.shape == image.shape
+        assert given.image.dtype == np.uint8
+        changed.append((given.image != image).any())
+    assert any(changed)
+
+
+def test_photometric_is_a_function_of_torchs_seed():
+    def once():
+        torch.manual_seed(5)
+        given = T.AugInput(picture())
+        RandomPhotometric("BGR")(given)
+        return given.image
+
+    assert (once() == once()).all()
+
+
+def test_bgr_is_changed_as_rgb_is():
+    image = picture()
+    results = []
+    for given, image_format in ((image, "RGB"), (image[:, :, ::-1], "BGR")):
+        torch.manual_seed(11)
+        each = T.AugInput(np.ascontiguousarray(given))
+        RandomPhotometric(image_format)(each)
+        results.append(each.image)
+    assert (results[0] == results[1][:, :, ::-1]).all()
+
+
+def test_those_of_the_config_are_built_in_ssds_order():
+    cfg = bare_config("output")
+    assert build_augmentations(cfg) == []
+    cfg.SSOD.AUG.PHOTOMETRIC = True
+    cfg.SSOD.AUG.EXPAND = 4.0
+    cfg.SSOD.AUG.IOU_CROP = True
+    cfg.MODEL.PIXEL_MEAN = [90.0, 100.0, 110.0]
+    photometric, expand, crop = build_augmentations(cfg)
+    assert isinstance(photometric, RandomPhotometric)
+    assert isinstance(crop, T.MinIoURandomCrop)
+    assert (expand.prob, expand.aug.max_ratio, expand.aug.fill) == (0.5, 4.0, 100.0)
