@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Iterator
@@ -66,6 +67,7 @@ _BELOW_1 = Limit(lambda v: is_number(v) and 0 <= v < 1, "a number from 0, below 
 _GUARD = _one_of("off", "warn", "stop")
 _AT_LEAST_ONE = Limit(lambda v: is_number(v) and v >= 1, "a number, at least 1")
 _FRACTION = Limit(lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
+_SHARE = Limit(lambda v: is_number(v) and 0 < v <= 1, "a number above 0, at most 1")
 _NOT_NEGATIVE = Limit(lambda v: is_number(v) and v >= 0, "a number, at least 0")
 _POSITIVE = Limit(lambda v: is_number(v) and v > 0, "a number above 0")
 _COUNT = Limit(lambda v: is_whole(v) and v >= 0, "a whole number, at least 0")
@@ -249,9 +251,41 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     "INFERENCE_BATCH_SIZE": (1, _AT_LEAST_1),
 }
 
+# Key below MODEL.SSD, of the meta-architectures SSD, CSD and ISD: (default, limit).
+_SSD_KEYS: dict[str, tuple[Any, Limit]] = {
+    "NUM_CLASSES": (80, _AT_LEAST_1),
+    # Images are made SIZE x SIZE pixels by the model.
+    "SIZE": (300, _AT_LEAST_1),
+    # Priors of each feature map: their size in parts of SIZE, and one more for the larger square of
+    # the last map; their ratios of sides, each both ways, besides the two squares; the stride of
+    # their grid, in pixels ((): that of the map).
+    "SCALES": ([0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05], _each(_POSITIVE)),
+    "ASPECT_RATIOS": ([[2], [2, 3], [2, 3], [2, 3], [2], [2]], _each(_each(_POSITIVE))),
+    "STEPS": ([8, 16, 32, 64, 100, 300], _each(_POSITIVE)),
+    # A prior is to find an object with a larger IoU; each object's best prior is, too.
+    "IOU_THRESH": (0.5, _FRACTION),
+    # Share of priors on objects among those that the classification learns from.
+    "POSITIVE_FRACTION": (0.25, _SHARE),
+    # Detections: at most TOPK_CANDIDATES_TEST of each class that score more, before NMS; then the
+    # best TEST.DETECTIONS_PER_IMAGE.
+    "SCORE_THRESH_TEST": (0.01, _FRACTION),
+    "TOPK_CANDIDATES_TEST": (400, _AT_LEAST_1),
+    "NMS_THRESH_TEST": (0.45, _FRACTION),
+    # CSD and ISD: the weight w of the consistency losses. It rises as exp(-5 (1 - t/r)^2), where
+    # r is RAMP_UP times the number of iterations, and falls at the end as exp(-12.5 (1 - s/r)^2),
+    # where s iterations are left and r is RAMP_DOWN times their number.
+    "CONSISTENCY.WEIGHT": (1.0, _NOT_NEGATIVE),
+    "CONSISTENCY.RAMP_UP": (32 / 120, _FRACTION),
+    "CONSISTENCY.RAMP_DOWN": (20 / 120, _FRACTION),
+    # ISD: mixing shares are drawn from Beta(MIX, MIX); the weight of priors on objects of both
+    # images (type I), beside 1 of those on objects of one (type II).
+    "CONSISTENCY.MIX": (100.0, _POSITIVE),
+    "CONSISTENCY.BOTH_WEIGHT": (0.1, _NOT_NEGATIVE),
+}
+_SECTIONS = {"SSOD": _KEYS, "MODEL.SSD": _SSD_KEYS}
 
 _LIMITS = {
-    **{f"SSOD.{name}": limit for name, (_, limit) in _KEYS.items()},
+    **{f"{at}.{name}": own[1] for at, keys in _SECTIONS.items() for name, own in keys.items()},
     "SOLVER.MAX_ITER": _AT_LEAST_1,
     "SOLVER.STEPS": _STEPS,
     "SOLVER.BASE_LR": _POSITIVE,
@@ -259,31 +293,32 @@ _LIMITS = {
 
 
 def add_ssod_config(cfg: CfgNode) -> None:
-    """Add ``DATASETS.UNLABELED`` and the ``SSOD`` section, in place, to a Detectron2 config."""
+    """Add ``DATASETS.UNLABELED``, ``SSOD`` and ``MODEL.SSD``, in place, to a Detectron2 config."""
     # Images without annotations, as registered names (see SSOD.REGISTER for your own).
     cfg.DATASETS.UNLABELED = ()
     # Labeled images to watch training by, never trained on. Optional. The model of each phase is
     # evaluated on them at its end (SSOD.GUARD.VALIDATION, SSOD.KEEP_BEST), and within phases every
     # TEST.EVAL_PERIOD iterations (metrics.json, TensorBoard).
     cfg.DATASETS.VAL = ()
-    cfg.SSOD = CfgNode()
-    for name, (default, _) in _KEYS.items():
-        *sections, key = name.split(".")
-        node = cfg.SSOD
-        for section in sections:
-            node = node.setdefault(section, CfgNode())
-        # A list that the defaults of two configs shared could be changed through one of them.
-        node[key] = list(default) if isinstance(default, list) else default
+    for section, keys in _SECTIONS.items():
+        for name, (default, _) in keys.items():
+            *nodes, key = f"{section}.{name}".split(".")
+            node = cfg
+            for each in nodes:
+                node = node.setdefault(each, CfgNode())
+            # A list that the defaults of two configs shared could be changed through one of them.
+            node[key] = copy.deepcopy(default)
 
 
 def check_limits(cfg: CfgNode) -> None:
-    """Check that every key of the ``SSOD`` section has a value that it may have.
+    """Check that every key of ``SSOD`` and ``MODEL.SSD`` has a value that it may have.
 
     Raises:
         ConfigError: naming the first key that has not.
     """
-    for name in _KEYS:
-        check_limit(cfg, f"SSOD.{name}")
+    for section, keys in _SECTIONS.items():
+        for name in keys:
+            check_limit(cfg, f"{section}.{name}")
 
 
 def check_kinds(cfg: CfgNode) -> None:
@@ -314,7 +349,7 @@ def flat_keys(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def check_limit(cfg: CfgNode, name: str) -> None:
-    """Check one key of the ``SSOD`` section, or one of Detectron2's that a schedule reads.
+    """Check one key of this project, or one of Detectron2's that a schedule reads.
 
     Raises:
         ConfigError: its value is none that it may have.

@@ -27,7 +27,7 @@ def names_of(node, prefix=""):
 def set_key(cfg, name, value):
     """Set a value, also one that the config's own check of types would not take."""
     *sections, key = name.split(".")
-    node = cfg.SSOD
+    node = cfg
     for section in sections:
         node = node[section]
     assert key in node, name
@@ -41,7 +41,7 @@ def refused(cfg, name, value):
         check_limits(cfg)
     except ConfigError as error:
         message = str(error)
-        assert message.startswith(f"SSOD.{name} is {value!r}; it must be ")
+        assert message.startswith(f"{name} is {value!r}; it must be ")
         assert "\n" not in message
         return True
     return False
@@ -50,10 +50,10 @@ def refused(cfg, name, value):
 def default(name):
     cfg = get_cfg()
     add_ssod_config(cfg)
-    return value_of(cfg.SSOD, name)
+    return value_of(cfg, name)
 
 
-KEYS = list(config._KEYS)
+KEYS = [f"{section}.{name}" for section, keys in config._SECTIONS.items() for name in keys]
 NUMBERS = [key for key in KEYS if is_number(default(key))]
 WHOLE_NUMBERS = [key for key in NUMBERS if is_whole(default(key))]
 LISTS = [key for key in KEYS if is_list(default(key))]
@@ -67,12 +67,13 @@ def test_keys_are_of_these_kinds():
 
 
 def test_config_has_every_key_and_no_other(cfg):
-    assert sorted(names_of(cfg.SSOD)) == sorted(KEYS)
+    ours = [*names_of(cfg.SSOD, "SSOD."), *names_of(cfg.MODEL.SSD, "MODEL.SSD.")]
+    assert sorted(ours) == sorted(KEYS)
     assert cfg.DATASETS.UNLABELED == cfg.DATASETS.VAL == ()
 
 
 def test_keys_of_detectron2_stay_as_they_are(cfg):
-    del cfg["SSOD"], cfg.DATASETS["UNLABELED"], cfg.DATASETS["VAL"]
+    del cfg["SSOD"], cfg.MODEL["SSD"], cfg.DATASETS["UNLABELED"], cfg.DATASETS["VAL"]
     assert cfg == get_cfg()
 
 
@@ -83,7 +84,12 @@ def test_default_is_within_its_own_limits(cfg, name):
 
 def test_defaults_are_not_shared_between_configs(cfg):
     cfg.SSOD.REGISTER.append({"NAME": "mine"})
-    assert default("REGISTER") == []
+    assert default("SSOD.REGISTER") == []
+
+
+def test_default_lists_within_lists_are_not_shared_either(cfg):
+    cfg.MODEL.SSD.ASPECT_RATIOS[0].append(7)
+    assert default("MODEL.SSD.ASPECT_RATIOS")[0] == [2]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, False, "1", None, (1,)])
@@ -110,7 +116,7 @@ def test_no_list_is_refused_as_one(cfg, name, value):
 
 
 @pytest.mark.parametrize("value", [math.nan, True, "1"])
-@pytest.mark.parametrize("name", [name for name in LISTS if name != "REGISTER"])
+@pytest.mark.parametrize("name", [name for name in LISTS if name != "SSOD.REGISTER"])
 def test_list_is_refused_for_one_of_its_values(cfg, name, value):
     assert refused(cfg, name, (1, value))
     assert refused(cfg, name, [value, 1])
@@ -144,12 +150,15 @@ def test_no_text_is_refused_as_one(cfg, name, value):
         ("AUG.SCALE", [(1, 1), [0.5, 2.0]], [(2, 1), (0, 1), (1,), (1, 2, 3), ()]),  # a range
         # One number for each phase, or a list of them, smallest first.
         ("SCHEDULE.STEPS", [(), (5, 6), ((5, 8), [6], ())], [((8, 5),), ((-1,),), ((1.5,),)]),
+        ("MODEL.SSD.POSITIVE_FRACTION", [0.25, 1], [0, 1.5]),  # a share
+        ("MODEL.SSD.ASPECT_RATIOS", [[[2], [2, 3]], [[], [1.5]]], [[2], [[0]]]),  # lists of ratios
         ("SCHEDULE.STEP_EPOCHS", [(0.5, 1), ((0.5, 8), 6)], [((8, 0.5),), ((0,),), (0,)]),
     ],
 )
 def test_limits_of_each_kind(cfg, name, right, wrong):
-    assert [value for value in right if refused(cfg, name, value)] == []
-    assert [value for value in wrong if not refused(cfg, name, value)] == []
+    key = name if name.startswith("MODEL.") else f"SSOD.{name}"
+    assert [value for value in right if refused(cfg, key, value)] == []
+    assert [value for value in wrong if not refused(cfg, key, value)] == []
 
 
 def test_message_says_what_is_expected(cfg):

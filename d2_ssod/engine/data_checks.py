@@ -151,6 +151,7 @@ def _check_labeled(
     labeled = sets.of_key("TRAIN")
     if not findings.has_errors:
         statistics.check_balance(labeled, classes, "DATASETS.TRAIN", findings)
+    if not findings.has_errors and detector_of(cfg).has_anchors:
         statistics.check_anchors(
             labeled,
             [size for of_level in cfg.MODEL.ANCHOR_GENERATOR.SIZES for size in of_level],

@@ -17,6 +17,7 @@ from d2_ssod.artifacts import (
 )
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import load_truth
+from d2_ssod.modeling import detector_of
 
 from .adoption import adopt_phase_0, adopt_pseudo_labels
 from .hooks import PseudoLabelHook, RecordTraining, ShowPseudoLabels
@@ -88,18 +89,20 @@ def _train_phase(
 ) -> None:
     """Train a phase on what it is trained on; its hook labels for the next one."""
     last = cfg.SSOD.NUM_PHASES
-    pseudo = read_pseudo_labels(cfg, phase, data) if phase > 0 else []
-    own = phase_config(cfg, phase, len(data.labeled), len(pseudo))
-    schedule = describe_schedule(own, len(data.labeled), len(pseudo))
+    others = _beside_labeled(cfg, phase, data)
+    own = phase_config(cfg, phase, len(data.labeled), len(others))
+    schedule = describe_schedule(
+        own, len(data.labeled), len(others), "pseudo-labeled" if phase > 0 else "unlabeled"
+    )
     then = f"it labels {len(data.unlabeled)} images" if phase < last else "all phases are evaluated"
     logger.info("Phase %d of 0..%d: %s; then %s", phase, last, schedule, then)
-    trainer = trainer_class(own, phase, data.labeled, pseudo)
+    trainer = trainer_class(own, phase, data.labeled, others)
     if own.SSOD.TEACHER.ENABLED:
         trainer.learn_from_teacher(data.objects_per_image)
     folder = RunFolder(cfg.OUTPUT_DIR)
     trainer.register_hooks([RecordTraining(folder, phase, own.SOLVER.IMS_PER_BATCH)])
     if phase > 0 and comm.is_main_process():
-        trainer.register_hooks([ShowPseudoLabels(pseudo, data)])
+        trainer.register_hooks([ShowPseudoLabels(others, data)])
     if phase < last:
         trainer.register_hooks([PseudoLabelHook(cfg, phase, data)])
     trainer.resume_or_load(resume=True)
@@ -107,6 +110,13 @@ def _train_phase(
         record_training(own, phase, data.labeled, folder)
         folder.phase(phase).labeled_predictions.unlink(missing_ok=True)  # of an earlier model
     trainer.train()
+
+
+def _beside_labeled(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:
+    """List the images that a phase trains on besides the labeled ones."""
+    if phase > 0:
+        return read_pseudo_labels(cfg, phase, data)
+    return data.unlabeled if detector_of(cfg).learns_unlabeled else []
 
 
 def first_unfinished_phase(cfg: CfgNode) -> int:

@@ -29,7 +29,7 @@ from d2_ssod.data.loader import PhaseImages, build_phase_loader
 from d2_ssod.data.mapper import PseudoLabelMapper
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import validate
-from d2_ssod.modeling import UncertaintyOutputLayers, running_attributes
+from d2_ssod.modeling import UncertaintyOutputLayers, detector_of, running_attributes
 from d2_ssod.randomness import Purpose, derive_seed, seed_generators
 
 from .averaging import AverageWeights
@@ -58,7 +58,8 @@ class PhaseTrainer(DefaultTrainer):
             cfg: of the phase (:func:`phase_config`).
             phase: 0..N.
             labeled: dicts of the labeled images.
-            pseudo: dicts of the selected pseudo-labeled images.
+            pseudo: dicts of the selected pseudo-labeled images; of unlabeled ones in phase 0, for
+                detectors that learn from these.
         """
         # Not DefaultTrainer.__init__, whose distributed model is for GPUs only.
         TrainerBase.__init__(self)
@@ -292,7 +293,15 @@ def said_in_one_line(part: str, keys: str) -> Iterator[None]:
 
 def _warn_if_nothing_weighs(cfg: CfgNode, model: nn.Module) -> None:
     weighs = any(isinstance(module, UncertaintyOutputLayers) for module in model.modules())
-    if cfg.SSOD.ROI_WEIGHTING.NAME != "none" and not weighs:
+    if cfg.SSOD.ROI_WEIGHTING.NAME == "none" or weighs:
+        return
+    if not detector_of(cfg).has_roi_heads:
+        logger.warning(
+            "SSOD.ROI_WEIGHTING.NAME is %r, but MODEL.META_ARCHITECTURE %r has no RoIs to be "
+            "weighed, as in the paper, which re-weights two-stage detectors only: set it to 'none'",
+            *(cfg.SSOD.ROI_WEIGHTING.NAME, cfg.MODEL.META_ARCHITECTURE),
+        )
+    else:
         logger.warning(
             "SSOD.ROI_WEIGHTING.NAME is %r, but MODEL.ROI_HEADS.NAME %r weighs no RoIs: choose "
             "heads whose name starts with Uncertainty, or set it to 'none'",

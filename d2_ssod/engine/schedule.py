@@ -36,7 +36,7 @@ def phase_config(cfg: CfgNode, phase: int, num_labeled: int, num_pseudo: int) ->
         cfg: the run's config.
         phase: 0..N.
         num_labeled: labeled images that it trains on.
-        num_pseudo: pseudo-labeled images that it trains on.
+        num_pseudo: other images that it trains on, pseudo-labeled ones from phase 1 on.
     """
     folder = RunFolder(cfg.OUTPUT_DIR)
     own = cfg.clone()
@@ -69,21 +69,24 @@ def _iterations(cfg: CfgNode, phase: int, images: int) -> tuple[int, tuple[int, 
     return iterations(epochs), tuple(map(iterations, _tuple(drops)))
 
 
-def describe_schedule(own: CfgNode, num_labeled: int, num_pseudo: int) -> str:
+def describe_schedule(
+    own: CfgNode, num_labeled: int, num_others: int, kind: str = "pseudo-labeled"
+) -> str:
     """Say in one line what a phase trains on, and how long.
 
     Args:
         own: of :func:`phase_config`.
         num_labeled: labeled images that it trains on.
-        num_pseudo: pseudo-labeled images that it trains on.
+        num_others: further images that it trains on.
+        kind: of these.
     """
     repeat = own.SSOD.LABELED_REPEAT
-    solver, images = own.SOLVER, num_labeled * repeat + num_pseudo
+    solver, images = own.SOLVER, num_labeled * repeat + num_others
     epochs = solver.MAX_ITER * solver.IMS_PER_BATCH / images
     drops = solver.STEPS
     return (
         f"{num_labeled} labeled{f' x {repeat}' if repeat > 1 else ''}"
-        f"{f' + {num_pseudo} pseudo-labeled' if num_pseudo else ''} images, {solver.MAX_ITER} "
+        f"{f' + {num_others} {kind}' if num_others else ''} images, {solver.MAX_ITER} "
         f"iterations of {solver.IMS_PER_BATCH} images ({epochs:.3g} epochs), learning rate "
         f"{solver.BASE_LR:g}"
         + (f", drops at {', '.join(map(str, drops))}" if drops and _has_steps(own) else "")

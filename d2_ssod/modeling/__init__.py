@@ -7,18 +7,25 @@ proposals.py       Detectron2's RPN for labels that are not all certain
 certainty.py       how certain the labels are that RoIs and anchors were matched with
 roi_weighting.py   how much each RoI counts (Eq. 2-5): ``ROI_WEIGHTINGS``
 sampled_rois.py    sampled RoIs that know the targets of their image
+one_stage/         detectors that Detectron2 has not: SSD
+baselines/         other systems, to compare with: CSD, ISD
 """
 
+from .baselines import CSD, ISD
 from .box_predictor import UncertaintyOutputLayers, collect_rois, is_pseudo
 from .detectors import DETECTORS, Detector, detector_of, num_classes, running_attributes
+from .one_stage import SSD
 from .proposals import UncertaintyRPN
 from .roi_heads import UncertaintyCascadeROIHeads, UncertaintyRes5ROIHeads, UncertaintyROIHeads
 from .roi_weighting import ROI_WEIGHTINGS, RoIBatch, RoIWeighting, RoIWeights, build_roi_weighting
 from .sampled_rois import SampledRoIs
 
 __all__ = [
+    "CSD",
     "DETECTORS",
+    "ISD",
     "ROI_WEIGHTINGS",
+    "SSD",
     "Detector",
     "RoIBatch",
     "RoIWeighting",

@@ -6,6 +6,7 @@ dicts. A detector of one's own is added to ``DETECTORS`` (docs/extending.md).
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
@@ -14,6 +15,9 @@ from torch import nn
 
 from d2_ssod.config import value_of
 from d2_ssod.errors import ConfigError
+
+from .baselines import ConsistentSSD
+from .one_stage import SSD
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Detector:
         inference_keys: config keys that its detections depend on, besides image sizes.
         has_tta: Detectron2 has multi-transform inference for it.
         has_roi_heads: it samples RoIs, which can be re-weighted.
+        has_anchors: it has those of ``MODEL.ANCHOR_GENERATOR``.
+        learns_unlabeled: it trains on unlabeled images beside the labeled ones, from phase 0 on.
         running_attributes: plain numbers of the model that training changes and that no
             ``state_dict`` keeps, such as running means.
     """
@@ -33,17 +39,19 @@ class Detector:
     inference_keys: tuple[str, ...]
     has_tta: bool = False
     has_roi_heads: bool = False
+    has_anchors: bool = True
+    learns_unlabeled: bool = False
     running_attributes: tuple[str, ...] = ()
 
 
-_ONE_STAGE = Detector(
-    num_classes_key="MODEL.RETINANET.NUM_CLASSES",
+_SSD = Detector(
+    num_classes_key="MODEL.SSD.NUM_CLASSES",
     inference_keys=(
-        "MODEL.RETINANET.SCORE_THRESH_TEST",
-        "MODEL.RETINANET.TOPK_CANDIDATES_TEST",
-        "MODEL.RETINANET.NMS_THRESH_TEST",
+        "MODEL.SSD.SCORE_THRESH_TEST",
+        "MODEL.SSD.TOPK_CANDIDATES_TEST",
+        "MODEL.SSD.NMS_THRESH_TEST",
     ),
-    running_attributes=("loss_normalizer",),
+    has_anchors=False,
 )
 
 # By meta-architecture; a subclass is of the family of its nearest ancestor.
@@ -60,7 +68,17 @@ DETECTORS: dict[type[nn.Module], Detector] = {
         has_tta=True,
         has_roi_heads=True,
     ),
-    RetinaNet: _ONE_STAGE,
+    RetinaNet: Detector(
+        num_classes_key="MODEL.RETINANET.NUM_CLASSES",
+        inference_keys=(
+            "MODEL.RETINANET.SCORE_THRESH_TEST",
+            "MODEL.RETINANET.TOPK_CANDIDATES_TEST",
+            "MODEL.RETINANET.NMS_THRESH_TEST",
+        ),
+        running_attributes=("loss_normalizer",),
+    ),
+    SSD: _SSD,
+    ConsistentSSD: dataclasses.replace(_SSD, learns_unlabeled=True),
 }
 
 

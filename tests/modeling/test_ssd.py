@@ -1,0 +1,243 @@
+"""SSD beside torchvision's own, its losses beside a reference, and VGG-16's weights of others."""
+
+import math
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from runs import ROOT
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models import vgg16
+from torchvision.models.detection import ssd300_vgg16
+from torchvision.ops import box_iou
+
+from d2_ssod.artifacts import AtomicCheckpointer
+from d2_ssod.engine.setup import read_config
+from d2_ssod.errors import ConfigError
+
+CLASSES = 5
+SMALL = ROOT / "configs" / "digits_ssd.yaml"
+
+
+def config(name=SMALL, **keys):
+    cfg = read_config(str(name))
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    for key, value in keys.items():
+        cfg.merge_from_list([key.replace("__", "."), value])
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_model(config())
+
+
+def image(seed, boxes=(), classes=(), size=(100, 150)):
+    pixels = torch.randint(0, 256, (3, *size), generator=torch.Generator().manual_seed(seed))
+    instances = Instances(size)
+    instances.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
+    return {"image": pixels.to(torch.uint8), "instances": instances}
+
+
+IMAGES = [
+    image(1, [(10, 10, 40, 35), (90, 20, 130, 95)], [0, 4]),
+    image(2, [(60.5, 30, 75, 60)], [2]),
+    image(3),
+]
+
+
+def encode(box, prior):
+    """Offsets of a box from a prior, each in units of its variance, .1 and .2."""
+    (x0, y0, x1, y1), (a0, b0, a1, b1) = box, prior
+    width, height = a1 - a0, b1 - b0
+    return (
+        ((x0 + x1) - (a0 + a1)) / 2 / width / 0.1,
+        ((y0 + y1) - (b0 + b1)) / 2 / height / 0.1,
+        math.log((x1 - x0) / width) / 0.2,
+        math.log((y1 - y0) / height) / 0.2,
+    )
+
+
+def assign(boxes, priors, threshold):
+    """SSD's matching: each object's best prior is its own; others find one by IoU, or none."""
+    if not len(boxes):
+        return [-1] * len(priors)
+    iou = box_iou(boxes, priors)
+    best, objects = iou.max(0)
+    found = [int(o) if b >= threshold else -1 for b, o in zip(best, objects, strict=True)]
+    for number in range(len(boxes)):
+        found[int(iou[number].argmax())] = number
+    return found
+
+
+def reference_losses(logits, deltas, priors, targets, threshold=0.5):
+    """SSD's losses as the paper has them, prior by prior."""
+    positives, box_loss, class_loss = 0, 0.0, 0.0
+    for of_image, offsets, (boxes, labels) in zip(logits, deltas, targets, strict=True):
+        found = assign(boxes, priors, threshold)
+        surprise = [
+            -float(F.log_softmax(of_prior, dim=0)[labels[f] if f >= 0 else 0])
+            for of_prior, f in zip(of_image, found, strict=True)
+        ]
+        matched = [p for p, f in enumerate(found) if f >= 0]
+        negative = sorted((surprise[p] for p, f in enumerate(found) if f < 0), reverse=True)
+        class_loss += sum(surprise[p] for p in matched) + sum(negative[: 3 * len(matched)])
+        for p in matched:
+            goal = encode(boxes[found[p]].tolist(), priors[p].tolist())
+            for x, y in zip(offsets[p].tolist(), goal, strict=True):
+                difference = abs(x - y)
+                box_loss += difference - 0.5 if difference >= 1 else 0.5 * difference**2
+        positives += len(matched)
+    return class_loss / max(positives, 1), box_loss / max(positives, 1)
+
+
+def test_losses_are_those_of_the_paper(model):
+    model.train()
+    with torch.no_grad():
+        images, targets = model.prepare(IMAGES)
+        outputs = model.outputs(images)
+        losses = model.losses(outputs, targets)
+    size = 128
+    expected_targets = []
+    for picture in IMAGES:
+        height, width = picture["image"].shape[1:]
+        scale = torch.tensor([size / width, size / height] * 2)
+        boxes = picture["instances"].gt_boxes.tensor * scale
+        expected_targets.append((boxes, (picture["instances"].gt_classes + 1).tolist()))
+    expected = reference_losses(outputs.logits, outputs.deltas, outputs.priors, expected_targets)
+    assert float(losses["loss_cls"]) == pytest.approx(expected[0], rel=1e-4)
+    assert float(losses["loss_box_reg"]) == pytest.approx(expected[1], rel=1e-4)
+
+
+def test_images_without_objects_give_no_loss(model):
+    losses = model.train()([IMAGES[2]])
+    assert {name: loss.item() for name, loss in losses.items()} == {
+        "loss_cls": 0.0,
+        "loss_box_reg": 0.0,
+    }
+
+
+def test_losses_reach_every_parameter(model):
+    model.train()
+    sum(model(IMAGES).values()).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    model.zero_grad()
+
+
+def test_detections_are_of_the_original_image(model):
+    model.eval()
+    with torch.no_grad():
+        found = model([{**IMAGES[0], "height": 200, "width": 300}])[0]["instances"]
+        smaller = model([IMAGES[0]])[0]["instances"]
+    assert found.image_size == (200, 300)
+    assert smaller.image_size == (100, 150)
+    assert len(found) > 0
+    assert torch.allclose(found.pred_boxes.tensor, 2 * smaller.pred_boxes.tensor, atol=1e-3)
+    assert found.pred_classes.unique().tolist() == list(range(CLASSES))  # no background
+
+
+VOC = ROOT / "configs" / "voc_ssd300.yaml"
+
+
+@pytest.fixture(scope="module")
+def ssd300():
+    """Two models with the same weights: ours from the config, and torchvision's."""
+    torch.manual_seed(0)
+    ours = build_model(config(VOC))
+    theirs = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=21, image_mean=[0.0] * 3)
+    theirs.anchor_generator.scales = ours.ssd.anchor_generator.scales
+    theirs.anchor_generator._wh_pairs = ours.ssd.anchor_generator._wh_pairs
+    state = {
+        name.removeprefix("ssd.").replace("backbone.layers.", "backbone."): value
+        for name, value in ours.state_dict().items()
+    }
+    theirs.load_state_dict(state)
+    return ours, theirs
+
+
+def test_ssd300_equals_torchvisions(ssd300):
+    ours, theirs = ssd300
+    ours.eval()
+    theirs.eval()
+    picture = IMAGES[0]["image"]
+    mean = torch.tensor([123.0, 117.0, 104.0])[:, None, None]
+    theirs.transform.image_std = [1.0] * 3
+    with torch.no_grad():
+        found = ours([{"image": picture}])[0]["instances"]
+        expected = theirs([picture.float() - mean])[0]
+    seen = Boxes(expected["boxes"]).nonempty()  # ours, as Detectron2's, have an area
+    assert len(found) == int(seen.sum()) > 100
+    assert torch.allclose(found.pred_boxes.tensor, expected["boxes"][seen], atol=1e-3)
+    assert torch.allclose(found.scores, expected["scores"][seen])
+    assert torch.equal(found.pred_classes + 1, expected["labels"][seen])
+
+
+def test_ssd300_has_the_papers_priors(ssd300):
+    ours = ssd300[0]
+    with torch.no_grad():
+        outputs = ours.outputs(ours.prepare([IMAGES[0]])[0])
+    assert outputs.grids == [(side, side) for side in (38, 19, 10, 5, 3, 1)]
+    assert outputs.logits.shape == (1, 8732, 21)
+    sides = outputs.priors[:, 2:] - outputs.priors[:, :2]
+    assert sides[0].tolist() == pytest.approx([30.0, 30.0])
+    assert sides[1].tolist() == pytest.approx([math.sqrt(30 * 60)] * 2)
+    assert sides[2].tolist() == pytest.approx([30 * math.sqrt(2), 30 / math.sqrt(2)])
+    assert sides[-4].tolist() == pytest.approx([264.0, 264.0])
+
+
+@pytest.fixture(scope="module")
+def vgg():
+    torch.manual_seed(7)
+    return vgg16(weights=None)
+
+
+@pytest.mark.parametrize("prefix", ["features.", ""])
+def test_weights_of_vgg16_are_found_by_their_number(tmp_path, ssd300, vgg, prefix, caplog):
+    layers = {
+        name.removeprefix("features."): value
+        for name, value in vgg.state_dict().items()
+        if name.startswith("features.")
+    }
+    if not prefix:  # amdegroot's file has the two convolutions after them, too
+        for number, shape in ((31, (1024, 512, 3, 3)), (33, (1024, 1024, 1, 1))):
+            layers[f"{number}.weight"] = torch.full(shape, 0.25)
+            layers[f"{number}.bias"] = torch.full((1024,), float(number))
+    file = tmp_path / "vgg16.pth"
+    torch.save({prefix + name: value for name, value in layers.items()}, file)
+    model = ssd300[0]
+    with caplog.at_level("INFO"):
+        AtomicCheckpointer(model).load(str(file))
+    extractor = model.ssd.backbone.layers
+    convolutions = [m for m in extractor.features if isinstance(m, nn.Conv2d)]
+    convolutions += [m for m in extractor.extra[0] if isinstance(m, nn.Conv2d)]
+    expected = [m for m in vgg.features if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) == len(expected) == 13
+    for ours, theirs in zip(convolutions, expected, strict=True):
+        assert torch.equal(ours.weight, theirs.weight)
+        assert torch.equal(ours.bias, theirs.bias)
+    if not prefix:
+        fc = extractor.extra[0][7]
+        assert (fc[1].bias[0].item(), fc[3].bias[0].item()) == (31.0, 33.0)
+    assert f"{26 if prefix else 30} of {len(model.state_dict())} tensors" in caplog.text
+    assert "not used" not in caplog.text
+
+
+@pytest.mark.parametrize(("stages", "frozen"), [(0, 0), (1, 2), (2, 4), (4, 10)])
+def test_first_stages_are_not_trained(stages, frozen):
+    backbone = build_model(config(VOC, MODEL__BACKBONE__FREEZE_AT=stages)).ssd.backbone
+    fixed = [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]
+    assert [m.weight.requires_grad for m in fixed[: frozen + 1]] == [False] * frozen + [True]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("SCALES", [0.1, 0.2]), ("ASPECT_RATIOS", [[2]]), ("STEPS", [8, 16, 32])],
+)
+def test_priors_of_other_maps_are_refused(key, value):
+    with pytest.raises(ConfigError, match=rf"MODEL\.SSD\.{key} has {len(value)} values; the"):
+        build_model(config(**{f"MODEL__SSD__{key}": value}))
