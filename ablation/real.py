@@ -11,10 +11,7 @@ under ``ablation/results``. Tune on ``val``; ``--split test`` is for what was ch
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +23,8 @@ from tabulate import tabulate
 from .report import mean_and_error
 from .rows import RESULTS
 from .run import commit
+from .training import metrics_of, train, versions
 
-ROOT = Path(__file__).parent.parent
 BATCH = 8
 
 # Of phases 1..N: title, phases, and config overrides. No re-weighting, no similarity loss.
@@ -90,14 +87,13 @@ class RealRun:
         """Where its result lies once it is finished."""
         return RESULTS / f"{self.name}.json"
 
-    def overrides(self, output: Path) -> dict[str, object]:
+    def overrides(self) -> dict[str, object]:
         """Config keys of the run."""
         _, phases, own = ROWS[self.row]
         first, others = self.lengths
         lengths = [first + others] if phases == 0 else [first] + [others // phases] * phases
         rates = [self.rates[0]] + [self.rates[1]] * phases
         return {
-            "OUTPUT_DIR": output / self.name,
             "SEED": self.seed,
             "MODEL.ROI_HEADS.NUM_CLASSES": len(_read(self.data / "labeled.json")["categories"]),
             "SOLVER.IMS_PER_BATCH": BATCH,
@@ -137,27 +133,15 @@ def main() -> None:
         failed = [run.name for run in pool.map(lambda r: do(r, args.output), runs) if run]
     print(table(runs))
     if failed:
-        sys.exit(f"{len(failed)} runs failed: {', '.join(failed)}; see their log.txt")
+        sys.exit(f"{len(failed)} runs failed: {', '.join(failed)}; see their run.log")
 
 
 def do(run: RealRun, output: Path) -> RealRun | None:
     """Train and evaluate a run unless it has a result; returns it if it failed."""
     if run.result.exists():
         return None
-    started = time.time()
-    options = [str(part) for pair in run.overrides(output.resolve()).items() for part in pair]
-    command = [
-        *(sys.executable, "train_net.py", "--config-file", "configs/Base-SSOD-Small.yaml"),
-        *("--num-gpus", "0", "--resume", *options),
-    ]
-    folder = output / run.name
-    folder.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # runs share the cores
-    with open(folder / "run.log", "a") as log:
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False
-        )
-    if done.returncode != 0:
+    started, folder = time.time(), output / run.name
+    if not train("Base-SSOD-Small.yaml", run.overrides(), folder):
         print(f"{run.name}: FAILED", flush=True)
         return run
     run.result.parent.mkdir(parents=True, exist_ok=True)
@@ -191,8 +175,6 @@ def table(runs: list[RealRun]) -> str:
 
 def _result(run: RealRun, folder: Path, seconds: float) -> dict[str, object]:
     summary = _read(folder / "summary.json")
-    models = {f"phase_{phase['phase']}": phase["metrics"] for phase in summary["phases"]}
-    models |= summary["ensembles"]
     first, others = run.lengths
     return {
         "data": run.data.name,
@@ -201,14 +183,11 @@ def _result(run: RealRun, folder: Path, seconds: float) -> dict[str, object]:
         "seed": run.seed,
         "lengths": run.lengths,
         "image_passes": (first + others) * BATCH,
-        "metrics": {
-            model: {key: round(values[key], 3) for key in ("AP50", "AP")}
-            for model, values in models.items()
-        },
+        "metrics": metrics_of(folder, ("AP50", "AP")),
         "label_quality": summary.get("label_quality", {}),
         "seconds": round(seconds),
         "commit": commit(),
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchvision")},
+        "versions": versions(),
     }
 
 
