@@ -108,10 +108,9 @@ class BoxEvaluator(DatasetEvaluator):
         Returns:
             ``{"bbox": metrics}`` on the main process; None on the others.
         """
-        gathered = comm.gather(self._found)
-        if not comm.is_main_process():
+        found = _of_all_ranks(self._found)
+        if found is None:
             return None
-        found = {image_id: d for of_rank in gathered for image_id, d in of_rank.items()}
         if self._output_dir is not None and img_ids is None:
             self._write(found)
         judged = list(self._truths if img_ids is None else img_ids)
@@ -132,6 +131,10 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
 
     ``pose`` and ``truncated`` may be missing, and corners may be decimals (rounded here). Objects
     marked difficult count neither as found nor as missed.
+
+    ``AP``, ``AP50`` and ``AP75`` are VOC's: for 2007 the mean of the precision at 11 recalls, for
+    later years the area under the curve (Everingham et al., IJCV 2010). ``AP/coco``, ``AP50/coco``
+    and ``AP75/coco`` are COCO's, at 101 recalls.
     """
 
     def __init__(self, dataset_name: str) -> None:
@@ -148,9 +151,34 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
         classes = tuple(metadata.thing_classes)
         files = VocFolder(metadata.dirname, metadata.split, class_names=classes)
         self._images = files.read().usable_images()
+        self._found: Predictions = {}
+
+    def reset(self) -> None:
+        """Forget what was found."""
+        super().reset()
+        self._found = {}
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Take what a model found in some images."""
+        super().process(inputs, outputs)
+        for given, output in zip(inputs, outputs, strict=True):
+            self._found[str(given["image_id"])] = from_instances(output["instances"])
 
     def evaluate(self) -> dict[str, Metrics] | None:
-        """Compute AP, AP50 and AP75, in percent; None on other processes than the main one."""
+        """Compute both kinds of metrics, in percent; None on other processes than the main one."""
+        found = _of_all_ranks(self._found)
+        results = self._voc_metrics()
+        if results is None or found is None:
+            return None
+        of_coco = box_metrics(
+            [_truth(image) for image in self._images],
+            [found.get(image["image_id"], Detections.empty()) for image in self._images],
+            list(self._class_names),
+        )
+        named = {f"{name}/coco": of_coco[name] for name in results["bbox"]}
+        return {"bbox": {**results["bbox"], **named}}
+
+    def _voc_metrics(self) -> dict[str, Metrics] | None:
         with tempfile.TemporaryDirectory(prefix="voc_truth_") as folder:
             self._image_set_path = os.path.join(folder, "images.txt")
             self._anno_file_template = os.path.join(folder, "{}.xml")
@@ -167,6 +195,14 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
                 root.append(_voc_object(self._class_names, annotation))
             path = self._anno_file_template.format(image["image_id"])
             ElementTree.ElementTree(root).write(path, encoding="utf-8")
+
+
+def _of_all_ranks(found: Predictions) -> Predictions | None:
+    """Gather what every rank's model found; None on other processes than the main one."""
+    gathered = comm.gather(found)
+    if not comm.is_main_process():
+        return None
+    return {image_id: of_image for of_rank in gathered for image_id, of_image in of_rank.items()}
 
 
 def _voc_object(class_names: Sequence[str], annotation: dict) -> ElementTree.Element:

@@ -9,7 +9,10 @@ from tabulate import tabulate
 from .evaluate import PhaseResults
 
 # The columns of the table, of those metrics that there are.
-_COLUMNS = ("AP", "AP50", "AP/easy", "AP50/easy", "AP/difficult", "AP50/difficult")
+_COLUMNS = (
+    *("AP", "AP50", "AP/easy", "AP50/easy", "AP/difficult", "AP50/difficult"),
+    *("AP/coco", "AP50/coco"),  # of Pascal VOC, whose own are the others
+)
 _COUNTS = {
     "labeled_images": "labeled",
     "pseudo_images": "pseudo-labeled",

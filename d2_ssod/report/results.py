@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from .collect import Metrics, Run
 
-# In this order, of those that there are; COCO's names, and VOC's 11-point AP50.
+# In this order, of those that there are; on Pascal VOC its own metrics, and COCO's by their names.
 COLUMNS = (
-    *("AP", "AP50", "AP75", "AP50/07"),
+    *("AP", "AP50", "AP75", "AP/coco", "AP50/coco"),
     *("AP/easy", "AP50/easy", "AP/difficult", "AP50/difficult"),
 )
 # Of one run; two models that differ by less may as well be equal.

@@ -217,7 +217,10 @@ def test_evaluate_voc_by_eleven_points(voc):
     assert results.phases[0]["AP50"] == pytest.approx(100 * 6 / 11 / 2)
     assert results.phases[1]["AP50"] == pytest.approx(100)
     assert results.phases[2]["AP50"] == 0
-    assert set(results.ensembles["0~N"]) == {"AP", "AP50", "AP75"}
+    # COCO's 101 points: 0 to 0.5.
+    assert results.phases[0]["AP50/coco"] == pytest.approx(100 * 51 / 101 / 2)
+    kinds = ("AP", "AP50", "AP75")
+    assert set(results.ensembles["0~N"]) == {*kinds, *(f"{kind}/coco" for kind in kinds)}
 
 
 def test_evaluate_voc_refuses_subsets_before_the_pass(voc):

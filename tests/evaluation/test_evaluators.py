@@ -91,8 +91,18 @@ def voc_name(tmp_path):
 def test_voc_metrics_are_detectron2s(voc_name, tmp_path):
     write_voc(tmp_path)
     theirs = voc_metrics(PascalVOCDetectionEvaluator(voc_name))
-    assert voc_metrics(VocEvaluator(voc_name)) == theirs
+    ours = voc_metrics(VocEvaluator(voc_name))
+    assert {name: ours[name] for name in theirs} == theirs
     assert 0 < theirs["AP"] < theirs["AP50"]
+
+
+def test_coco_metrics_stand_beside_vocs(voc_name, tmp_path):
+    write_voc(tmp_path)
+    metrics = voc_metrics(VocEvaluator(voc_name))
+    # Of each class the first is found, then a wrong box or copy, then the second: precision 1 to a
+    # recall of a half, then 2 / 3.
+    assert metrics["AP50/coco"] == pytest.approx(100 * (51 + 50 * 2 / 3) / 101)
+    assert metrics["AP/coco"] < metrics["AP50/coco"]
 
 
 def test_voc_metrics_of_a_tools_files_are_the_same(voc_name, tmp_path):
