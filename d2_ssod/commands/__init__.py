@@ -4,6 +4,7 @@ check.py     everything that is wrong or odd about the data of a config
 init.py      from data to a config
 predict.py   from pictures to boxes
 report.py    what a run did, as a page
+split.py     a COCO file, into labeled and unlabeled images
 """
 
 from __future__ import annotations
@@ -14,9 +15,15 @@ from collections.abc import Sequence
 
 from d2_ssod.errors import ConfigError
 
-from . import check, init, predict, report
+from . import check, init, predict, report, split
 
-_COMMANDS = {"check": check, "init": init, "predict": predict, "report": report}
+_COMMANDS = {
+    "check": check,
+    "init": init,
+    "predict": predict,
+    "report": report,
+    "split": split,
+}
 _USER_ERROR = 2  # exit code
 
 

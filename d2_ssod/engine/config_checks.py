@@ -72,11 +72,6 @@ def _check_model(cfg: CfgNode) -> None:
             "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE is True; RoI re-weighting is defined for the "
             "softmax cross-entropy: set it to False"
         )
-    if detector_of(cfg).learns_unlabeled and not cfg.DATASETS.UNLABELED:
-        raise ConfigError(
-            f"DATASETS.UNLABELED is empty, but MODEL.META_ARCHITECTURE is "
-            f"{cfg.MODEL.META_ARCHITECTURE!r}, which learns from unlabeled images: name some"
-        )
     if cfg.SSOD.TTA.ENABLED and not detector_of(cfg).has_tta:
         raise ConfigError(
             f"SSOD.TTA.ENABLED is True, but MODEL.META_ARCHITECTURE is "

@@ -51,13 +51,15 @@ def _check_paths(cfg: CfgNode) -> None:
             f"DATASETS: of {', '.join(names)} these paths are not there: {', '.join(missing)}; "
             "expected below $DETECTRON2_DATASETS (now "
             f"{datasets_root()}): VOC2007/ and VOC2012/ with Annotations/, ImageSets/Main/ and "
-            "JPEGImages/, coco/ with annotations/ and the folders of images"
+            "JPEGImages/, coco/ with annotations/ and the folders of images (files of some percent "
+            "are made by python -m d2_ssod split)"
         )
 
 
 def _may_be_empty(cfg: CfgNode, key: str) -> bool:
-    """Without test sets nothing is evaluated; phase 0 alone needs no unlabeled images."""
-    return key in ("VAL", "TEST") or (key == "UNLABELED" and cfg.SSOD.NUM_PHASES == 0)
+    """Without test sets nothing is evaluated; phase 0 alone may need no unlabeled images."""
+    phase_0_alone = cfg.SSOD.NUM_PHASES == 0 and not detector_of(cfg).learns_unlabeled
+    return key in ("VAL", "TEST") or (key == "UNLABELED" and phase_0_alone)
 
 
 def check_run_data(cfg: CfgNode) -> Findings:

@@ -74,29 +74,57 @@ def write_coco(root):
         path.write_text(json.dumps(content))
 
 
+# The same for SSD, whose augmentations are the config's, too.
+SMALL_SSD = {
+    "MODEL.WEIGHTS": "",
+    "MODEL.BACKBONE.NAME": "build_small_fpn_backbone",
+    "MODEL.SSD.SIZE": 64,
+    "MODEL.SSD.SCALES": [0.3, 0.5, 0.7],
+    "MODEL.SSD.ASPECT_RATIOS": [[2], [2]],
+    "MODEL.SSD.STEPS": [],
+    "SOLVER.IMS_PER_BATCH": 2,
+    "DATALOADER.NUM_WORKERS": 0,
+}
+
+
+def run_config(tmp_path, config, write, options):
+    """Run a shipped config with overrides; its summary."""
+    write(tmp_path)
+    pairs = [str(part) for pair in options.items() for part in pair]
+    path = runs.CONFIG_FILE.with_name(f"{config}.yaml")
+    result = runs.run_command(
+        ["--config-file", str(path), "--num-gpus", "0", "OUTPUT_DIR", str(tmp_path / "o"), *pairs],
+        environment={"DETECTRON2_DATASETS": str(tmp_path)},
+    )
+    assert "Traceback" not in result.stderr
+    summary = runs.summary_of(tmp_path / "o")
+    assert {"AP", "AP50"} <= set(summary["phases"][0]["metrics"])
+    assert summary["dataset"] == ("voc_2007_test" if write is write_voc else "coco_2014_minival")
+    return summary
+
+
 @pytest.mark.parametrize(
     ("config", "write", "phases"),
     [
         ("voc_two_phase", write_voc, 2),
+        ("voc_data_distillation", write_voc, 1),
         ("coco_35_two_phase", write_coco, 2),
     ],
 )
 def test_a_shipped_config_runs_on_its_layout(tmp_path, config, write, phases):
-    write(tmp_path)
-    options = {
-        **SMALL,
-        "OUTPUT_DIR": tmp_path / "output",
-        "SSOD.SCHEDULE.EPOCHS": [1] * (phases + 1),
-        "SSOD.SCHEDULE.STEP_EPOCHS": [1] * (phases + 1),
-    }
-    pairs = [str(part) for pair in options.items() for part in pair]
-    path = runs.CONFIG_FILE.with_name(f"{config}.yaml")
-    result = runs.run_command(
-        ["--config-file", str(path), "--num-gpus", "0", *pairs],
-        environment={"DETECTRON2_DATASETS": str(tmp_path)},
-    )
-    assert "Traceback" not in result.stderr
-    summary = runs.summary_of(tmp_path / "output")
+    epochs = [1] * (phases + 1)
+    schedule = {"SSOD.SCHEDULE.EPOCHS": epochs, "SSOD.SCHEDULE.STEP_EPOCHS": epochs}
+    few = {"TEST.AUG.MIN_SIZES": [48, 64]}
+    summary = run_config(tmp_path, config, write, {**SMALL, **schedule, **few})
     assert [phase["labeled_images"] for phase in summary["phases"]] == [4] * (phases + 1)
-    assert {"AP", "AP50"} <= set(summary["phases"][0]["metrics"])
-    assert summary["dataset"] == ("voc_2007_test" if write is write_voc else "coco_2014_minival")
+
+
+@pytest.mark.parametrize(
+    ("config", "phases"), [("voc_ssd300_two_phase", 2), ("voc_csd", 0), ("voc_isd", 0)]
+)
+def test_a_config_of_ssd_runs_on_vocs_layout(tmp_path, config, phases):
+    steps = [2] * (phases + 1)
+    schedule = {"SSOD.SCHEDULE.MAX_ITER": steps, "SSOD.SCHEDULE.STEPS": [[1]] * (phases + 1)}
+    summary = run_config(tmp_path, config, write_voc, {**SMALL_SSD, **schedule})
+    assert len(summary["phases"]) == phases + 1
+    assert "AP50/coco" in summary["phases"][0]["metrics"]

@@ -21,6 +21,16 @@ COCO = {
     "coco_80_unlabeled": ("train2014", "instances_train2014.json", False),
     "coco_115_labeled": ("train2017", "instances_train2017.json", True),
     "coco_120_unlabeled": ("unlabeled2017", "image_info_unlabeled2017.json", False),
+    # Made by `python -m d2_ssod split`.
+    **{
+        f"coco_{percent}_percent_{part}": (
+            "train2017",
+            f"instances_train2017_{percent}_percent_{part}.json",
+            part == "labeled",
+        )
+        for percent in (1, 2, 5, 10)
+        for part in ("labeled", "unlabeled")
+    },
 }
 # Name: (year, split, whether its annotations are used), those of difficult objects never.
 VOC = {
@@ -42,8 +52,8 @@ def datasets_root() -> str:
 def register_builtin(root: str) -> None:
     """Register all of this module's data sets under `root`; a second call changes nothing.
 
-    COCO's labeled and unlabeled splits are tested by Detectron2's ``coco_2014_minival`` and
-    ``coco_2017_val``, VOC's by its ``voc_2007_test``.
+    COCO's labeled and unlabeled splits are tested by Detectron2's ``coco_2014_minival`` (35, 80)
+    and ``coco_2017_val``, VOC's by its ``voc_2007_test``.
     """
     _register_coco(os.path.join(root, "coco"))
     _register_voc(root)

@@ -1,0 +1,99 @@
+"""Split a COCO file into a labeled part, drawn at random, and an unlabeled rest.
+
+    python -m d2_ssod split datasets/coco/annotations/instances_train2017.json --percent 10 --seed 1
+
+Writes instances_train2017_10_percent_labeled.json and ..._unlabeled.json beside it, the latter
+without annotations. The same seed gives the same split, whatever the order of the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from d2_ssod.errors import ConfigError
+from d2_ssod.json_files import read_json, write_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("file", type=Path, metavar="COCO.json")
+    parser.add_argument("--percent", type=float, required=True, help="of the images: labeled ones")
+    parser.add_argument("--seed", type=int, default=1, help="of the drawing (1)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="by default, where the file is")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write both files, and say what is in them."""
+    given, percent = read_json(arguments.file), arguments.percent
+    parts = split(given, percent, arguments.seed, arguments.file)
+    folder = arguments.output or arguments.file.parent
+    stem = f"{arguments.file.stem}_{percent:g}_percent"
+    paths = [folder / f"{stem}_{name}.json" for name in ("labeled", "unlabeled")]
+    for path in paths:
+        if path.exists():
+            raise ConfigError(f"{path} exists: delete it to make another split, or keep it")
+    for path, part in zip(paths, parts, strict=True):
+        write_json(path, part)
+        print(f"{path}: {len(part['images'])} images")
+    return 0
+
+
+def split(
+    contents: Any, percent: float, seed: int, path: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Draw the labeled images.
+
+    Args:
+        contents: of the COCO file.
+        percent: of the images, 0 < percent < 100, rounded to whole images.
+        seed: of the drawing.
+        path: for messages.
+
+    Returns:
+        Contents of the labeled images with their annotations, and of the others without.
+
+    Raises:
+        ConfigError: no image would be labeled, or none unlabeled; or the file has no images.
+    """
+    images = _records(contents, "images", "id", path)
+    annotations = _records(contents, "annotations", "image_id", path)
+    count = round(len(images) * percent / 100)
+    if not 0 < count < len(images):
+        raise ConfigError(
+            f"--percent is {percent:g}, which makes {count} of {len(images)} images of {path} "
+            "labeled; there must be labeled and unlabeled ones"
+        )
+    by_id = sorted(images, key=lambda image: str(image["id"]))
+    drawn = np.random.default_rng(seed).permutation(len(by_id))[:count]
+    labeled = {by_id[number]["id"] for number in drawn}
+    about = {"info": {"source": path.name, "percent": percent, "seed": seed}}
+    common = {**about, "categories": contents.get("categories", [])}
+    return (
+        {
+            **common,
+            "images": [image for image in images if image["id"] in labeled],
+            "annotations": [a for a in annotations if a["image_id"] in labeled],
+        },
+        {
+            **common,
+            "images": [image for image in images if image["id"] not in labeled],
+            "annotations": [],
+        },
+    )
+
+
+def _records(contents: Any, key: str, needed: str, path: Path) -> list[dict[str, Any]]:
+    """Look up a list of the file, each of whose records must have a key."""
+    records = contents.get(key) if isinstance(contents, dict) else None
+    if not isinstance(records, list) or not all(
+        isinstance(record, dict) and isinstance(record.get(needed), (int, str))
+        for record in records
+    ):
+        raise ConfigError(
+            f"{path}: {key!r} must be a list of records with {needed!r}, as in COCO's own files"
+        )
+    return records

@@ -1,0 +1,81 @@
+import json
+
+import pytest
+
+from d2_ssod.commands import main
+
+CONTENTS = {
+    "images": [{"id": i, "file_name": f"{i}.jpg", "width": 9, "height": 9} for i in range(40)],
+    "annotations": [{"id": 100 + i, "image_id": i % 40, "category_id": 7} for i in range(80)],
+    "categories": [{"id": 7, "name": "cat"}],
+}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "instances_train.json"
+    path.write_text(json.dumps(CONTENTS))
+    return path
+
+
+def split(file, *arguments, code=0):
+    with pytest.raises(SystemExit) as caught:
+        main(["split", str(file), *map(str, arguments)])
+    assert caught.value.code == code
+
+
+def parts(folder, percent):
+    stem = f"instances_train_{percent}_percent"
+    return [json.loads((folder / f"{stem}_{n}.json").read_text()) for n in ("labeled", "unlabeled")]
+
+
+def ids(part):
+    return [image["id"] for image in part["images"]]
+
+
+def test_images_are_labeled_or_not(file, tmp_path):
+    split(file, "--percent", 10)
+    labeled, rest = parts(tmp_path, 10)
+    assert len(ids(labeled)) == 4
+    assert sorted(ids(labeled) + ids(rest)) == list(range(40))
+    assert [a["image_id"] in ids(labeled) for a in labeled["annotations"]] == [True] * 8
+    assert rest["annotations"] == []
+    assert labeled["categories"] == rest["categories"] == CONTENTS["categories"]
+    assert labeled["info"] == {"source": file.name, "percent": 10.0, "seed": 1}
+
+
+def test_same_seed_gives_the_same_split_whatever_the_order(file, tmp_path):
+    split(file, "--percent", 10, "--output", tmp_path / "first")
+    file.write_text(json.dumps({**CONTENTS, "images": CONTENTS["images"][::-1]}))
+    split(file, "--percent", 10, "--output", tmp_path / "second")
+    split(file, "--percent", 10, "--seed", 2, "--output", tmp_path / "other")
+    first, second, other = (
+        sorted(ids(parts(tmp_path / name, 10)[0])) for name in ("first", "second", "other")
+    )
+    assert first == second != other
+
+
+def test_a_split_that_exists_stays(file, tmp_path, capsys):
+    split(file, "--percent", 2.5)
+    before = parts(tmp_path, "2.5")
+    split(file, "--percent", 2.5, "--seed", 5, code=2)
+    assert "instances_train_2.5_percent_labeled.json exists" in capsys.readouterr().err
+    assert parts(tmp_path, "2.5") == before
+
+
+@pytest.mark.parametrize("percent", [0, 1, 100, -5])
+def test_both_parts_have_images(file, percent, capsys):
+    split(file, "--percent", percent, code=2)
+    assert f"--percent is {percent}, which makes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [[], {}, {"images": 1}, {"images": [{}]}, {"images": [{"id": 1}], "annotations": [5]}],
+)
+def test_other_files_end_with_one_line(file, contents, capsys):
+    file.write_text(json.dumps(contents))
+    split(file, "--percent", 50, code=2)
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {file}: ")
+    assert error.count("\n") == 1

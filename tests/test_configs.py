@@ -1,0 +1,60 @@
+"""Every shipped config can be read, is what its data sets ask for, and builds its model."""
+
+import pytest
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
+from runs import ROOT
+
+import d2_ssod.data
+import d2_ssod.demo  # noqa: F401
+from d2_ssod.engine.config_checks import check_config
+from d2_ssod.engine.schedule import phase_config
+from d2_ssod.engine.setup import read_config
+from d2_ssod.modeling import num_classes
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+COMPLETE = [path for path in CONFIGS if not path.name.startswith("Base-")]
+
+
+def names(paths):
+    return [path.stem for path in paths]
+
+
+@pytest.fixture
+def cfg(path, tmp_path):
+    cfg = read_config(str(path))
+    cfg.defrost()
+    cfg.OUTPUT_DIR = str(tmp_path)
+    return cfg
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=names(CONFIGS))
+def test_config_is_accepted_and_builds_its_model(cfg):
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
+    check_config(cfg, 8)
+    build_model(cfg)
+
+
+@pytest.mark.parametrize("path", COMPLETE, ids=names(COMPLETE))
+def test_config_names_data_sets_of_its_classes(cfg):
+    used = [name for key in ("TRAIN", "UNLABELED", "TEST") for name in cfg.DATASETS[key]]
+    assert len(used) >= 2
+    for name in used:
+        assert len(MetadataCatalog.get(name).thing_classes) == num_classes(cfg)
+
+
+@pytest.mark.parametrize("path", COMPLETE, ids=names(COMPLETE))
+def test_every_phase_has_a_schedule_whose_drops_are_within_it(cfg):
+    for phase in range(cfg.SSOD.NUM_PHASES + 1):
+        own = phase_config(cfg, phase, 10_000, 10_000 if phase else 0)
+        assert own.SOLVER.MAX_ITER > 1000
+        assert all(step < own.SOLVER.MAX_ITER for step in own.SOLVER.STEPS)
+        drops = cfg.SSOD.SCHEDULE.STEPS or cfg.SSOD.SCHEDULE.STEP_EPOCHS
+        wanted = drops[phase] if drops else ()
+        assert len(own.SOLVER.STEPS) == (len(wanted) if isinstance(wanted, list) else bool(drops))
+
+
+@pytest.mark.parametrize("path", COMPLETE, ids=names(COMPLETE))
+def test_output_folder_has_the_configs_name(path):
+    folder = read_config(str(path)).OUTPUT_DIR
+    assert folder == f"output/{path.stem}"
