@@ -7,6 +7,7 @@ separation.py   how well weights tell missed objects from background
 one_stage.py    SSD, CSD and ISD (``python -m ablation.one_stage``)
 real.py         real pictures (``python -m ablation.real``)
 training.py     one training in a process of its own, for these two
+paper/          the paper's figures and tables (``python -m ablation.paper``)
 report.py       the results as ``docs/ablation.md`` (``python -m ablation.report``)
 results/        one small JSON file per finished run
 """

@@ -35,11 +35,7 @@ def separation(cfg: CfgNode, phase: int, data: RunData) -> dict[str, float] | No
     weighting = model.roi_heads.box_predictor.weighting
     if weighting is None or cfg.SSOD.ROI_WEIGHTING.NAME == "oracle":
         return None
-    mapper = PseudoLabelMapper(
-        is_train=True,
-        augmentations=[T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)],
-        image_format=cfg.INPUT.FORMAT,
-    )
+    mapper = mapper_without_augmentation(cfg)
     images = load_pseudo_labels(
         RunFolder(cfg.OUTPUT_DIR).phase(phase).pseudo_labels,
         data.unlabeled,
@@ -48,7 +44,7 @@ def separation(cfg: CfgNode, phase: int, data: RunData) -> dict[str, float] | No
     weights, kinds = [], []
     for start in range(0, len(images), _BATCH):
         batch = images[start : start + _BATCH]
-        sampled, embeddings = _sample(model, [mapper(image) for image in batch])
+        sampled, embeddings = sample_rois(model, [mapper(image) for image in batch])
         rois = collect_rois(sampled, embeddings, num_classes(cfg))
         weights.append(weighting(rois).weights)
         kinds.append(
@@ -58,7 +54,16 @@ def separation(cfg: CfgNode, phase: int, data: RunData) -> dict[str, float] | No
     return _compare(torch.cat(weights), torch.cat(kinds))
 
 
-def _sample(model: nn.Module, inputs: list[dict]) -> tuple[list[SampledRoIs], Tensor]:
+def mapper_without_augmentation(cfg: CfgNode) -> PseudoLabelMapper:
+    """Map images as for training, but at test size and unchanged."""
+    return PseudoLabelMapper(
+        is_train=True,
+        augmentations=[T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)],
+        image_format=cfg.INPUT.FORMAT,
+    )
+
+
+def sample_rois(model: nn.Module, inputs: list[dict]) -> tuple[list[SampledRoIs], Tensor]:
     """RoIs as training samples them, and their embeddings, without touching batch statistics."""
     heads = model.roi_heads
     images = model.preprocess_image(inputs)

@@ -1,4 +1,4 @@
-"""One training as a process of its own: ``train_net.py`` with one thread, gone on with if there."""
+"""One training as a process of its own: ``train_net.py``, gone on with if it was interrupted."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def train(config: str, overrides: Mapping[str, object], folder: Path) -> bool:
+def train(config: str, overrides: Mapping[str, object], folder: Path, *, num_gpus: int = 0) -> bool:
     """Train and evaluate, or go on with it; tell whether it ended well.
 
     Args:
         config: a file below ``configs/``.
         overrides: config keys.
         folder: for its output, and what it prints (``run.log``).
+        num_gpus: 0: the CPU, one thread.
     """
     options = [str(part) for pair in overrides.items() for part in pair]
     command = [
         *(sys.executable, "train_net.py", "--config-file", f"configs/{config}"),
-        *("--num-gpus", "0", "--resume", "OUTPUT_DIR", str(folder.resolve()), *options),
+        *("--num-gpus", str(num_gpus), "--resume", "OUTPUT_DIR", str(folder.resolve()), *options),
     ]
     folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # runs share the cores
