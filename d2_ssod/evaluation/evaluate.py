@@ -63,7 +63,7 @@ def evaluate_phases(
 
     Raises:
         ValueError: no models, another number of weights than models, or subsets with an evaluator
-            that knows none (Pascal VOC's).
+            that knows none.
     """
     ensemble = EnsembleRCNN(models, fusion=fusion)
     # Which models a row fuses; a row of one model is that model's own output.

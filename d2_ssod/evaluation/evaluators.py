@@ -130,7 +130,7 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
     """Pascal VOC's AP by Detectron2, also for annotation files that lack what it expects.
 
     ``pose`` and ``truncated`` may be missing, and corners may be decimals (rounded here). Objects
-    marked difficult count neither as found nor as missed.
+    marked difficult count neither as found nor as missed, and classes without an object not at all.
 
     ``AP``, ``AP50`` and ``AP75`` are VOC's: for 2007 the mean of the precision at 11 recalls, for
     later years the area under the curve (Everingham et al., IJCV 2010). ``AP/coco``, ``AP50/coco``
@@ -164,35 +164,59 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
         for given, output in zip(inputs, outputs, strict=True):
             self._found[str(given["image_id"])] = from_instances(output["instances"])
 
-    def evaluate(self) -> dict[str, Metrics] | None:
-        """Compute both kinds of metrics, in percent; None on other processes than the main one."""
+    def evaluate(self, img_ids: Sequence[ImageId] | None = None) -> dict[str, Metrics] | None:
+        """Compute both kinds of metrics, in percent.
+
+        Args:
+            img_ids: images to judge; None: all of the data set.
+
+        Returns:
+            ``{"bbox": metrics}`` on the main process; None on the others.
+        """
+        judged = self._images
+        if img_ids is not None:
+            chosen = {str(image_id) for image_id in img_ids}
+            judged = [image for image in judged if image["image_id"] in chosen]
         found = _of_all_ranks(self._found)
-        results = self._voc_metrics()
+        results = self._voc_metrics(judged)
         if results is None or found is None:
             return None
         of_coco = box_metrics(
-            [_truth(image) for image in self._images],
-            [found.get(image["image_id"], Detections.empty()) for image in self._images],
+            [_truth(image) for image in judged],
+            [found.get(image["image_id"], Detections.empty()) for image in judged],
             list(self._class_names),
         )
         named = {f"{name}/coco": of_coco[name] for name in results["bbox"]}
         return {"bbox": {**results["bbox"], **named}}
 
-    def _voc_metrics(self) -> dict[str, Metrics] | None:
-        with tempfile.TemporaryDirectory(prefix="voc_truth_") as folder:
-            self._image_set_path = os.path.join(folder, "images.txt")
-            self._anno_file_template = os.path.join(folder, "{}.xml")
-            if comm.is_main_process():
-                self._write_truth()
-            return super().evaluate()
+    def _voc_metrics(self, judged: Sequence[dict]) -> dict[str, Metrics] | None:
+        """Have Detectron2 judge these images, and classes of which there is an object."""
+        kept = self._predictions, self._class_names
+        names = {image["image_id"] for image in judged}
+        there = _classes_to_find(judged)
+        # Lines that begin with the image; Detectron2's evaluation asks for no others.
+        self._predictions = {
+            place: [line for line in kept[0].get(number, ()) if line.rsplit(" ", 5)[0] in names]
+            for place, number in enumerate(there)
+        }
+        self._class_names = [kept[1][number] for number in there]
+        try:
+            with tempfile.TemporaryDirectory(prefix="voc_truth_") as folder:
+                self._image_set_path = os.path.join(folder, "images.txt")
+                self._anno_file_template = os.path.join(folder, "{}.xml")
+                if comm.is_main_process():
+                    self._write_truth(judged, kept[1])
+                return super().evaluate()
+        finally:
+            self._predictions, self._class_names = kept
 
-    def _write_truth(self) -> None:
-        names = [image["image_id"] for image in self._images]
+    def _write_truth(self, judged: Sequence[dict], class_names: Sequence[str]) -> None:
+        names = [image["image_id"] for image in judged]
         Path(self._image_set_path).write_text("\n".join(names), encoding="utf-8")
-        for image in self._images:
+        for image in judged:
             root = ElementTree.Element("annotation")
             for annotation in image["annotations"]:
-                root.append(_voc_object(self._class_names, annotation))
+                root.append(_voc_object(class_names, annotation))
             path = self._anno_file_template.format(image["image_id"])
             ElementTree.ElementTree(root).write(path, encoding="utf-8")
 
@@ -203,6 +227,12 @@ def _of_all_ranks(found: Predictions) -> Predictions | None:
     if not comm.is_main_process():
         return None
     return {image_id: of_image for of_rank in gathered for image_id, of_image in of_rank.items()}
+
+
+def _classes_to_find(images: Sequence[dict]) -> list[int]:
+    """List the classes that have an object which is not difficult."""
+    found = (a for image in images for a in image["annotations"] if not a["iscrowd"])
+    return sorted({annotation["category_id"] for annotation in found})
 
 
 def _voc_object(class_names: Sequence[str], annotation: dict) -> ElementTree.Element:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
+from detectron2.evaluation import PascalVOCDetectionEvaluator
 from lookup import (
     CAT,
     DOG,
@@ -223,10 +224,24 @@ def test_evaluate_voc_by_eleven_points(voc):
     assert set(results.ensembles["0~N"]) == {*kinds, *(f"{kind}/coco" for kind in kinds)}
 
 
-def test_evaluate_voc_refuses_subsets_before_the_pass(voc):
+def test_evaluate_voc_on_subsets(voc):
+    """A class without an object there does not count."""
+    (metrics,) = evaluate([finding(1)], voc, subsets={"a": [1], "b": [2, 3], "c": [1, 2]}).phases
+    assert [metrics["AP50/a"], metrics["AP50/coco/a"]] == pytest.approx([100, 100])
+    assert [metrics["AP50/b"], metrics["AP50/coco/b"]] == [0, 0]
+    assert metrics["AP50/c"] == pytest.approx(100 * 6 / 11)
+    assert metrics["AP50"] == pytest.approx(100 * 6 / 11 / 2)  # as without subsets
+
+
+def test_evaluate_refuses_subsets_that_an_evaluator_does_not_know(voc):
     model = finding(1)
-    with pytest.raises(ValueError, match="VocEvaluator does not"):
-        evaluate([model], voc, subsets={"easy": [1]})
+    with pytest.raises(ValueError, match="PascalVOCDetectionEvaluator does not"):
+        evaluate_phases(
+            [model],
+            [],
+            lambda row: PascalVOCDetectionEvaluator(voc),
+            subsets={"easy": [1]},
+        )
     assert model.calls == 0
 
 
