@@ -282,7 +282,26 @@ _SSD_KEYS: dict[str, tuple[Any, Limit]] = {
     "CONSISTENCY.MIX": (100.0, _POSITIVE),
     "CONSISTENCY.BOTH_WEIGHT": (0.1, _NOT_NEGATIVE),
 }
-_SECTIONS = {"SSOD": _KEYS, "MODEL.SSD": _SSD_KEYS}
+
+# Key below MODEL.TIMM, of backbones of timm's (MODEL.BACKBONE.NAME: build_timm_fpn_backbone):
+# (default, limit). MODEL.FPN.OUT_CHANNELS, .NORM and .FUSE_TYPE are read, too.
+# MODEL.BACKBONE.FREEZE_AT k freezes all that the maps of strides up to 2^k are computed with; 0:
+# nothing. MODEL.PIXEL_MEAN and .PIXEL_STD, where both are Detectron2's defaults, are replaced with
+# those of timm's weights.
+_TIMM_KEYS: dict[str, tuple[Any, Limit]] = {
+    # One of timm.list_models(), or of timm.list_pretrained(), which tells the weights, too.
+    "NAME": ("resnet50", _TEXT),
+    # Which of its maps are taken, finest first. (): those of strides 4, 8, 16 and 32, as far as it
+    # has them, the last one of each. A single map, as of a plain ViT, becomes a simple pyramid.
+    "OUT_INDICES": ((), _each(_COUNT)),
+    # What it starts from: a file with a state_dict of timm's; "pretrained": weights that timm
+    # downloads; empty: random ones. MODEL.WEIGHTS is loaded after it.
+    "WEIGHTS": ("", _TEXT),
+    # Its batch normalization: with the statistics that come with its weights ("FrozenBN"), with
+    # those of the batch ("BN") or of the batches of all GPUs ("SyncBN").
+    "NORM": ("FrozenBN", _one_of("FrozenBN", "BN", "SyncBN")),
+}
+_SECTIONS = {"SSOD": _KEYS, "MODEL.SSD": _SSD_KEYS, "MODEL.TIMM": _TIMM_KEYS}
 
 _LIMITS = {
     **{f"{at}.{name}": own[1] for at, keys in _SECTIONS.items() for name, own in keys.items()},
@@ -293,7 +312,10 @@ _LIMITS = {
 
 
 def add_ssod_config(cfg: CfgNode) -> None:
-    """Add ``DATASETS.UNLABELED``, ``SSOD`` and ``MODEL.SSD``, in place, to a Detectron2 config."""
+    """Add this project's keys, in place, to a Detectron2 config.
+
+    They are ``SSOD``, ``MODEL.SSD``, ``MODEL.TIMM``, ``DATASETS.UNLABELED`` and ``DATASETS.VAL``.
+    """
     # Images without annotations, as registered names (see SSOD.REGISTER for your own).
     cfg.DATASETS.UNLABELED = ()
     # Labeled images to watch training by, never trained on. Optional. The model of each phase is
@@ -311,7 +333,7 @@ def add_ssod_config(cfg: CfgNode) -> None:
 
 
 def check_limits(cfg: CfgNode) -> None:
-    """Check that every key of ``SSOD`` and ``MODEL.SSD`` has a value that it may have.
+    """Check that every key of this project's sections has a value that it may have.
 
     Raises:
         ConfigError: naming the first key that has not.

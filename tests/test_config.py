@@ -67,13 +67,15 @@ def test_keys_are_of_these_kinds():
 
 
 def test_config_has_every_key_and_no_other(cfg):
-    ours = [*names_of(cfg.SSOD, "SSOD."), *names_of(cfg.MODEL.SSD, "MODEL.SSD.")]
+    sections = {"SSOD": cfg.SSOD, "MODEL.SSD": cfg.MODEL.SSD, "MODEL.TIMM": cfg.MODEL.TIMM}
+    ours = [name for at, node in sections.items() for name in names_of(node, f"{at}.")]
     assert sorted(ours) == sorted(KEYS)
     assert cfg.DATASETS.UNLABELED == cfg.DATASETS.VAL == ()
 
 
 def test_keys_of_detectron2_stay_as_they_are(cfg):
-    del cfg["SSOD"], cfg.MODEL["SSD"], cfg.DATASETS["UNLABELED"], cfg.DATASETS["VAL"]
+    del cfg["SSOD"], cfg.MODEL["SSD"], cfg.MODEL["TIMM"]
+    del cfg.DATASETS["UNLABELED"], cfg.DATASETS["VAL"]
     assert cfg == get_cfg()
 
 
@@ -151,6 +153,8 @@ def test_no_text_is_refused_as_one(cfg, name, value):
         # One number for each phase, or a list of them, smallest first.
         ("SCHEDULE.STEPS", [(), (5, 6), ((5, 8), [6], ())], [((8, 5),), ((-1,),), ((1.5,),)]),
         ("MODEL.SSD.POSITIVE_FRACTION", [0.25, 1], [0, 1.5]),  # a share
+        ("MODEL.TIMM.OUT_INDICES", [(), (1, 2)], [(1, -1), (1.5,)]),  # counts
+        ("MODEL.TIMM.NORM", ["FrozenBN", "BN", "SyncBN"], ["GN", ""]),
         ("MODEL.SSD.ASPECT_RATIOS", [[[2], [2, 3]], [[], [1.5]]], [[2], [[0]]]),  # lists of ratios
         ("SCHEDULE.STEP_EPOCHS", [(0.5, 1), ((0.5, 8), 6)], [((8, 0.5),), ((0,),), (0,)]),
     ],

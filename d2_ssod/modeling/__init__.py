@@ -9,6 +9,7 @@ roi_weighting.py   how much each RoI counts (Eq. 2-5): ``ROI_WEIGHTINGS``
 sampled_rois.py    sampled RoIs that know the targets of their image
 one_stage/         detectors that Detectron2 has not: SSD
 baselines/         other systems, to compare with: CSD, ISD
+timm_backbone.py   any backbone of timm's as a feature pyramid (``MODEL.TIMM``)
 """
 
 from .baselines import CSD, ISD
@@ -19,6 +20,16 @@ from .proposals import UncertaintyRPN
 from .roi_heads import UncertaintyCascadeROIHeads, UncertaintyRes5ROIHeads, UncertaintyROIHeads
 from .roi_weighting import ROI_WEIGHTINGS, RoIBatch, RoIWeighting, RoIWeights, build_roi_weighting
 from .sampled_rois import SampledRoIs
+from .timm_backbone import (
+    TIMM_BACKBONES,
+    TimmFeatures,
+    build_retinanet_timm_fpn_backbone,
+    build_timm_features,
+    build_timm_fpn_backbone,
+    check_timm_backbone,
+    describe_timm_backbone,
+    with_timm_pixels,
+)
 
 __all__ = [
     "CSD",
@@ -26,20 +37,28 @@ __all__ = [
     "ISD",
     "ROI_WEIGHTINGS",
     "SSD",
+    "TIMM_BACKBONES",
     "Detector",
     "RoIBatch",
     "RoIWeighting",
     "RoIWeights",
     "SampledRoIs",
+    "TimmFeatures",
     "UncertaintyCascadeROIHeads",
     "UncertaintyOutputLayers",
     "UncertaintyROIHeads",
     "UncertaintyRPN",
     "UncertaintyRes5ROIHeads",
+    "build_retinanet_timm_fpn_backbone",
     "build_roi_weighting",
+    "build_timm_features",
+    "build_timm_fpn_backbone",
+    "check_timm_backbone",
     "collect_rois",
+    "describe_timm_backbone",
     "detector_of",
     "is_pseudo",
     "num_classes",
     "running_attributes",
+    "with_timm_pixels",
 ]

@@ -44,6 +44,7 @@ REFUSED = [
     ("INPUT.MIN_SIZE_TRAIN", (99,)),
     ("SSOD.AUG.COLOR", 0.5),
     ("SSOD.OPTIMIZER", "AdamW"),
+    ("MODEL.TIMM.NAME", "resnet18"),
     ("SSOD.SIMILARITY.LOSS_WEIGHT", 0.0),
 ]
 OF_PSEUDO_LABELS = [
@@ -64,6 +65,7 @@ HARMLESS = [
     ("SSOD.REPORT", False),
     ("SSOD.CHECK_LABELED", False),
     ("MODEL.DEVICE", "cpu"),
+    ("MODEL.TIMM.WEIGHTS", "moved.pth"),
     ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.5),
 ]
 
@@ -144,6 +146,7 @@ LEARNED_BY = {
     "TIERS": {"IOU_THRESH", "MIN_SCORE", "CERTAIN", "ALL", "UNCERTAIN", "MAX_SPREAD"},
     "": {"PHASE_INIT", "SAMPLING", "LABELED_REPEAT", "OPTIMIZER"},
 }
+LEARNED_BY_MODEL = {"TIMM": {"NAME", "OUT_INDICES", "NORM"}}  # the same, of the sections of MODEL
 
 
 def test_every_key_of_ours_is_compared_or_harmless_by_choice(cfg):
@@ -155,4 +158,8 @@ def test_every_key_of_ours_is_compared_or_harmless_by_choice(cfg):
         for section, keys in LEARNED_BY.items()
         for key in keys
     }
-    assert {key for key in noted if key.startswith("SSOD.")} == expected
+    expected |= {
+        f"MODEL.{section}.{key}" for section, keys in LEARNED_BY_MODEL.items() for key in keys
+    }
+    ours = tuple(f"{section}." for section in ("SSOD", "MODEL.TIMM"))
+    assert {key for key in noted if key.startswith(ours)} == expected
