@@ -213,6 +213,10 @@ def load_model(cfg: CfgNode, path: str | os.PathLike) -> nn.Module:
     Raises:
         ConfigError: the file does not fit the model.
     """
-    model = build_model(cfg)
+    own = cfg.clone()
+    own.defrost()
+    own.MODEL.TIMM.WEIGHTS = ""  # The file has all of them.
+    own.freeze()
+    model = build_model(own)
     AtomicCheckpointer(model, must_fit=True).load(os.fspath(path))
     return model.eval()

@@ -9,7 +9,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS
 
 from d2_ssod.config import check_kinds, check_limits, value_of
 from d2_ssod.errors import ConfigError
-from d2_ssod.modeling import ROI_WEIGHTINGS, detector_of
+from d2_ssod.modeling import ROI_WEIGHTINGS, TIMM_BACKBONES, check_timm_backbone, detector_of
 from d2_ssod.pseudo_label import easy_fraction
 
 from .schedule import check_schedule
@@ -27,6 +27,7 @@ def check_config(cfg: CfgNode, world_size: int) -> None:
     _check_ensemble_weights(cfg)
     _check_registered_names(cfg)
     _check_model(cfg)
+    check_timm_backbone(cfg)
     _check_teacher(cfg)
     _check_training(cfg, world_size)
 
@@ -135,3 +136,17 @@ def warn_without_effect(cfg: CfgNode) -> None:
     for key, (is_set, remedy) in remedies.items():
         if is_set:
             logger.warning("%s is %r, but has no effect: %s", key, value_of(cfg, key), remedy)
+
+
+def warn_of_frozen_random_weights(cfg: CfgNode) -> None:
+    """Say that a part of timm's backbone stays as random as it begins, where it does."""
+    model = cfg.MODEL
+    is_random = not (model.TIMM.WEIGHTS or model.WEIGHTS or cfg.SSOD.START.PHASE_0)
+    is_frozen = model.BACKBONE.FREEZE_AT > 0 or model.TIMM.NORM == "FrozenBN"
+    if model.BACKBONE.NAME in TIMM_BACKBONES and is_random and is_frozen:
+        logger.warning(
+            "MODEL.TIMM.WEIGHTS is empty, so that %s starts from random weights, but is frozen in "
+            "part: give weights, or set MODEL.BACKBONE.FREEZE_AT to 0 (now %d) and MODEL.TIMM.NORM "
+            "to BN (now %s)",
+            *(model.TIMM.NAME, model.BACKBONE.FREEZE_AT, model.TIMM.NORM),
+        )

@@ -19,9 +19,10 @@ from d2_ssod.config import add_ssod_config
 from d2_ssod.data import register_from_config
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
+from d2_ssod.modeling import describe_timm_backbone, with_timm_pixels
 from d2_ssod.randomness import seed_generators
 
-from .config_checks import check_config, warn_without_effect
+from .config_checks import check_config, warn_of_frozen_random_weights, warn_without_effect
 from .data_checks import check_data_sets
 from .logs import log_start, setup_logs
 
@@ -71,6 +72,7 @@ def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:
     cfg = read_config(args.config_file, args.opts, on_cpu=args.num_gpus == 0)
     cfg.freeze()
     check_config(cfg, world_size)
+    cfg = with_timm_pixels(cfg)
     register_from_config(cfg.SSOD.REGISTER, "SSOD.REGISTER")
     check_data_sets(cfg)
     return cfg
@@ -91,7 +93,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
         torch.set_num_threads(1)  # The processes share the cores.
     setup_logs(cfg.OUTPUT_DIR)
     log_start(cfg, args)
+    if backbone := describe_timm_backbone(cfg):
+        logging.getLogger(__name__).info(backbone)
     warn_without_effect(cfg)
+    warn_of_frozen_random_weights(cfg)
     if comm.is_main_process() and not args.eval_only:
         with atomic_open(RunFolder(cfg.OUTPUT_DIR).config, encoding="utf-8") as file:
             file.write(cfg.dump())

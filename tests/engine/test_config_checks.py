@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ from detectron2.config import get_cfg
 
 from d2_ssod.config import add_ssod_config
 from d2_ssod.engine import check_config
+from d2_ssod.engine.config_checks import warn_of_frozen_random_weights
 from d2_ssod.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -210,4 +212,27 @@ def test_edges_of_boxes_are_left_out_of_one_loss_only():
     check_config(cfg, 1)
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "UncertaintyRPN"
     with pytest.raises(ConfigError, match=r"MODEL\.RPN\.BBOX_REG_LOSS_TYPE is 'giou'"):
+        check_config(cfg, 1)
+
+
+def test_frozen_random_weights_of_timm_are_said(caplog):
+    cfg = make_config()
+    cfg.MODEL.BACKBONE.NAME = "build_timm_fpn_backbone"
+    cfg.merge_from_list(["MODEL.BACKBONE.FREEZE_AT", 0, "MODEL.TIMM.NORM", "BN"])
+    with caplog.at_level(logging.WARNING):
+        warn_of_frozen_random_weights(cfg)
+        cfg.merge_from_list(["MODEL.BACKBONE.FREEZE_AT", 2, "MODEL.TIMM.WEIGHTS", "pretrained"])
+        warn_of_frozen_random_weights(cfg)
+        assert not caplog.records
+        cfg.MODEL.TIMM.WEIGHTS = ""
+        warn_of_frozen_random_weights(cfg)
+    assert "MODEL.BACKBONE.FREEZE_AT to 0 (now 2)" in caplog.text
+
+
+def test_model_of_timm_is_checked():
+    pytest.importorskip("timm")
+    cfg = make_config()
+    cfg.MODEL.BACKBONE.NAME = "build_timm_fpn_backbone"
+    cfg.MODEL.TIMM.NAME = "resnet500"
+    with pytest.raises(ConfigError, match=r"MODEL\.TIMM\.NAME is 'resnet500'"):
         check_config(cfg, 1)
