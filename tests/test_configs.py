@@ -30,7 +30,9 @@ def cfg(path, tmp_path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=names(CONFIGS))
 def test_config_is_accepted_and_builds_its_model(cfg):
-    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS, cfg.MODEL.TIMM.WEIGHTS = "cpu", "", ""
+    if "timm" in cfg.MODEL.BACKBONE.NAME:
+        pytest.importorskip("timm")
     check_config(cfg, 8)
     build_model(cfg)
 

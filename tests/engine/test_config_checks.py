@@ -48,8 +48,12 @@ def test_defaults_are_right():
     check_config(make_config(), 1)
 
 
-@pytest.mark.parametrize("name", ["voc_two_phase", "voc_one_phase", "coco_35_two_phase"])
+@pytest.mark.parametrize(
+    "name", ["voc_two_phase", "voc_one_phase", "voc_two_phase_timm", "coco_35_two_phase"]
+)
 def test_ready_configs_are_right(name):
+    if name.endswith("timm"):
+        pytest.importorskip("timm")
     cfg = ready_config(name)
     check_config(cfg, 8)
     cfg.SSOD.TTA.ENABLED = True
