@@ -283,6 +283,23 @@ _SSD_KEYS: dict[str, tuple[Any, Limit]] = {
     "CONSISTENCY.BOTH_WEIGHT": (0.1, _NOT_NEGATIVE),
 }
 
+# Key below MODEL.PROPOSAL_LEARNING, of the meta-architecture ProposalLearningRCNN: (default,
+# limit). All are ours.
+_PROPOSAL_KEYS: dict[str, tuple[Any, Limit]] = {
+    # Of each unlabeled image, the best so many proposals; noisy copies of each; the share of
+    # channels of their features that is left out of a copy.
+    "PROPOSALS": (64, _AT_LEAST_1),
+    "COPIES": (4, _AT_LEAST_1),
+    "DROP": (1 / 64, _BELOW_1),
+    # Of the comparison of copies with each other.
+    "TEMPERATURE": (0.1, _POSITIVE),
+    # How much the losses count: of a proposal's place, of the comparison, of classes, of boxes.
+    "LOCATION_WEIGHT": (0.25, _NOT_NEGATIVE),
+    "CONTRAST_WEIGHT": (1.0, _NOT_NEGATIVE),
+    "CLASS_WEIGHT": (1.0, _NOT_NEGATIVE),
+    "BOX_WEIGHT": (0.5, _NOT_NEGATIVE),
+}
+
 # Key below MODEL.TIMM, of backbones of timm's (MODEL.BACKBONE.NAME: build_timm_fpn_backbone):
 # (default, limit). MODEL.FPN.OUT_CHANNELS, .NORM and .FUSE_TYPE are read, too.
 # MODEL.BACKBONE.FREEZE_AT k freezes all that the maps of strides up to 2^k are computed with; 0:
@@ -301,7 +318,12 @@ _TIMM_KEYS: dict[str, tuple[Any, Limit]] = {
     # those of the batch ("BN") or of the batches of all GPUs ("SyncBN").
     "NORM": ("FrozenBN", _one_of("FrozenBN", "BN", "SyncBN")),
 }
-_SECTIONS = {"SSOD": _KEYS, "MODEL.SSD": _SSD_KEYS, "MODEL.TIMM": _TIMM_KEYS}
+_SECTIONS = {
+    "SSOD": _KEYS,
+    "MODEL.SSD": _SSD_KEYS,
+    "MODEL.PROPOSAL_LEARNING": _PROPOSAL_KEYS,
+    "MODEL.TIMM": _TIMM_KEYS,
+}
 
 _LIMITS = {
     **{f"{at}.{name}": own[1] for at, keys in _SECTIONS.items() for name, own in keys.items()},
@@ -314,7 +336,8 @@ _LIMITS = {
 def add_ssod_config(cfg: CfgNode) -> None:
     """Add this project's keys, in place, to a Detectron2 config.
 
-    They are ``SSOD``, ``MODEL.SSD``, ``MODEL.TIMM``, ``DATASETS.UNLABELED`` and ``DATASETS.VAL``.
+    They are ``SSOD``, ``DATASETS.UNLABELED``, ``DATASETS.VAL``, and below ``MODEL``: ``SSD``,
+    ``PROPOSAL_LEARNING``, ``TIMM``.
     """
     # Images without annotations, as registered names (see SSOD.REGISTER for your own).
     cfg.DATASETS.UNLABELED = ()

@@ -8,11 +8,11 @@ certainty.py       how certain the labels are that RoIs and anchors were matched
 roi_weighting.py   how much each RoI counts (Eq. 2-5): ``ROI_WEIGHTINGS``
 sampled_rois.py    sampled RoIs that know the targets of their image
 one_stage/         detectors that Detectron2 has not: SSD
-baselines/         other systems, to compare with: CSD, ISD
+baselines/         other systems, to compare with: CSD, ISD, Proposal Learning
 timm_backbone.py   any backbone of timm's as a feature pyramid (``MODEL.TIMM``)
 """
 
-from .baselines import CSD, ISD
+from .baselines import CSD, ISD, ProposalLearningRCNN
 from .box_predictor import UncertaintyOutputLayers, collect_rois, is_pseudo
 from .detectors import DETECTORS, Detector, detector_of, num_classes, running_attributes
 from .one_stage import SSD
@@ -39,6 +39,7 @@ __all__ = [
     "SSD",
     "TIMM_BACKBONES",
     "Detector",
+    "ProposalLearningRCNN",
     "RoIBatch",
     "RoIWeighting",
     "RoIWeights",

@@ -16,7 +16,7 @@ from torch import nn
 from d2_ssod.config import value_of
 from d2_ssod.errors import ConfigError
 
-from .baselines import ConsistentSSD
+from .baselines import CSD, ProposalLearningRCNN
 from .one_stage import SSD
 
 
@@ -54,20 +54,23 @@ _SSD = Detector(
     has_anchors=False,
 )
 
+_RCNN = Detector(
+    num_classes_key="MODEL.ROI_HEADS.NUM_CLASSES",
+    inference_keys=(
+        "MODEL.RPN.PRE_NMS_TOPK_TEST",
+        "MODEL.RPN.POST_NMS_TOPK_TEST",
+        "MODEL.RPN.NMS_THRESH",
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+        "MODEL.ROI_HEADS.NMS_THRESH_TEST",
+    ),
+    has_tta=True,
+    has_roi_heads=True,
+)
+
 # By meta-architecture; a subclass is of the family of its nearest ancestor.
 DETECTORS: dict[type[nn.Module], Detector] = {
-    GeneralizedRCNN: Detector(
-        num_classes_key="MODEL.ROI_HEADS.NUM_CLASSES",
-        inference_keys=(
-            "MODEL.RPN.PRE_NMS_TOPK_TEST",
-            "MODEL.RPN.POST_NMS_TOPK_TEST",
-            "MODEL.RPN.NMS_THRESH",
-            "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
-            "MODEL.ROI_HEADS.NMS_THRESH_TEST",
-        ),
-        has_tta=True,
-        has_roi_heads=True,
-    ),
+    GeneralizedRCNN: _RCNN,
+    ProposalLearningRCNN: dataclasses.replace(_RCNN, learns_unlabeled=True),
     RetinaNet: Detector(
         num_classes_key="MODEL.RETINANET.NUM_CLASSES",
         inference_keys=(
@@ -78,7 +81,7 @@ DETECTORS: dict[type[nn.Module], Detector] = {
         running_attributes=("loss_normalizer",),
     ),
     SSD: _SSD,
-    ConsistentSSD: dataclasses.replace(_SSD, learns_unlabeled=True),
+    CSD: dataclasses.replace(_SSD, learns_unlabeled=True),
 }
 
 

@@ -51,6 +51,12 @@ def test_consistency_is_trained_on_labeled_and_unlabeled_images(data, tmp_path, 
     assert losses_of(tmp_path) == expected
 
 
+def test_proposal_learning_is_trained_on_labeled_and_unlabeled_images(data, tmp_path):
+    run(data, tmp_path, "digits_proposal_learning.yaml", SSOD__SCHEDULE__MAX_ITER=[6])
+    assert "12 labeled + 12 unlabeled images, 6 iterations" in runs.log_of(tmp_path)
+    assert {"loss_location", "loss_contrast", "loss_rpn_cls"} < losses_of(tmp_path)
+
+
 def test_consistency_without_unlabeled_images_ends_with_one_line(data, tmp_path, capfd):
     keys = {"DATASETS__UNLABELED": [], "SSOD__SCHEDULE__MAX_ITER": [6]}
     with pytest.raises(SystemExit):

@@ -83,7 +83,7 @@ def test_unknown_architecture_is_named_with_what_is_known(architecture):
         detector_of(config_of(architecture))
     message = str(info.value)
     assert message.startswith(f"MODEL.META_ARCHITECTURE is {architecture!r}")
-    for part in ("GeneralizedRCNN, RetinaNet", "d2_ssod.modeling.DETECTORS"):
+    for part in ("CSD, GeneralizedRCNN", "RetinaNet, SSD", "d2_ssod.modeling.DETECTORS"):
         assert part in message
     assert "\n" not in message
 

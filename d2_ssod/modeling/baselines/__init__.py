@@ -1,7 +1,8 @@
-"""Other systems for the same task, to compare with: one-stage consistency training.
+"""Other systems for the same task, to compare with.
 
-consistency.py   its losses, and how much they count in the course of training
-csd.py           CSD and ISD: SSD that learns from unlabeled images by them
+consistency.py         losses between two views, and how much they count in the course of training
+csd.py                 CSD and ISD: SSD that learns from unlabeled images by them
+proposal_learning.py   Faster R-CNN that learns from the proposals of unlabeled images
 """
 
 from .consistency import (
@@ -13,11 +14,13 @@ from .consistency import (
     one_sided_consistency,
 )
 from .csd import CSD, ISD, ConsistentSSD
+from .proposal_learning import ProposalLearningRCNN
 
 __all__ = [
     "CSD",
     "ISD",
     "ConsistentSSD",
+    "ProposalLearningRCNN",
     "Ramp",
     "box_consistency",
     "class_consistency",

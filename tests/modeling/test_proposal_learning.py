@@ -1,0 +1,136 @@
+"""Proposal Learning's losses beside values computed by hand."""
+
+import math
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from runs import ROOT
+
+from d2_ssod.engine.setup import read_config
+from d2_ssod.errors import ConfigError
+from d2_ssod.modeling.baselines.proposal_learning import Noise, _places, box_loss, contrast
+
+CONFIG = ROOT / "configs" / "digits_proposal_learning.yaml"
+LOSSES = {"loss_location", "loss_contrast", "loss_noisy_cls", "loss_noisy_box"}
+
+
+def config(*overrides):
+    cfg = read_config(str(CONFIG), list(overrides))
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+def test_contrast_is_infonce_within_each_image():
+    x, y = (1.0, 0.0), (0.0, 1.0)
+    # Image 0 has proposals 0 (x and 2x: the length does not count) and 1 (y, x); image 1 has one
+    # proposal whose copies are y, y.
+    features = torch.tensor([x, (2.0, 0.0), y, x, y, y])
+    found = contrast(
+        features, torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 0, 0, 0, 1, 1]), 0.5
+    )
+    e = math.exp(1 / 0.5)  # of two that are alike; 1 of two at a right angle
+    pairs = [
+        -math.log(e / (e + 1 + e)),  # copy 0 against 1, 2, 3
+        -math.log(e / (e + 1 + e)),
+        -math.log(1 / (1 + 1 + 1)),  # copy 2, which is like none
+        -math.log(1 / (e + e + 1)),
+        0.0,  # image 1: there is no other
+        0.0,
+    ]
+    assert found.item() == pytest.approx(sum(pairs) / 6, rel=1e-5)
+
+
+def test_contrast_of_single_copies_is_nothing_and_has_a_gradient():
+    features = torch.eye(2, requires_grad=True)
+    loss = contrast(features, torch.tensor([0, 1]), torch.tensor([0, 0]), 0.1)
+    loss.backward()
+    assert loss.item() == 0
+    assert not features.grad.any()
+
+
+def test_box_loss_is_of_the_likeliest_class_weighted_by_it():
+    probabilities = torch.tensor([[0.2, 0.5, 0.3], [0.1, 0.0, 0.9]])
+    goal = torch.zeros(2, 8)
+    deltas = torch.tensor(
+        [[9.0, 9, 9, 9, 0.5, 2.0, 0, 0], [1.0, 0, 0, 0, 9, 9, 9, 9]]  # classes 0 and 1
+    )
+    expected = (0.5 * (0.5 * 0.25 + 1.5) + 0.1 * 0.5) / 2
+    assert box_loss(deltas, goal, probabilities).item() == pytest.approx(expected)
+    same = box_loss(deltas[:, 4:], goal[:, 4:], probabilities)
+    assert same.item() == pytest.approx((0.5 * (0.125 + 1.5) + 0.1 * 4 * 8.5) / 2)
+
+
+def test_noise_leaves_out_channels():
+    torch.manual_seed(0)
+    noisy = Noise(copies=3, drop=0.5)(torch.ones(2, 40, 3, 3))
+    assert noisy.shape == (6, 40, 3, 3)
+    channels = noisy.flatten(2)
+    assert (channels == channels[:, :, :1]).all()
+    assert set(noisy.unique().tolist()) == {0.0, 2.0}
+    assert (Noise(copies=2, drop=0.0)(torch.ones(1, 4, 2, 2)) == 1).all()
+
+
+def test_places_are_in_parts_of_the_image():
+    proposals = Instances((50, 200))
+    proposals.proposal_boxes = Boxes(torch.tensor([[20.0, 10, 60, 20]]))
+    assert _places(proposals).tolist()[0] == pytest.approx([0.2, 0.3, 0.2, 0.2])
+
+
+@pytest.fixture
+def detector():
+    torch.manual_seed(0)
+    return build_model(config()).train()
+
+
+def image(seed, labeled):
+    generator = torch.Generator().manual_seed(seed)
+    given = {"image": torch.randint(0, 256, (3, 128, 128), generator=generator).to(torch.uint8)}
+    if labeled:
+        instances = Instances((128, 128))
+        instances.gt_boxes = Boxes(torch.tensor([[20.0, 30.0, 60.0, 80.0]]))
+        instances.gt_classes = torch.tensor([2])
+        given["instances"] = instances
+    return given
+
+
+def test_both_kinds_of_images_teach(detector):
+    with EventStorage():
+        losses = detector([image(1, False), image(2, True), image(3, False)])
+    assert set(losses) > LOSSES
+    assert {"loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"} < set(losses)
+    assert all(losses[name].item() > 0 for name in LOSSES)
+    sum(losses[name] for name in LOSSES).backward()
+    taught = {name.split(".")[0] for name, p in detector.named_parameters() if p.grad is not None}
+    assert taught == {"backbone", "roi_heads", "learner"}  # proposals are as they are
+    assert detector.proposal_generator.training
+
+
+def test_without_noise_copies_say_what_the_clean_features_say(detector):
+    detector.learner.noise = Noise(copies=2, drop=0.0)
+    with EventStorage():
+        losses = detector([image(1, False), image(2, True)])
+    assert losses["loss_noisy_cls"].item() == pytest.approx(0, abs=1e-6)
+    assert losses["loss_noisy_box"].item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("labeled", [True, False])
+def test_batch_of_one_kind_is_refused(detector, labeled):
+    with EventStorage(), pytest.raises(ConfigError, match=r"SSOD\.SAMPLING to balanced"):
+        detector([image(1, labeled), image(2, labeled)])
+
+
+def test_it_detects_as_any_other(detector):
+    with torch.no_grad():
+        (found,) = detector.eval()([{**image(1, False), "height": 64, "width": 64}])
+    assert found["instances"].image_size == (64, 64)
+
+
+def test_heads_of_several_predictors_are_refused():
+    cfg = config("MODEL.ROI_HEADS.NAME", "UncertaintyCascadeROIHeads")
+    cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True
+    with pytest.raises(ConfigError, match=r"MODEL\.ROI_HEADS\.NAME is 'UncertaintyCascade"):
+        build_model(cfg)
