@@ -1,5 +1,7 @@
 """Every shipped config can be read, is what its data sets ask for, and builds its model."""
 
+import re
+
 import pytest
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
@@ -60,3 +62,14 @@ def test_every_phase_has_a_schedule_whose_drops_are_within_it(cfg):
 def test_output_folder_has_the_configs_name(path):
     folder = read_config(str(path)).OUTPUT_DIR
     assert folder == f"output/{path.stem}"
+
+
+def test_every_config_is_told_of_and_every_one_told_of_exists():
+    """A row of the paper's tables that is added there, or here, is not forgotten."""
+    text = "".join((ROOT / name).read_text() for name in ("docs/reproduce.md", "README.md"))
+    told = set(re.findall(r"`(?:configs/)?((?:voc|coco|digits)_\w+?)(?:\.yaml)?`", text))
+    known = {path.stem for path in COMPLETE}
+    assert known <= told
+    assert {
+        name for name in told - known if not name.endswith(("labeled", "test", "minival", "val"))
+    } == set()
