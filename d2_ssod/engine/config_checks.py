@@ -90,6 +90,12 @@ def _check_teacher(cfg: CfgNode) -> None:
         )
     if not (cfg.SSOD.TEACHER.ENABLED or cfg.SSOD.LABELS == "tiers"):
         return
+    if not detector_of(cfg).learns_certainty:
+        raise ConfigError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, which would learn "
+            "uncertain labels (SSOD.LABELS tiers, SSOD.TEACHER) as if they were certain: set it to "
+            "'UncertaintyRetinaNet'"
+        )
     rpn = cfg.MODEL.RPN.BBOX_REG_LOSS_TYPE
     if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "UncertaintyRPN" and rpn != "smooth_l1":
         raise ConfigError(

@@ -7,7 +7,7 @@ proposals.py       Detectron2's RPN for labels that are not all certain
 certainty.py       how certain the labels are that RoIs and anchors were matched with
 roi_weighting.py   how much each RoI counts (Eq. 2-5): ``ROI_WEIGHTINGS``
 sampled_rois.py    sampled RoIs that know the targets of their image
-one_stage/         detectors that Detectron2 has not: SSD
+one_stage/         SSD, and RetinaNet for labels that are not all certain
 baselines/         other systems, to compare with: CSD, ISD, Proposal Learning
 timm_backbone.py   any backbone of timm's as a feature pyramid (``MODEL.TIMM``)
 """
@@ -15,7 +15,7 @@ timm_backbone.py   any backbone of timm's as a feature pyramid (``MODEL.TIMM``)
 from .baselines import CSD, ISD, ProposalLearningRCNN
 from .box_predictor import UncertaintyOutputLayers, collect_rois, is_pseudo
 from .detectors import DETECTORS, Detector, detector_of, num_classes, running_attributes
-from .one_stage import SSD
+from .one_stage import SSD, UncertaintyRetinaNet
 from .proposals import UncertaintyRPN
 from .roi_heads import UncertaintyCascadeROIHeads, UncertaintyRes5ROIHeads, UncertaintyROIHeads
 from .roi_weighting import ROI_WEIGHTINGS, RoIBatch, RoIWeighting, RoIWeights, build_roi_weighting
@@ -50,6 +50,7 @@ __all__ = [
     "UncertaintyROIHeads",
     "UncertaintyRPN",
     "UncertaintyRes5ROIHeads",
+    "UncertaintyRetinaNet",
     "build_retinanet_timm_fpn_backbone",
     "build_roi_weighting",
     "build_timm_features",

@@ -17,7 +17,7 @@ from d2_ssod.config import value_of
 from d2_ssod.errors import ConfigError
 
 from .baselines import CSD, ProposalLearningRCNN
-from .one_stage import SSD
+from .one_stage import SSD, UncertaintyRetinaNet
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Detector:
         has_tta: Detectron2 has multi-transform inference for it.
         has_roi_heads: it samples RoIs, which can be re-weighted.
         has_anchors: it has those of ``MODEL.ANCHOR_GENERATOR``.
+        learns_certainty: labels that are not all certain are learned as such.
         learns_unlabeled: it trains on unlabeled images beside the labeled ones, from phase 0 on.
         running_attributes: plain numbers of the model that training changes and that no
             ``state_dict`` keeps, such as running means.
@@ -40,6 +41,7 @@ class Detector:
     has_tta: bool = False
     has_roi_heads: bool = False
     has_anchors: bool = True
+    learns_certainty: bool = True
     learns_unlabeled: bool = False
     running_attributes: tuple[str, ...] = ()
 
@@ -67,19 +69,23 @@ _RCNN = Detector(
     has_roi_heads=True,
 )
 
+_RETINANET = Detector(
+    num_classes_key="MODEL.RETINANET.NUM_CLASSES",
+    inference_keys=(
+        "MODEL.RETINANET.SCORE_THRESH_TEST",
+        "MODEL.RETINANET.TOPK_CANDIDATES_TEST",
+        "MODEL.RETINANET.NMS_THRESH_TEST",
+    ),
+    running_attributes=("loss_normalizer",),
+    learns_certainty=False,
+)
+
 # By meta-architecture; a subclass is of the family of its nearest ancestor.
 DETECTORS: dict[type[nn.Module], Detector] = {
     GeneralizedRCNN: _RCNN,
     ProposalLearningRCNN: dataclasses.replace(_RCNN, learns_unlabeled=True),
-    RetinaNet: Detector(
-        num_classes_key="MODEL.RETINANET.NUM_CLASSES",
-        inference_keys=(
-            "MODEL.RETINANET.SCORE_THRESH_TEST",
-            "MODEL.RETINANET.TOPK_CANDIDATES_TEST",
-            "MODEL.RETINANET.NMS_THRESH_TEST",
-        ),
-        running_attributes=("loss_normalizer",),
-    ),
+    RetinaNet: _RETINANET,
+    UncertaintyRetinaNet: dataclasses.replace(_RETINANET, learns_certainty=True),
     SSD: _SSD,
     CSD: dataclasses.replace(_SSD, learns_unlabeled=True),
 }

@@ -209,6 +209,18 @@ def test_teacher_is_the_average_of_weights_that_are_averaged():
     check_config(cfg, 1)
 
 
+@pytest.mark.parametrize("key", ["SSOD.LABELS", "SSOD.TEACHER.ENABLED"])
+def test_detector_that_takes_all_labels_for_certain_is_refused(key):
+    cfg = make_config()
+    cfg.SSOD.AVERAGE.DECAY = 0.999
+    set_key(cfg, key, "tiers" if key == "SSOD.LABELS" else True)
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    with pytest.raises(ConfigError, match="'RetinaNet', which .* 'UncertaintyRetinaNet'"):
+        check_config(cfg, 1)
+    cfg.MODEL.META_ARCHITECTURE = "UncertaintyRetinaNet"
+    check_config(cfg, 1)
+
+
 def test_edges_of_boxes_are_left_out_of_one_loss_only():
     cfg = make_config()
     cfg.SSOD.LABELS = "tiers"

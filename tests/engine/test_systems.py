@@ -82,3 +82,16 @@ def test_consistency_is_resumed_bit_for_bit(data, tmp_path, monkeypatch):
         torch.load(folder / "phase_0" / "model_final.pth")["model"] for folder in (whole, broken)
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_ssd_learns_from_a_mean_teacher_on_labels_of_two_tiers(data, tmp_path):
+    keys = {
+        "SSOD__NUM_PHASES": 1,
+        "SSOD__SCHEDULE__MAX_ITER": [24, 6],
+        "SSOD__LABELS": "tiers",
+        "SSOD__TEACHER__ENABLED": True,
+        "SSOD__AVERAGE__DECAY": 0.9,
+        "SSOD__AUG__STRONG": "pseudo",
+    }
+    summary = run(data, tmp_path, "digits_ssd.yaml", **keys)
+    assert [phase["phase"] for phase in summary["phases"]] == [0, 1]

@@ -7,6 +7,8 @@ import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from detectron2.modeling.proposal_generator import RPN
+from detectron2.structures import Instances
+from detectron2.utils.events import EventStorage
 from roi_samples import (
     CLASSES,
     make_config,
@@ -17,8 +19,10 @@ from roi_samples import (
     random_features,
     random_rois,
 )
+from runs import ROOT
 from torch.nn import functional as F
 
+from d2_ssod.engine.setup import read_config
 from d2_ssod.modeling import UncertaintyRPN
 from d2_ssod.modeling.certainty import box_gate_of, certainty_of
 
@@ -180,3 +184,111 @@ def test_whole_detector_trains_on_two_tiers(heads):
     assert all(torch.isfinite(loss) for loss in losses.values())
     without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert not without
+
+
+# One-stage detectors: anchors on uncertain labels are ignored.
+
+
+def one_stage(architecture):
+    if architecture == "SSD":
+        cfg = read_config(str(ROOT / "configs" / "digits_ssd.yaml"))
+        cfg.defrost()
+        cfg.MODEL.DEVICE = "cpu"
+    else:
+        cfg = make_config(
+            "UncertaintyROIHeads",
+            *("MODEL.META_ARCHITECTURE", architecture, "MODEL.RETINANET.IN_FEATURES", ["p2", "p3"]),
+            *("MODEL.ANCHOR_GENERATOR.SIZES", [[16], [32]], "MODEL.RETINANET.NUM_CLASSES", 5),
+        )
+        cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [[1.0]]
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()  # BatchNorm's statistics stay
+    model.training = True
+    return model
+
+
+def losses_of(model, *instances):
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 256, (3, 128, 128), generator=generator).to(torch.uint8)
+    model.loss_normalizer = 1.0  # RetinaNet's running mean
+    model.zero_grad()
+    with EventStorage():
+        return model([{"image": pixels, "instances": each} for each in instances])
+
+
+def sized(target):
+    """The same targets, of an image of 128 x 128."""
+    own = Instances((128, 128))
+    for name, values in target.get_fields().items():
+        own.set(name, values)
+    return own
+
+
+ONE_STAGE = ["SSD", "UncertaintyRetinaNet"]
+
+
+@pytest.mark.parametrize("architecture", ONE_STAGE)
+def test_certain_labels_are_learned_as_ever_by_one_stage(architecture):
+    model, plain = one_stage(architecture), sized(make_target(BOXES, [0, 1]))
+    certain = sized(two_tiers(certainty=1.0, gate=(1.0, 1.0)))
+    expected = {name: loss.item() for name, loss in losses_of(model, plain).items()}
+    found = {name: loss.item() for name, loss in losses_of(model, certain).items()}
+    assert found == pytest.approx(expected)
+    assert min(expected.values()) > 0
+
+
+@pytest.mark.parametrize("architecture", ONE_STAGE)
+def test_uncertain_labels_are_neither_learned_nor_background_in_one_stage(architecture):
+    """Only what lies elsewhere teaches: the gradient at priors on the label is none."""
+    model = one_stage(architecture)
+    seen = []
+    if architecture == "SSD":
+        original = model.ssd.compute_loss
+        model.ssd.compute_loss = lambda t, heads, a, m: (
+            seen.append((heads, m)) or original(t, heads, a, m)
+        )
+        losses = losses_of(model, sized(two_tiers(certainty=0.25)))
+        (heads, (matched,)) = seen[0]
+        confident = heads["cls_logits"][0, :, 0] == 50
+        assert confident.any()
+        assert (matched[confident] == -1).all()
+        assert set(matched[matched >= 0].tolist()) == {0}
+    else:
+        original = model.label_anchors
+        model.label_anchors = lambda *a: seen.append(original(*a)) or seen[-1]
+        losses = losses_of(model, sized(two_tiers(certainty=0.25)))
+        labels = seen[0][0][0]
+        with_all = one_stage("RetinaNet")
+        anchors = with_all.anchor_generator(
+            [torch.zeros(1, 48, 32, 32), torch.zeros(1, 48, 16, 16)]
+        )
+        plain, _ = with_all.label_anchors(anchors, [make_target(BOXES, [0, 1])])
+        assert (labels[plain[0] == 1] == -1).all()
+        assert (plain[0] == 1).any()
+        assert (labels[plain[0] == 0] == 0).all()
+        assert (labels[plain[0] == 5] == 5).all()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+@pytest.mark.parametrize("architecture", ONE_STAGE)
+def test_closed_gates_leave_offsets_unlearned_in_one_stage(architecture):
+    model = one_stage(architecture)
+    closed = sized(say_how_certain(make_target(BOXES, [0, 1]), [1.0, 1.0], [[0.0, 0.0]] * 2))
+    losses = losses_of(model, closed)
+    assert losses["loss_box_reg"].item() == pytest.approx(0, abs=1e-6)
+    assert losses["loss_cls"].item() > 0
+    half = sized(say_how_certain(make_target(BOXES, [0, 1]), [1.0, 1.0], [[1.0, 0.0]] * 2))
+    other = sized(say_how_certain(make_target(BOXES, [0, 1]), [1.0, 1.0], [[0.0, 1.0]] * 2))
+    both = sized(make_target(BOXES, [0, 1]))
+    parts = [losses_of(model, each)["loss_box_reg"].item() for each in (half, other, both)]
+    assert parts[0] + parts[1] == pytest.approx(parts[2], rel=1e-5)
+    assert min(parts) > 0
+
+
+@pytest.mark.parametrize("architecture", ONE_STAGE)
+def test_images_without_labels_may_stand_beside_uncertain_ones_in_one_stage(architecture):
+    model = one_stage(architecture)
+    losses = losses_of(model, sized(two_tiers()), sized(make_target([])))
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

@@ -17,6 +17,9 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
 from d2_ssod.errors import ConfigError
+from d2_ssod.modeling.certainty import has_certainty
+
+_SURE = 50.0  # a logit, beside which all others count nothing
 
 Targets = list[dict[str, Tensor]]  # of torchvision: "boxes" and "labels", from 1
 
@@ -44,7 +47,9 @@ class SSD(nn.Module):
     It makes every image ``size`` x ``size`` itself, whatever its aspect, so that a config leaves
     pictures as they are (``INPUT.MIN_SIZE_TRAIN`` and ``_TEST`` 0). The losses are SSD's: the sums
     of the cross-entropy, of positive priors and of the three times as many negative ones that have
-    the largest, and of the smooth L1 loss, both divided by the positives of the batch.
+    the largest, and of the smooth L1 loss, both divided by the positives of the batch. Priors on
+    uncertain labels are ignored, and offsets are learned whose edges the label's gate opens
+    (``modeling/certainty.py``).
     """
 
     @configurable
@@ -163,22 +168,46 @@ class SSD(nn.Module):
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """Compute SSD's losses of the first ``len(targets)`` images; 0 if there are none."""
-        count = len(targets)
-        if count == 0:
-            return {
-                "loss_cls": outputs.logits.new_zeros(()),
-                "loss_box_reg": outputs.deltas.new_zeros(()),
-            }
-        priors = [outputs.priors] * count
-        matched = [self._match(target["boxes"], outputs.priors) for target in targets]
-        of_head = {"cls_logits": outputs.logits[:count], "bbox_regression": outputs.deltas[:count]}
-        losses = self.ssd.compute_loss(targets, of_head, priors, matched)
+        if not targets:
+            nothing = outputs.logits.new_zeros(())
+            return {"loss_cls": nothing, "loss_box_reg": nothing}
+        taught = [self._teach(outputs, number, target) for number, target in enumerate(targets)]
+        matched, logits, deltas = zip(*taught, strict=True)
+        of_head = {"cls_logits": torch.stack(logits), "bbox_regression": torch.stack(deltas)}
+        priors = [outputs.priors] * len(targets)
+        losses = self.ssd.compute_loss(targets, of_head, priors, list(matched))
         return {"loss_cls": losses["classification"], "loss_box_reg": losses["bbox_regression"]}
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.parameters()).device
+
+    def _teach(
+        self, outputs: Outputs, number: int, target: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Match an image's priors; what is not to be learned of its outputs is given as right.
+
+        Returns:
+            What each prior is to find, Tensor[P], and its logits and deltas.
+        """
+        logits, deltas = outputs.logits[number], outputs.deltas[number]
+        matched = self._match(target["boxes"], outputs.priors)
+        if "certainty" not in target:
+            return matched, logits, deltas
+        seen = (matched >= 0).nonzero()[:, 0]
+        objects = matched[seen]
+        right = self.ssd.box_coder.encode_single(target["boxes"][objects], outputs.priors[seen])
+        learned = target["gate"].repeat(1, 2)[objects] > 0
+        deltas = deltas.index_put((seen,), torch.where(learned, deltas[seen], right.to(deltas)))
+        ignored = seen[target["certainty"][objects] < 1]
+        background = logits.new_full(logits.shape[-1:], -_SURE)
+        background[0] = _SURE
+        return (
+            matched.index_fill(0, ignored, -1),
+            logits.index_put((ignored,), background),
+            deltas,
+        )
 
     def _match(self, boxes: Tensor, priors: Tensor) -> Tensor:
         """Find the object that each prior is to find, < 0 for none; int64 Tensor[P]."""
@@ -191,7 +220,10 @@ class SSD(nn.Module):
 
     def _target(self, instances: Instances) -> dict[str, Tensor]:
         instances = instances.to(self.device)
-        return {"boxes": instances.gt_boxes.tensor, "labels": instances.gt_classes + 1}
+        target = {"boxes": instances.gt_boxes.tensor, "labels": instances.gt_classes + 1}
+        if has_certainty(instances):
+            target |= {"certainty": instances.gt_certainty, "gate": instances.gt_box_gate}
+        return target
 
 
 def _check_priors(own: CfgNode, maps: int) -> None:
