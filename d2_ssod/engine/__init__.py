@@ -4,6 +4,7 @@ launch.py          processes, and errors in one line
 group.py           how processes of a group end, in one line
 interruption.py    signals that ask a run to end
 setup.py           from the command line to a checked config, output folder and log
+agreement.py       what all processes of a run must have in common
 config_checks.py   what a config must agree with
 data_checks.py     what the data sets of a run must agree with
 run_data.py        the data sets of a run, loaded

@@ -84,7 +84,7 @@ def _or_exit(function: Callable[[], _Result]) -> _Result:
     except ConfigError as error:
         if error.__cause__ is not None:
             record_traceback()
-        if comm.is_main_process():
+        if comm.get_local_rank() == 0:  # once on each machine, whose own it may be
             print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR)
     except OSError as error:

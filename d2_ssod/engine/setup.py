@@ -22,6 +22,7 @@ from d2_ssod.json_files import atomic_open
 from d2_ssod.modeling import describe_timm_backbone, with_timm_pixels
 from d2_ssod.randomness import seed_generators
 
+from .agreement import agree_on_config, agree_on_folder, on_main_process
 from .config_checks import check_config, warn_of_frozen_random_weights, warn_without_effect
 from .data_checks import check_data_sets
 from .logs import log_start, setup_logs
@@ -82,9 +83,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """Build the config, prepare the output folder, set up logging and seeds; on every rank."""
     cfg = build_config(args, comm.get_world_size())
     go_on = args.resume or args.eval_only
-    if comm.is_main_process():
-        _take_folder(cfg.OUTPUT_DIR, args)
-    comm.synchronize()
+    agree_on_config(cfg, resume=args.resume, eval_only=args.eval_only)
+    on_main_process(lambda: _take_folder(cfg.OUTPUT_DIR, args))
+    agree_on_folder(cfg.OUTPUT_DIR)
     # Repeatable runs: no timing-dependent choice of algorithms.
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and cfg.SEED < 0
     if cfg.SEED < 0:

@@ -11,7 +11,7 @@ import d2_ssod.quiet  # noqa: F401  before what it silences
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.utils import comm
 
-from d2_ssod.engine import PhaseTrainer, default_argument_parser, launch
+from d2_ssod.engine import PhaseTrainer, agreement, default_argument_parser, launch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -38,6 +38,7 @@ def faulty_inference(self, *args, **kwargs):
     return _inference(self, *args, **kwargs)
 
 
+agreement._PATIENCE = 1.0  # seconds, of disks that are this machine's own
 PhaseTrainer.run_step, GeneralizedRCNN.inference = faulty_step, faulty_inference
 
 if __name__ == "__main__":

@@ -1,0 +1,140 @@
+"""What all processes of a run must have in common: their config, and the output folder.
+
+On several machines each has its own command and its own disks. Where they differ, processes would
+wait for each other in different places, for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from d2_ssod.config import flat_keys
+from d2_ssod.errors import ConfigError
+from d2_ssod.json_files import atomic_open
+
+_PATIENCE = 30.0  # seconds; by default NFS looks at a folder anew after as many
+_AGAIN_AFTER = 0.2  # seconds
+_MOST_NAMED = 3  # keys or places in a line
+
+
+def agree_on_config(cfg: CfgNode, **flags: Any) -> None:
+    """Check that all ranks were given the same config; to be called on every rank.
+
+    ``OUTPUT_DIR`` may have another name on each machine (:func:`agree_on_folder`).
+
+    Args:
+        cfg: of this rank.
+        flags: of the command line, which must be the same, too.
+
+    Raises:
+        ConfigError: on all ranks; it names the keys that differ.
+    """
+    own = {f"--{name.replace('_', '-')}": value for name, value in flags.items()}
+    own |= {key: value for key, value in flat_keys(cfg) if key != "OUTPUT_DIR"}
+    (first_host, first), *others = comm.all_gather((platform.node(), own))
+    for rank, (host, other) in enumerate(others, 1):
+        keys = [key for key in first | other if repr(first.get(key)) != repr(other.get(key))]
+        if keys:
+            differences = [
+                f"{key} is {first.get(key)!r} on rank 0 ({first_host}) and {other.get(key)!r} on "
+                f"rank {rank} ({host})"
+                for key in keys
+            ]
+            raise ConfigError(
+                f"the processes of this run have different configs: {_first_ones(differences)}; "
+                "start all machines with the same config file, flags and KEY VALUE pairs"
+            )
+
+
+def agree_on_folder(output_dir: str | os.PathLike) -> None:
+    """Check that all ranks see the same output folder; to be called on every rank.
+
+    The main process writes a file with a random name, which every rank looks for. The folder is
+    made if it does not exist.
+
+    Args:
+        output_dir: ``OUTPUT_DIR`` of this rank.
+
+    Raises:
+        ConfigError: on all ranks; it names those that do not see the main process's folder.
+    """
+    if comm.get_world_size() == 1:
+        return
+    folder = Path(os.path.abspath(output_dir))
+    name = comm.all_gather(f".seen_by_all_{secrets.token_hex(8)}")[0]
+    try:
+        on_main_process(lambda: _write_token(folder / name))
+        views = comm.all_gather((platform.node(), str(folder), _appears(folder, name)))
+    finally:
+        if comm.is_main_process():
+            (folder / name).unlink(missing_ok=True)
+    blind: dict[str, list[int]] = {}
+    for rank, (host, place, sees) in enumerate(views):
+        if not sees:
+            blind.setdefault(f"{host} (in {place})", []).append(rank)
+    if blind:
+        who = [f"{_ranks(ranks)} on {place}" for place, ranks in blind.items()]
+        raise ConfigError(
+            f"OUTPUT_DIR is not one folder: {_first_ones(who)} cannot see what rank 0 on "
+            f"{views[0][0]} writes into {views[0][1]}; put OUTPUT_DIR on a file system that all "
+            "machines share, and name it with its whole path"
+        )
+
+
+def on_main_process(function: Callable[[], object]) -> None:
+    """Call ``function`` on the main process alone, for which all ranks wait.
+
+    Raises:
+        ConfigError: on all ranks, where it fails by a user's error or by one of files.
+    """
+    error = None
+    if comm.is_main_process():
+        try:
+            function()
+        except (ConfigError, OSError) as caught:
+            error = caught
+    said = comm.all_gather(str(error) if error else None)[0]
+    if error is not None:
+        raise error
+    if said is not None:
+        raise ConfigError(f"rank 0: {said}")
+
+
+def _write_token(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_open(path, encoding="utf-8") as file:
+        file.write("Checks that all machines see this folder; may be deleted.\n")
+
+
+def _appears(folder: Path, name: str) -> bool:
+    """Tell whether the folder has a file of that name, by and by."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        # Of a list, not by its name, whose absence a network file system would remember.
+        with contextlib.suppress(OSError):
+            if name in os.listdir(folder):
+                return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(_AGAIN_AFTER)
+
+
+def _ranks(ranks: list[int]) -> str:
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}"
+    return f"ranks {', '.join(map(str, ranks[:-1]))} and {ranks[-1]}"
+
+
+def _first_ones(texts: list[str]) -> str:
+    more = f"; and {len(texts) - _MOST_NAMED} more" if len(texts) > _MOST_NAMED else ""
+    return "; ".join(texts[:_MOST_NAMED]) + more
