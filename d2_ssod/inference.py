@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
-import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from detectron2.utils import comm
-from torch import distributed as dist
 from torch import nn
 
+from d2_ssod.heartbeat import Heartbeat, Ranks
 from d2_ssod.progress import progress_bar
 from d2_ssod.structures import ImageId, Predictions, from_instances
 
@@ -46,10 +44,11 @@ def predict(
 
     Raises:
         ValueError: an image of ``image_ids`` was not predicted, or one was predicted twice.
+        TimeoutError: another process makes no progress.
     """
-    group = _patient_group()  # made while all ranks are here, so that a lost one is noticed
     own: Predictions = {}
-    with evaluation_mode(model), torch.no_grad():
+    heartbeat = Heartbeat(description, Ranks.of_run())
+    with heartbeat, evaluation_mode(model), torch.no_grad():
         for inputs in progress_bar(data_loader, description=description):
             for record, output in zip(inputs, model(inputs), strict=True):
                 image_id, instances = record["image_id"], output["instances"]
@@ -59,16 +58,10 @@ def predict(
                 own[image_id] = from_instances(instances[instances.pred_boxes.nonempty()])
             if on_batch is not None:
                 on_batch({record["image_id"]: own[record["image_id"]] for record in inputs})
-    parts = comm.gather(own, dst=0, group=group)
+            heartbeat.beat()
+        heartbeat.wait_for_others()
+    parts = comm.gather(own, dst=0)
     return _merge(parts, image_ids) if comm.is_main_process() else None
-
-
-@functools.cache
-def _patient_group() -> dist.ProcessGroup | None:
-    """All processes; the first to be done wait longer for the last than the usual 30 minutes."""
-    if comm.get_world_size() == 1:
-        return None
-    return dist.new_group(backend="gloo", timeout=datetime.timedelta(days=7))
 
 
 def _merge(parts: Sequence[Predictions], image_ids: Sequence[ImageId] | None) -> Predictions:

@@ -17,7 +17,8 @@ PACKAGE = ROOT / "d2_ssod"
 
 # What the modules of a part may import of this package, besides their own part. Parts are the
 # sub-packages, and modules that lie beside them. Each layer is written in terms of those below it.
-BASE = {"__init__", "errors", "file_names", "json_files", "progress", "quiet", "randomness"}
+FILES = {"file_names", "json_files"}
+BASE = FILES | {"__init__", "errors", "heartbeat", "progress", "quiet", "randomness"}
 CONFIG = BASE | {"config"}
 STRUCTURES = CONFIG | {"ops", "structures"}
 ARTIFACTS = STRUCTURES | {"artifacts", "pseudo_label", "modeling"}
@@ -29,6 +30,7 @@ ALLOWED = {
     "quiet": set(),
     "randomness": set(),
     "progress": set(),
+    "heartbeat": set(),
     "json_files": {"errors"},
     "config": {"errors"},
     "ops": {"_C"},

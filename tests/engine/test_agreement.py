@@ -1,37 +1,14 @@
 """What all processes of a run must have in common."""
 
-import socket
-
 import pytest
 import runs
 from detectron2.utils import comm
-from test_group import FAULTY
-from test_interruption import assert_none_left, start
+from test_group import start_machines
+from test_interruption import assert_none_left
 
 from d2_ssod.engine import agreement
 from d2_ssod.engine.agreement import agree_on_config, agree_on_folder, on_main_process
 from d2_ssod.errors import ConfigError
-
-
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-def start_machines(data, tmp_path, monkeypatch, *outputs, **keys):
-    """A launcher for each of two machines, with an output folder each."""
-    monkeypatch.setenv("FAULT", "none")
-    url = f"tcp://127.0.0.1:{free_port()}"
-    flags = ("--num-gpus", "1", "--num-machines", "2", "--dist-url", url)
-    return [
-        start(
-            *(data, output, *flags, "--machine-rank", str(rank)),
-            launcher=(FAULTY,),
-            **{key: values[rank] for key, values in keys.items()},
-        )
-        for rank, output in enumerate(outputs)
-    ]
 
 
 def end_with_one_line(machines):
@@ -50,7 +27,7 @@ def end_with_one_line(machines):
 
 def test_machines_with_folders_of_their_own_end_with_one_line(data, tmp_path, monkeypatch):
     outputs = [tmp_path / "one", tmp_path / "two"]
-    line = end_with_one_line(start_machines(data, tmp_path, monkeypatch, *outputs))
+    line = end_with_one_line(start_machines(data, outputs, "none", monkeypatch))
     assert "OUTPUT_DIR is not one folder: rank 1 on " in line
     assert f"(in {outputs[1]}) cannot see what rank 0 on " in line
     assert f"writes into {outputs[0]}; put OUTPUT_DIR on a file system that all" in line
@@ -60,9 +37,10 @@ def test_machines_with_folders_of_their_own_end_with_one_line(data, tmp_path, mo
 
 def test_machines_with_different_configs_end_with_one_line(data, tmp_path, monkeypatch):
     (tmp_path / "phase_0").mkdir()  # of an earlier run, which stays where it is
-    outputs = [tmp_path, tmp_path]
-    keys = {"SOLVER__BASE_LR": [0.01, 0.02], "SEED": [1, 1]}
-    line = end_with_one_line(start_machines(data, tmp_path, monkeypatch, *outputs, **keys))
+    own = [{"SOLVER__BASE_LR": 0.01}, {"SOLVER__BASE_LR": 0.02}]
+    line = end_with_one_line(
+        start_machines(data, [tmp_path, tmp_path], "none", monkeypatch, own, SEED=1)
+    )
     assert "SOLVER.BASE_LR is 0.01 on rank 0 (" in line
     assert "and 0.02 on rank 1 (" in line
     assert "same config file" in line
@@ -73,8 +51,8 @@ def test_machines_that_agree_train_together(data, tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(tmp_path / "output")
     (tmp_path / "output").mkdir()
     outputs = [tmp_path / "output", tmp_path / "link"]
-    keys = {"SSOD__SCHEDULE__MAX_ITER": [[2], [2]]}
-    for run in start_machines(data, tmp_path, monkeypatch, *outputs, **keys):
+    length = {"SSOD__SCHEDULE__MAX_ITER": [2]}
+    for run in start_machines(data, outputs, "none", monkeypatch, **length):
         _, stderr = run.communicate(timeout=90)
         assert run.returncode == 0, stderr
     assert (tmp_path / "output" / "phase_0" / "model_final.pth").exists()

@@ -1,6 +1,8 @@
 """How a group of processes ends when one of them does."""
 
+import os
 import signal
+import socket
 import time
 
 import pytest
@@ -13,10 +15,29 @@ from d2_ssod.engine.interruption import INTERRUPTED, PREEMPTED
 
 FAULTY = str(runs.ROOT / "tests" / "helpers" / "faulty_run.py")
 
+PREDICTING = {
+    "SSOD__NUM_PHASES": 1,
+    "SSOD__SCHEDULE__MAX_ITER": [2, 2],
+    "SSOD__INFERENCE_BATCH_SIZE": 1,
+}
+
 
 def start_faulty(data, output, fault, monkeypatch, **keys):
     monkeypatch.setenv("FAULT", fault)
     return start(data, output, "--num-gpus", "2", launcher=(FAULTY,), **keys)
+
+
+def start_machines(data, outputs, fault, monkeypatch, own=({}, {}), **keys):
+    """Start a launcher for each of two machines, with a folder and keys of its own."""
+    monkeypatch.setenv("FAULT", fault)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    flags = ("--num-gpus", "1", "--num-machines", "2", "--dist-url", url, "--machine-rank")
+    return [
+        start(data, output, *flags, str(rank), launcher=(FAULTY,), **{**keys, **own[rank]})
+        for rank, output in enumerate(outputs)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -42,15 +63,55 @@ def test_the_fault_of_a_rank_is_what_is_said(data, tmp_path, monkeypatch, fault,
 
 
 def test_a_signal_ends_prediction_where_one_rank_waits_for_another(data, tmp_path, monkeypatch):
-    keys = {"SSOD__NUM_PHASES": 1, "SSOD__SCHEDULE__MAX_ITER": [2, 2]}
-    keys["SSOD__INFERENCE_BATCH_SIZE"] = 1
-    run = start_faulty(data, tmp_path, "is slow", monkeypatch, **keys)
+    run = start_faulty(data, tmp_path, "is slow", monkeypatch, **PREDICTING)
     kept = tmp_path / "phase_0" / "partial_predictions" / "rank_1.jsonl"
     wait_for(kept, "image_id")
     run.send_signal(signal.SIGTERM)
     assert_stopped(run, PREEMPTED, "SIGTERM")
     assert kept.read_text().count("image_id") >= 1
     assert_none_left(run)
+
+
+def test_a_rank_that_hangs_is_named_by_one_that_waits(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("SHORT_SILENCE", "1")
+    run = start_faulty(data, tmp_path, "hangs", monkeypatch, **PREDICTING)
+    stdout, stderr = run.communicate(timeout=90)
+    assert run.returncode == 1
+    (error,) = [found for found in stderr.splitlines() if found.startswith("error: ")]
+    assert error.startswith("error: rank 0: TimeoutError: rank 1 on ")
+    assert " is alive, but has made no progress for 8 s, while rank 0 on " in error
+    assert "(Phase 0's model on the unlabeled images)" in error
+    assert "Traceback" not in stdout + stderr
+    assert_none_left(run)
+
+
+@pytest.mark.parametrize(
+    ("rank", "words"),
+    [
+        (1, " has shown no sign of life for 5 s, while rank 0 on "),
+        (
+            0,
+            ", whose machine keeps the store of the process group, has not answered for 5 s, while",
+        ),
+    ],
+    ids=["another", "that of the store"],
+)
+def test_a_machine_that_hangs_is_named_by_the_other(data, tmp_path, monkeypatch, rank, words):
+    monkeypatch.setenv("FAULTY_RANK", str(rank))
+    monkeypatch.setenv("SHORT_SILENCE", "1")
+    outputs = [tmp_path, tmp_path]
+    machines = start_machines(data, outputs, "is slow", monkeypatch, **PREDICTING)
+    wait_for(tmp_path / "phase_0" / "partial_predictions" / f"rank_{rank}.jsonl", "image_id")
+    os.killpg(machines[rank].pid, signal.SIGSTOP)
+    try:
+        _, stderr = machines[1 - rank].communicate(timeout=90)
+    finally:
+        os.killpg(machines[rank].pid, signal.SIGKILL)
+        machines[rank].communicate()
+    assert machines[1 - rank].returncode == 1
+    (error,) = [found for found in stderr.splitlines() if found.startswith("error: ")]
+    assert error.startswith(f"error: rank {1 - rank}: TimeoutError: rank {rank} on ")
+    assert words in error
 
 
 # Without processes

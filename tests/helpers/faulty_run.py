@@ -1,4 +1,7 @@
-"""``train_net.py`` whose rank 1 has a fault, which the variable ``FAULT`` names."""
+"""``train_net.py`` one of whose ranks has a fault, which the variable ``FAULT`` names.
+
+It is rank 1, or the one of the variable ``FAULTY_RANK``.
+"""
 
 import os
 import signal
@@ -11,19 +14,20 @@ import d2_ssod.quiet  # noqa: F401  before what it silences
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.utils import comm
 
+from d2_ssod import heartbeat
 from d2_ssod.engine import PhaseTrainer, agreement, default_argument_parser, launch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import train_net
 
-FAULT = os.environ["FAULT"]
+FAULT, RANK = os.environ["FAULT"], int(os.environ.get("FAULTY_RANK", "1"))
 _step, _inference = PhaseTrainer.run_step, GeneralizedRCNN.inference
 
 
 def faulty_step(self):
     """Train on a batch, until the fault."""
-    if comm.get_rank() == 1 and self.iter == 5:
+    if comm.get_rank() == RANK and self.iter == 5:
         if FAULT == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if FAULT == "raises":
@@ -32,13 +36,15 @@ def faulty_step(self):
 
 
 def faulty_inference(self, *args, **kwargs):
-    """Find objects, slowly on rank 1, for which rank 0 then waits."""
-    if FAULT == "is slow" and comm.get_rank() == 1:
-        time.sleep(2)
+    """Find objects, slowly or never on one rank, for which the other then waits."""
+    if FAULT in ("is slow", "hangs") and comm.get_rank() == RANK:
+        time.sleep(2 if FAULT == "is slow" else 1000)
     return _inference(self, *args, **kwargs)
 
 
 agreement._PATIENCE = 1.0  # seconds, of disks that are this machine's own
+if "SHORT_SILENCE" in os.environ:
+    heartbeat._EVERY, heartbeat.NO_SIGN, heartbeat.NO_PROGRESS = 0.5, 5.0, 8.0
 PhaseTrainer.run_step, GeneralizedRCNN.inference = faulty_step, faulty_inference
 
 if __name__ == "__main__":
