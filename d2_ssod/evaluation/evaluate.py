@@ -12,6 +12,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import nn
 
+from d2_ssod.heartbeat import Heartbeat, Ranks
 from d2_ssod.inference import evaluation_mode
 from d2_ssod.progress import progress_bar
 from d2_ssod.structures import ImageId
@@ -64,6 +65,7 @@ def evaluate_phases(
     Raises:
         ValueError: no models, another number of weights than models, or subsets with an evaluator
             that knows none.
+        TimeoutError: another process makes no progress.
     """
     ensemble = EnsembleRCNN(models, fusion=fusion)
     # Which models a row fuses; a row of one model is that model's own output.
@@ -81,11 +83,14 @@ def evaluate_phases(
             )
         evaluator.reset()
 
-    with evaluation_mode(ensemble), torch.no_grad():
+    heartbeat = Heartbeat("evaluating", Ranks.of_run())
+    with heartbeat, evaluation_mode(ensemble), torch.no_grad():
         for inputs in progress_bar(data_loader, description="Evaluating"):
             each = ensemble.forward_each(inputs)
             for row, numbers in rows.items():
                 evaluators[row].process(inputs, _outputs_of_row(ensemble, each, numbers))
+            heartbeat.beat()
+        heartbeat.wait_for_others()
 
     metrics = {row: _metrics(evaluator, subsets or {}) for row, evaluator in evaluators.items()}
     if not comm.is_main_process():

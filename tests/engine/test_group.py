@@ -20,6 +20,12 @@ PREDICTING = {
     "SSOD__SCHEDULE__MAX_ITER": [2, 2],
     "SSOD__INFERENCE_BATCH_SIZE": 1,
 }
+EVALUATING = {
+    "SSOD__NUM_PHASES": 0,
+    "SSOD__SCHEDULE__MAX_ITER": [2],
+    "SSOD__INFERENCE_BATCH_SIZE": 1,
+    "DATASETS__TEST": [runs.TEST],
+}
 
 
 def start_faulty(data, output, fault, monkeypatch, **keys):
@@ -72,15 +78,23 @@ def test_a_signal_ends_prediction_where_one_rank_waits_for_another(data, tmp_pat
     assert_none_left(run)
 
 
-def test_a_rank_that_hangs_is_named_by_one_that_waits(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("keys", "activity"),
+    [
+        (PREDICTING, "Phase 0's model on the unlabeled images"),
+        (EVALUATING, "evaluating"),
+    ],
+    ids=["predicting", "evaluating"],
+)
+def test_a_rank_that_hangs_is_named_by_one_that_waits(data, tmp_path, monkeypatch, keys, activity):
     monkeypatch.setenv("SHORT_SILENCE", "1")
-    run = start_faulty(data, tmp_path, "hangs", monkeypatch, **PREDICTING)
+    run = start_faulty(data, tmp_path, "hangs", monkeypatch, **keys)
     stdout, stderr = run.communicate(timeout=90)
     assert run.returncode == 1
     (error,) = [found for found in stderr.splitlines() if found.startswith("error: ")]
     assert error.startswith("error: rank 0: TimeoutError: rank 1 on ")
     assert " is alive, but has made no progress for 8 s, while rank 0 on " in error
-    assert "(Phase 0's model on the unlabeled images)" in error
+    assert f" waits for it ({activity}); see what that machine is doing" in error
     assert "Traceback" not in stdout + stderr
     assert_none_left(run)
 
