@@ -215,7 +215,7 @@ def test_detector_that_takes_all_labels_for_certain_is_refused(key):
     cfg.SSOD.AVERAGE.DECAY = 0.999
     set_key(cfg, key, "tiers" if key == "SSOD.LABELS" else True)
     cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
-    with pytest.raises(ConfigError, match="'RetinaNet', which .* 'UncertaintyRetinaNet'"):
+    with pytest.raises(ConfigError, match=r"'RetinaNet', which .* 'UncertaintyRetinaNet'"):
         check_config(cfg, 1)
     cfg.MODEL.META_ARCHITECTURE = "UncertaintyRetinaNet"
     check_config(cfg, 1)
