@@ -22,7 +22,7 @@ demo: $(BUILT)
 	@echo "To look at: output/digits_two_phase/report.html"
 
 test: $(BUILT)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 lint: $(ENVIRONMENT)
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import runs
 
 # The models of the tests are so small that threads cost more than they bring, above all where
 # other processes use the cores. Before torch is imported; tests of threads set their number.
@@ -31,3 +32,15 @@ def _unknown_files():
     except (OSError, subprocess.CalledProcessError):
         return set()  # a source distribution
     return {line for line in status.stdout.splitlines() if line.startswith("??")}
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory):
+    """Where the pictures of a dozen scenes are."""
+    return tmp_path_factory.mktemp("tiny") / "digit_scenes"
+
+
+@pytest.fixture(scope="session")
+def data(data_root):
+    """Entries of ``SSOD.REGISTER``, whose names can stand for one folder only in a process."""
+    return runs.make_data(data_root)

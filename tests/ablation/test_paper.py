@@ -16,14 +16,13 @@ PNG = b"\x89PNG"
 
 
 @pytest.fixture(scope="module")
-def finished_run(tmp_path_factory):
+def finished_run(data, data_root, tmp_path_factory):
     """A run of two phases whose models find something, and the truth about its images."""
-    root, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("run") / "output"
-    data = runs.make_data(root)
+    output = tmp_path_factory.mktemp("run") / "output"
     truth = {
         "NAME": "tiny_truth",
-        "IMAGES": str(digit_scenes.image_folder(root, "unlabeled")),
-        "JSON": str(digit_scenes.annotation_file(root, digit_scenes.HIDDEN_TRUTH)),
+        "IMAGES": str(digit_scenes.image_folder(data_root, "unlabeled")),
+        "JSON": str(digit_scenes.annotation_file(data_root, digit_scenes.HIDDEN_TRUTH)),
     }
     argv = runs.arguments([*data, truth], output, SSOD__SCHEDULE__MAX_ITER=[40, 10, 10])
     runs.run_here(argv)

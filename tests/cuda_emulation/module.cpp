@@ -4,6 +4,10 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+
 #include "cuda/overlap_weights.cu"
 #include "cuda/pairwise_overlap.cu"
 #include "cuda/uncertainty_weights.cu"
@@ -17,17 +21,33 @@ class GuardedAllocator : public c10::Allocator {
     const c10::Device cpu(c10::DeviceType::CPU);
     if (bytes == 0) return {nullptr, cpu};
     // CUDA's allocations start at multiples of 512; the kernels rely on 16.
-    auto* memory = new emulation::GuardedMemory((bytes + 15) / 16 * 16);
-    std::memset(memory->data(), 0xff, bytes);
-    return {memory->data(), memory, &free, cpu};
+    auto memory = std::make_unique<emulation::GuardedMemory>((bytes + 15) / 16 * 16);
+    void* data = memory->data();
+    std::memset(data, 0xff, bytes);
+    const std::lock_guard lock(mutex());
+    owners()[data] = std::move(memory);
+    return {data, data, &free, cpu};
   }
-  c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
+  // PyTorch's own CPU kernels free by the address alone, so that it is all there is to know.
+  c10::DeleterFnPtr raw_deleter() const override { return &free; }
   void copy_data(void* to, const void* from, size_t bytes) const override {
     std::memcpy(to, from, bytes);
   }
 
  private:
-  static void free(void* memory) { delete static_cast<emulation::GuardedMemory*>(memory); }
+  static void free(void* data) {
+    const std::lock_guard lock(mutex());
+    owners().erase(data);
+  }
+  // Neither is destroyed: tensors may outlive everything else.
+  static std::unordered_map<void*, std::unique_ptr<emulation::GuardedMemory>>& owners() {
+    static auto* map = new std::unordered_map<void*, std::unique_ptr<emulation::GuardedMemory>>;
+    return *map;
+  }
+  static std::mutex& mutex() {
+    static auto* mutex = new std::mutex;
+    return *mutex;
+  }
 };
 
 GuardedAllocator allocator;

@@ -9,11 +9,6 @@ import torch
 CONFIGS = runs.ROOT / "configs"
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return runs.make_data(tmp_path_factory.mktemp("data"))
-
-
 def run(data, output, config, **keys):
     runs.run_here(runs.arguments(data, output, "--config-file", str(CONFIGS / config), **keys))
     return runs.summary_of(output)
