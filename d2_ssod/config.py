@@ -72,6 +72,7 @@ _NOT_NEGATIVE = Limit(lambda v: is_number(v) and v >= 0, "a number, at least 0")
 _POSITIVE = Limit(lambda v: is_number(v) and v > 0, "a number above 0")
 _COUNT = Limit(lambda v: is_whole(v) and v >= 0, "a whole number, at least 0")
 _AT_LEAST_1 = Limit(lambda v: is_whole(v) and v >= 1, "a whole number, at least 1")
+_SIZE = Limit(lambda v: is_whole(v) and 32 <= v <= 4096, "a whole number from 32 to 4096")
 _RANGE = Limit(
     lambda v: is_list(v) and len(v) == 2 and all(map(_POSITIVE.holds, v)) and v[0] <= v[1],
     "two numbers above 0, the smaller one first",
@@ -255,7 +256,7 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
 _SSD_KEYS: dict[str, tuple[Any, Limit]] = {
     "NUM_CLASSES": (80, _AT_LEAST_1),
     # Images are made SIZE x SIZE pixels by the model.
-    "SIZE": (300, _AT_LEAST_1),
+    "SIZE": (300, _SIZE),
     # Priors of each feature map: their size in parts of SIZE, and one more for the larger square of
     # the last map; their ratios of sides, each both ways, besides the two squares; the stride of
     # their grid, in pixels ((): that of the map).

@@ -109,8 +109,8 @@ def test_negative_number_is_refused(cfg, name):
 
 @pytest.mark.parametrize("name", WHOLE_NUMBERS)
 def test_whole_number_is_refused_as_a_fraction(cfg, name):
-    assert refused(cfg, name, 1.5)
-    assert not refused(cfg, name, 3)
+    assert refused(cfg, name, 64.5)
+    assert not refused(cfg, name, 64)
 
 
 @pytest.mark.parametrize("value", ["abc", 1, None, {}])

@@ -249,3 +249,19 @@ def test_a_mixture_that_is_what_is_expected_gives_no_loss(of_one_shape):
     mixed = outputs([SURE, SURE, OTHER], [D2, D1, D1])
     found = of_one_shape.with_mixture(first, second, mixed, share=0.5)
     assert [loss.item() for loss in found.values()] == [pytest.approx(0, abs=1e-6)] * 2
+
+
+@pytest.mark.parametrize("architecture", ["SSD", "CSD", "ISD"])
+def test_losses_in_half_precision_are_near_those_in_full(architecture):
+    detector = model(architecture).eval()
+    detector.training = True
+    with torch.no_grad():  # priors on objects
+        for convolution in detector.ssd.head.classification_head.module_list:
+            convolution.bias.view(-1, 6)[:, 0] = -1.0
+    batch = [labeled(1), labeled(2)]
+    full = losses(detector, batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = losses(detector, batch)
+    assert {loss.dtype for loss in half.values()} == {torch.float32}
+    for name, loss in full.items():
+        assert half[name].item() == pytest.approx(loss.item(), rel=0.1, abs=1e-3)

@@ -235,6 +235,20 @@ def test_first_stages_are_not_trained(stages, frozen):
 
 
 @pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        (VOC, "MODEL__SSD__SIZE", 260),  # its last maps would be of less than a pixel
+        (SMALL, "MODEL__SSD__SIZE", 100),  # no multiple of 16
+        (VOC, "MODEL__PIXEL_MEAN", [127.0]),  # grey pictures, but VGG-16 takes colours
+    ],
+)
+def test_images_without_feature_maps_are_refused(file, key, value):
+    with pytest.raises(ConfigError, match=r"^MODEL\.SSD\.SIZE is \d+, and .*; correct one") as info:
+        build_model(config(file, **{key: value}))
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [("SCALES", [0.1, 0.2]), ("ASPECT_RATIOS", [[2]]), ("STEPS", [8, 16, 32])],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -96,10 +97,12 @@ class SSD(nn.Module):
         """Arguments of ``__init__`` from the config.
 
         Raises:
-            ConfigError: the priors of ``MODEL.SSD`` are not those of the backbone's feature maps.
+            ConfigError: the priors of ``MODEL.SSD`` are not those of the backbone's feature maps,
+                or it has none of images of ``MODEL.SSD.SIZE``.
         """
         own, backbone = cfg.MODEL.SSD, build_backbone(cfg)
         _check_priors(own, len(backbone.output_shape()))
+        _check_size(cfg, backbone)
         return {
             "backbone": backbone,
             "num_classes": own.NUM_CLASSES,
@@ -161,10 +164,11 @@ class SSD(nn.Module):
         """Compute what the head says of each prior."""
         maps = list(self.ssd.backbone(images.tensors).values())
         of_head = self.ssd.head(maps)
-        # Not in half precision, which autocast may have them in: priors are pixels.
+        # Not in half precision, which autocast may have all in: priors are pixels, losses are sums.
         priors = self.ssd.anchor_generator(images, [each.float() for each in maps])[0]
         grids = [(each.shape[2], each.shape[3]) for each in maps]
-        return Outputs(of_head["cls_logits"], of_head["bbox_regression"], priors, grids)
+        logits, deltas = of_head["cls_logits"].float(), of_head["bbox_regression"].float()
+        return Outputs(logits, deltas, priors, grids)
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
         """Compute SSD's losses of the first ``len(targets)`` images; 0 if there are none."""
@@ -234,6 +238,21 @@ def _check_priors(own: CfgNode, maps: int) -> None:
                 f"MODEL.SSD.{key} has {len(own[key])} values; the backbone has {maps} feature "
                 f"maps, for which it needs {count}"
             )
+
+
+def _check_size(cfg: CfgNode, backbone: Backbone) -> None:
+    """Compute the feature maps, but for their values."""
+    size = cfg.MODEL.SSD.SIZE
+    pixels = torch.zeros(1, len(cfg.MODEL.PIXEL_MEAN), size, size, device="meta")
+    try:
+        with torch.no_grad():
+            copy.deepcopy(backbone).to("meta").eval()(pixels)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"MODEL.SSD.SIZE is {size}, and MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME!r} has no "
+            f"feature maps of images {size} x {size} with {pixels.shape[1]} channels "
+            f"({' '.join(str(error).split())[:200]}); correct one of them"
+        ) from error
 
 
 def _rename_foreign(model: SSD, state: dict[str, Tensor], prefix: str, *_: object) -> None:
