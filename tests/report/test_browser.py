@@ -1,10 +1,9 @@
 """The page in a browser, where there is one: ``apt-get install chromium``."""
 
 import functools
-import html
 import http.server
 import json
-import re
+import queue
 import shutil
 import subprocess
 import threading
@@ -46,10 +45,7 @@ async function look(width) {
 }
 (async () => {
   const found = [await look(1280), await look(400)];
-  document.body.innerHTML = "";
-  const text = document.createElement("pre");
-  text.textContent = JSON.stringify(found);
-  document.body.append(text);
+  await fetch("/found", {method: "POST", body: JSON.stringify(found)});
 })();
 </script></body>
 """
@@ -62,28 +58,43 @@ def opened(tmp_path_factory):
     write_report(cfg)
     folder = RunFolder(cfg.OUTPUT_DIR).root
     (folder / "look.html").write_text(LOOK)
-    handler = functools.partial(Silent, directory=str(folder))
+    handler = functools.partial(Listener, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.found = queue.Queue()
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        done = subprocess.run(
-            [
-                *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu"),
-                *("--enable-logging=stderr", "--virtual-time-budget=30000", "--dump-dom"),
-                f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-                f"http://127.0.0.1:{server.server_port}/look.html",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        server.shutdown()
-    found = re.search(r"<pre>(.*?)</pre>", done.stdout, re.DOTALL)
-    assert found, done.stdout[-2000:] + done.stderr[-2000:]
-    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return json.loads(html.unescape(found[1])), console
+        log = tmp_path_factory.mktemp("profile") / "log.txt"
+        with log.open("w") as output:
+            browser = subprocess.Popen(
+                [
+                    *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu"),
+                    # It stays open as long as it could be asked for more.
+                    *("--enable-logging=stderr", "--remote-debugging-port=0"),
+                    f"--user-data-dir={log.parent}",
+                    f"http://127.0.0.1:{server.server_port}/look.html",
+                ],
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            found = server.found.get(timeout=200)
+        except queue.Empty:
+            pytest.fail(f"the browser has found nothing: {log.read_text()[-3000:]}")
+        finally:
+            browser.kill()
+            browser.wait()
+            server.shutdown()
+    return found, [line for line in log.read_text().splitlines() if "CONSOLE" in line]
 
 
-class Silent(http.server.SimpleHTTPRequestHandler):
+class Listener(http.server.SimpleHTTPRequestHandler):
+    """Serves the folder, and takes what the page has found."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.found.put(json.loads(body))
+        self.send_response(204)
+        self.end_headers()
+
     def log_message(self, *args):
         pass
 
