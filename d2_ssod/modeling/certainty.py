@@ -47,6 +47,22 @@ def box_gate_of(matched: Tensor, target: Instances) -> Tensor:
     return target.gt_box_gate.to(matched.dtype)[_label_of(matched, target)].repeat(1, 2)
 
 
+def with_gate(matched: Tensor, positive: Tensor, target: Instances) -> Tensor:
+    """Put the gate of each positive anchor beside its matched box.
+
+    Args:
+        matched: Tensor[A, 4], the box that each anchor was matched with.
+        positive: bool Tensor[A], which anchors are on a label.
+        target: of the image.
+
+    Returns:
+        Tensor[A, 8], boxes and gates; 1 where the anchor is on none.
+    """
+    gate = torch.ones_like(matched)
+    gate[positive] = box_gate_of(matched[positive], target)
+    return torch.cat([matched, gate], dim=1)
+
+
 def _label_of(matched: Tensor, target: Instances) -> Tensor:
     """Find the number of each label by its box, which matching has copied; int64 Tensor[R]."""
     same = (matched[:, None] == target.gt_boxes.tensor[None]).all(dim=2)

@@ -8,7 +8,7 @@ from detectron2.structures import Boxes, Instances
 from fvcore.nn import smooth_l1_loss
 from torch import Tensor
 
-from .certainty import box_gate_of, has_certainty
+from .certainty import has_certainty, with_gate
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
@@ -32,7 +32,9 @@ class UncertaintyRPN(RPN):
         labels, matched = super().label_and_sample_anchors(anchors, gt_instances)
         if any(map(has_certainty, gt_instances)):
             triples = zip(labels, matched, gt_instances, strict=True)
-            matched = [_with_gate(*triple) for triple in triples]
+            matched = [
+                with_gate(boxes, of_image == 1, target) for of_image, boxes, target in triples
+            ]
         return labels, matched
 
     def losses(
@@ -74,11 +76,3 @@ class UncertaintyRPN(RPN):
         loss = smooth_l1_loss(deltas[image, anchor], goal, self.smooth_l1_beta, reduction="none")
         normalizer = self.batch_size_per_image * len(positive)
         return (loss * gate).sum() / normalizer * self.loss_weight.get("loss_rpn_loc", 1.0)
-
-
-def _with_gate(labels: Tensor, matched: Tensor, target: Instances) -> Tensor:
-    """Put the gate of each positive anchor beside its matched box."""
-    gate = torch.ones_like(matched)
-    positive = labels == 1
-    gate[positive] = box_gate_of(matched[positive], target)
-    return torch.cat([matched, gate], dim=1)

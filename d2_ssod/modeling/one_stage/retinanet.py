@@ -7,7 +7,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from d2_ssod.modeling.certainty import box_gate_of, certainty_of, has_certainty
+from d2_ssod.modeling.certainty import certainty_of, has_certainty, with_gate
 
 
 @META_ARCH_REGISTRY.register()
@@ -33,12 +33,10 @@ class UncertaintyRetinaNet(RetinaNet):
             return labels, matched
         gated = []
         for of_image, boxes, target in zip(labels, matched, gt_instances, strict=True):
-            gate = torch.ones_like(boxes)
-            seen = ((of_image >= 0) & (of_image < self.num_classes)).nonzero()[:, 0]
-            if has_certainty(target):
-                gate[seen] = box_gate_of(boxes[seen], target)
-                of_image[seen[certainty_of(boxes[seen], target) < 1]] = -1
-            gated.append(torch.cat([boxes, gate], dim=1))
+            positive = (of_image >= 0) & (of_image < self.num_classes)
+            gated.append(with_gate(boxes, positive, target))
+            seen = positive.nonzero()[:, 0]
+            of_image[seen[certainty_of(boxes[seen], target) < 1]] = -1
         return labels, gated
 
     def losses(
