@@ -10,11 +10,11 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
-from detectron2.structures import BoxMode
 
 from d2_ssod.structures import UNCERTAIN
 
 from .augmentation import StrongAugmentation, build_augmentations
+from .box_checks import corners_of
 
 
 class PseudoLabelMapper(DatasetMapper):
@@ -145,8 +145,5 @@ class PseudoLabelMapper(DatasetMapper):
 
 def _boxes_of(dataset_dict: dict) -> np.ndarray:
     """List the boxes of an image's annotations, crowds too, float64 [n, 4], XYXY."""
-    boxes = [
-        BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
-        for annotation in dataset_dict.get("annotations", ())
-    ]
+    boxes = [corners_of(annotation) for annotation in dataset_dict.get("annotations", ())]
     return np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
