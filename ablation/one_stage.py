@@ -8,12 +8,13 @@ iterations of 8 images. Finished runs leave a small JSON file under ``ablation/r
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+from d2_ssod.json_files import write_json
 
 from .rows import KEPT_METRICS, RESULTS
 from .run import commit
@@ -110,7 +111,6 @@ def do(run: OneStageRun, output: Path) -> OneStageRun | None:
     if not train(row.config, run.overrides(output), folder):
         print(f"{run.name}: FAILED", flush=True)
         return run
-    run.result.parent.mkdir(parents=True, exist_ok=True)
     result = {
         "row": run.row,
         "seed": run.seed,
@@ -121,7 +121,7 @@ def do(run: OneStageRun, output: Path) -> OneStageRun | None:
         "commit": commit(),
         "versions": versions(),
     }
-    run.result.write_text(json.dumps(result) + "\n")
+    write_json(run.result, result)
     print(f"{run.name}: done", flush=True)
     return None
 

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from d2_ssod.json_files import write_json
+
 from .report import mean_and_error
 from .rows import RESULTS
 from .run import commit
@@ -144,8 +146,7 @@ def do(run: RealRun, output: Path) -> RealRun | None:
     if not train("Base-SSOD-Small.yaml", run.overrides(), folder):
         print(f"{run.name}: FAILED", flush=True)
         return run
-    run.result.parent.mkdir(parents=True, exist_ok=True)
-    run.result.write_text(json.dumps(_result(run, folder, time.time() - started)) + "\n")
+    write_json(run.result, _result(run, folder, time.time() - started))
     print(f"{run.name}: done", flush=True)
     return None
 

@@ -7,7 +7,6 @@ under ``ablation/results`` and are not repeated; an interrupted one resumes from
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
 import shutil
@@ -30,6 +29,7 @@ from .rows import (
     Run,
     all_runs,
 )
+from .training import versions
 
 
 def main() -> None:
@@ -138,9 +138,7 @@ def do(run: Run, output: Path) -> None:
             "metrics": metrics,
             "seconds": round(time.time() - started),
             "commit": commit(),
-            "versions": {
-                name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy")
-            },
+            "versions": versions(),
         },
     )
 
