@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import runs
 
 # The models of the tests are so small that threads cost more than they bring, above all where
 # other processes use the cores. Before torch is imported; tests of threads set their number.
@@ -43,4 +42,6 @@ def data_root(tmp_path_factory):
 @pytest.fixture(scope="session")
 def data(data_root):
     """Entries of ``SSOD.REGISTER``, whose names can stand for one folder only in a process."""
+    import runs  # needs Detectron2, which the tests of the operators do without
+
     return runs.make_data(data_root)
