@@ -145,8 +145,13 @@ struct RowMaxima {
   }
 };
 
+// Those of the rows of a thread; [2 m + half]. One dimension: of an array of arrays, nvcc (up to 13.0
+// at least) gives only the first its members' initial values, and zeros to the others.
 template <typename Tile>
-__device__ __forceinline__ void update_maxima(RowMaxima (&maxima)[Tile::kM][2],
+using ThreadMaxima = RowMaxima[2 * Tile::kM];
+
+template <typename Tile>
+__device__ __forceinline__ void update_maxima(ThreadMaxima<Tile>& maxima,
                                               const typename Tile::Fragment& dots,
                                               const PairSide* rows, const PairSide* cols) {
 #pragma unroll
@@ -158,7 +163,7 @@ __device__ __forceinline__ void update_maxima(RowMaxima (&maxima)[Tile::kM][2],
       for (int n = 0; n < Tile::kN; ++n) {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-          maxima[m][half].add(row, cols[Tile::col(n, e)], dots[m][n][2 * half + e]);
+          maxima[2 * m + half].add(row, cols[Tile::col(n, e)], dots[m][n][2 * half + e]);
         }
       }
     }
@@ -197,7 +202,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
         load_side(p, begin, rank < num_background ? p.foreground.background(end, rank) : -1);
   }
   __syncthreads();
-  RowMaxima maxima[Tile::kM][2] = {};
+  ThreadMaxima<Tile> maxima = {};
   for (int64_t tile = blockIdx.z; tile < col_tiles; tile += sharers) {
     for (int c = thread; c < Tile::kCols; c += Tile::kThreads) {
       const int64_t rank = tile * Tile::kCols + c;
@@ -217,8 +222,8 @@ __global__ void __launch_bounds__(Tile::kThreads)
   for (int m = 0; m < Tile::kM; ++m) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float iou = lanes_max<4>(maxima[m][half].iou.value());
-      const float similarity = lanes_max<4>(maxima[m][half].similarity);
+      const float iou = lanes_max<4>(maxima[2 * m + half].iou.value());
+      const float similarity = lanes_max<4>(maxima[2 * m + half].similarity);
       const int index = shared.rows[Tile::row(m, 2 * half)].index;
       if (thread % 4 != 0 || index < 0) continue;
       // Nothing to add to 0; and a NaN that is there already must not meet an integer maximum.
