@@ -167,6 +167,16 @@ def openmp_flags() -> tuple[list[str], list[str]]:
     return [], []
 
 
+def cxx_library() -> list[str]:
+    """Have torch's C++ library linked first, where there is one of that name.
+
+    Some compilers carry a static one and nothing else: a copy of its own in the module, beside the
+    one of torch, crashes as soon as an error message is put together.
+    """
+    flag = "-l:libstdc++.so.6"
+    return [flag] if compiler_takes(flag) else []
+
+
 def extension():
     with_cuda = want_cuda()
     write_build_info(with_cuda)
@@ -191,6 +201,7 @@ def extension():
         "extra_link_args": [
             *openmp_libraries,
             *(["-s"] if compiler_takes("-s") else []),
+            *cxx_library(),
             *shlex.split(os.environ.get("D2_SSOD_LDFLAGS", "")),
         ],
     }
