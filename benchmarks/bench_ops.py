@@ -4,17 +4,20 @@
 
 Every provider's result is compared with the float64 reference before it is timed. All providers of
 a case are timed by turns in one process; ``x ours`` is the median of the ratios within a turn.
-``floor`` is the time that the library's matrix product (or copy, whichever is longer) would need
-for the FLOP (or bytes) that cannot be avoided, and ``share`` is floor / median. Rows of the JSON
-file: {op, shape, provider, mode, median_us, p20_us, p80_us, peak_mb, ratio_to_ours, floor_us,
-share}.
+``floor`` is the longest of the times that the library's matrix product, its copy and, on CUDA, the
+GPU's lanes would need for the FLOP, bytes and instructions that cannot be avoided, and ``share`` is
+floor / median. On CUDA every case is timed as a call of Python and as a CUDA graph of many calls,
+on inputs that take turns so that each finds the L2 cache without its own. Rows of the JSON file:
+{op, shape, provider, mode, median_us, p20_us, p80_us, peak_mb, ratio_to_ours, floor_us, share}.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import math
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -29,24 +32,47 @@ from torch import Tensor
 from d2_ssod import ops
 from d2_ssod.ops import reference
 
-TOLERANCE = 2e-3
+# Of results, by what the embeddings are rounded to.
+TOLERANCE = {"float32": 2e-3, "TF32": 2e-2, "half": 2e-2, "bfloat16": 0.15}
+DTYPES = {"half": torch.float16, "bfloat16": torch.bfloat16}  # others are float32
 # Providers that would need more are left out, and said so.
 MEMORY_LIMIT = {"cpu": 6e9, "cuda": 60e9}
 
 
 @dataclasses.dataclass
 class Case:
-    """One operator on one shape."""
+    """One operator on one shape.
+
+    Attributes:
+        inputs: arguments of every provider.
+        check: raises if a result is wrong.
+        flop, bytes: that cannot be avoided.
+        instructions: the same, beside the products, on CUDA.
+        products: of halves that stand for one of the numbers' own, on CUDA; 0: the library's.
+        plain_bytes: that the eager forms need.
+        waiting: providers that wait for the device.
+    """
 
     op: str
     shape: str
     mode: str
-    providers: dict[str, Callable[[], object]]
+    providers: dict[str, Callable[..., object]]
+    inputs: tuple[Tensor, ...]
     check: Callable[[object], None]
     flop: float
     bytes: float
-    plain_bytes: float = 0.0  # that the eager forms need
-    waiting: tuple[str, ...] = ()  # providers that wait for the device
+    instructions: float = 0.0
+    products: int = 0
+    plain_bytes: float = 0.0
+    waiting: tuple[str, ...] = ()
+
+    def floor(self, speed: measure.Speed) -> float:
+        """Seconds that the case takes at least."""
+        if self.products and speed.half_product < math.inf:
+            product = self.products * self.flop / speed.half_product
+        else:
+            product = self.flop / speed.product
+        return max(product, self.bytes / speed.copy, self.instructions / speed.instructions)
 
 
 @dataclasses.dataclass
@@ -83,12 +109,15 @@ def make_batch(images: int, rois: int, depth: int, fraction: float, device: str)
     )
 
 
-def check_close(actual: Tensor, expected: Tensor, scale: float = 1.0) -> None:
+def check_close(
+    actual: Tensor, expected: Tensor, scale: float = 1.0, precision: str = "float32"
+) -> None:
     actual, expected = actual.detach().double().cpu(), expected.double().cpu()
-    torch.testing.assert_close(actual, expected, rtol=TOLERANCE, atol=TOLERANCE * scale)
+    tolerance = TOLERANCE[precision]
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance * scale)
 
 
-def check_weights(batch: Batch, weights: Tensor) -> None:
+def check_weights(batch: Batch, precision: str, weights: Tensor) -> None:
     """All foreground rows and some background rows of each image: rows are independent."""
     for number, flags in enumerate(batch.foreground.split(batch.counts)):
         background = (~flags).nonzero()[:: max(1, len(flags) // 200), 0]
@@ -99,42 +128,50 @@ def check_weights(batch: Batch, weights: Tensor) -> None:
             batch.foreground[rows],
             [len(rows)],
         )
-        check_close(weights[rows], expected)
+        check_close(weights[rows], expected, precision=precision)
 
 
-def uncertainty_case(images: int, rois: int, depth: int, fraction: float, device: str) -> Case:
+def uncertainty_case(
+    images: int, rois: int, depth: int, fraction: float, device: str, precision: str = "float32"
+) -> Case:
     batch = make_batch(images, rois, depth, fraction, device)
-    arguments = (batch.boxes, batch.embeddings, batch.foreground)
+    batch.embeddings = batch.embeddings.to(DTYPES.get(precision, torch.float32))
     most, fewest = max(batch.columns), min(batch.columns)
-    sizes = (images, most, fewest)
+    compiled = torch.compile(plain.uncertainty_padded)
     providers = {
-        "ours": lambda: ops.uncertainty_weights(*arguments, batch.counts),
-        "eager": lambda: plain.uncertainty_loop(*arguments, batch.counts),
-        "eager padded": lambda: plain.uncertainty_padded(*arguments, *sizes),
-        "compile": partial(torch.compile(plain.uncertainty_padded), *arguments, *sizes),
+        "ours": lambda *rois: ops.uncertainty_weights(*rois, batch.counts),
+        "eager": lambda *rois: plain.uncertainty_loop(*rois, batch.counts),
+        "eager padded": lambda *rois: plain.uncertainty_padded(*rois, images, most, fewest),
+        "compile": lambda *rois: compiled(*rois, images, most, fewest),
     }
     background = batch.embeddings[~batch.foreground]
     columns = batch.embeddings[batch.foreground].T.contiguous()
     if images == 1:
         # Only the product: no norms, boxes, maximum or weights; stores the matrix.
-        result = torch.empty(0, device=device)
-        providers["bare product"] = lambda: torch.mm(background, columns, out=result)
+        result = torch.empty(0, device=device, dtype=background.dtype)
+        providers["bare product"] = lambda *_: torch.mm(background, columns, out=result)
     return Case(
         "uncertainty_weights",
-        f"{images} x {rois} ({most} fg), D {depth}",
+        f"{images} x {rois} ({most} fg), D {depth}"
+        + ("" if precision == "float32" else f", {precision}"),
         "forward",
         providers,
-        lambda result: check_weights(batch, result),
+        (batch.boxes, batch.embeddings, batch.foreground),
+        partial(check_weights, batch, precision),
         flop=2.0 * batch.pairs * depth,
-        bytes=4.0 * batch.embeddings.numel() + 16.0 * len(batch.boxes),
+        bytes=batch.embeddings.nbytes + 16.0 * len(batch.boxes),
+        instructions=22.0 * batch.pairs,
+        products=3 if precision == "float32" else 1,
         plain_bytes=4.0 * batch.pairs * 6,
         waiting=("eager",),  # for the size of what a mask selects
     )
 
 
-def loss_and_gradient(loss_of: Callable[[Tensor], Tensor], embeddings: Tensor) -> tuple:
+def loss_and_gradient(
+    loss_of: Callable[[Tensor, Tensor], Tensor], boxes: Tensor, embeddings: Tensor
+) -> tuple:
     leaf = embeddings.detach().requires_grad_()
-    loss = loss_of(leaf)
+    loss = loss_of(boxes, leaf)
     loss.backward()
     return loss, leaf.grad
 
@@ -143,14 +180,14 @@ def similarity_case(images: int, rois: int, depth: int, backward: bool, device: 
     batch = make_batch(images, rois, depth, 0.25, device)
     compiled = torch.compile(plain.similarity_padded)
     losses = {
-        "ours": lambda e: ops.similarity_loss(batch.boxes, e, batch.counts),
-        "eager": lambda e: plain.similarity_loop(batch.boxes, e, batch.counts),
-        "eager padded": lambda e: plain.similarity_padded(batch.boxes, e, images),
-        "compile": lambda e: compiled(batch.boxes, e, images),
+        "ours": lambda boxes, e: ops.similarity_loss(boxes, e, batch.counts),
+        "eager": lambda boxes, e: plain.similarity_loop(boxes, e, batch.counts),
+        "eager padded": lambda boxes, e: plain.similarity_padded(boxes, e, images),
+        "compile": lambda boxes, e: compiled(boxes, e, images),
     }
-    run = loss_and_gradient if backward else lambda loss_of, embeddings: loss_of(embeddings)
     expected = loss_and_gradient(
-        lambda e: reference.similarity_loss(batch.boxes.double(), e, batch.counts),
+        lambda boxes, e: reference.similarity_loss(boxes, e, batch.counts),
+        batch.boxes.double(),
         batch.embeddings.double(),
     )
 
@@ -166,11 +203,15 @@ def similarity_case(images: int, rois: int, depth: int, backward: bool, device: 
         "similarity_loss",
         f"{images} x {rois}, D {depth}",
         "forward+backward" if backward else "forward",
-        {name: partial(run, loss_of, batch.embeddings) for name, loss_of in losses.items()},
+        {name: partial(loss_and_gradient, loss_of) for name, loss_of in losses.items()}
+        if backward
+        else losses,
+        (batch.boxes, batch.embeddings),
         check,
         # The cosines are symmetric; the gradient takes all pairs' derivatives times the embeddings.
         flop=pairs * depth * (1.0 + 2.0 * backward),
         bytes=4.0 * batch.embeddings.numel() * (1 + backward),
+        products=3,
         plain_bytes=4.0 * pairs * (8 if backward else 5),
     )
 
@@ -180,34 +221,34 @@ def pairwise_case(name: str, rows: int, columns: int, device: str) -> Case:
     first, second = boxes[:rows], boxes[rows:]
     eager = getattr(plain, f"pairwise_{name}")
     providers = {
-        "ours": partial(getattr(ops, f"pairwise_{name}"), first, second),
-        "eager": partial(eager, first, second),
-        "compile": partial(torch.compile(eager), first, second),
+        "ours": getattr(ops, f"pairwise_{name}"),
+        "eager": eager,
+        "compile": torch.compile(eager),
     }
     if find_spec("detectron2"):
         from detectron2.structures import Boxes
         from detectron2.structures.boxes import pairwise_ioa, pairwise_iou
 
-        pair = (Boxes(first), Boxes(second))
         providers["detectron2"] = (
-            (lambda: pairwise_iou(*pair))
+            (lambda a, b: pairwise_iou(Boxes(a), Boxes(b)))
             if name == "iou"
-            else (lambda: pairwise_ioa(pair[1], pair[0]).T)
+            else (lambda a, b: pairwise_ioa(Boxes(b), Boxes(a)).T)
         )
     if find_spec("torchvision") and name == "iou":
         from torchvision.ops import box_iou
 
-        providers["torchvision"] = partial(box_iou, first, second)
+        providers["torchvision"] = box_iou
     if find_spec("mmcv"):
         from mmcv.ops import bbox_overlaps
 
-        providers["mmcv"] = partial(bbox_overlaps, first, second, mode=name)
+        providers["mmcv"] = partial(bbox_overlaps, mode=name)
     expected = getattr(reference, f"pairwise_{name}")(first.double(), second.double())
     return Case(
         f"pairwise_{name}",
         f"{rows} x {columns}",
         "forward",
         providers,
+        (first, second),
         lambda result: check_close(result, expected),
         flop=0.0,
         bytes=4.0 * rows * columns,
@@ -217,16 +258,16 @@ def pairwise_case(name: str, rows: int, columns: int, device: str) -> Case:
 def cosine_case(rows: int, depth: int, device: str) -> Case:
     first, second = make_batch(1, 2 * rows, depth, 0.25, device).embeddings.split(rows)
     expected = reference.pairwise_cosine_similarity(first.double(), second.double())
-    columns = second.T.contiguous()
     return Case(
         "pairwise_cosine_similarity",
         f"{rows} x {rows}, D {depth}",
         "forward",
         {
-            "ours": partial(ops.pairwise_cosine_similarity, first, second),
-            "compile": partial(torch.compile(ops.pairwise_cosine_similarity), first, second),
-            "bare product": lambda: first @ columns,
+            "ours": ops.pairwise_cosine_similarity,
+            "compile": torch.compile(ops.pairwise_cosine_similarity),
+            "bare product": lambda a, b: a @ b.T,
         },
+        (first, second),
         lambda result: check_close(result, expected),
         flop=2.0 * rows * rows * depth,
         bytes=8.0 * rows * depth + 4.0 * rows * rows,
@@ -238,6 +279,12 @@ def cases(device: str) -> list[tuple[str, Callable[[], Case]]]:
     training = [(images, 512, depth) for depth in (128, 1024) for images in (2, 16)]
     made = [partial(uncertainty_case, *shape, 0.25, device) for shape in training]
     made.append(partial(uncertainty_case, 1, 8192, 256, 0.25, device))
+    if device == "cuda":
+        made += [
+            partial(uncertainty_case, *shape, 0.25, device, precision)
+            for precision in ("half", "bfloat16", "TF32")
+            for shape in ((16, 512, 1024), (1, 8192, 256))
+        ]
     made.append(partial(uncertainty_case, 1, 65536, 128, 0.125, device))
     losses = [
         partial(similarity_case, *shape, backward, device)
@@ -261,67 +308,70 @@ def usable_providers(case: Case, device: str, chosen: list[str] | None) -> dict[
         if name not in ("ours", "bare product") and case.plain_bytes > MEMORY_LIMIT[device]:
             print(f"  {name}: left out, needs some {case.plain_bytes / 1e9:.0f} GB")
             continue
-        result = call()
+        result = call(*case.inputs)
         if name != "bare product":
             case.check(result)
         usable[name] = call
     return usable
 
 
-def graphed(case: Case, calls: dict[str, Callable]) -> dict[str, Callable]:
+def graphed(
+    case: Case, calls: dict[str, Callable], inputs: list[tuple]
+) -> dict[str, Callable[[], object]]:
     """Those that a CUDA graph can record: one that waits for the device cannot."""
     recorded = {}
     for name, call in calls.items():
         if name in case.waiting:
             continue
         try:
-            recorded[name] = measure.as_cuda_graph(call)
+            recorded[name] = measure.as_cuda_graph(call, inputs)
         except RuntimeError as error:
             print(f"  {name}: no CUDA graph ({str(error).splitlines()[0]})")
     return recorded
 
 
 def run_case(
-    case: Case, device: str, seconds: float, speed: tuple[float, float], chosen: list[str] | None
+    case: Case, device: str, seconds: float, speed: measure.Speed, chosen: list[str] | None
 ) -> list[dict]:
     """Rows of all providers of a case, on CUDA with and without graphs."""
     print(f"{case.op}, {case.shape}, {case.mode}")
     calls = usable_providers(case, device, chosen)
-    rows = time_calls(case, case.mode, calls, device, seconds, speed)
-    if device == "cuda" and case.mode == "forward":
-        recorded = graphed(case, calls)
+    clock = measure.Clock(device)
+    bound = {name: partial(call, *case.inputs) for name, call in calls.items()}
+    peaks = {name: clock.peak_mb(call) for name, call in bound.items()}
+    rows = rows_of(case, case.mode, clock.by_turns(bound, seconds), peaks, case.floor(speed))
+    if device == "cuda":
+        inputs = measure.copies(case.inputs)
+        recorded = graphed(case, calls, inputs)
         if "ours" in recorded:
-            rows += time_calls(case, "forward, CUDA graph", recorded, device, seconds, speed)
+            times = clock.by_turns(recorded, seconds, repeats=len(inputs))
+            rows += rows_of(case, f"{case.mode}, CUDA graph", times, peaks, case.floor(speed))
     return rows
 
 
-def time_calls(
+def rows_of(
     case: Case,
     mode: str,
-    calls: dict[str, Callable],
-    device: str,
-    seconds: float,
-    speed: tuple[float, float],
+    times: dict[str, list[float]],
+    peaks: dict[str, float | None],
+    floor: float,
 ) -> list[dict]:
-    clock = measure.Clock(device)
-    peaks = {name: clock.peak_mb(call) for name, call in calls.items()}
-    times = clock.by_turns(calls, seconds)
-    floor = max(case.flop / speed[0], case.bytes / speed[1]) * 1e6
+    """What the file holds of each provider; printed, too."""
     rows = []
     for name, values in times.items():
-        median = statistics.median(values) * 1e6
+        median = statistics.median(values)
         rows.append(
             {
                 "op": case.op,
                 "shape": case.shape,
                 "provider": name,
                 "mode": mode,
-                "median_us": round(median, 1),
+                "median_us": round(median * 1e6, 1),
                 "p20_us": round(measure.quantile(values, 0.2) * 1e6, 1),
                 "p80_us": round(measure.quantile(values, 0.8) * 1e6, 1),
                 "peak_mb": None if peaks[name] is None else round(peaks[name], 1),
                 "ratio_to_ours": round(measure.median_ratio(values, times["ours"]), 2),
-                "floor_us": round(floor, 1),
+                "floor_us": round(floor * 1e6, 1),
                 "share": round(floor / median, 2),
             }
         )
@@ -350,11 +400,9 @@ def main() -> None:
     if arguments.providers and "ours" not in arguments.providers:
         parser.error("--providers must have 'ours' among them: the others are compared with it")
 
-    speed = measure.library_speed(arguments.device)
+    speed = measure.speed_of(arguments.device)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {ops.build_info()}")
-    print(
-        f"library: {speed[0] / 1e9:.0f} GFLOP/s (float32 product), {speed[1] / 1e9:.0f} GB/s (copy)"
-    )
+    print(f"library: {speed}")
     rows = []
     for op, make in cases(arguments.device):
         if arguments.ops and op not in arguments.ops:
@@ -363,7 +411,8 @@ def main() -> None:
         case = make()
         if arguments.shapes and not any(text in case.shape for text in arguments.shapes):
             continue
-        rows += run_case(case, arguments.device, arguments.seconds, speed, arguments.providers)
+        with measure.tf32() if "TF32" in case.shape else contextlib.nullcontext():
+            rows += run_case(case, arguments.device, arguments.seconds, speed, arguments.providers)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
@@ -30,14 +33,19 @@ class Clock:
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    def by_turns(self, calls: dict[str, Call], seconds: float) -> dict[str, list[float]]:
-        """Times of all calls, by turns: whatever else the machine does hits all alike."""
+    def by_turns(
+        self, calls: dict[str, Call], seconds: float, repeats: int = 1
+    ) -> dict[str, list[float]]:
+        """Times of all calls, by turns: whatever else the machine does hits all alike.
+
+        A call that does its work several times in itself says so by ``repeats``.
+        """
         once = sum(self.time(call) for call in calls.values())
         rounds = min(200, max(5, int(seconds / once)))
         times: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(rounds):
             for name, call in calls.items():
-                times[name].append(self.time(call))
+                times[name].append(self.time(call) / repeats)
         return times
 
     def peak_mb(self, call: Call) -> float | None:
@@ -62,8 +70,8 @@ class Clock:
         return (_status_kb("VmHWM") - before) / 1e3
 
 
-def as_cuda_graph(call: Call) -> Call:
-    """The call recorded once, to be replayed without the CPU's part.
+def as_cuda_graph(call: Callable[..., object], inputs: list[tuple]) -> Call:
+    """Calls on each of the inputs, one after another, recorded once for the GPU to replay alone.
 
     A call that waits for the device raises before anything is recorded: within a recording it would
     spoil the process.
@@ -74,14 +82,26 @@ def as_cuda_graph(call: Call) -> Call:
         torch.cuda.set_sync_debug_mode("error")
         try:
             for _ in range(3):
-                call()
+                call(*inputs[0])
         finally:
             torch.cuda.set_sync_debug_mode("default")
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        call()
+        for arguments in inputs:
+            call(*arguments)
     return graph.replay
+
+
+def copies(inputs: tuple) -> list[tuple]:
+    """The inputs some 20 times over, or more: so many that the L2 cache has none of the next call.
+
+    At most 200 times, which small inputs do not reach the size of the cache with.
+    """
+    size = sum(x.nbytes for x in inputs)
+    cache = torch.cuda.get_device_properties().L2_cache_size
+    count = min(200, max(20, -(-2 * cache // size)))
+    return [tuple(x.clone() for x in inputs) for _ in range(count)]
 
 
 def _status_kb(field: str) -> int:
@@ -100,13 +120,56 @@ def median_ratio(times: list[float], others: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(times, others, strict=True))
 
 
-def library_speed(device: str) -> tuple[float, float]:
-    """FLOP/s of the library's float32 product and bytes/s of its copy, the best of several."""
+@dataclass(frozen=True)
+class Speed:
+    """What the machine can do, as far as its libraries show it; per second, infinite if unknown.
+
+    Attributes:
+        product: FLOP of a float32 matrix product.
+        copy: bytes of a copy, read and written.
+        half_product: FLOP of a product of halves with float32 sums; on CUDA.
+        tf32_product: FLOP of a product rounded to TF32; on CUDA.
+        instructions: simple float32 ones, of all lanes, at the highest clock; on CUDA.
+    """
+
+    product: float
+    copy: float
+    half_product: float = math.inf
+    tf32_product: float = math.inf
+    instructions: float = math.inf
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value / 1e9:.0f} G/s" for name, value in vars(self).items())
+
+
+def speed_of(device: str) -> Speed:
+    """Measure the libraries' products and copy, the best of several."""
     clock = Clock(device)
     size = 8192 if device == "cuda" else 1024
-    a, b = (torch.randn(size, size, device=device) for _ in range(2))
+
+    def product(dtype: torch.dtype) -> float:
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        return 2 * size**3 / min(clock.time(lambda: a @ b) for _ in range(20))
+
     source = torch.zeros(256 * 2**20 // 4, device=device)
     target = torch.zeros_like(source)
-    product = min(clock.time(lambda: a @ b) for _ in range(20))
-    copy = min(clock.time(lambda: target.copy_(source)) for _ in range(20))
-    return 2 * size**3 / product, 2 * source.nbytes / copy
+    copy = 2 * source.nbytes / min(clock.time(lambda: target.copy_(source)) for _ in range(20))
+    if device == "cpu":
+        return Speed(product(torch.float32), copy)
+    with tf32():
+        rounded = product(torch.float32)
+    card = torch.cuda.get_device_properties()
+    clock_rate = getattr(card, "clock_rate", math.inf)  # kHz; not every torch tells
+    lanes = 128 * card.multi_processor_count * clock_rate * 1e3
+    return Speed(product(torch.float32), copy, product(torch.float16), rounded, lanes)
+
+
+@contextmanager
+def tf32() -> Iterator[None]:
+    """Products of float32 are rounded to TF32 within."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
