@@ -1,6 +1,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "cuda/common/host.h"
 #include "cuda/similarity_loss.cuh"
@@ -20,27 +21,45 @@ void set_arguments(const LossInputs& inputs, const at::Tensor& gradient, Paramet
   p.iof_threshold = static_cast<T>(inputs.iof_threshold);
 }
 
-void run_float(const LossInputs& inputs, const at::Tensor& loss, const at::Tensor& gradient) {
+LossTiling tiling_of(const LossInputs& inputs) {
+  std::vector<int64_t> counts(inputs.images());
+  for (int64_t image = 0; image < inputs.images(); ++image) {
+    counts[image] = inputs.offsets[image + 1] - inputs.offsets[image];
+  }
+  return loss_tiling(counts, inputs.embeddings.size(1), inputs.with_grad);
+}
+
+void run_float(const LossInputs& inputs, const at::Tensor& loss, const at::Tensor& gradient,
+               const LossTiling& tiling) {
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const at::Tensor embeddings = inputs.embeddings.contiguous();
   const int parts = unit_vector_parts(embeddings.scalar_type());
   const UnitVectorMemory units(embeddings, parts);
-  int64_t largest = 0;
-  for (int64_t image = 0; image < inputs.images(); ++image) {
-    largest = std::max(largest, inputs.offsets[image + 1] - inputs.offsets[image]);
-  }
-  const int64_t row_tiles = loss_row_tiles(largest);
+  const int64_t tiles_of_image = tiling.row_tiles() * tiling.col_tiles();
+  const int64_t kept_rows =
+      inputs.with_grad ? std::min<int64_t>(inputs.images(), kImagesPerLaunch) * tiling.chunk_rows
+                       : 0;
   const at::Tensor inverse_norm = at::empty({inputs.rows()}, loss.options());
   const at::Tensor partial_loss =
-      at::empty({inputs.images() * row_tiles}, loss.options().dtype(at::kDouble));
+      at::empty({inputs.images() * tiles_of_image}, loss.options().dtype(at::kDouble));
+  const at::Tensor derivatives =
+      at::empty({kept_rows * 2 * tiling.derivative_pitch()}, loss.options().dtype(at::kHalf));
+  const at::Tensor projections = at::empty({kept_rows * tiling.col_tiles()}, loss.options());
   SimilarityLossParameters p{};
   set_arguments<float>(inputs, gradient, p);
   p.units = units.get();
   p.inverse_norm = inverse_norm.mutable_data_ptr<float>();
+  p.derivatives = reinterpret_cast<__half*>(derivatives.mutable_data_ptr<at::Half>());
+  p.projections = projections.mutable_data_ptr<float>();
+  p.derivative_pitch = tiling.derivative_pitch();
+  p.chunk_rows = tiling.chunk_rows;
+  p.row_tiles = tiling.row_tiles();
+  p.col_tiles = tiling.col_tiles();
+  p.tile_cols = shape_of<PairTiles<1>>(tiling.pairs).cols;
   for_images_of_a_launch(inputs, p, [&](int64_t first) {
-    p.partial_loss = partial_loss.mutable_data_ptr<double>() + first * row_tiles;
+    p.partial_loss = partial_loss.mutable_data_ptr<double>() + first * tiles_of_image;
     dispatch_embeddings(embeddings, parts, [&](const auto* pointer, auto kParts) {
-      launch_similarity_loss<kParts.value>(p, pointer, row_tiles, stream.stream());
+      launch_similarity_loss<kParts.value>(p, pointer, tiling, stream.stream());
     });
   });
   launch_sum(partial_loss.const_data_ptr<double>(), partial_loss.numel(),
@@ -64,7 +83,11 @@ void run_double(const LossInputs& inputs, const at::Tensor& loss, const at::Tens
 void similarity_loss_cuda(const LossInputs& inputs, const at::Tensor& loss,
                           const at::Tensor& gradient) {
   const c10::cuda::CUDAGuard guard(loss.device());
-  (loss.scalar_type() == at::kDouble ? run_double : run_float)(inputs, loss, gradient);
+  if (loss.scalar_type() == at::kDouble) {
+    run_double(inputs, loss, gradient);
+  } else {
+    run_float(inputs, loss, gradient, tiling_of(inputs));
+  }
 }
 
 }  // namespace

@@ -145,8 +145,8 @@ struct RowMaxima {
   }
 };
 
-// Those of the rows of a thread; [2 m + half]. One dimension: of an array of arrays, nvcc (up to 13.0
-// at least) gives only the first its members' initial values, and zeros to the others.
+// Those of the rows of a thread; [2 m + half]. One dimension: of an array of arrays, nvcc (up
+// to 13.0 at least) gives only the first its members' initial values, and zeros to the others.
 template <typename Tile>
 using ThreadMaxima = RowMaxima[2 * Tile::kM];
 
@@ -242,8 +242,15 @@ __global__ void __launch_bounds__(Tile::kThreads)
   }
 }
 
-// About how many blocks keep an H100 or H200 evenly busy; the grid depends on the data alone.
-constexpr int64_t kEnoughBlocks = 128, kManyBlocks = 1024;
+// Two blocks of 256 threads per multiprocessor: one's products hide the other's pairs.
+template <int kParts>
+using WeightTiles = Tiles<Tile<128, 64, 4, 2, 3, kParts>>;
+
+// How the pairs are cut; tests ask for a tile, the operator lets the data decide.
+struct Tiling {
+  TileSize size = TileSize::kByData;
+  int64_t blocks = 1024;  // about; the grid depends on the data alone
+};
 
 template <typename Tile>
 int64_t row_tiles(const ImageTable& rois) {
@@ -255,12 +262,10 @@ int64_t row_tiles(const ImageTable& rois) {
 }
 
 // Tiles there are to do if a quarter of each image's rows is foreground: the host does not know.
-template <typename Tile>
-int64_t expected_tiles(const ImageTable& rois) {
+inline int64_t expected_tiles(const ImageTable& rois, const TileShape& tile) {
   int64_t tiles = 0;
   for (int image = 0; image < rois.count; ++image) {
-    tiles += ceil_div<int64_t>(rois.rows(image), Tile::kRows) *
-             ceil_div<int64_t>(rois.rows(image), 4 * Tile::kCols);
+    tiles += tile.count(rois.rows(image), ceil_div<int64_t>(rois.rows(image), 4));
   }
   return tiles;
 }
@@ -289,46 +294,19 @@ void launch_prepare_weights(const UncertaintyParameters& p, const T* embeddings,
   launch(kernel, grid, kPrepareThreads, sizeof(OrderStorage), stream, p, embeddings, dimensions);
 }
 
-// Large tiles bring the least through the L2 cache, small ones busy the most multiprocessors; all
-// fit the 99 KB of shared memory that the smallest card has.
-template <int kParts>
-struct UncertaintyTiles {
-  using Large = Tile<128, 128, 4, 4, 2, kParts>;
-  using Medium = Tile<64, 64, 2, 2, 4, kParts>;
-  using Small = Tile<32, 32, 2, 2, 8, kParts>;
-};
-
-enum class TileSize { kByData, kSmall, kMedium, kLarge };
-
-// How the pairs are cut; tests ask for one, the operator lets the data decide.
-struct Tiling {
-  TileSize size = TileSize::kByData;
-  int64_t blocks = kManyBlocks;
-};
-
-template <int kParts>
-TileSize tile_size(const ImageTable& rois) {
-  using Tiles = UncertaintyTiles<kParts>;
-  if (expected_tiles<typename Tiles::Large>(rois) >= kEnoughBlocks) return TileSize::kLarge;
-  if (expected_tiles<typename Tiles::Medium>(rois) >= kEnoughBlocks) return TileSize::kMedium;
-  return TileSize::kSmall;
-}
-
 // The images of p.rois.
 template <int kParts, typename T, typename Stream>
 void launch_uncertainty_weights(const UncertaintyParameters& p, const T* embeddings,
                                 int64_t dimensions, const Tiling& tiling, Stream stream) {
-  using Tiles = UncertaintyTiles<kParts>;
   if (p.rois.total() == 0) return;
   launch_prepare_weights<kParts>(p, embeddings, dimensions, stream);
-  switch (tiling.size == TileSize::kByData ? tile_size<kParts>(p.rois) : tiling.size) {
-    case TileSize::kLarge:
-      return launch_uncertainty_tiles<typename Tiles::Large>(p, tiling.blocks, stream);
-    case TileSize::kMedium:
-      return launch_uncertainty_tiles<typename Tiles::Medium>(p, tiling.blocks, stream);
-    default:
-      return launch_uncertainty_tiles<typename Tiles::Small>(p, tiling.blocks, stream);
-  }
+  const TileSize size = tiling.size == TileSize::kByData
+                            ? largest_tile<WeightTiles<kParts>>([&](const TileShape& tile) {
+                                return expected_tiles(p.rois, tile);
+                              })
+                            : tiling.size;
+  with_tile<WeightTiles<kParts>>(
+      size, [&](auto tile) { launch_uncertainty_tiles<decltype(tile)>(p, tiling.blocks, stream); });
 }
 
 }  // namespace d2_ssod

@@ -17,7 +17,7 @@ COMPILER = os.environ.get("CXX", "g++")
 FLAGS = "-std=c++20 -O2 -fPIC -Wall -Wextra -Wno-unknown-pragmas -U_FORTIFY_SOURCE"
 FLAGS += " -fsanitize=bounds,alignment -fsanitize-undefined-trap-on-error -DD2_SSOD_EMULATE_CUDA"
 # Two files, so that two cores are busy.
-SOURCES = (HERE / "module.cpp", CSRC / "cuda" / "similarity_loss.cu")
+SOURCES = (HERE / "module.cpp", HERE / "loss_module.cpp")
 
 
 def unavailable() -> str | None:

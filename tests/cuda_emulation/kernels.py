@@ -242,14 +242,21 @@ def check_loss(
     dtype: str = "float32",
     classes: Tensor | None = None,
     with_grad: bool = True,
+    tiles: tuple[str, str] | None = None,
+    chunk_rows: int = 1024,
 ) -> tuple[Tensor, ...]:
-    """Loss and gradient; the latter times the row's norm and the image's size, to be near 1."""
+    """Loss and gradient; the latter times the row's norm and the image's size, to be near 1.
+
+    ``tiles``: of the pairs and of the gradient.
+    """
     float_type = torch.float64 if dtype == "float64" else torch.float32
     boxes, embeddings = batch["boxes"].to(float_type), stored(batch["embeddings"], dtype)
+    library = torch.ops.d2_ssod
+    if tiles:
+        library = torch.ops.d2_ssod_emulation
+        library.choose_loss_tiling(*(TILES[tile] for tile in tiles), chunk_rows)
     with tf32_allowed(dtype == "tf32"):
-        loss, gradient = torch.ops.d2_ssod.similarity_loss(
-            boxes, embeddings, counts, 0.7, classes, with_grad
-        )
+        loss, gradient = library.similarity_loss(boxes, embeddings, counts, 0.7, classes, with_grad)
     exact = embeddings.double().requires_grad_()
     expected = reference.similarity_loss(
         boxes.double(), exact, counts, iof_threshold=0.7, classes=classes
@@ -287,6 +294,19 @@ def test_similarity_loss_matches_reference_with_many_columns_and_dimensions():
 @pytest.mark.parametrize("dtype", ["tf32", "float16", "bfloat16"])
 def test_similarity_loss_matches_reference_for_dtype(dtype):
     check_loss(make_batch([140, 20], 40, 0.0), [140, 20], dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("gradient", ["small", "medium", "large"])
+@pytest.mark.parametrize("pairs", ["small", "medium", "large"])
+def test_similarity_loss_matches_reference_with_any_tiles(pairs, gradient, dtype):
+    check_loss(make_batch([140, 0, 30], 72, 0.0), [140, 0, 30], dtype, tiles=(pairs, gradient))
+
+
+@pytest.mark.parametrize("tile", ["small", "medium", "large"])
+def test_similarity_loss_of_some_rows_at_a_time_matches_reference(tile):
+    batch = make_batch([300, 40], 20, 0.0)
+    check_loss(batch, [300, 40], tiles=(tile, tile), chunk_rows=128)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -65,7 +65,7 @@ void with_chosen_tiling(const d2_ssod::UncertaintyInputs& inputs,
 
 }  // namespace
 
-TORCH_LIBRARY(d2_ssod_emulation, m) {
+TORCH_LIBRARY_FRAGMENT(d2_ssod_emulation, m) {
   m.def("seed(int seed) -> ()",
         [](int64_t seed) { emulation::random_engine().seed(static_cast<unsigned>(seed)); });
   // 1 small, 2 medium, 3 large; about how many blocks.

@@ -46,6 +46,60 @@ struct Tile {
   }
 };
 
+// Large tiles bring the least through the L2 cache, small ones busy the most multiprocessors; all
+// fit the 99 KB of shared memory that the smallest card has. Which large one is best depends on
+// what is done beside the products.
+template <typename Large_>
+struct Tiles {
+  using Large = Large_;
+  using Medium = Tile<64, 64, 2, 2, 4, Large::kParts>;
+  using Small = Tile<32, 32, 2, 2, 8, Large::kParts>;
+};
+
+enum class TileSize { kByData, kSmall, kMedium, kLarge };
+
+// Calls function(tile) with a value of that type of tile.
+template <typename Tiles, typename Function>
+void with_tile(TileSize size, const Function& function) {
+  switch (size) {
+    case TileSize::kLarge:
+      return function(typename Tiles::Large());
+    case TileSize::kMedium:
+      return function(typename Tiles::Medium());
+    default:
+      return function(typename Tiles::Small());
+  }
+}
+
+struct TileShape {
+  int64_t rows, cols;
+
+  // How many it takes to cover so many rows and columns.
+  int64_t count(int64_t all_rows, int64_t all_cols) const {
+    return ceil_div(all_rows, rows) * ceil_div(all_cols, cols);
+  }
+};
+
+template <typename Tiles>
+TileShape shape_of(TileSize size) {
+  TileShape shape{};
+  with_tile<Tiles>(size,
+                   [&](auto tile) { shape = {decltype(tile)::kRows, decltype(tile)::kCols}; });
+  return shape;
+}
+
+// The largest tile of which there are enough, according to blocks(shape), to keep an H100 or H200
+// evenly busy; the grid depends on the data alone.
+template <typename Tiles, typename Blocks>
+TileSize largest_tile(const Blocks& blocks) {
+  constexpr int64_t kMultiprocessors = 128;
+  // Two blocks of 256 threads share a multiprocessor.
+  constexpr int64_t kEnoughLarge = kMultiprocessors * 512 / Tiles::Large::kThreads;
+  if (blocks(shape_of<Tiles>(TileSize::kLarge)) >= kEnoughLarge) return TileSize::kLarge;
+  if (blocks(shape_of<Tiles>(TileSize::kMedium)) >= kMultiprocessors) return TileSize::kMedium;
+  return TileSize::kSmall;
+}
+
 constexpr int kPiece = 8;  // halves in 16 bytes, the unit of copies and of load_matrices
 
 // Where a stage keeps piece `piece` of row `row`: such that one piece of 8 rows lies in 8 different
@@ -112,23 +166,24 @@ __device__ __forceinline__ void multiply_parts(typename Tile::Fragment& sums, co
   }
 }
 
-// The pieces of unit vectors that a thread brings to shared memory at every step: one of every
-// kAtOnce-th vector of a side (rows or columns) of kSize vectors. Where they lie is worked out
-// once, since a step has but few products to hide that behind.
-template <typename Tile, int kSize>
+// The pieces of vectors (of kParts parts of `pitch` components each) that a thread brings to shared
+// memory at every step: one of every kAtOnce-th vector of a side (rows or columns) of kSize
+// vectors. Where they lie is worked out once, since a step has but few products to hide that
+// behind.
+template <int kThreads, int kParts, int kSize>
 class SideCopies {
  public:
-  // vectors: row numbers, counted from the first of `units`; a negative one stands for any vector.
+  // index_of: row numbers, counted from the first of `vectors`; a negative one stands for any.
   template <typename IndexOf>
-  __device__ __forceinline__ SideCopies(const __half* units, int64_t pitch,
+  __device__ __forceinline__ SideCopies(const __half* vectors, int64_t pitch,
                                         const IndexOf& index_of) {
-    const int piece = threadIdx.x % kPieces, part = threadIdx.x / kPieces % Tile::kParts;
-    const int first = threadIdx.x / (kPieces * Tile::kParts);
+    const int piece = threadIdx.x % kPieces, part = threadIdx.x / kPieces % kParts;
+    const int first = threadIdx.x / (kPieces * kParts);
     to_ = (part * kSize + first) * kDepth + swizzled(first, piece);
 #pragma unroll
     for (int i = 0; i < kCopies; ++i) {
       const int64_t index = index_of(first + i * kAtOnce);
-      from_[i] = units + ((index < 0 ? 0 : index) * Tile::kParts + part) * pitch + piece * kPiece;
+      from_[i] = vectors + ((index < 0 ? 0 : index) * kParts + part) * pitch + piece * kPiece;
     }
   }
 
@@ -143,7 +198,7 @@ class SideCopies {
 
  private:
   static constexpr int kPieces = kDepth / kPiece;
-  static constexpr int kAtOnce = Tile::kThreads / (kPieces * Tile::kParts);
+  static constexpr int kAtOnce = kThreads / (kPieces * kParts);
   static constexpr int kCopies = kSize / kAtOnce;
   static_assert(kSize % kAtOnce == 0 && kAtOnce % 8 == 0, "all copies are swizzled alike");
 
@@ -164,8 +219,8 @@ __device__ __forceinline__ void dot_products(typename Tile::Fragment& sums,
   const int warp_row = Tile::warp() / Tile::kWarpsN * Tile::kRowsPerWarp;
   const int warp_col = Tile::warp() % Tile::kWarpsN * Tile::kColsPerWarp;
   const __half* base = units.parts + begin * kParts * units.pitch;
-  SideCopies<Tile, Tile::kRows> rows(base, units.pitch, row_of);
-  SideCopies<Tile, Tile::kCols> cols(base, units.pitch, col_of);
+  SideCopies<Tile::kThreads, kParts, Tile::kRows> rows(base, units.pitch, row_of);
+  SideCopies<Tile::kThreads, kParts, Tile::kCols> cols(base, units.pitch, col_of);
 
   const auto load = [&](int, int stage) {
     rows.start(&stages[stage].rows[0][0][0]);
