@@ -413,8 +413,8 @@ def main() -> None:
             continue
         with measure.tf32() if "TF32" in case.shape else contextlib.nullcontext():
             rows += run_case(case, arguments.device, arguments.seconds, speed, arguments.providers)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+        if arguments.json:
+            arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@
 #   scripts/check_cuda.sh bench-all e2e
 #
 # build       compiles the operators
-# smoke       every operator once against the reference; what comes later would be spoilt by one bad access
+# smoke       every operator on a few sizes against the reference; what comes later would be spoilt by one bad access
 # bench-ours  times of our operators alone          bench-all  beside eager, compiled and library ones
-# test        the tests of the operators, in 8 processes where pytest-xdist is there
+# test        the tests of the operators, in 12 processes where pytest-xdist is there
 # sanitize    memcheck, racecheck, initcheck, synccheck on scripts/sanitize_launches.py
 # ncu         how near our kernels come to the limits of memory and arithmetic
 # e2e         train_net.py on the embedded data set with mixed precision (needs Detectron2)
@@ -69,8 +69,14 @@ sanitize() {
 
 run_tests() {
   local parallel=()
-  ! "$PYTHON" -c 'import xdist' 2>/dev/null || parallel=(-n 8 --dist loadfile)
+  ! "$PYTHON" -c 'import xdist' 2>/dev/null || parallel=(-n 12 --dist worksteal)
   timeout 300 "$PYTHON" -m pytest -q "${parallel[@]}" tests/ops tests/cuda
+}
+
+train() {
+  timeout 240 "$PYTHON" train_net.py --num-gpus 1 --config-file configs/digits_two_phase.yaml \
+    SOLVER.AMP.ENABLED True SSOD.SCHEDULE.MAX_ITER "(300, 200, 200)" OUTPUT_DIR "$output" || return 1
+  cp "$output/summary.json" "$RESULTS/e2e-summary.json"
 }
 
 run_step() {
@@ -86,8 +92,7 @@ run_step() {
       "$PYTHON" scripts/sanitize_launches.py ;;
     bench-all) has_cuda && timeout 420 "$PYTHON" benchmarks/bench_ops.py --device cuda \
       --seconds 1 --json "$RESULTS/bench-all.json" ;;
-    e2e) has_cuda && timeout 170 "$PYTHON" train_net.py --num-gpus 1 --config-file configs/digits_two_phase.yaml \
-      SOLVER.AMP.ENABLED True OUTPUT_DIR "$output" ;;
+    e2e) has_cuda && train ;;
     *) echo "unknown step: $1 (build smoke bench-ours test sanitize ncu bench-all e2e)" >&2 && return 2 ;;
   esac
 }

@@ -3,14 +3,16 @@
     compute-sanitizer --tool memcheck python scripts/sanitize_launches.py
 
 Few and small, since the checkers are slow, and bare calls: what the results are worth, the tests
-say. ``--smoke`` calls every operator once and compares its result with the reference.
+say. ``--smoke`` calls every operator on a few sizes and compares its results with the reference.
 """
 
 from __future__ import annotations
 
 import argparse
+from types import ModuleType
 
 import torch
+from torch import Tensor
 
 from d2_ssod import ops
 from d2_ssod.ops import reference
@@ -25,8 +27,9 @@ BATCHES = (
     ([64, 128], 32),
     ([index % 4 for index in range(70)], 8),
 )
-# For which the weights take their large tiles, and their medium ones.
+# For which the weights take their large tiles, and their medium ones; the same of the loss.
 LARGER = (([2944], 16), ([1100, 1100], 16))
+LARGER_LOSS = (([1100, 1100], 2048), ([512, 512], 512))
 
 
 def batch(counts: list[int], depth: int, dtype: torch.dtype) -> tuple:
@@ -74,6 +77,8 @@ def launch_everything() -> None:
     for counts, depth in LARGER:
         for dtype in (torch.float32, torch.float16):
             ops.uncertainty_weights(*batch(counts, depth, dtype))
+    for counts, depth in LARGER_LOSS:
+        loss(batch(counts, depth, torch.float32))
     for dtype in (torch.float32, torch.float64):
         boxes, _, foreground, counts = batch([600, 33], 1, dtype)
         ops.overlap_weights(boxes, foreground, counts)
@@ -88,26 +93,31 @@ def launch_everything() -> None:
         ops.similarity_loss(boxes, boxes, counts)
 
 
-def smoke() -> None:
-    """Call every operator once, and compare: one bad access would spoil all later calls."""
-    boxes, embeddings, foreground, counts = batch([130, 40], 64, torch.float32)
-    cases = {
-        "pairwise_iou": (boxes, boxes),
-        "pairwise_iof": (boxes, boxes),
-        "overlap_weights": (boxes, foreground, counts),
-        "uncertainty_weights": (boxes, embeddings, foreground, counts),
-        "similarity_loss": (boxes, embeddings, counts),
+def results(
+    library: ModuleType, boxes: Tensor, embeddings: Tensor, foreground: Tensor, counts: list[int]
+) -> dict[str, Tensor]:
+    leaf = embeddings.detach().requires_grad_()
+    value = library.similarity_loss(boxes, leaf, counts)
+    value.backward()
+    return {
+        "pairwise_iou": library.pairwise_iou(boxes, boxes),
+        "pairwise_iof": library.pairwise_iof(boxes, boxes),
+        "overlap_weights": library.overlap_weights(boxes, foreground, counts),
+        "uncertainty_weights": library.uncertainty_weights(boxes, embeddings, foreground, counts),
+        "similarity_loss": value.detach(),
+        "similarity_loss's gradient": leaf.grad / leaf.grad.abs().max(),
     }
-    for name, arguments in cases.items():
-        exact = [
-            x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
-            for x in arguments
-        ]
-        result = getattr(ops, name)(*arguments)
-        torch.testing.assert_close(
-            result.double(), getattr(reference, name)(*exact), rtol=1e-4, atol=1e-4
-        )
-        print(f"{name}: as the reference", flush=True)
+
+
+def smoke() -> None:
+    """Call every operator, and compare: one bad access would spoil all later calls."""
+    for counts, depth in (([130, 40], 64), *LARGER, *LARGER_LOSS):
+        boxes, embeddings, *others = batch(counts, depth, torch.float32)
+        ours = results(ops, boxes, embeddings, *others)
+        expected = results(reference, boxes.double(), embeddings.double(), *others)
+        for name, result in ours.items():
+            print(f"RoIs {counts}, D {depth}: {name}", flush=True)
+            torch.testing.assert_close(result.double(), expected[name], rtol=1e-4, atol=1e-4)
 
 
 def main() -> None:
