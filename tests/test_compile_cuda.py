@@ -1,6 +1,7 @@
 """What scripts/compile_cuda.py reads out of a compiler's words; no compiler is needed."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,17 @@ def test_what_spills_too_much_is_said(script):
     assert script.spills_of(first, [inner, spilling]) == [
         "first uses local memory in a loop of products"
     ]
+
+
+def test_no_array_of_arrays_of_structs_is_declared_for_nvcc():
+    """nvcc (13.0) gives only the first of its arrays the initial values of a struct's members."""
+    numbers = {"float", "double", "int", "bool", "unsigned", "int64_t", "uint32_t", "__half"}
+    declared = [
+        (path.name, match[0])
+        for path in sorted((ROOT / "csrc" / "cuda").rglob("*.cu*"))
+        for match in re.finditer(
+            r"^\s*(?!return|using)([\w:]+)(<.*>)? \w+(\[[^\]]+\]){2,}", path.read_text(), re.M
+        )
+        if match[1] not in numbers
+    ]
+    assert declared == []
