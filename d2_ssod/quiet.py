@@ -10,6 +10,7 @@ _MEANINGLESS = (
     r".*torch\.meshgrid.*",
     r".*torch\.jit\.script.*",
     r".*broadcast_buffers.*",
+    r".*torch\.cuda\.amp\.\w+\(args\.\.\.\).*",  # of Detectron2's trainer, at every iteration
 )
 
 for _message in _MEANINGLESS:
