@@ -7,7 +7,7 @@ batches that lie in memory. Both take turns; the figure is the median over turns
 (with - bare) / bare, of the time on the clock, since loading is to hide behind the model.
 
     python benchmarks/bench_prediction.py [--images 400] [--turns 5] [--workers 1] [--batch 8]
-        [--size 512]
+        [--size 512] [--device cpu|cuda]
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from d2_ssod.inference import predict
 def read_config(args: argparse.Namespace) -> CfgNode:
     """The demo's config, for images of a size at which a detector has something to do."""
     size = ["INPUT.MIN_SIZE_TEST", str(args.size), "INPUT.MAX_SIZE_TEST", str(args.size)]
-    command = ["--config-file", "configs/digits_two_phase.yaml", "--num-gpus", "0", *size]
+    gpus = str(int(args.device == "cuda"))
+    command = ["--config-file", "configs/digits_two_phase.yaml", "--num-gpus", gpus, *size]
     batch = ["SSOD.INFERENCE_BATCH_SIZE", str(args.batch)]
     workers = ["DATALOADER.NUM_WORKERS", str(args.workers)]
     parsed = default_argument_parser().parse_args([*command, *batch, *workers])
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=512, help="of the short edge, in pixels")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -77,7 +79,7 @@ def main() -> None:
     images = DatasetCatalog.get("digit_scenes_unlabeled")[: args.images]
     batches = list(build_inference_loader(cfg, images))
     seconds_of_the_model(model, batches[:2])
-    shares = []
+    shares, rates = [], []
     for turn in range(args.turns):
         # The one that goes first changes.
         if turn % 2:
@@ -89,11 +91,14 @@ def main() -> None:
             bare = seconds_of_the_model(model, batches)
             whole = seconds_of_a_run(cfg, model, images)
         shares.append(whole / bare - 1)
+        rates.append(len(images) / whole)
     print(
         f"{len(images)} images of {args.size} pixels, batches of {args.batch}, {args.workers} "
         f"workers: prediction takes {100 * statistics.median(shares):+.1f} % beside the model "
         f"alone ({100 * min(shares):+.1f} to {100 * max(shares):+.1f}; {args.turns} turns)"
     )
+    if args.device == "cuda":
+        print(f"{statistics.median(rates):.0f} images/s ({torch.cuda.get_device_name()})")
 
 
 if __name__ == "__main__":

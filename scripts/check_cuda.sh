@@ -12,7 +12,8 @@
 # test        the tests of the operators, in 12 processes where pytest-xdist is there
 # sanitize    memcheck, racecheck, initcheck, synccheck on scripts/sanitize_launches.py
 # ncu         how near our kernels come to the limits of memory and arithmetic
-# e2e         train_net.py on the embedded data set with mixed precision (needs Detectron2)
+# e2e         train_net.py on the embedded data set with mixed precision, shortened, and images per second of
+#             training and prediction (needs Detectron2)
 #
 #   PYTHON     a Python with PyTorch for CUDA and pytest (.venv/bin/python if there is one, else python3)
 #   CUDA_HOME  where the toolkit is, for nvcc and its tools, if they are not on the PATH
@@ -74,9 +75,11 @@ run_tests() {
 }
 
 train() {
-  timeout 240 "$PYTHON" train_net.py --num-gpus 1 --config-file configs/digits_two_phase.yaml \
+  timeout 200 "$PYTHON" train_net.py --num-gpus 1 --config-file configs/digits_two_phase.yaml \
     SOLVER.AMP.ENABLED True SSOD.SCHEDULE.MAX_ITER "(300, 200, 200)" OUTPUT_DIR "$output" || return 1
   cp "$output/summary.json" "$RESULTS/e2e-summary.json"
+  timeout 90 "$PYTHON" benchmarks/bench_training.py --device cuda --amp || return 1
+  timeout 90 "$PYTHON" benchmarks/bench_prediction.py --device cuda --workers 4
 }
 
 run_step() {
