@@ -1,11 +1,13 @@
 """Ways to train on real pictures, side by side: ``python -m ablation.real FOLDER``.
 
 FOLDER has ``labeled.json``, ``val.json``, ``test.json`` and ``unlabeled_truth.json`` (COCO) and the
-pictures in folders of these names (``unlabeled``). Every row has the same number of image passes in
-training; the truth about the unlabeled pictures is measured by, never trained on. The detector is
-the small one of ``configs/Base-SSOD-Small.yaml``, from scratch. Each run is ``train_net.py`` in a
-process with one thread, and goes on where it was interrupted; finished ones leave a small JSON file
-under ``ablation/results``. Tune on ``val``; ``--split test`` is for what was chosen.
+pictures in folders of these names (``unlabeled``); ``settings.json``, if there is one, holds config
+keys that its pictures need. ``python -m ablation.digits_folder FOLDER`` makes one of the embedded
+data. Every row has the same number of image passes in training; the truth about the unlabeled
+pictures is measured by, never trained on. The detector is the small one of
+``configs/Base-SSOD-Small.yaml``, from scratch. Each run is ``train_net.py`` in a process with one
+thread, and goes on where it was interrupted; finished ones leave a small JSON file under
+``ablation/results``. Tune on ``val``; ``--split test`` is for what was chosen.
 """
 
 from __future__ import annotations
@@ -111,7 +113,13 @@ class RealRun:
             "SSOD.SCHEDULE.MAX_ITER": lengths,
             "SSOD.SCHEDULE.BASE_LR": rates,
             **own,
+            **self.settings(),
         }
+
+    def settings(self) -> dict[str, object]:
+        """Config keys that the pictures need."""
+        file = self.data / "settings.json"
+        return _read(file) if file.exists() else {}
 
 
 def main() -> None:

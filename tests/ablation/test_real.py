@@ -1,8 +1,10 @@
 import json
+from pathlib import Path
 
 import pytest
 
 from ablation import real
+from ablation.digits_folder import lay_out
 from ablation.real import BATCH, ROWS, RealRun, table
 
 
@@ -27,6 +29,19 @@ def test_every_row_has_the_same_image_passes(data, row):
     assert len(lengths) == len(overrides["SSOD.SCHEDULE.BASE_LR"]) == ROWS[row][1] + 1
     assert overrides["SOLVER.IMS_PER_BATCH"] == BATCH
     assert overrides["MODEL.ROI_HEADS.NUM_CLASSES"] == 2
+
+
+def test_the_embedded_data_are_laid_out_with_settings_of_their_own(tmp_path):
+    folder = tmp_path / "digits"
+    lay_out(folder, sizes={"labeled": 3, "unlabeled": 2, "test": 1, "val": 1})
+    overrides = run_of(folder, "teacher").overrides()
+    assert overrides["INPUT.RANDOM_FLIP"] == "none"
+    assert overrides["MODEL.ROI_HEADS.NUM_CLASSES"] == 5
+    for entry in overrides["SSOD.REGISTER"]:
+        names = {path.name for path in Path(entry["IMAGES"]).iterdir()}
+        if "JSON" in entry:
+            images = json.loads(Path(entry["JSON"]).read_text())["images"]
+            assert {image["file_name"] for image in images} == names
 
 
 def test_runs_that_differ_have_results_of_their_own(data):
