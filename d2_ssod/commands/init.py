@@ -3,8 +3,10 @@
     python -m d2_ssod init --labeled train.json --images train/ --unlabeled pictures/ \\
         --test val.json --test-images val/ -o mine.yaml
 
-``--labeled`` and ``--test`` take COCO instances files, folders of Pascal VOC's XML files, and
-Ultralytics' data.yaml, whose splits train and val are used. Check the data, then train:
+``--labeled``, ``--val`` and ``--test`` take COCO instances files, folders of Pascal VOC's XML
+files, and Ultralytics' data.yaml, whose splits train and val are used. ``--val`` chooses between
+the models of a run, ``--test`` only judges. The method is what has done best on photographs
+(``--method teacher``, docs/real_images.md), or the paper's two phases. Check the data, then train:
 
     python -m d2_ssod check --config-file mine.yaml
     python train_net.py --config-file mine.yaml --num-gpus 8
@@ -46,8 +48,8 @@ class _Model:
     """Limits of the short edge of pictures, in pixels."""
     most: float
     """Limit of the long edge, in short ones."""
-    iterations: tuple[int, int, int] | None
-    """Of the phases; None: epochs by the number of pictures."""
+    iterations: dict[str, tuple[int, ...]] | None
+    """Of the phases of each method; None: epochs by the number of pictures."""
 
 
 _MODELS = {
@@ -59,12 +61,14 @@ _MODELS = {
     "small": _Model(
         "Base-SSOD-Small.yaml",
         "a small Faster R-CNN from scratch, for trials on a CPU",
-        *(1, 3, 3, (96, 160), 2.0, (1500, 1200, 1200)),
+        *(1, 3, 3, (96, 160), 2.0, {"paper": (1500, 1200, 1200), "teacher": (3000, 5000)}),
     ),
 }
 _OBJECT_SIDE = 24  # pixels that nine of ten objects should have at least, once resized
 _ITERATIONS = 2000  # that a phase should have at least
 _EPOCHS = (12, 120)  # limits
+# Of the labeled pictures, before there is a teacher, but no more than this part of all iterations.
+_SUPERVISED_EPOCHS, _SUPERVISED_PART = 48, 0.375
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,8 +82,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folders, or lists, of pictures",
     )
+    parser.add_argument("--val", metavar="FILE", help="with annotations; to choose the best model")
+    parser.add_argument("--val-images", metavar="DIR", help="folder of their pictures")
     parser.add_argument("--test", metavar="FILE", help="with annotations; for the results")
     parser.add_argument("--test-images", metavar="DIR", help="folder of the test pictures")
+    parser.add_argument(
+        "--method",
+        choices=("teacher", "paper"),
+        default="teacher",
+        help="labels alone, then a mean teacher (default); or two phases as published",
+    )
     parser.add_argument("--model", choices=sorted(_MODELS), default="r50")
     parser.add_argument("--num-gpus", type=int, default=8, help="sets batch and learning rate (8)")
     parser.add_argument("--name", default="mine", help="begins the names of the data sets (mine)")
@@ -92,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     if path.exists():
         raise ConfigError(f"{path}: is there already; remove it, or choose another with -o")
     entries = _entries(arguments)
-    names = register_from_config(list(entries.values()), "--labeled, --unlabeled, --test")
+    names = register_from_config(list(entries.values()), "--labeled, --unlabeled, --val, --test")
     sets = {key: read_data_set(name) for key, name in zip(entries, names, strict=True)}
     for data_set in sets.values():
         raise_first(data_set.findings)
@@ -121,9 +133,11 @@ def _entries(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
             "IMAGES": places[0] if len(places) == 1 else places,
         },
     }
-    if arguments.test:
-        images = arguments.test_images or arguments.images
-        entries["TEST"] = _annotated(f"{name}_test", arguments.test, images, "val")
+    for key in ("val", "test"):
+        given = getattr(arguments, key)
+        if given:
+            images = getattr(arguments, f"{key}_images") or arguments.images
+            entries[key.upper()] = _annotated(f"{name}_{key}", given, images, "val")
     return entries
 
 
@@ -172,6 +186,11 @@ def _lines(
         ),
         f"  ROI_HEADS: {{NUM_CLASSES: {len(classes)}}}  # objects: {listed}",
         *_anchor_lines(statistics.BoxShapes.of(images, short, most), model),
+        *(
+            ["  PROPOSAL_GENERATOR: {NAME: UncertaintyRPN}"]
+            if arguments.method == "teacher"
+            else []
+        ),
         "DATASETS:",
         *(f"  {key}: [{_scalar(entry['NAME'])}]" for key, entry in entries.items()),
         *([] if "TEST" in entries else nothing),
@@ -186,6 +205,9 @@ def _lines(
         f"  MAX_SIZE_TRAIN: {most}",
         f"  MIN_SIZE_TEST: {short}",
         f"  MAX_SIZE_TEST: {most}",
+        *_solver_lines(arguments),
+        "SSOD:",
+        *(_TEACHER if arguments.method == "teacher" else ["  NUM_PHASES: 2"]),
         *_schedule_lines(arguments, len(images), num_unlabeled),
         "  REGISTER:",
         *(f"    - {_flow(entry)}" for entry in entries.values()),
@@ -240,35 +262,69 @@ def _anchor_lines(shapes: statistics.BoxShapes, model: _Model) -> Iterator[str]:
     yield f"    ASPECT_RATIOS: {_flow([ratios])}"
 
 
+_TEACHER = """\
+  # Phase 0 learns the labeled pictures alone. From it, phase 1 learns all of them: the moving
+  # average of its weights labels each batch anew.
+  NUM_PHASES: 1
+  PHASE_INIT: previous
+  TEACHER: {ENABLED: True}
+  AVERAGE: {DECAY: 0.999}
+  SAMPLING: balanced  # half of each batch is labeled
+  AUG: {STRONG: pseudo}  # unlabeled pictures are learned in other colours, with erased parts
+  ROI_WEIGHTING: {NAME: none}
+  SIMILARITY: {LOSS_WEIGHT: 0.0}""".splitlines()
+
+
+def _batch(arguments: argparse.Namespace) -> int:
+    return 2 * max(arguments.num_gpus, 1)
+
+
+def _solver_lines(arguments: argparse.Namespace) -> list[str]:
+    if _MODELS[arguments.model].iterations is not None:
+        return []
+    batch = _batch(arguments)
+    return [
+        "SOLVER:",
+        f"  IMS_PER_BATCH: {batch}  # two per GPU",
+        f"  BASE_LR: {0.02 * batch / 16:g}  # 0.02 for a batch of 16, in proportion",
+    ]
+
+
 def _schedule_lines(
     arguments: argparse.Namespace, num_labeled: int, num_unlabeled: int
 ) -> Iterator[str]:
     iterations = _MODELS[arguments.model].iterations
     if iterations is not None:
-        yield "SSOD:"
         yield from _comment(
-            "As many iterations as on the embedded data set, which take some ten minutes a phase "
-            "on two cores; raise them once all works.",
+            "Iterations of each phase; a thousand take some minutes on two cores. Phase 0 should "
+            "go on until more of it gains nothing: its model makes the first labels.",
             indent=2,
         )
-        yield f"  SCHEDULE: {{MAX_ITER: {list(iterations)}}}"
+        yield f"  SCHEDULE: {{MAX_ITER: {list(iterations[arguments.method])}}}"
         return
-    batch = 2 * max(arguments.num_gpus, 1)
+    batch = _batch(arguments)
     phases = [num_labeled, num_labeled + num_unlabeled // 2, num_labeled + num_unlabeled]
-    epochs = [_epochs(count, batch) for count in phases]
-    yield "SOLVER:"
-    yield f"  IMS_PER_BATCH: {batch}  # two per GPU"
-    yield f"  BASE_LR: {0.02 * batch / 16:g}  # 0.02 for a batch of 16, in proportion"
-    yield "SSOD:"
-    yield "  SCHEDULE:"
-    yield from _comment(
+    epochs: list[float] = [_epochs(count, batch) for count in phases]
+    text = (
         f"Of phases 0, 1, 2 with at most {phases[0]}, {phases[1]}, {phases[2]} pictures: "
-        f"{_EPOCHS[0]} epochs, more where that is less than {_ITERATIONS} iterations; the learning "
-        "rate drops after three quarters.",
-        indent=4,
+        f"{_EPOCHS[0]} epochs, more where that is less than {_ITERATIONS} iterations"
     )
+    if arguments.method == "teacher":
+        passes = sum(e * count for e, count in zip(epochs, phases, strict=True))
+        first = max(_SUPERVISED_EPOCHS * num_labeled, _ITERATIONS * batch)
+        first = min(first, _SUPERVISED_PART * passes)
+        epochs = [
+            math.ceil(first / max(num_labeled, 1)),
+            round((passes - first) / max(phases[2], 1), 1),
+        ]
+        text = (
+            f"Of phase 0 with {phases[0]} pictures and phase 1 with {phases[2]}: as many pictures "
+            "in all as two phases as published would take"
+        )
+    yield "  SCHEDULE:"
+    yield from _comment(f"{text}; the learning rate drops after three quarters.", indent=4)
     yield f"    EPOCHS: {_flow(epochs)}"
-    yield f"    STEP_EPOCHS: {_flow([round(0.75 * e) for e in epochs])}"
+    yield f"    STEP_EPOCHS: {_flow([round(0.75 * e, 1) for e in epochs])}"
 
 
 def _epochs(images: int, batch: int) -> int:

@@ -1,3 +1,4 @@
+import argparse
 import json
 
 import catalogs
@@ -5,6 +6,7 @@ import pytest
 import yaml
 from pictures import coco_contents, save_picture, write_coco
 
+from d2_ssod.commands import init as init_command
 from d2_ssod.commands import main
 
 
@@ -55,6 +57,37 @@ def test_the_config_is_one_that_works(folder, model, capsys):
     assert "no object is a 'dog'" in text
     assert "test images are labeled images too" in text  # the pictures are made alike
     assert "0 errors, 2 warnings" in text
+
+
+@pytest.mark.parametrize("model", ["r50", "small"])
+def test_the_method_is_a_mean_teacher_or_the_papers(folder, model, capsys):
+    for name, phases in (("teacher", 1), ("paper", 2)):
+        given = ["--val", folder / "val" / "instances.json", "--model", model, "--method", name]
+        path = init(folder, *given, name=f"{name}.yaml")
+        written = yaml.safe_load(path.read_text())
+        assert written["DATASETS"]["VAL"] == [f"{folder.name}_val"]
+        assert written["SSOD"]["NUM_PHASES"] == phases
+        assert ("TEACHER" in written["SSOD"]) == (name == "teacher")
+        (lengths,) = (
+            written["SSOD"]["SCHEDULE"][key]
+            for key in ("EPOCHS", "MAX_ITER")
+            if key in written["SSOD"]["SCHEDULE"]
+        )
+        assert len(lengths) == phases + 1
+        assert ran("check", "--config-file", path) == 0
+
+
+def test_a_mean_teacher_takes_as_many_image_passes_as_two_phases():
+    """2000 labeled pictures, 50 000 unlabeled ones, eight GPUs."""
+    parser = argparse.ArgumentParser()
+    init_command.add_arguments(parser)
+    epochs = {}
+    for method in ("paper", "teacher"):
+        command = ["--labeled", "a", "--unlabeled", "b", "--method", method]
+        lines = init_command._schedule_lines(parser.parse_args(command), 2000, 50_000)
+        epochs[method] = yaml.safe_load("\n".join(lines))["SCHEDULE"]["EPOCHS"]
+    assert epochs["paper"] == [16, 12, 12]
+    assert epochs["teacher"] == [48, pytest.approx(17.0, abs=0.1)]
 
 
 def test_every_choice_is_explained(folder):
