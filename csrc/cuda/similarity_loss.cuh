@@ -390,6 +390,7 @@ void launch_sum(const double* values, int64_t count, T* result, Stream stream) {
 
 template <int kParts>
 using PairTiles = Tiles<Tile<128, 128, 4, 4, 2, kParts>>;
+// 64 x 32 per warp read less of shared memory than 32 x 32, and there is nothing else to hide.
 template <int kParts>
 using GradientTiles = Tiles<Tile<128, 128, 2, 4, 2, kParts>>;
 
