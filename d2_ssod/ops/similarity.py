@@ -26,8 +26,8 @@ def similarity_loss(
     - y) s^2``; then the mean over the images, those without RoIs counting as 0.
 
     Differentiable once, in ``embeddings`` alone; the gradient is made in the forward pass if it
-    will be needed. On the CPU neither pass stores a matrix of pairs;
-    on CUDA the gradient keeps that of some rows at a time, some 256 MB at most.
+    will be needed. On the CPU neither pass stores a matrix of pairs; on CUDA the gradient keeps
+    that of some rows at a time, some 256 MB at most.
 
     Args:
         boxes: ``Tensor[R, 4]`` of (x1, y1, x2, y2), any unit: the RoIs of all images, one after
