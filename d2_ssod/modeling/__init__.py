@@ -9,7 +9,7 @@ roi_weighting.py   how much each RoI counts (Eq. 2-5): ``ROI_WEIGHTINGS``
 sampled_rois.py    sampled RoIs that know the targets of their image
 one_stage/         SSD, and RetinaNet for labels that are not all certain
 baselines/         other systems, to compare with: CSD, ISD, Proposal Learning
-timm_backbone.py   any backbone of timm's as a feature pyramid (``MODEL.TIMM``)
+timm_backbone/     any backbone of timm's as a feature pyramid (``MODEL.TIMM``)
 """
 
 from .baselines import CSD, ISD, ProposalLearningRCNN
