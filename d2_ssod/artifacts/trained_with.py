@@ -38,7 +38,13 @@ _NOT_IN_PHASE_0 = (
 )
 
 
-def record_training(own: CfgNode, phase: int, labeled: Sequence[dict], folder: RunFolder) -> None:
+def record_training(
+    own: CfgNode,
+    phase: int,
+    labeled: Sequence[dict],
+    folder: RunFolder,
+    unlabeled: Sequence[dict] = (),
+) -> None:
     """Write what a phase is trained with; on the main process.
 
     Args:
@@ -46,29 +52,39 @@ def record_training(own: CfgNode, phase: int, labeled: Sequence[dict], folder: R
         phase: 0..N.
         labeled: dicts of the labeled images.
         folder: of the run.
+        unlabeled: dicts of those that it learns from without labels.
     """
-    write_json(folder.phase(phase).trained_with, _describe(own, phase, labeled))
+    write_json(folder.phase(phase).trained_with, _describe(own, phase, labeled, unlabeled))
 
 
-def check_training(own: CfgNode, phase: int, labeled: Sequence[dict], folder: RunFolder) -> None:
-    """Check that what exists of a phase was trained with these settings and labels.
+def check_training(
+    own: CfgNode,
+    phase: int,
+    labeled: Sequence[dict],
+    folder: RunFolder,
+    unlabeled: Sequence[dict] = (),
+) -> None:
+    """Check that what exists of a phase was trained with these settings, labels and images.
 
     Args:
         own: config of the phase, as it would be trained now.
         phase: 0..N.
         labeled: dicts of the labeled images.
         folder: of the run.
+        unlabeled: dicts of those that it learns from without labels.
 
     Raises:
-        ConfigError: naming the first three settings that differ, or the labels.
+        ConfigError: naming the first three settings that differ, or the images.
     """
     path = folder.phase(phase).trained_with
     if not path.exists():
         return
-    made, now = _read(path), _describe(own, phase, labeled)
+    made, now = _read(path), _describe(own, phase, labeled, unlabeled)
     differences = differences_between(made["settings"], now["settings"])
     if made["labeled_sha256"] != now["labeled_sha256"]:
         differences.append("the labeled images or their objects are others (DATASETS.TRAIN)")
+    if made.get("unlabeled_sha256", now["unlabeled_sha256"]) != now["unlabeled_sha256"]:
+        differences.append("the unlabeled images are others (DATASETS.UNLABELED)")
     refuse(own, f"phase {phase} in {folder.root} was trained with other settings", differences)
 
 
@@ -97,8 +113,14 @@ def _read(path: Path) -> dict[str, Any]:
     return read_record(path, {"settings": dict, "labeled_sha256": str})
 
 
-def _describe(own: CfgNode, phase: int, labeled: Sequence[dict]) -> dict[str, Any]:
-    return {"settings": _settings(own, phase), "labeled_sha256": _digest(labeled)}
+def _describe(
+    own: CfgNode, phase: int, labeled: Sequence[dict], unlabeled: Sequence[dict]
+) -> dict[str, Any]:
+    return {
+        "settings": _settings(own, phase),
+        "labeled_sha256": _digest(labeled),
+        "unlabeled_sha256": _digest(unlabeled),
+    }
 
 
 def _settings(own: CfgNode, phase: int) -> dict[str, Any]:
@@ -116,10 +138,10 @@ def _is_below(key: str, sections: Sequence[str]) -> bool:
     return any(key == section or key.startswith(section + ".") for section in sections)
 
 
-def _digest(labeled: Sequence[dict]) -> str:
-    """Hash the labeled images by what is learned of them; where they lie does not count."""
+def _digest(images: Sequence[dict]) -> str:
+    """Hash images by what is learned of them; where they lie does not count."""
     digest = hashlib.sha256()
-    for image in labeled:
+    for image in images:
         objects = [
             (
                 [round(float(side), 2) for side in annotation["bbox"]],

@@ -67,7 +67,8 @@ def train_phases(
     check_existing_predictions(cfg, data)
     for phase in range(last + 1):
         # Of its length, which alone depends on the number of pseudo-labeled images, anything fits.
-        check_training(phase_config(cfg, phase, 1, 1), phase, data.labeled, folder)
+        own = phase_config(cfg, phase, 1, 1)
+        check_training(own, phase, data.labeled, folder, _unlabeled_in(cfg, phase, data))
         if phase > 0:
             check_label_settings(cfg, phase)
     if first == 0 or (first <= last and cfg.SSOD.PHASE_INIT == "pretrained"):
@@ -107,7 +108,7 @@ def _train_phase(
         trainer.register_hooks([PseudoLabelHook(cfg, phase, data)])
     trainer.resume_or_load(resume=True)
     if comm.is_main_process():
-        record_training(own, phase, data.labeled, folder)
+        record_training(own, phase, data.labeled, folder, _unlabeled_in(cfg, phase, data))
         folder.phase(phase).labeled_predictions.unlink(missing_ok=True)  # of an earlier model
     trainer.train()
 
@@ -116,7 +117,12 @@ def _beside_labeled(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:
     """List the images that a phase trains on besides the labeled ones."""
     if phase > 0:
         return read_pseudo_labels(cfg, phase, data)
-    return data.unlabeled if detector_of(cfg).learns_unlabeled else []
+    return _unlabeled_in(cfg, phase, data)
+
+
+def _unlabeled_in(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:
+    """List the images that a phase learns from without labels."""
+    return data.unlabeled if phase == 0 and detector_of(cfg).learns_unlabeled else []
 
 
 def first_unfinished_phase(cfg: CfgNode) -> int:

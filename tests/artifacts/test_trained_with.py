@@ -36,6 +36,24 @@ def check(cfg, phase, *changes, labeled=LABELED):
     check_training(cfg, phase, labeled, folder)
 
 
+def test_other_unlabeled_images_are_refused_where_they_are_learned_from(cfg):
+    folder, unlabeled = RunFolder(cfg.OUTPUT_DIR), [{"file_name": "/data/3.png", "image_id": 3}]
+    record_training(cfg, 0, LABELED, folder, unlabeled)
+    check_training(cfg, 0, LABELED, folder, unlabeled)
+    with pytest.raises(ConfigError, match=r"unlabeled images are others.*UNLABELED"):
+        check_training(cfg, 0, LABELED, folder, [{"file_name": "/data/4.png", "image_id": 3}])
+
+
+def test_a_file_of_before_unlabeled_images_were_recorded_is_taken(cfg):
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    record_training(cfg, 0, LABELED, folder)
+    path = folder.phase(0).trained_with
+    recorded = json.loads(path.read_text())
+    del recorded["unlabeled_sha256"]
+    path.write_text(json.dumps(recorded))
+    check_training(cfg, 0, LABELED, folder)
+
+
 REFUSED = [
     ("SEED", 5),
     ("SOLVER.IMS_PER_BATCH", 4),
