@@ -7,11 +7,17 @@ class ConfigError(ValueError):
     """A config key, data set or file that cannot be used.
 
     The message is one line that names the key or file, what was found there, and what to do; the
-    command line prints it and stops before training. What is longer than one can read is shortened.
+    command line prints it and stops before training. What is longer than one can read is shortened;
+    line breaks and other characters without a picture, of values that it quotes, are escaped.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(shortened(message))
+        super().__init__(shortened(printable(message)))
+
+
+def printable(text: str) -> str:
+    """Write line breaks, terminal codes, lone surrogates and the like as Python's ``repr`` does."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shortened(text: str) -> str:

@@ -18,3 +18,8 @@ def test_long_words_and_lines_are_shortened_in_their_middle():
 def test_others_stay_as_they_are():
     message = "mine.json: " + "a/" * 140 + "b.png is no picture; correct it"
     assert str(ConfigError(message)) == message
+
+
+def test_what_breaks_a_line_or_a_terminal_is_escaped():
+    line = str(ConfigError("a\nb.json: width is \x1b[31m\u2028\udc80, é"))
+    assert line == r"a\nb.json: width is \x1b[31m\u2028\udc80, é"
