@@ -29,6 +29,12 @@ def parts_of(file_name: str) -> tuple[str, ...]:
     return PurePosixPath(file_name.replace("\\", "/")).parts
 
 
+def base_name(file_name: str) -> str:
+    """Give the last part of a path; of one without parts, such as ``.``, all of it."""
+    parts = parts_of(file_name)
+    return parts[-1] if parts else file_name
+
+
 def spellings(file_name: str) -> Iterator[str]:
     """Yield the paths that a name may stand for, the most literal first, each with ``/``.
 

@@ -1,6 +1,6 @@
 import pytest
 
-from d2_ssod.file_names import parts_of, spellings
+from d2_ssod.file_names import base_name, parts_of, spellings
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,10 @@ def test_spellings_of_known_tools(name, expected):
 
 def test_parts_are_those_of_either_system():
     assert parts_of("a\\b/c.png") == ("a", "b", "c.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("a\\b/c.png", "c.png"), ("c.png", "c.png"), (".", "."), ("", "")]
+)
+def test_every_name_has_a_last_part(name, expected):
+    assert base_name(name) == expected

@@ -19,7 +19,7 @@ from detectron2.structures import BoxMode
 
 from d2_ssod.config import is_number
 from d2_ssod.errors import ConfigError
-from d2_ssod.file_names import parts_of, spellings
+from d2_ssod.file_names import base_name, parts_of, spellings
 from d2_ssod.json_files import no_garbage_collection, read_json, write_json
 from d2_ssod.structures import (
     CERTAIN,
@@ -223,7 +223,7 @@ def _match_images(
         if image_id in matched or record["image_id"] in seen:
             raise ConfigError(f"{name}: the image occurs twice; remove one of them")
         _check_size(name, image, record)
-        renamed += bool(file_name) and parts_of(file_name)[-1] != parts_of(record["file_name"])[-1]
+        renamed += bool(file_name) and base_name(file_name) != base_name(record["file_name"])
         matched[image_id] = record
         seen.add(record["image_id"])
     if renamed:
@@ -236,7 +236,7 @@ def _check_size(name: str, image: dict, record: dict) -> None:
         given = image.get(side)
         if side in record and given is not None and given != record[side]:
             raise ConfigError(
-                f"{name}: {side} is {given}, but the image's is {record[side]}; boxes must be in "
+                f"{name}: {side} is {given!r}, but the image's is {record[side]}; boxes must be in "
                 "pixels of the original image"
             )
 
@@ -249,7 +249,7 @@ class _Names:
         self._whole = {r["file_name"]: r for r in dataset_dicts if times[r["file_name"]] == 1}
         self._by_base: dict[str, list[dict]] = defaultdict(list)
         for record in dataset_dicts:
-            self._by_base[parts_of(record["file_name"])[-1]].append(record)
+            self._by_base[base_name(record["file_name"])].append(record)
 
     def find(self, file_name: str, image_id: Any) -> dict | None:
         """Find the one image that a name, in any of its spellings, means; or None."""
@@ -262,7 +262,7 @@ class _Names:
     def _find_as(self, file_name: str, image_id: Any) -> dict | None:
         """Find the image of that name; of several, that in the right folder, then with the id."""
         parts = parts_of(file_name)
-        found = self._by_base.get(parts[-1], []) if parts else []
+        found = self._by_base.get(base_name(file_name), [])
         narrowings: list[Callable[[dict], bool]] = [
             lambda record: parts_of(record["file_name"])[-len(parts) :] == parts,
             lambda record: record["image_id"] == image_id,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.file_names import parts_of
+from d2_ssod.file_names import base_name
 
 from ..findings import Findings
 from ..images import EXTENSIONS, ImageError, map_threaded, read_size, size_or_error
@@ -216,7 +216,7 @@ class VocFolder:
 
 def _stem(name: str) -> str:
     """Take the image's name out of a list's entry, which may be a path with an extension."""
-    base = parts_of(name)[-1]
+    base = base_name(name)
     stem, extension = os.path.splitext(base)
     return stem if extension.lower() in EXTENSIONS | {".xml"} else base
 

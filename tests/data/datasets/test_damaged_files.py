@@ -94,6 +94,11 @@ def test_the_text_of_a_coco_file(folder, damage):
         check(files)
 
 
+def test_a_voc_list_may_name_nothing(folder):
+    with damaged(folder / "voc" / "ImageSets" / "Main" / "train.txt", ".\n./\na\n"):
+        check(VocFolder(str(folder / "voc"), "train"))
+
+
 @pytest.mark.parametrize("name", ["Annotations/a.xml", "ImageSets/Main/train.txt"])
 @some
 @given(damage=text_damages())
