@@ -12,6 +12,8 @@ from enum import IntEnum
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
 
 
 class Purpose(IntEnum):
@@ -34,6 +36,17 @@ def derive_seed(seed: int, phase: int, purpose: Purpose, *place: int) -> int:
             place of a purpose, since a 0 at the end makes no difference.
     """
     return int(np.random.SeedSequence([seed, phase, purpose, *place]).generate_state(1)[0])
+
+
+def with_drawn_seed(cfg: CfgNode) -> CfgNode:
+    """Put a drawn seed, the same on all ranks, in place of a negative one, which asks for that."""
+    if cfg.SEED >= 0:
+        return cfg
+    own = cfg.clone()
+    own.defrost()
+    own.SEED = comm.shared_random_seed() % 2**31
+    own.freeze()
+    return own
 
 
 def seed_generators(seed: int) -> None:

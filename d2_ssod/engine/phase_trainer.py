@@ -30,7 +30,7 @@ from d2_ssod.data.mapper import PseudoLabelMapper
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import validate
 from d2_ssod.modeling import UncertaintyOutputLayers, detector_of, running_attributes
-from d2_ssod.randomness import Purpose, derive_seed, seed_generators
+from d2_ssod.randomness import Purpose, derive_seed, seed_generators, with_drawn_seed
 
 from .averaging import AverageWeights
 from .hooks import AverageOverRanks
@@ -63,6 +63,7 @@ class PhaseTrainer(DefaultTrainer):
         """
         # Not DefaultTrainer.__init__, whose distributed model is for GPUs only.
         TrainerBase.__init__(self)
+        cfg = with_drawn_seed(cfg)  # a run has drawn it already
         self.cfg, self.phase = cfg, phase
         self.images = PhaseImages.merge(
             labeled,

@@ -20,7 +20,7 @@ from d2_ssod.data import register_from_config
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
 from d2_ssod.modeling import describe_timm_backbone, with_timm_pixels
-from d2_ssod.randomness import seed_generators
+from d2_ssod.randomness import seed_generators, with_drawn_seed
 
 from .agreement import agree_on_config, agree_on_folder, on_main_process
 from .config_checks import check_config, warn_of_frozen_random_weights, warn_without_effect
@@ -107,14 +107,12 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 def _with_seed(cfg: CfgNode, go_on: bool) -> CfgNode:
     """Set a seed where ``SEED`` asks for a random one; a run keeps its."""
-    seed = comm.shared_random_seed()
+    own = with_drawn_seed(cfg)
     path = RunFolder(cfg.OUTPUT_DIR).config
     if go_on and path.exists():
-        seed = CfgNode.load_yaml_with_base(str(path)).get("SEED", seed)
-    own = cfg.clone()
-    own.defrost()
-    own.SEED = int(seed) % 2**31
-    own.freeze()
+        own.defrost()
+        own.SEED = int(CfgNode.load_yaml_with_base(str(path)).get("SEED", own.SEED)) % 2**31
+        own.freeze()
     return own
 
 

@@ -48,6 +48,7 @@ def test_the_config_itself_is_built(data, tmp_path, overrides):
 @example(key="SOLVER.BASE_LR_END", value="1e999")
 @example(key="INPUT.MIN_SIZE_TRAIN_SAMPLING", value="x")
 @example(key="MODEL.ROI_BOX_HEAD.NUM_FC", value="0")
+@example(key="SEED", value="-1")
 @example(key="MODEL.RESNETS.NORM", value='"\\n"')
 def test_any_value_of_any_key(data, tmp_path, key, value):
     try:
