@@ -124,9 +124,11 @@ def trials(data, folder, kills, seed, **options):
     length = time.time() - started
     moments = random.Random(seed)
     for number in range(kills):
-        output = folder / f"killed_{number}"
-        if not run_and_kill(data, output, moments.uniform(0, length), **options):
-            continue
+        output, attempt = folder / f"killed_{number}", 0
+        # A run may be over sooner than the one that was left alone.
+        while not run_and_kill(data, output, moments.uniform(0, length), **options):
+            attempt += 1
+            output = folder / f"killed_{number}_{attempt}"
         moment = state_of(output)
         code = finish(start(data, output, resume=True, **options))
         yield moment, [f"exit code {code}"] if code else differences(output, expected)
