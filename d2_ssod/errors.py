@@ -12,10 +12,10 @@ class ConfigError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(shortened(printable(message)))
+        super().__init__(shortened(_escaped(message)))
 
 
-def printable(text: str) -> str:
+def _escaped(text: str) -> str:
     """Write line breaks, terminal codes, lone surrogates and the like as Python's ``repr`` does."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
