@@ -3,7 +3,9 @@ import json
 
 import catalogs
 import pytest
+import runs
 import yaml
+from detectron2.config import CfgNode
 from pictures import coco_contents, save_picture, write_coco
 
 from d2_ssod.commands import init as init_command
@@ -75,6 +77,11 @@ def test_the_method_is_a_mean_teacher_or_the_papers(folder, model, capsys):
         )
         assert len(lengths) == phases + 1
         assert ran("check", "--config-file", path) == 0
+
+
+def test_the_mean_teacher_is_that_of_the_shipped_configs():
+    shipped = CfgNode.load_yaml_with_base(str(runs.ROOT / "configs" / "Base-Mean-Teacher.yaml"))
+    assert yaml.safe_load("\n".join(["SSOD:", *init_command._TEACHER]))["SSOD"] == shipped["SSOD"]
 
 
 def test_a_mean_teacher_takes_as_many_image_passes_as_two_phases():
