@@ -14,6 +14,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from d2_ssod.config import flat_keys
+from d2_ssod.file_names import base_name
 from d2_ssod.json_files import read_record, write_json
 
 from .differences import differences_between, refuse
@@ -151,6 +152,7 @@ def _digest(images: Sequence[dict]) -> str:
             )
             for annotation in image.get("annotations", ())
         ]
-        name = image["file_name"].replace("\\", "/").rpartition("/")[2]
-        digest.update(repr((name, objects)).encode(errors="surrogateescape"))
+        digest.update(
+            repr((base_name(image["file_name"]), objects)).encode(errors="surrogateescape")
+        )
     return digest.hexdigest()
