@@ -227,8 +227,7 @@ struct GradientStorage {
     __half derivatives[2][Tile::kRows][kDepth];
     __half units[Tile::kParts][kDepth][Tile::kCols + kPiece];  // a piece more: see PairLossStorage
   };
-  static constexpr int kStages = Tile::kStages;
-  Stage stages[kStages];
+  Stage stages[Tile::kStages];
 };
 
 // The pieces of kDepth neighbouring unit vectors that a thread brings to shared memory at every
@@ -303,7 +302,7 @@ __device__ __forceinline__ void gradient_products(typename Tile::Fragment& sums,
     }
   };
   Tile::clear(sums);
-  pipeline<GradientStorage<Tile>::kStages>(ceil_div(rows, kDepth), load, compute);
+  pipeline<Tile::kStages>(ceil_div(rows, kDepth), load, compute);
 }
 
 // Projects the products on the sphere's tangent and scales them.

@@ -5,13 +5,13 @@ namespace {
 
 d2_ssod::LossTiling chosen;
 
-void with_chosen_tiling(const d2_ssod::LossInputs &inputs,
-                        const at::Tensor &loss, const at::Tensor &gradient) {
+void with_chosen_tiling(const d2_ssod::LossInputs& inputs, const at::Tensor& loss,
+                        const at::Tensor& gradient) {
   chosen.largest = d2_ssod::tiling_of(inputs).largest;
   d2_ssod::run_float(inputs, loss, gradient, chosen);
 }
 
-} // namespace
+}  // namespace
 
 TORCH_LIBRARY_FRAGMENT(d2_ssod_emulation, m) {
   // Tiles: 1 small, 2 medium, 3 large; rows of an image that a launch takes.
@@ -21,9 +21,10 @@ TORCH_LIBRARY_FRAGMENT(d2_ssod_emulation, m) {
           chosen.gradient = static_cast<d2_ssod::TileSize>(gradient);
           chosen.chunk_rows = chunk_rows;
         });
-  m.def("similarity_loss(Tensor boxes, Tensor embeddings, SymInt[] "
-        "rois_per_image, "
-        "float iof_threshold, Tensor? classes, bool with_grad) -> (Tensor, "
-        "Tensor)",
-        d2_ssod::similarity_loss<with_chosen_tiling>);
+  m.def(
+      "similarity_loss(Tensor boxes, Tensor embeddings, SymInt[] "
+      "rois_per_image, "
+      "float iof_threshold, Tensor? classes, bool with_grad) -> (Tensor, "
+      "Tensor)",
+      d2_ssod::similarity_loss<with_chosen_tiling>);
 }
