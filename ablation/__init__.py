@@ -5,8 +5,10 @@ run.py          trains what has no result yet (``python -m ablation.run``)
 oracle.py       the upper bound of re-weighting, which sees the unlabeled images' ground truth
 separation.py   how well weights tell missed objects from background
 one_stage.py    SSD, CSD and ISD (``python -m ablation.one_stage``)
-real.py         real pictures (``python -m ablation.real``)
-training.py     one training in a process of its own, for these two
+real/           real pictures (``python -m ablation.real``)
+training.py     one training in a process of its own, for these two, and what came of it
+waves.py        what is missing, after what it needs
+figures.py      means, differences and tables
 paper/          the paper's figures and tables (``python -m ablation.paper``)
 report.py       the results as ``docs/ablation.md`` (``python -m ablation.report``)
 results/        one small JSON file per finished run

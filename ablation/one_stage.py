@@ -17,8 +17,7 @@ from pathlib import Path
 from d2_ssod.json_files import write_json
 
 from .rows import KEPT_METRICS, RESULTS
-from .run import commit
-from .training import metrics_of, train, versions
+from .training import commit, metrics_of, train, versions
 
 FIRST, OTHERS = 1500, 2400  # iterations of phase 0, and of the others together
 

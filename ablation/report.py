@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import statistics
 from pathlib import Path
 
-from tabulate import tabulate
-
 from . import one_stage
+from .figures import mean_and_error, paired, table, unpaired
+from .real import report as real_report
 from .rows import MAIN_ROWS, RESULTS, SEMI_SUPERVISED, SETTINGS, SUPERVISED
 
 REPORT = Path(__file__).parent.parent / "docs" / "ablation.md"
@@ -62,6 +60,9 @@ def report() -> str:
                 *(part for setting in SETTINGS for part in _setting_parts(setting)),
                 "## One-stage detectors",
                 _one_stage_table(),
+                "## All systems at equal image passes, also on photographs",
+                _REAL,
+                *real_report.parts(),
                 "## How it was made",
                 _provenance(),
             ]
@@ -78,7 +79,7 @@ def _supervised_table() -> str:
         columns = ("AP50", "AP", "AP50/easy", "AP50/difficult")
         cells = [mean_and_error(_values(results, model, key)) for key in columns]
         rows.append([title, len(results), *cells])
-    return _table(rows, ["", "seeds", "AP50", "AP", "AP50 easy", "AP50 difficult"])
+    return table(rows, ["", "seeds", "AP50", "AP", "AP50 easy", "AP50 difficult"])
 
 
 def _setting_parts(setting: str) -> list[str]:
@@ -114,7 +115,7 @@ def _accuracy_table(setting: str) -> str:
         ]
         cells = [mean_and_error(_values(results, *column)) for column in columns]
         rows.append([SEMI_SUPERVISED[row][0], len(results), *cells])
-    return _table(
+    return table(
         rows,
         [
             *("", "seeds", "phase 1 AP50", "last AP50", "last AP", "last AP50 easy"),
@@ -129,13 +130,13 @@ def _difference_table(setting: str) -> str:
     fs_plus = _values(load("ordinary", "fs_plus"), "phase_0", "AP50")
     rows = []
     for row, own in _finished(setting).items():
-        paired = [
-            "" if row == name else _paired(_differences(own, _last(row), control, "phase_2"))
+        to_controls = [
+            "" if row == name else paired(_differences(own, _last(row), control, "phase_2"))
             for name, control in controls.items()
         ]
-        cells = [*paired, _unpaired(_values(own, _last(row), "AP50"), fs_plus)]
+        cells = [*to_controls, unpaired(_values(own, _last(row), "AP50"), fs_plus)]
         rows.append([SEMI_SUPERVISED[row][0], *cells])
-    return _table(rows, ["", "to no re-weighting", "to constant", "to FS+"])
+    return table(rows, ["", "to no re-weighting", "to constant", "to FS+"])
 
 
 def _one_stage_table() -> str:
@@ -156,12 +157,12 @@ def _one_stage_table() -> str:
             [
                 *(row.title, len(own), f"{sum(row.lengths)} x {row.views}"),
                 *(mean_and_error(_values(results[name], row.last, key)) for key in ("AP50", "AP")),
-                *(_unpaired(own, fs), "" if name == "fs_plus" else _unpaired(own, fs_plus)),
+                *(unpaired(own, fs), "" if name == "fs_plus" else unpaired(own, fs_plus)),
                 mean_and_error(fused) if fused else "",
             ]
         )
     headers = ["SSD", "seeds", "iterations x views", "last AP50", "AP", "to FS", "to FS+"]
-    return _ONE_STAGE + _table(rows, [*headers, "0~N AP50"])
+    return _ONE_STAGE + table(rows, [*headers, "0~N AP50"])
 
 
 def _finished(setting: str) -> dict[str, Results]:
@@ -186,7 +187,7 @@ def _separation_table(setting: str) -> str:
         weights = [r["mean_weight"] for r in results.values() if r["mean_weight"] is not None]
         if weights:
             rows.append([SEMI_SUPERVISED[row][0], *cells, mean_and_error(weights, digits=3)])
-    return _table(rows, ["", "AUC phase 1", "AUC phase 2", "mean weight"])
+    return table(rows, ["", "AUC phase 1", "AUC phase 2", "mean weight"])
 
 
 def _values(results: Results, model: str, key: str) -> list[float]:
@@ -203,41 +204,6 @@ def _differences(own: Results, model: str, reference: Results, other: str) -> li
         for seed in own.keys() & reference.keys()
         if own[seed]["metrics"].get("phase_0") == reference[seed]["metrics"].get("phase_0")
     ]
-
-
-def mean_and_error(values: list[float], *, digits: int = 1) -> str:
-    """Mean +- standard error; the error needs two values."""
-    if not values:
-        return "-"
-    mean = format(statistics.fmean(values), f".{digits}f")
-    return mean if len(values) < 2 else f"{mean} ± {_error(values):.{digits}f}"
-
-
-def _error(values: list[float]) -> float:
-    """Standard error of the mean."""
-    return statistics.stdev(values) / math.sqrt(len(values))
-
-
-def _paired(differences: list[float]) -> str:
-    """Mean difference, its standard error and the number of pairs."""
-    if not differences:
-        return "-"
-    error = f" ± {_error(differences):.1f}" if len(differences) > 1 else ""
-    return f"{statistics.fmean(differences):+.1f}{error} ({len(differences)})"
-
-
-def _unpaired(own: list[float], reference: list[float]) -> str:
-    """Difference of two means, with the standard error that both give it."""
-    if not own or not reference:
-        return "-"
-    difference = f"{statistics.fmean(own) - statistics.fmean(reference):+.1f}"
-    if min(len(own), len(reference)) < 2:
-        return difference
-    return f"{difference} ± {math.hypot(_error(own), _error(reference)):.1f}"
-
-
-def _table(rows: list[list], headers: list[str]) -> str:
-    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
 
 
 def _provenance() -> str:
@@ -262,6 +228,11 @@ batches of 8 images. CSD and ISD send every image through the network two and th
 was tuned.
 
 """
+
+_REAL = """Made by `python -m ablation.real FOLDER`: the small detector from scratch, batches of 8
+images, moving averages of the weights as models; [real_images.md](real_images.md) says what to make
+of it. Differences to FS+, which shares only its labels with a row, are between means. Fused models
+of FS and FS+ are of other seeds in turn, so that their errors are not independent of each other."""
 
 _INTRODUCTION = f"""# What each part is worth on `digit_scenes`
 

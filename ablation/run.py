@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import d2_ssod.quiet  # noqa: F401
@@ -29,7 +28,8 @@ from .rows import (
     Run,
     all_runs,
 )
-from .training import versions
+from .training import commit, evaluate_together, in_process_config, kept, versions
+from .waves import do_in_waves, missing
 
 
 def main() -> None:
@@ -45,25 +45,12 @@ def main() -> None:
         setting, row, seed = args.only.split("/")
         do(Run(setting, row, int(seed)), args.output)
         return
-    runs = runs_to_do(all_runs(args.seeds, args.main_seeds), args.output)
+    wanted = all_runs(args.seeds, args.main_seeds)
+    runs = missing(wanted, lambda run: _is_usable(run, args.output))
     print(f"{len(runs)} runs to do, {args.processes} at a time")
     failed = do_all(runs, args.processes, args.output)
     if failed:
         sys.exit(f"{len(failed)} runs failed: {', '.join(map(_name, failed))}")
-
-
-def runs_to_do(runs: list[Run], output: Path) -> list[Run]:
-    """The runs without a result, and the phases 0 that these need where only the result is left.
-
-    Results are kept in the repository, models are not: on a fresh clone the shared phase 0 of a
-    seed is trained again as soon as a row of that seed is missing.
-    """
-    needed = {need for run in runs if not run.result.exists() for need in run.needs}
-    return [
-        run
-        for run in runs
-        if not run.result.exists() or (run in needed and not _is_usable(run, output))
-    ]
 
 
 def _is_usable(run: Run, output: Path) -> bool:
@@ -76,14 +63,13 @@ def _is_usable(run: Run, output: Path) -> bool:
 
 
 def do_all(runs: list[Run], processes: int, output: Path) -> list[Run]:
-    """Do the runs in waves, each once what it needs is finished; returns those that failed."""
-    pending, failed = list(runs), []
-    with ThreadPoolExecutor(processes) as pool:
-        while ready := [r for r in pending if all(_is_usable(n, output) for n in r.needs)]:
-            pending = [run for run in pending if run not in ready]
-            finished = pool.map(lambda run: _in_own_process(run, output), ready)
-            failed += [run for run, well in zip(ready, finished, strict=True) if not well]
-    return failed + pending
+    """Do each run in a process of its own; returns those that failed."""
+    return do_in_waves(
+        runs,
+        lambda run: _in_own_process(run, output),
+        lambda run: _is_usable(run, output),
+        processes,
+    )
 
 
 def _in_own_process(run: Run, output: Path) -> bool:
@@ -124,7 +110,7 @@ def do(run: Run, output: Path) -> None:
         result = _supervised_ensemble(run, output)
     else:
         result = _semi_supervised(run, output)
-    metrics = _kept_metrics(result["metrics"])
+    metrics = kept(result["metrics"], KEPT_METRICS)
     if run.result.exists():
         _compare_with_kept(run, metrics)
         return
@@ -211,40 +197,14 @@ def _semi_supervised(run: Run, output: Path) -> dict:
 
 
 def _config(folder: Path, seed: int, overrides: list[str]):
-    """A checked config, with logging and seeds set up, as on the command line."""
-    from d2_ssod.engine import default_argument_parser, setup
-
     from . import oracle  # noqa: F401  adds the oracle to the weightings
 
-    arguments = ["--config-file", CONFIG, "--num-gpus", "0", "--resume"]
-    overrides = ["OUTPUT_DIR", str(folder), "SEED", str(seed), *overrides]
-    return setup(default_argument_parser().parse_args([*arguments, *overrides]))
+    return in_process_config(CONFIG, ["OUTPUT_DIR", str(folder), "SEED", str(seed), *overrides])
 
 
 def _evaluate(cfg, folders: list[Path]) -> dict[str, dict]:
     """Phase-0 models of several runs, each alone and fused (``0~N``), on the test set."""
-    from detectron2.data import DatasetCatalog
-
-    from d2_ssod.artifacts import load_phase_model
-    from d2_ssod.data.loader import build_inference_loader
-    from d2_ssod.evaluation import build_evaluator, difficulty_subsets, evaluate_phases
-
-    models = []
-    for folder in folders:
-        of_folder = cfg.clone()
-        of_folder.defrost()
-        of_folder.OUTPUT_DIR = str(folder)
-        models.append(load_phase_model(of_folder, 0))
-    (name,) = cfg.DATASETS.TEST
-    images = DatasetCatalog.get(name)
-    results = evaluate_phases(
-        models,
-        build_inference_loader(cfg, images),
-        lambda row: build_evaluator(name),
-        subsets=difficulty_subsets(images),
-    )
-    alone = {f"phase_{number}": metrics for number, metrics in enumerate(results.phases)}
-    return {**alone, **results.ensembles}
+    return evaluate_together(cfg, folders, *cfg.DATASETS.TEST)
 
 
 def _constant_weight(run: Run) -> list[str]:
@@ -265,22 +225,6 @@ def _mean_weight(folder: Path) -> float | None:
     key = "roi_weighting/weights_mean"
     means = [line[key] for line in lines if key in line]
     return sum(means) / len(means) if means else None
-
-
-def _kept_metrics(metrics: dict[str, dict]) -> dict[str, dict]:
-    """What the report shows, so that the results stay small."""
-    return {
-        model: {key: round(values[key], 3) for key in KEPT_METRICS}
-        for model, values in metrics.items()
-    }
-
-
-def commit() -> str:
-    """The commit of the code that a result is made with."""
-    command = ["git", "describe", "--always", "--dirty"]
-    here = Path(__file__).parent
-    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One training as a process of its own: ``train_net.py``, gone on with if it was interrupted."""
+"""One training as a process of its own, gone on with if it was interrupted, and what came of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -36,12 +36,66 @@ def train(config: str, overrides: Mapping[str, object], folder: Path, *, num_gpu
     return done.returncode == 0
 
 
-def metrics_of(folder: Path, keys: Collection[str]) -> dict[str, dict[str, float]]:
+def metrics_of(
+    folder: Path, keys: Collection[str], summary: str = "summary.json"
+) -> dict[str, dict[str, float]]:
     """Read from a run's summary these metrics of each phase and ensemble."""
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    models = {f"phase_{phase['phase']}": phase["metrics"] for phase in summary["phases"]}
-    models |= summary["ensembles"]
-    return {model: {key: round(values[key], 3) for key in keys} for model, values in models.items()}
+    content = json.loads((folder / summary).read_text(encoding="utf-8"))
+    models = {f"phase_{phase['phase']}": phase["metrics"] for phase in content["phases"]}
+    return kept(models | content["ensembles"], keys)
+
+
+def kept(metrics: Mapping[str, Mapping[str, float]], keys: Collection[str]) -> dict[str, dict]:
+    """What a table shows of each model's metrics, so that results stay small."""
+    return {
+        model: {key: round(values[key], 3) for key in keys} for model, values in metrics.items()
+    }
+
+
+def in_process_config(config: str, overrides: Sequence[object]):
+    """A checked config, with logging and seeds set up, as on the command line.
+
+    Args:
+        config: a file, seen from the root of the repository.
+        overrides: keys and values in turn.
+    """
+    from d2_ssod.engine import default_argument_parser, setup
+
+    arguments = ["--config-file", str(ROOT / config), "--num-gpus", "0", "--resume"]
+    arguments += map(str, overrides)
+    return setup(default_argument_parser().parse_args(arguments))
+
+
+def evaluate_together(cfg, folders: Sequence[Path], dataset: str) -> dict[str, dict]:
+    """Phase-0 models of several runs, each alone and fused (``0~N``)."""
+    from detectron2.data import DatasetCatalog
+
+    from d2_ssod.artifacts import load_phase_model
+    from d2_ssod.data.loader import build_inference_loader
+    from d2_ssod.evaluation import build_evaluator, difficulty_subsets, evaluate_phases
+
+    models = []
+    for folder in folders:
+        of_folder = cfg.clone()
+        of_folder.defrost()
+        of_folder.OUTPUT_DIR = str(folder)
+        models.append(load_phase_model(of_folder, 0))
+    images = DatasetCatalog.get(dataset)
+    results = evaluate_phases(
+        models,
+        build_inference_loader(cfg, images),
+        lambda row: build_evaluator(dataset),
+        subsets=difficulty_subsets(images),
+    )
+    alone = {f"phase_{number}": metrics for number, metrics in enumerate(results.phases)}
+    return {**alone, **results.ensembles}
+
+
+def commit() -> str:
+    """The commit of the code that a result is made with."""
+    command = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def versions() -> dict[str, str]:

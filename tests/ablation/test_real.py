@@ -1,40 +1,69 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ablation import real
 from ablation.digits_folder import lay_out
-from ablation.real import BATCH, ROWS, RealRun, table
+from ablation.real import __main__ as real
+from ablation.real import report, rows
+from ablation.real.rows import BATCH, ROWS, SPLITS, RealRun
+
+FUSED = [name for name, row in ROWS.items() if row.fuses]
+TRAINED = [name for name in ROWS if name not in FUSED]
 
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    monkeypatch.setattr(real, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(rows, "RESULTS", tmp_path / "results")
     folder = tmp_path / "steel"
     folder.mkdir()
     (folder / "labeled.json").write_text(json.dumps({"categories": [{"id": 1}, {"id": 5}]}))
     return folder
 
 
-def run_of(data, row, seed=1, split="val"):
-    return RealRun(data, row, (300, 500), (0.003, 0.002), seed, split)
+def run_of(data, row, seed=1, split="val", mates=()):
+    return RealRun(data, row, (300, 500), (0.003, 0.002), seed, split, mates)
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_every_row_has_the_same_image_passes(data, row):
-    overrides = run_of(data, row).overrides()
+@pytest.mark.parametrize("row", set(TRAINED) - {"fs"})
+def test_every_row_has_the_same_image_passes(data, row, tmp_path):
+    run = run_of(data, row)
+    overrides = run.overrides(tmp_path)
     lengths = overrides["SSOD.SCHEDULE.MAX_ITER"]
     assert sum(lengths) == 800
-    assert len(lengths) == len(overrides["SSOD.SCHEDULE.BASE_LR"]) == ROWS[row][1] + 1
-    assert overrides["SOLVER.IMS_PER_BATCH"] == BATCH
+    assert run.image_passes == 800 * BATCH == 800 * overrides["SOLVER.IMS_PER_BATCH"]
+    assert len(lengths) == len(overrides["SSOD.SCHEDULE.BASE_LR"]) == ROWS[row].phases + 1
     assert overrides["MODEL.ROI_HEADS.NUM_CLASSES"] == 2
+
+
+def test_phases_start_from_the_phase_0_that_a_seed_has(data, tmp_path):
+    phase_0 = run_of(data, "fs", seed=2)
+    assert phase_0.image_passes == 300 * BATCH
+    for name in (name for name in TRAINED if ROWS[name].phases):
+        run = run_of(data, name, seed=2, split="test")
+        assert run.needs == [replace(phase_0, split="test")]
+        assert run.overrides(tmp_path)["SSOD.START.PHASE_0"] == str(phase_0.model(tmp_path))
+
+
+@pytest.mark.parametrize("row", FUSED)
+def test_fused_models_are_of_as_many_seeds(data, row):
+    mates = real._mates([1, 2, 4], 4, ROWS[row].models)
+    run = run_of(data, row, seed=4, mates=mates)
+    assert [need.seed for need in run.needs] == [4, 1, 2][: ROWS[row].models]
+    assert {need.row for need in run.needs} == {ROWS[row].fuses}
+    assert run.image_passes == ROWS[row].models * run.needs[0].image_passes
+
+
+def test_more_models_than_seeds_are_refused():
+    with pytest.raises(SystemExit, match="3 models are fused, but --seeds gives 2"):
+        real._mates([1, 2], 1, 3)
 
 
 def test_the_embedded_data_are_laid_out_with_settings_of_their_own(tmp_path):
     folder = tmp_path / "digits"
     lay_out(folder, sizes={"labeled": 3, "unlabeled": 2, "test": 1, "val": 1})
-    overrides = run_of(folder, "teacher").overrides()
+    overrides = run_of(folder, "teacher").overrides(tmp_path)
     assert overrides["INPUT.RANDOM_FLIP"] == "none"
     assert overrides["MODEL.ROI_HEADS.NUM_CLASSES"] == 5
     for entry in overrides["SSOD.REGISTER"]:
@@ -54,26 +83,92 @@ def test_runs_that_differ_have_results_of_their_own(data):
         RealRun(data, "teacher", (300, 500), (0.003, 0.003), 1),
     ]
     assert len({run.result for run in runs}) == len(runs)
+    # One training is judged on both splits.
+    assert runs[1].name == runs[3].name
 
 
-def finish(run, ap50):
+def finish(run, ap50, phase_0=40.0):
     run.result.parent.mkdir(parents=True, exist_ok=True)
-    last = f"phase_{ROWS[run.row][1]}"
-    metrics = {"phase_0": {"AP50": 40.0, "AP": 20.0}, last: {"AP50": ap50, "AP": ap50 / 2}}
-    run.result.write_text(json.dumps({"metrics": metrics}))
+    row = ROWS[run.row]
+    last = "0~N" if row.fuses else f"phase_{row.phases}"
+    metrics = {"phase_0": {"AP50": phase_0, "AP": 20.0}, last: {"AP50": ap50, "AP": ap50 / 2}}
+    quality = {"1": {"precision": 0.5, "recall": 0.25}} if row.phases else {}
+    content = {"metrics": metrics, "image_passes": run.image_passes, "label_quality": quality}
+    run.result.write_text(json.dumps(content))
 
 
-def test_table_gives_means_and_errors_over_the_finished_seeds(data):
+def cells_of(text):
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    return {cells[0]: cells[1:] for cells in lines[2:]}
+
+
+def test_table_gives_means_errors_and_differences_over_the_finished_seeds(data):
     runs = [run_of(data, "teacher", seed) for seed in (1, 2, 3)] + [run_of(data, "tiers")]
+    runs += [run_of(data, "fs_plus", seed) for seed in (1, 2)]
     finish(runs[0], 50.0)
     finish(runs[1], 54.0)
-    (line,) = table(runs).splitlines()[2:]
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[1:] == ["2", "40.0 ± 0.0", "20.0 ± 0.0", "52.0 ± 2.0", "26.0 ± 1.0", ""]
+    finish(runs[4], 40.0)
+    finish(runs[5], 46.0)
+    cells = cells_of(report.table(runs))
+    assert set(cells) == {ROWS["teacher"].title, ROWS["fs_plus"].title}
+    assert cells[ROWS["teacher"].title] == [
+        *("2", "6 400", "40.0 ± 0.0 / 20.0 ± 0.0", "52.0 ± 2.0 / 26.0 ± 1.0"),
+        # standard errors 2 and 3, 1 and 1.5
+        *("+9.0 ± 3.6 / +4.5 ± 1.8", "", "", "0.50 ± 0.00 / 0.25 ± 0.00"),
+    ]
+    assert cells[ROWS["fs_plus"].title][3:5] == ["43.0 ± 3.0 / 21.5 ± 1.5", ""]
+
+
+def test_fused_models_are_compared_with_as_many_of_fs_plus(data):
+    chain, fused = run_of(data, "teacher"), run_of(data, "fs_plus_x2", mates=(2,))
+    finish(chain, 50.0)
+    finish(fused, 58.0)
+    content = json.loads(chain.result.read_text())
+    content["metrics"]["0~N"] = {"AP50": 61.0, "AP": 30.0}
+    chain.result.write_text(json.dumps(content))
+    cells = cells_of(report.table([chain, fused]))
+    assert cells[ROWS["teacher"].title][5:7] == ["61.0 / 30.0", "+3.0 / +1.0"]
+    assert cells[ROWS["fs_plus_x2"].title][1:7] == ["12 800", "", "", "", "58.0 / 29.0", ""]
+
+
+def test_rows_are_paired_where_they_share_phase_0(data, monkeypatch):
+    monkeypatch.setattr(report, "STUDIES", {"Steel": (data.name, (300, 500), (0.003, 0.002))})
+    for seed, phase_0 in ((1, 40.0), (2, 41.0)):
+        finish(run_of(data, "none", seed), 50.0)
+        finish(run_of(data, "tiers", seed), 52.0, phase_0)
+    *_, differences = report.parts()
+    assert cells_of(differences)[ROWS["tiers"].title] == ["+2.0 (1) / +1.0 (1)"]
 
 
 def test_a_run_with_a_result_is_not_done_again(data, monkeypatch, tmp_path):
-    run = run_of(data, "teacher")
-    finish(run, 50.0)
+    runs = [run_of(data, "fs"), run_of(data, "teacher")]
+    for run in runs:
+        finish(run, 50.0)
     monkeypatch.setattr(real, "train", None)  # would fail if called
-    assert real.do(run, tmp_path) is None
+    assert real.do_all(runs, 1, tmp_path / "out") == []
+
+
+def test_a_finished_run_leaves_a_result_for_each_split(data, monkeypatch, tmp_path):
+    run = run_of(data, "teacher")
+
+    def train(config, overrides, folder):
+        model = folder / "phase_0" / "model_final.pth"
+        model.parent.mkdir(parents=True)
+        model.touch()
+        for name, ap50 in (("summary.json", 61.2346), ("summary_real_test.json", 51.0)):
+            metrics = {"AP50": ap50, "AP": 30.0, "AP75": 3.0}
+            summary = {"phases": [{"phase": 0, "metrics": metrics}], "ensembles": {}}
+            (folder / name).write_text(json.dumps(summary))
+        return True
+
+    monkeypatch.setattr(real, "train", train)
+    assert real.do_all([run], 1, tmp_path / "out") == []
+    found = {
+        split: json.loads(replace(run, split=split).result.read_text())["metrics"]["phase_0"]
+        for split in SPLITS
+    }
+    assert found == {
+        "val": {"AP50": round(61.2346, 3), "AP": 30.0},
+        "test": {"AP50": 51.0, "AP": 30.0},
+    }
+    assert run.needs[0].result.exists()  # phase 0 alone came first

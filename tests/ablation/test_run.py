@@ -4,6 +4,7 @@ import pytest
 
 from ablation import rows, run
 from ablation.rows import Run
+from ablation.waves import missing
 
 FS = Run("ordinary", "fs", 0)
 PAPER = Run("ordinary", "paper", 0)
@@ -30,20 +31,24 @@ def _finish(finished: Run, output=None) -> None:
         (folder / "predictions.json").write_text("[]")
 
 
+def to_do(output):
+    return missing([FS, PAPER], lambda each: run._is_usable(each, output))
+
+
 def test_nothing_is_done_twice(output):
     _finish(FS, output)
-    assert run.runs_to_do([FS, PAPER], output) == [PAPER]
+    assert to_do(output) == [PAPER]
 
 
 def test_phase_0_is_trained_again_where_only_its_result_is_left(output):
     _finish(FS)
-    assert run.runs_to_do([FS, PAPER], output) == [FS, PAPER]
+    assert to_do(output) == [FS, PAPER]
 
 
 def test_phase_0_is_not_trained_again_for_finished_runs(output):
     _finish(FS)
     _finish(PAPER)
-    assert run.runs_to_do([FS, PAPER], output) == []
+    assert to_do(output) == []
 
 
 def test_runs_wait_for_the_files_of_phase_0(output, monkeypatch):

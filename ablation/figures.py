@@ -1,0 +1,45 @@
+"""Means with their standard errors, differences of means, and tables of these."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+
+def mean_and_error(values: Sequence[float], *, digits: int = 1) -> str:
+    """Mean +- standard error; the error needs two values."""
+    if not values:
+        return "-"
+    mean = format(statistics.fmean(values), f".{digits}f")
+    return mean if len(values) < 2 else f"{mean} ± {_error(values):.{digits}f}"
+
+
+def paired(differences: Sequence[float]) -> str:
+    """Mean difference, its standard error and the number of pairs."""
+    if not differences:
+        return "-"
+    error = f" ± {_error(differences):.1f}" if len(differences) > 1 else ""
+    return f"{statistics.fmean(differences):+.1f}{error} ({len(differences)})"
+
+
+def unpaired(own: Sequence[float], reference: Sequence[float]) -> str:
+    """Difference of two means, with the standard error that both give it."""
+    if not own or not reference:
+        return "-"
+    difference = f"{statistics.fmean(own) - statistics.fmean(reference):+.1f}"
+    if min(len(own), len(reference)) < 2:
+        return difference
+    return f"{difference} ± {math.hypot(_error(own), _error(reference)):.1f}"
+
+
+def table(rows: Sequence[Sequence], headers: Sequence[str]) -> str:
+    """Text for a Markdown file."""
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def _error(values: Sequence[float]) -> float:
+    """Standard error of the mean."""
+    return statistics.stdev(values) / math.sqrt(len(values))

@@ -1,0 +1,6 @@
+"""Ways to train on real pictures, side by side: ``python -m ablation.real FOLDER``.
+
+rows.py      what is compared, and the config keys of each
+__main__.py  trains what has no result yet, and prints the table
+report.py    the tables of all data that there are results of
+"""

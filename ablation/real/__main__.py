@@ -1,0 +1,148 @@
+"""Ways to train on real pictures, side by side: ``python -m ablation.real FOLDER``.
+
+FOLDER has ``labeled.json``, ``val.json``, ``test.json`` and ``unlabeled_truth.json`` (COCO) and the
+pictures in folders of these names (``unlabeled``); ``settings.json``, if there is one, holds config
+keys that its pictures need. ``python -m ablation.digits_folder FOLDER`` makes one of the embedded
+data. Every row has the same number of image passes in training, phase 0 included, which the rows of
+a seed share; the truth about the unlabeled pictures is measured by, never trained on. The detector
+is the small one of ``configs/Base-SSOD-Small.yaml``, from scratch. Each run is ``train_net.py`` in
+a process with one thread, and goes on where it was interrupted; finished ones leave a small JSON
+file for each split under ``ablation/results``. Tune on ``val``; ``--split test`` is for what was
+chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import d2_ssod.quiet  # noqa: F401
+
+from ablation.training import (
+    commit,
+    evaluate_together,
+    in_process_config,
+    kept,
+    metrics_of,
+    train,
+    versions,
+)
+from ablation.waves import after_needs, do_in_waves, missing
+from d2_ssod.json_files import read_json, write_json
+
+from .report import table
+from .rows import CONFIG, ROWS, SPLITS, RealRun
+
+_METRICS = ("AP50", "AP")
+
+
+def main() -> None:
+    """Do the runs that have no result yet, and print the table of all."""
+    parser = argparse.ArgumentParser("python -m ablation.real", description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, metavar="FOLDER")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--lengths", type=int, nargs=2, default=[1500, 2400])
+    parser.add_argument("--rates", type=float, nargs=2, default=[0.003, 0.003])
+    parser.add_argument("--split", choices=SPLITS, default="val")
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time")
+    parser.add_argument("--output", type=Path, default=Path("output/real"))
+    args = parser.parse_args()
+    runs = [
+        RealRun(
+            args.data.resolve(),
+            row,
+            *(tuple(args.lengths), tuple(args.rates), seed, args.split),
+            mates=_mates(args.seeds, seed, ROWS[row].models),
+        )
+        for seed in args.seeds
+        for row in args.rows
+    ]
+    failed = do_all(runs, args.processes, args.output)
+    print(table(runs))
+    if failed:
+        names = ", ".join(run.name for run in failed)
+        sys.exit(f"{len(failed)} runs failed: {names}; see their run.log")
+
+
+def do_all(runs: Sequence[RealRun], processes: int, output: Path) -> list[RealRun]:
+    """Do the runs that are missing, after what they need; returns those that failed."""
+
+    def is_usable(run: RealRun) -> bool:
+        return run.model(output).exists()
+
+    wanted = list(dict.fromkeys(each for run in runs for each in after_needs(run)))
+    to_do = missing(wanted, is_usable)
+    trained = [run for run in to_do if not ROWS[run.row].fuses]
+    fused = [run for run in to_do if ROWS[run.row].fuses]
+    failed = do_in_waves(trained, lambda run: do(run, output), is_usable, processes)
+    # In this process, one after the other.
+    return failed + do_in_waves(fused, lambda run: fuse(run, output), is_usable, 1)
+
+
+def do(run: RealRun, output: Path) -> bool:
+    """Train and evaluate a run; False if it failed."""
+    started, folder = time.time(), output / run.name
+    if not train(Path(CONFIG).name, run.overrides(output), folder):
+        print(f"{run.name}: FAILED", flush=True)
+        return False
+    summary = read_json(folder / "summary.json")
+    metrics = {
+        "val": metrics_of(folder, _METRICS),
+        "test": metrics_of(folder, _METRICS, "summary_real_test.json"),
+    }
+    labels = summary.get("label_quality", {})
+    _keep(run, metrics, started, {"lengths": run.phase_lengths, "label_quality": labels})
+    return True
+
+
+def fuse(run: RealRun, output: Path) -> bool:
+    """Evaluate the models that a run fuses; always True."""
+    started, (own, *_) = time.time(), run.needs
+    keys = {**own.overrides(output), "OUTPUT_DIR": str(output / run.name)}
+    cfg = in_process_config(CONFIG, [part for pair in keys.items() for part in pair])
+    folders = [output / need.name for need in run.needs]
+    metrics = {
+        split: kept(evaluate_together(cfg, folders, f"real_{split}"), _METRICS) for split in SPLITS
+    }
+    _keep(run, metrics, started, {"seeds": [need.seed for need in run.needs]})
+    return True
+
+
+def _mates(seeds: Sequence[int], seed: int, models: int) -> tuple[int, ...]:
+    """The seeds that follow, the first ones after the last."""
+    if models > len(seeds):
+        sys.exit(f"{models} models are fused, but --seeds gives {len(seeds)} only: give more")
+    first = list(seeds).index(seed)
+    return tuple(seeds[(first + step) % len(seeds)] for step in range(1, models))
+
+
+def _keep(run: RealRun, metrics: dict, started: float, known: dict[str, object]) -> None:
+    """Write the result for each split, unless it has one."""
+    for split in SPLITS:
+        result = replace(run, split=split).result
+        if not result.exists():
+            write_json(
+                result,
+                {
+                    "data": run.data.name,
+                    "row": run.row,
+                    "split": split,
+                    "seed": run.seed,
+                    "image_passes": run.image_passes,
+                    **known,
+                    "metrics": metrics[split],
+                    "seconds": round(time.time() - started),
+                    "commit": commit(),
+                    "versions": versions(),
+                },
+            )
+    print(f"{run.name}: done", flush=True)
+
+
+if __name__ == "__main__":
+    main()

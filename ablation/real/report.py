@@ -1,0 +1,143 @@
+"""Tables of the ways to train on real pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ablation.figures import mean_and_error, paired, unpaired
+from ablation.figures import table as format_table
+from d2_ssod.json_files import read_json
+
+from .rows import ROWS, SPLITS, RealRun
+
+# Data, iterations and learning rates of what there are results of.
+STUDIES = {
+    "Digits": ("digits", (1500, 2400), (0.003, 0.003)),
+    "Steel (NEU)": ("neu", (3000, 5000), (0.003, 0.002)),
+    "Steel (NEU), shorter": ("neu", (1500, 2400), (0.003, 0.003)),
+    "Blood cells (BCCD) at 256 pixels": ("bccd_256", (1500, 2400), (0.003, 0.003)),
+}
+_SEEDS = range(1, 20)
+_KEYS = ("AP50", "AP")
+
+Results = Mapping[int, dict]  # seed -> content of its JSON file
+
+
+def parts() -> Iterator[str]:
+    """Headings and tables of all studies and splits that have results."""
+    for title, study in STUDIES.items():
+        for split in SPLITS:
+            data, lengths, rates = study
+            rows = _load(
+                RealRun(Path(data), row, lengths, rates, seed, split)
+                for row in ROWS
+                for seed in _SEEDS
+            )
+            if rows:
+                yield f"### {title}, {split}"
+                yield _accuracy_table(rows)
+                yield from _difference_parts(rows)
+
+
+def table(runs: Sequence[RealRun]) -> str:
+    """Means over the seeds that are finished, with standard errors where there are two."""
+    return _accuracy_table(_load(runs))
+
+
+def _load(runs: Iterator[RealRun] | Sequence[RealRun]) -> dict[str, Results]:
+    """The finished runs, by row."""
+    rows: dict[str, dict[int, dict]] = {}
+    for run in runs:
+        if run.result.exists():
+            rows.setdefault(run.row, {})[run.seed] = read_json(run.result)
+    return rows
+
+
+def _accuracy_table(rows: Mapping[str, Results]) -> str:
+    return format_table(
+        [_line(row, rows) for row in rows],
+        [
+            *("", "seeds", "image passes", "phase 0 AP50 / AP", "last AP50 / AP", "to FS+"),
+            *("all fused AP50 / AP", "to FS+ x as many", "labels: precision / recall"),
+        ],
+    )
+
+
+def _line(row: str, rows: Mapping[str, Results]) -> list[object]:
+    results = rows[row]
+    phases, is_fused = ROWS[row].phases, bool(ROWS[row].fuses)
+    alone = [] if is_fused else _values(results, f"phase_{phases}")
+    fused = _values(results, "0~N")
+    models = ROWS[row].models if is_fused else phases + 1
+    fs_plus = _values(rows.get("fs_plus", {}), "phase_0")
+    fs_plus_fused = _values(rows.get(f"fs_plus_x{models}", {}), "0~N")
+    return [
+        *(ROWS[row].title, len(results), _passes(results)),
+        _both(_values(results, "phase_0")) if phases else "",
+        _both(alone),
+        "" if row == "fs_plus" else _both_differences(alone, fs_plus),
+        _both(fused),
+        "" if row.startswith("fs_plus") else _both_differences(fused, fs_plus_fused),
+        _label_quality(results),
+    ]
+
+
+def _difference_parts(rows: Mapping[str, Results]) -> Iterator[str]:
+    """What labels of two tiers and weights are worth, seed by seed, as phase 0 is shared."""
+    controls = [row for row in ("none", "constant") if row in rows]
+    lines = [
+        [ROWS[row].title, *("" if row == c else _paired(rows[row], rows[c]) for c in controls)]
+        for row in ("none", "constant", "paper", "tiers", "teacher")
+        if row in rows
+    ]
+    if controls and len(lines) > 1:
+        yield "Differences of the last AP50 / AP seed by seed (in brackets how many):"
+        yield format_table(lines, ["", *(f"to {c}" for c in controls)])
+
+
+def _values(results: Results, model: str) -> list[list[float]]:
+    """Of each key of a model the values of all seeds that have it."""
+    found = [r["metrics"][model] for r in results.values() if model in r["metrics"]]
+    return [[metrics[key] for metrics in found] for key in _KEYS] if found else []
+
+
+def _both(values: list[list[float]]) -> str:
+    return " / ".join(map(mean_and_error, values))
+
+
+def _both_differences(own: list[list[float]], reference: list[list[float]]) -> str:
+    return " / ".join(map(unpaired, own, reference))
+
+
+def _paired(own: Results, reference: Results) -> str:
+    seeds = [
+        seed
+        for seed in own.keys() & reference.keys()
+        if own[seed]["metrics"]["phase_0"] == reference[seed]["metrics"]["phase_0"]
+    ]
+    return " / ".join(
+        paired(
+            [
+                own[seed]["metrics"]["phase_1"][key] - reference[seed]["metrics"]["phase_1"][key]
+                for seed in seeds
+            ]
+        )
+        for key in _KEYS
+    )
+
+
+def _passes(results: Results) -> str:
+    (passes,) = {result["image_passes"] for result in results.values()}
+    return f"{passes:,}".replace(",", " ")
+
+
+def _label_quality(results: Results) -> str:
+    """Of the last phase's labels."""
+    found = [r["label_quality"] for r in results.values() if r.get("label_quality")]
+    last = [quality[max(quality)] for quality in found]
+    return " / ".join(
+        mean_and_error([quality[key] for quality in last], digits=2)
+        for key in ("precision", "recall")
+        if last
+    )

@@ -1,0 +1,202 @@
+"""The rows of the tables of real pictures: config keys, and what they build on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ablation.rows import RESULTS
+
+CONFIG = "configs/Base-SSOD-Small.yaml"
+BATCH = 8
+SPLITS = ("val", "test")  # one run is judged on both; tune on the first
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way to train.
+
+    Attributes:
+        title: of the row of the table.
+        phases: N; with 0 the labels alone are learned.
+        overrides: config keys.
+        is_short: whether it ends where the phases of others begin.
+        fuses: the row whose models of several seeds are fused, instead of a training.
+        models: how many of these.
+    """
+
+    title: str
+    phases: int = 0
+    overrides: dict[str, object] = field(default_factory=dict)
+    is_short: bool = False
+    fuses: str = ""
+    models: int = 1
+
+
+_FROM_PHASE_0 = {"SSOD.PHASE_INIT": "previous"}
+_STRONG = {**_FROM_PHASE_0, "SSOD.AUG.STRONG": "pseudo"}
+# So much did the method's weights amount to on the digits: docs/ablation.md.
+_MEAN_WEIGHT = 0.345
+
+# No row has the similarity loss, and one that does not say so no re-weighting. One phase goes on
+# from the model of phase 0; its strong augmentation is that of the pseudo-labeled images.
+ROWS = {
+    "fs": Row("FS: phase 0", is_short=True),
+    "fs_x2": Row("FS x 2, fused", fuses="fs", models=2),
+    "fs_x3": Row("FS x 3, fused", fuses="fs", models=3),
+    "fs_plus": Row("FS+: labeled images only, as long"),
+    "fs_plus_strong": Row("FS+, strong augmentation", overrides={"SSOD.AUG.STRONG": "all"}),
+    "fs_plus_x2": Row("FS+ x 2, fused", fuses="fs_plus", models=2),
+    "fs_plus_x3": Row("FS+ x 3, fused", fuses="fs_plus", models=3),
+    "two_phase": Row("two phases, consensus, mean score (Eq. 1)", 2),
+    "previous": Row("one phase", 1, _FROM_PHASE_0),
+    "none": Row("one phase, strong augmentation", 1, _STRONG),
+    "constant": Row(
+        f"one phase, strong augmentation, background weighted by {_MEAN_WEIGHT}",
+        1,
+        {
+            **_STRONG,
+            "SSOD.ROI_WEIGHTING.NAME": "constant",
+            "SSOD.ROI_WEIGHTING.CONSTANT": _MEAN_WEIGHT,
+        },
+    ),
+    "paper": Row(
+        "one phase, strong augmentation, uncertainty weights (Eq. 2-5)",
+        1,
+        {**_STRONG, "SSOD.ROI_WEIGHTING.NAME": "uncertainty"},
+    ),
+    "tiers": Row(
+        "one phase, strong augmentation, labels of two tiers",
+        1,
+        {
+            **_STRONG,
+            "SSOD.LABELS": "tiers",
+            "MODEL.PROPOSAL_GENERATOR.NAME": "UncertaintyRPN",
+        },
+    ),
+    "teacher": Row(
+        "one phase, strong augmentation, mean teacher",
+        1,
+        {
+            **_STRONG,
+            "SSOD.TEACHER.ENABLED": True,
+            "MODEL.PROPOSAL_GENERATOR.NAME": "UncertaintyRPN",
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class RealRun:
+    """One training on a folder of real pictures, or the fusion of several.
+
+    Attributes:
+        data: the folder.
+        row: one of ``ROWS``.
+        lengths: iterations of phase 0, and of all others together.
+        rates: learning rates of phase 0 and of the others.
+        seed: of the run.
+        split: what it is judged on, "val" or "test".
+        mates: seeds of the other models that are fused.
+    """
+
+    data: Path
+    row: str
+    lengths: tuple[int, int]
+    rates: tuple[float, float]
+    seed: int
+    split: str = "val"
+    mates: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others, as a path; judged on whatever split."""
+        return f"{self._group()}/seed_{self.seed}"
+
+    @property
+    def result(self) -> Path:
+        """Where its result lies once it is finished."""
+        return RESULTS / f"{self._group()}_{self.split}" / f"seed_{self.seed}.json"
+
+    def _group(self) -> str:
+        length = "_".join(map(str, self.lengths))
+        rate = "_".join(f"{rate:g}" for rate in self.rates)
+        return f"{self.data.name}/{self.row}_{length}_{rate}"
+
+    @property
+    def needs(self) -> list[RealRun]:
+        """Runs whose models must be there before."""
+        row = ROWS[self.row]
+        if row.fuses:
+            seeds = (self.seed, *self.mates)
+            return [replace(self, row=row.fuses, seed=seed, mates=()) for seed in seeds]
+        return [replace(self, row="fs")] if row.phases else []  # which the rows of a seed share
+
+    @property
+    def phase_lengths(self) -> list[int]:
+        """Iterations of each phase."""
+        row, (first, others) = ROWS[self.row], self.lengths
+        if row.is_short:
+            return [first]
+        return [first] + [others // row.phases] * row.phases if row.phases else [first + others]
+
+    @property
+    def image_passes(self) -> int:
+        """How many images are trained on, those of phase 0 and of each model that is fused, too."""
+        if ROWS[self.row].fuses:
+            return sum(need.image_passes for need in self.needs)
+        return sum(self.phase_lengths) * BATCH
+
+    def overrides(self, output: Path) -> dict[str, object]:
+        """Config keys of the run, with ``output`` the folder of all."""
+        row, start = ROWS[self.row], {}
+        if row.phases:
+            (phase_0,) = self.needs
+            start = {"SSOD.START.PHASE_0": str(phase_0.model(output).resolve())}
+        return {
+            "SEED": self.seed,
+            "MODEL.ROI_HEADS.NUM_CLASSES": len(_read(self.data / "labeled.json")["categories"]),
+            "SOLVER.IMS_PER_BATCH": BATCH,
+            "DATASETS.TRAIN": ["real_labeled"],
+            "DATASETS.UNLABELED": ["real_unlabeled"],
+            "DATASETS.TEST": [f"real_{split}" for split in SPLITS],
+            "SSOD.REGISTER": _register(self.data),
+            "SSOD.DIAGNOSTICS.UNLABELED_TRUTH": "real_truth" if row.phases else "",
+            "SSOD.ROI_WEIGHTING.NAME": "none",
+            "SSOD.SIMILARITY.LOSS_WEIGHT": 0.0,
+            "SSOD.AVERAGE.DECAY": 0.999,
+            "SSOD.NUM_PHASES": row.phases,
+            "SSOD.SCHEDULE.MAX_ITER": self.phase_lengths,
+            "SSOD.SCHEDULE.BASE_LR": [self.rates[0]] + [self.rates[1]] * row.phases,
+            **start,
+            **row.overrides,
+            **self._settings(),
+        }
+
+    def model(self, output: Path) -> Path:
+        """The model of its phase 0."""
+        return output / self.name / "phase_0" / "model_final.pth"
+
+    def _settings(self) -> dict[str, object]:
+        """Config keys that the pictures need."""
+        file = self.data / "settings.json"
+        return _read(file) if file.exists() else {}
+
+
+def _register(data: Path) -> list[dict[str, str]]:
+    """Entries of ``SSOD.REGISTER`` for the folder."""
+
+    def entry(name: str, annotations: str, pictures: str) -> dict[str, str]:
+        file = {"JSON": str(data / f"{annotations}.json")} if annotations else {}
+        return {"NAME": f"real_{name}", **file, "IMAGES": str(data / pictures)}
+
+    return [
+        *(entry(split, split, split) for split in ("labeled", *SPLITS)),
+        entry("unlabeled", "", "unlabeled"),
+        entry("truth", "unlabeled_truth", "unlabeled"),
+    ]
+
+
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
