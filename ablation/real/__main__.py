@@ -32,8 +32,10 @@ from ablation.training import (
     versions,
 )
 from ablation.waves import after_needs, do_in_waves, missing
+from d2_ssod.artifacts import RunFolder
 from d2_ssod.json_files import read_json, write_json
 
+from .oracles import put_right
 from .report import table
 from .rows import CONFIG, ROWS, SPLITS, RealRun
 
@@ -87,6 +89,11 @@ def do_all(runs: Sequence[RealRun], processes: int, output: Path) -> list[RealRu
 def do(run: RealRun, output: Path) -> bool:
     """Train and evaluate a run; False if it failed."""
     started, folder = time.time(), output / run.name
+    if oracle := ROWS[run.row].oracle:
+        folder.mkdir(parents=True, exist_ok=True)
+        made = RunFolder(output / run.needs[1].name).phase(1).pseudo_labels
+        truth = run.data / "unlabeled_truth.json"
+        write_json(run.labels(output), put_right(made, truth, oracle))
     if not train(Path(CONFIG).name, run.overrides(output), folder):
         print(f"{run.name}: FAILED", flush=True)
         return False

@@ -84,12 +84,12 @@ def _line(row: str, rows: Mapping[str, Results]) -> list[object]:
 
 
 def _difference_parts(rows: Mapping[str, Results]) -> Iterator[str]:
-    """What labels of two tiers and weights are worth, seed by seed, as phase 0 is shared."""
+    """What else than strong augmentation is worth, seed by seed, as phase 0 is shared."""
     controls = [row for row in ("none", "constant") if row in rows]
     lines = [
         [ROWS[row].title, *("" if row == c else _paired(rows[row], rows[c]) for c in controls)]
-        for row in ("none", "constant", "paper", "tiers", "teacher")
-        if row in rows
+        for row in rows
+        if ROWS[row].overrides.get("SSOD.AUG.STRONG") == "pseudo"
     ]
     if controls and len(lines) > 1:
         yield "Differences of the last AP50 / AP seed by seed (in brackets how many):"

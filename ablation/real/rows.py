@@ -22,6 +22,7 @@ class Row:
         phases: N; with 0 the labels alone are learned.
         overrides: config keys.
         is_short: whether it ends where the phases of others begin.
+        oracle: what of the labels of "none" is put right first, one of ``oracles.ORACLES``.
         fuses: the row whose models of several seeds are fused, instead of a training.
         models: how many of these.
     """
@@ -30,6 +31,7 @@ class Row:
     phases: int = 0
     overrides: dict[str, object] = field(default_factory=dict)
     is_short: bool = False
+    oracle: str = ""
     fuses: str = ""
     models: int = 1
 
@@ -84,6 +86,19 @@ ROWS = {
             "MODEL.PROPOSAL_GENERATOR.NAME": "UncertaintyRPN",
         },
     ),
+    "oracle_deleted": Row(
+        "one phase, strong augmentation, wrong boxes deleted", 1, _STRONG, oracle="wrong_deleted"
+    ),
+    "oracle_edges": Row(
+        "one phase, strong augmentation, true edges of right boxes",
+        1,
+        _STRONG,
+        oracle="edges_true",
+    ),
+    "oracle_added": Row(
+        "one phase, strong augmentation, missed boxes added", 1, _STRONG, oracle="missed_added"
+    ),
+    "oracle_true": Row("one phase, strong augmentation, the true boxes", 1, _STRONG, oracle="true"),
 }
 
 
@@ -131,7 +146,8 @@ class RealRun:
         if row.fuses:
             seeds = (self.seed, *self.mates)
             return [replace(self, row=row.fuses, seed=seed, mates=()) for seed in seeds]
-        return [replace(self, row="fs")] if row.phases else []  # which the rows of a seed share
+        phase_0 = [replace(self, row="fs")] if row.phases else []  # which rows of a seed share
+        return phase_0 + ([replace(self, row="none")] if row.oracle else [])
 
     @property
     def phase_lengths(self) -> list[int]:
@@ -152,8 +168,9 @@ class RealRun:
         """Config keys of the run, with ``output`` the folder of all."""
         row, start = ROWS[self.row], {}
         if row.phases:
-            (phase_0,) = self.needs
-            start = {"SSOD.START.PHASE_0": str(phase_0.model(output).resolve())}
+            start = {"SSOD.START.PHASE_0": str(self.needs[0].model(output).resolve())}
+        if row.oracle:
+            start["SSOD.PSEUDO_LABEL.FROM"] = str(self.labels(output).resolve())
         return {
             "SEED": self.seed,
             "MODEL.ROI_HEADS.NUM_CLASSES": len(_read(self.data / "labeled.json")["categories"]),
@@ -177,6 +194,10 @@ class RealRun:
     def model(self, output: Path) -> Path:
         """The model of its phase 0."""
         return output / self.name / "phase_0" / "model_final.pth"
+
+    def labels(self, output: Path) -> Path:
+        """The labels of phase 1 as its oracle would have them."""
+        return output / self.name / "put_right.json"
 
     def _settings(self) -> dict[str, object]:
         """Config keys that the pictures need."""
