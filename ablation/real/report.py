@@ -38,6 +38,7 @@ def parts() -> Iterator[str]:
                 yield f"### {title}, {split}"
                 yield _accuracy_table(rows)
                 yield from _difference_parts(rows)
+                yield _provenance(rows)
 
 
 def table(runs: Sequence[RealRun]) -> str:
@@ -94,6 +95,13 @@ def _difference_parts(rows: Mapping[str, Results]) -> Iterator[str]:
     if controls and len(lines) > 1:
         yield "Differences of the last AP50 / AP seed by seed (in brackets how many):"
         yield format_table(lines, ["", *(f"to {c}" for c in controls)])
+
+
+def _provenance(rows: Mapping[str, Results]) -> str:
+    found = [result for results in rows.values() for result in results.values()]
+    commits = sorted({result["commit"] for result in found})
+    versions = sorted({result["versions"]["torch"] for result in found})
+    return f"Made with torch {', '.join(versions)}, by the code of {', '.join(commits)}."
 
 
 def _values(results: Results, model: str) -> list[list[float]]:

@@ -94,6 +94,7 @@ def finish(run, ap50, phase_0=40.0):
     metrics = {"phase_0": {"AP50": phase_0, "AP": 20.0}, last: {"AP50": ap50, "AP": ap50 / 2}}
     quality = {"1": {"precision": 0.5, "recall": 0.25}} if row.phases else {}
     content = {"metrics": metrics, "image_passes": run.image_passes, "label_quality": quality}
+    content |= {"commit": "abc", "versions": {"torch": "2.0"}}
     run.result.write_text(json.dumps(content))
 
 
@@ -136,7 +137,8 @@ def test_rows_are_paired_where_they_share_phase_0(data, monkeypatch):
     for seed, phase_0 in ((1, 40.0), (2, 41.0)):
         finish(run_of(data, "none", seed), 50.0)
         finish(run_of(data, "tiers", seed), 52.0, phase_0)
-    *_, differences = report.parts()
+    *_, differences, provenance = report.parts()
+    assert provenance == "Made with torch 2.0, by the code of abc."
     assert cells_of(differences)[ROWS["tiers"].title] == ["+2.0 (1) / +1.0 (1)"]
 
 
