@@ -127,7 +127,7 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # "SGD" (as in Detectron2) or "AdamW"; both read SOLVER.BASE_LR and SOLVER.WEIGHT_DECAY*.
     "OPTIMIZER": ("SGD", _one_of("SGD", "AdamW")),
     # Moving average of the weights, with which each phase ends. 0: off; 0.999: over about the last
-    # 1000 iterations.
+    # 1000 iterations, in a phase of less than 9000 over about the last ninth of them.
     "AVERAGE.DECAY": (0.0, _BELOW_1),
     # What differs between phases: one value for each of the phases 0..N. (): the same in every
     # phase, that is SOLVER.MAX_ITER, SOLVER.STEPS, SOLVER.BASE_LR, SSOD.LABELED_REPEAT.
@@ -148,7 +148,7 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     "PSEUDO_LABEL.FROM": ("", _TEXT),
     # A COCO instances file of unlabeled images that a person has labeled or corrected. Phases whose
     # labels are not made yet take those of these images from it, and train on them whether they are
-    # easy or not. Empty: none.
+    # easy or not; a mean teacher leaves them as they are. Empty: none.
     "PSEUDO_LABEL.CORRECTED": ("", _TEXT),
     # Keep only this fraction of each class's pseudo-boxes, the best-scored ones. 1: all.
     "PSEUDO_LABEL.KEEP_FRACTION": (1.0, _FRACTION),

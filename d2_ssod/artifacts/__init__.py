@@ -32,7 +32,7 @@ from .predictions import load_predictions, save_predictions
 from .provenance import check_predictions, prediction_source, read_source
 from .pseudo_labels import load_labels, load_pseudo_labels, save_pseudo_labels
 from .run_classes import check_classes, load_classes, save_classes
-from .trained_with import check_training, record_training
+from .trained_with import check_training, had_teacher, record_training
 from .validation import best_phase, keep_best_model, load_validation, save_validation
 from .yolo import save_yolo, save_yolo_data, unique_stems
 
@@ -47,6 +47,7 @@ __all__ = [
     "check_predictions",
     "check_training",
     "discard_partial_predictions",
+    "had_teacher",
     "keep_best_model",
     "keep_partial_predictions",
     "label_settings",

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ def save_pseudo_labels(
     dataset_dicts: Sequence[dict],
     thing_classes: Sequence[str],
     category_ids: Sequence[int],
+    corrected: Collection[ImageId] = (),
 ) -> Path:
     """Write the images and boxes that a phase trains on as a COCO instances file.
 
@@ -52,6 +53,7 @@ def save_pseudo_labels(
         dataset_dicts: the unlabeled data set (``image_id``, ``file_name``, ``width``, ``height``).
         thing_classes: class names.
         category_ids: the data set's category id of each contiguous class id.
+        corrected: ids of the images whose labels are a person's; their records say so.
     """
     records = {record["image_id"]: record for record in dataset_dicts}
     # As ``coco_rows`` does, without the boxes that have no area.
@@ -67,6 +69,7 @@ def save_pseudo_labels(
                     "file_name": records[image_id]["file_name"],
                     "width": records[image_id]["width"],
                     "height": records[image_id]["height"],
+                    **({"corrected": True} if image_id in corrected else {}),
                 }
                 for image_id in selected
             ),
@@ -124,7 +127,8 @@ def load_pseudo_labels(
         A Detectron2 dict for each image with annotations, in the order of the file: a copy of the
         data set's, with ``is_pseudo`` True and ``annotations`` of ``bbox`` (XYWH_ABS),
         ``category_id`` (contiguous), ``iscrowd`` and ``score``, and where the file has them
-        ``tier`` and ``spread``. Images without annotations are dropped; the log says how many.
+        ``tier`` and ``spread``; ``is_corrected`` True if the image's record has ``corrected`` true.
+        Images without annotations are dropped; the log says how many.
 
     Raises:
         ConfigError: an image or category that the data set does not have, an image size that
@@ -159,8 +163,14 @@ def load_labels(
             if image_id not in matched:
                 raise ConfigError(f"{name}: image_id {image_id!r} is not one of the file's images")
             boxes[image_id].append(_read_annotation(name, annotation, class_of, matched[image_id]))
+    corrected = {image.get("id") for image in images if image.get("corrected") is True}
     return [
-        {**record, "annotations": boxes[image_id], "is_pseudo": True}
+        {
+            **record,
+            "annotations": boxes[image_id],
+            "is_pseudo": True,
+            "is_corrected": image_id in corrected,
+        }
         for image_id, record in matched.items()
     ]
 

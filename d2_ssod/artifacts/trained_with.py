@@ -89,6 +89,14 @@ def check_training(
     refuse(own, f"phase {phase} in {folder.root} was trained with other settings", differences)
 
 
+def had_teacher(folder: RunFolder, phase: int) -> bool:
+    """Tell whether a phase is finished, and a mean teacher labeled its images."""
+    files = folder.phase(phase)
+    if not (files.model.exists() and files.trained_with.exists()):
+        return False
+    return bool(_read(files.trained_with)["settings"].get("SSOD.TEACHER.ENABLED", False))
+
+
 def check_architecture(cfg: CfgNode, phase: int, folder: RunFolder) -> None:
     """Check that a phase's model is the one that the config describes, also where all shapes fit.
 

@@ -88,7 +88,14 @@ def _check_teacher(cfg: CfgNode) -> None:
             "SSOD.TEACHER.ENABLED is True, but SSOD.AVERAGE.DECAY is 0, and the teacher is the "
             "average of the weights: set it to 0.999, say"
         )
-    if not (cfg.SSOD.TEACHER.ENABLED or cfg.SSOD.LABELS == "tiers"):
+    is_teachers_from_start = cfg.SSOD.TEACHER.ENABLED and cfg.SSOD.TEACHER.START == 0
+    if cfg.SSOD.PSEUDO_LABEL.FROM and is_teachers_from_start and cfg.SSOD.NUM_PHASES == 1:
+        raise ConfigError(
+            "SSOD.PSEUDO_LABEL.FROM names the labels of phase 1, but there the mean teacher labels "
+            "every batch anew: set SSOD.TEACHER.ENABLED to False, or, for labels that are a "
+            "person's and stay, SSOD.PSEUDO_LABEL.CORRECTED instead"
+        )
+    if not _learns_uncertain_labels(cfg):
         return
     if not detector_of(cfg).learns_certainty:
         raise ConfigError(
@@ -102,6 +109,10 @@ def _check_teacher(cfg: CfgNode) -> None:
             f"MODEL.RPN.BBOX_REG_LOSS_TYPE is {rpn!r}; edges of uncertain labels can be left out "
             "of 'smooth_l1' only: set it to that"
         )
+
+
+def _learns_uncertain_labels(cfg: CfgNode) -> bool:
+    return cfg.SSOD.TEACHER.ENABLED or cfg.SSOD.LABELS == "tiers"
 
 
 def _check_training(cfg: CfgNode, world_size: int) -> None:
@@ -142,6 +153,22 @@ def warn_without_effect(cfg: CfgNode) -> None:
     for key, (is_set, remedy) in remedies.items():
         if is_set:
             logger.warning("%s is %r, but has no effect: %s", key, value_of(cfg, key), remedy)
+
+
+def warn_of_learned_edges(cfg: CfgNode) -> None:
+    """Say that parts of the detector learn the edges of uncertain boxes, where they do."""
+    if not _learns_uncertain_labels(cfg) or cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
+        return
+    for key, value, remedy in (
+        ("MODEL.PROPOSAL_GENERATOR.NAME", cfg.MODEL.PROPOSAL_GENERATOR.NAME, "UncertaintyRPN"),
+        ("MODEL.ROI_HEADS.NAME", cfg.MODEL.ROI_HEADS.NAME, "UncertaintyROIHeads"),
+    ):
+        if value in ("RPN", "StandardROIHeads", "Res5ROIHeads", "CascadeROIHeads"):
+            logger.warning(
+                "%s is %r, which learns uncertain labels (SSOD.LABELS tiers, SSOD.TEACHER), and "
+                "their edges, as if they were certain: set it to %r or one of its kind",
+                *(key, value, remedy),
+            )
 
 
 def warn_of_frozen_random_weights(cfg: CfgNode) -> None:

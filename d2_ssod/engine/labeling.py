@@ -274,6 +274,7 @@ def _save(
         data.unlabeled,
         thing_classes=data.thing_classes,
         category_ids=data.category_ids,
+        corrected=corrected,
     )
 
 

@@ -99,7 +99,14 @@ def _train_phase(
     logger.info("Phase %d of 0..%d: %s; then %s", phase, last, schedule, then)
     trainer = trainer_class(own, phase, data.labeled, others)
     if own.SSOD.TEACHER.ENABLED:
-        trainer.learn_from_teacher(data.objects_per_image)
+        logger.info(
+            "Phase %d: the mean teacher labels every batch anew; %s only says which images there "
+            "are; what a person has labeled stays: SSOD.PSEUDO_LABEL.CORRECTED",
+            phase,
+            RunFolder(cfg.OUTPUT_DIR).phase(phase).pseudo_labels,
+        )
+        # Its images are those in which a model found something.
+        trainer.learn_from_teacher(data.objects_per_image_with_objects)
     folder = RunFolder(cfg.OUTPUT_DIR)
     trainer.register_hooks([RecordTraining(folder, phase, own.SOLVER.IMS_PER_BATCH)])
     if phase > 0 and comm.is_main_process():

@@ -144,7 +144,7 @@ class PhaseTrainer(DefaultTrainer):
         ``SSOD.AVERAGE.DECAY`` must be above 0.
 
         Args:
-            objects_per_image: float64 [C], objects of each class per labeled image.
+            objects_per_image: float64 [C], objects of each class per labeled image with objects.
         """
         self.teacher = Teacher.from_config(
             self.cfg, self.bare_model, self.averaging, objects_per_image

@@ -34,6 +34,13 @@ class RunData:
     category_ids: list[int]
     """Category id, in the labeled data set's own files, of each class."""
 
+    @property
+    def objects_per_image_with_objects(self) -> np.ndarray:
+        """Objects of each class per labeled image that has any; float64 [C]."""
+        classes = len(self.thing_classes)
+        images = [image for image in self.labeled if objects_per_image([image], classes).any()]
+        return objects_per_image(images, classes)
+
 
 def load_run_data(cfg: CfgNode) -> RunData:
     """Load ``DATASETS.TRAIN`` and ``DATASETS.UNLABELED`` and check all that training relies on.

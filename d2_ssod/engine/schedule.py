@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
 from detectron2.utils import comm
 
-from d2_ssod.artifacts import RunFolder
+from d2_ssod.artifacts import RunFolder, had_teacher
 from d2_ssod.config import check_limit, value_of
 from d2_ssod.errors import ConfigError
 
@@ -28,7 +28,7 @@ def phase_config(cfg: CfgNode, phase: int, num_labeled: int, num_pseudo: int) ->
 
     ``SOLVER.MAX_ITER``, ``STEPS`` and ``BASE_LR``, ``SSOD.LABELED_REPEAT``, ``MODEL.WEIGHTS`` (what
     the phase starts from) and ``OUTPUT_DIR`` (its folder) are the phase's own, and
-    ``SSOD.TEACHER.ENABLED`` is for the last one. With
+    ``SSOD.TEACHER.ENABLED`` is for the last one, and for what was that when it was finished. With
     ``SOLVER.REFERENCE_WORLD_SIZE``, batch size, schedule and learning rate are scaled to the number
     of processes by Detectron2's linear rule.
 
@@ -50,7 +50,9 @@ def phase_config(cfg: CfgNode, phase: int, num_labeled: int, num_pseudo: int) ->
     if phase > 0 and cfg.SSOD.PHASE_INIT != "pretrained":
         start = 0 if cfg.SSOD.PHASE_INIT == "supervised" else phase - 1
         own.MODEL.WEIGHTS = str(folder.phase(start).model)
-    own.SSOD.TEACHER.ENABLED = cfg.SSOD.TEACHER.ENABLED and 0 < phase == cfg.SSOD.NUM_PHASES
+    own.SSOD.TEACHER.ENABLED = cfg.SSOD.TEACHER.ENABLED and (
+        0 < phase == cfg.SSOD.NUM_PHASES or had_teacher(folder, phase)
+    )
     own.OUTPUT_DIR = str(folder.phase(phase).folder)
     own.freeze()
     return DefaultTrainer.auto_scale_workers(own, comm.get_world_size())

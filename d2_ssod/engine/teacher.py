@@ -80,7 +80,8 @@ class Teacher(HookBase):
         Args:
             model: without a distributed wrapper.
             averaging: the hook that averages its weights.
-            objects_per_image: float64 [C], objects of each class per labeled image.
+            objects_per_image: float64 [C], objects of each class in an image like those that it
+                labels, so per labeled image with objects.
             start: the iteration from which on labels are the teacher's.
             certain: share of these objects that is to be found by certain labels.
             all_boxes: share that is to be found by all.
@@ -114,13 +115,15 @@ class Teacher(HookBase):
             all_boxes=tiers.ALL,
             soft=tiers.UNCERTAIN == "soft",
             box_loss=teacher.BOX_LOSS,
+            min_score=tiers.MIN_SCORE,
         )
 
     def relabel(self, batches: Iterable[list[dict]], first: int) -> Iterator[list[dict]]:
         """Yield the batches, with the teacher's labels on pseudo-labeled images.
 
         Args:
-            batches: of the mapper; pseudo-labeled images with ``is_pseudo``.
+            batches: of the mapper; pseudo-labeled images with ``is_pseudo``, and of these with
+                ``is_corrected`` those whose labels are a person's and stay.
             first: the iteration of the first batch.
         """
         for iteration, batch in enumerate(batches, first):
@@ -136,9 +139,11 @@ class Teacher(HookBase):
 
     @torch.no_grad()
     def _relabel(self, batch: list[dict]) -> list[dict]:
-        pseudo = [number for number, image in enumerate(batch) if image.get("is_pseudo", False)]
-        self._model.load_state_dict(self._averaging.average)
-        found = self._model([_weak_view(batch[number]) for number in pseudo]) if pseudo else []
+        pseudo = [number for number, image in enumerate(batch) if _is_to_be_labeled(image)]
+        found = []
+        if pseudo:
+            self._model.load_state_dict(self._averaging.average)
+            found = self._model([_weak_view(batch[number]) for number in pseudo])
         detections = [each["instances"].to("cpu") for each in found]
         labeled = list(batch)
         for number, of_image in zip(pseudo, detections, strict=True):
@@ -172,6 +177,10 @@ class Teacher(HookBase):
         storage = get_event_storage()
         storage.put_scalar("teacher/certain_boxes", float(of_certain.sum() / images.clamp(min=1)))
         storage.put_scalar("teacher/all_boxes", float(of_all.sum() / images.clamp(min=1)))
+
+
+def _is_to_be_labeled(image: dict) -> bool:
+    return image.get("is_pseudo", False) and not image.get("is_corrected", False)
 
 
 def _weak_view(image: dict) -> dict:

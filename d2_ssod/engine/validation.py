@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from d2_ssod.artifacts import (
     RunFolder,
     best_phase,
+    had_teacher,
     keep_best_model,
     load_phase_model,
     load_validation,
@@ -55,10 +56,20 @@ def _guard(cfg: CfgNode, folder: RunFolder, phase: int) -> None:
         cfg,
         "VALIDATION",
         f"Phase {phase}: AP {now:.1f} on the validation images, {before:.1f} before it: its "
-        "pseudo-labels do harm or the phase is too short; set SSOD.PHASE_INIT to previous, "
-        "lengthen it (SSOD.SCHEDULE), take SSOD.SELECTION class_balanced or "
-        "SSOD.CONSENSUS.MIN_VOTES 1",
+        f"pseudo-labels do harm or the phase is too short; {_advice(cfg, phase)}",
     )
+
+
+def _advice(cfg: CfgNode, phase: int) -> str:
+    """Name what may make a phase better that has not been done yet."""
+    steps = ["lengthen it (SSOD.SCHEDULE)"]
+    if cfg.SSOD.PHASE_INIT != "previous":
+        steps.append("set SSOD.PHASE_INIT to previous")
+    if had_teacher(RunFolder(cfg.OUTPUT_DIR), phase):
+        steps.append("train phase 0 longer, or do without SSOD.TEACHER")
+    else:
+        steps.append("take SSOD.SELECTION class_balanced or SSOD.CONSENSUS.MIN_VOTES 1")
+    return ", ".join(steps)
 
 
 def keep_best(cfg: CfgNode) -> None:

@@ -67,7 +67,10 @@ def _of_labels(images: RunImages, classes: Sequence[str]) -> Iterable[Sheet]:
             for i in chosen[:_PER_SHEET]
         ]
 
-    text = f"Of the {len(ids)} images that phase {last} is trained on, with their pseudo-labels"
+    ssod = images.run.cfg.SSOD
+    has_teacher = ssod.TEACHER.ENABLED and last == ssod.NUM_PHASES
+    which = "labels before its mean teacher makes new ones" if has_teacher else "pseudo-labels"
+    text = f"Of the {len(ids)} images that phase {last} is trained on, with their {which}"
     yield Sheet("Easiest images", f"{text}: those it takes first.", show(ids))
     yield Sheet("Hardest images with labels", f"{text}: the last ones.", show(ids[::-1]))
     if before:

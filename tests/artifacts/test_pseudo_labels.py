@@ -87,6 +87,7 @@ def test_pseudo_labels_load_as_detectron2_dicts(saved):
     assert first == {
         **IMAGES[2],
         "is_pseudo": True,
+        "is_corrected": False,
         "annotations": [
             {
                 "bbox": bbox,
@@ -104,6 +105,13 @@ def test_pseudo_labels_load_as_detectron2_dicts(saved):
     assert second["image_id"] == 1
     assert second["difficulty"] == 0.3  # what else the data set says stays
     assert IMAGES[0]["annotations"] == [{"category_id": 0}]  # the data set's dict is untouched
+
+
+def test_images_that_a_person_has_labeled_are_marked(path):
+    labels = {3: FOUND[3], 1: FOUND[1]}
+    save_pseudo_labels(path, labels, IMAGES, CLASSES, CATEGORY_IDS, corrected={1})
+    assert [image.get("corrected") for image in content(path)["images"]] == [None, True]
+    assert [image["is_corrected"] for image in load(path)] == [False, True]
 
 
 def test_pseudo_labels_load_with_coco_api(saved, capsys):

@@ -6,7 +6,7 @@ from detectron2.config import get_cfg
 
 from d2_ssod.config import add_ssod_config
 from d2_ssod.engine import check_config
-from d2_ssod.engine.config_checks import warn_of_frozen_random_weights
+from d2_ssod.engine.config_checks import warn_of_frozen_random_weights, warn_of_learned_edges
 from d2_ssod.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -219,6 +219,32 @@ def test_detector_that_takes_all_labels_for_certain_is_refused(key):
         check_config(cfg, 1)
     cfg.MODEL.META_ARCHITECTURE = "UncertaintyRetinaNet"
     check_config(cfg, 1)
+
+
+def test_given_labels_and_a_teacher_that_makes_all_anew_are_refused():
+    cfg = make_config()
+    cfg.SSOD.AVERAGE.DECAY, cfg.SSOD.TEACHER.ENABLED = 0.999, True
+    cfg.SSOD.NUM_PHASES, cfg.SSOD.PSEUDO_LABEL.FROM = 1, "labels.json"
+    with pytest.raises(ConfigError, match=r"PSEUDO_LABEL\.FROM .* set SSOD\.TEACHER\.ENABLED"):
+        check_config(cfg, 1)
+    cfg.SSOD.TEACHER.START = 100
+    check_config(cfg, 1)
+
+
+@pytest.mark.parametrize("key", ["SSOD.LABELS", "SSOD.TEACHER.ENABLED"])
+def test_parts_that_learn_the_edges_of_uncertain_boxes_are_said(key, caplog):
+    cfg = make_config()
+    warn_of_learned_edges(cfg)
+    assert not caplog.records
+    set_key(cfg, key, "tiers" if key == "SSOD.LABELS" else True)
+    warn_of_learned_edges(cfg)
+    assert "MODEL.PROPOSAL_GENERATOR.NAME is 'RPN'" in caplog.text
+    assert "ROI_HEADS" not in caplog.text
+    caplog.clear()
+    cfg.MODEL.PROPOSAL_GENERATOR.NAME = "UncertaintyRPN"
+    cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
+    warn_of_learned_edges(cfg)
+    assert "MODEL.ROI_HEADS.NAME is 'StandardROIHeads'" in caplog.text
 
 
 def test_edges_of_boxes_are_left_out_of_one_loss_only():

@@ -671,6 +671,10 @@ def test_labels_that_a_person_made_take_the_place_of_those_of_the_models(
     first = labels["images"][0]["id"]
     (box,) = (a for a in labels["annotations"] if a["image_id"] == first)
     assert (box["bbox"], box["score"]) == ([10, 20, 30, 40], 1)
+    assert [image.get("corrected", False) for image in labels["images"]] == [
+        True,
+        *(False for _ in labels["images"][1:]),
+    ]
     manifest = read(copied_run / "phase_1" / "manifest.json")
     assert manifest["corrected"] == {"file": str(corrected), "images": 2, "boxes": 1}
     corrected.write_text(json.dumps({**content, "images": content["images"][1:]}))

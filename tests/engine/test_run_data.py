@@ -116,6 +116,9 @@ def test_images_without_objects_are_left_out_as_by_detectron2(cfg, registered, r
     assert len(load_run_data(cfg).labeled) == 3
     # The counts that pseudo-labels are matched to are per labeled image, whatever trains.
     assert filtered.objects_per_image == pytest.approx([0, 2 / 3])
+    # A teacher labels images in which something was found.
+    for data in (filtered, load_run_data(cfg)):
+        assert data.objects_per_image_with_objects == pytest.approx([0, 1])
 
 
 @pytest.mark.parametrize("key", ["TRAIN", "UNLABELED", "TEST"])

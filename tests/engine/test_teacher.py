@@ -97,6 +97,16 @@ def test_boxes_of_certain_labels_and_hard_ones_on_request():
     assert pseudo["instances"].gt_certainty.tolist() == [1.0, 1.0]
 
 
+def test_a_persons_labels_stay_and_do_not_count():
+    teacher, other = (teacher_of(Scripted([0.9], [0])) for _ in range(2))
+    corrected, pseudo = batch_of(True, True)
+    ((first, second),) = relabel(teacher, [{**corrected, "is_corrected": True}, pseudo])
+    assert first["instances"] == "the labels of the file"
+    assert len(second["instances"]) == 1
+    relabel(other, batch_of(True))
+    assert torch.equal(teacher.state_dict()["all"], other.state_dict()["all"])
+
+
 def test_labels_are_the_files_until_the_teacher_starts():
     teacher = teacher_of(Scripted([0.9], [0]), start=7)
     before, after = relabel(teacher, batch_of(True), batch_of(True), first=6)
@@ -201,3 +211,8 @@ def test_run_with_a_teacher_goes_on_bit_for_bit_after_an_interruption(data, tmp_
     assert all(torch.equal(again["model"][k], v) for k, v in whole["model"].items())
     state = [m["trainer"]["hooks"]["Teacher"] for m in (whole, again)]
     assert torch.equal(state[0]["certain"], state[1]["certain"])
+    # A further phase takes the teacher over; what it has labeled stays as it is.
+    more = {**KEYS, "SSOD__NUM_PHASES": 2, "SSOD__SCHEDULE__MAX_ITER": [10, 6, 4]}
+    runs.run_here(runs.arguments(data, tmp_path, "--resume", **more))
+    assert torch.load(folder / "model_final.pth", weights_only=True)["iteration"] == 5
+    assert "teacher/all_boxes" in (tmp_path / "phase_2" / "metrics.json").read_text()

@@ -1,5 +1,7 @@
 """What the validation images say of each phase's model."""
 
+import json
+
 import pytest
 from runs import bare_config
 
@@ -65,6 +67,22 @@ def test_a_worse_phase_is_said_or_ends_the_run(cfg, monkeypatch, caplog, action)
     assert ("AP 18.9 on the validation images, 19.6 before" in caplog.text) == (action == "warn")
     validate_phase(cfg, 2)  # .4 below, within GUARD.VALIDATION_DROP
     assert "18.5 on the validation images, 18.9 before" not in caplog.text
+
+
+@pytest.mark.parametrize("has_teacher", [False, True])
+def test_what_has_been_done_already_is_not_advised(cfg, monkeypatch, caplog, has_teacher):
+    cfg.SSOD.PHASE_INIT = "previous"
+    folder = RunFolder(cfg.OUTPUT_DIR).phase(1)
+    folder.folder.mkdir(parents=True, exist_ok=True)
+    folder.model.touch()
+    content = {"settings": {"SSOD.TEACHER.ENABLED": has_teacher}, "labeled_sha256": ""}
+    folder.trained_with.write_text(json.dumps(content))
+    with_results(monkeypatch, 19.6, 18.5)
+    validate_phase(cfg, 0)
+    validate_phase(cfg, 1)
+    assert "PHASE_INIT" not in caplog.text
+    assert ("train phase 0 longer" in caplog.text) == has_teacher
+    assert ("MIN_VOTES" in caplog.text) != has_teacher
 
 
 def test_the_best_model_is_handed_over(cfg):
