@@ -12,10 +12,10 @@ class AverageWeights(HookBase):
 
         average <- d average + (1 - d) weights,    d = min(decay, (1 + t) / (10 + t))
 
-    after iteration t = 0, 1, ...: at first the average is of few weights, about the last ninth of the
-    iterations until these are 9 / (1 - decay). BatchNorm's statistics
-    are averaged, too; whole numbers are taken as they are. After the last iteration the average
-    becomes the model's weights, so that it is what is saved, labels and is evaluated.
+    after iteration t = 0, 1, ...: at first the average is of few weights, about those of the last
+    ninth of the iterations until these are 9 / (1 - decay). BatchNorm's statistics are averaged,
+    too; whole numbers are taken as they are. After the last iteration the average becomes the
+    model's weights, so that it is what is saved, labels and is evaluated.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
