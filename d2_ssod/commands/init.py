@@ -67,6 +67,7 @@ _MODELS = {
 _OBJECT_SIDE = 24  # pixels that nine of ten objects should have at least, once resized
 _ITERATIONS = 2000  # that a phase should have at least
 _EPOCHS = (12, 120)  # limits
+_WARM_UP = 1000  # Detectron2's SOLVER.WARMUP_ITERS
 # Of the labeled pictures, before there is a teacher, but no more than this part of all iterations.
 _SUPERVISED_EPOCHS, _SUPERVISED_PART = 48, 0.375
 
@@ -170,6 +171,7 @@ def _lines(
     listed = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:20])
     short, most = _resizing(images, model)
     base = Path(d2_ssod.__file__).parents[1] / "configs" / model.base
+    schedule = _EpochSchedule.of(arguments, len(images), num_unlabeled)
     nothing = ["  TEST: []  # nothing to judge by: name a data set to see AP"]
     return [
         *_comment(
@@ -205,10 +207,10 @@ def _lines(
         f"  MAX_SIZE_TRAIN: {most}",
         f"  MIN_SIZE_TEST: {short}",
         f"  MAX_SIZE_TEST: {most}",
-        *_solver_lines(arguments),
+        *_solver_lines(arguments, schedule),
         "SSOD:",
         *(_TEACHER if arguments.method == "teacher" else ["  NUM_PHASES: 2"]),
-        *_schedule_lines(arguments, len(images), num_unlabeled),
+        *_schedule_lines(arguments, schedule),
         "  REGISTER:",
         *(f"    - {_flow(entry)}" for entry in entries.values()),
         f"OUTPUT_DIR: {_scalar(f'output/{arguments.name}')}",
@@ -279,20 +281,55 @@ def _batch(arguments: argparse.Namespace) -> int:
     return 2 * max(arguments.num_gpus, 1)
 
 
-def _solver_lines(arguments: argparse.Namespace) -> list[str]:
+@dataclass(frozen=True)
+class _EpochSchedule:
+    """Epochs of each phase: why so many, of how many pictures, and how many iterations that is."""
+
+    text: str
+    epochs: list[float]
+    iterations: list[int]
+
+    @classmethod
+    def of(
+        cls, arguments: argparse.Namespace, num_labeled: int, num_unlabeled: int
+    ) -> _EpochSchedule:
+        batch = _batch(arguments)
+        pictures = [num_labeled, num_labeled + num_unlabeled // 2, num_labeled + num_unlabeled]
+        epochs: list[float] = [_epochs(count, batch) for count in pictures]
+        text = (
+            f"Of phases 0, 1, 2 with at most {pictures[0]}, {pictures[1]}, {pictures[2]} pictures: "
+            f"{_EPOCHS[0]} epochs, up to {_EPOCHS[1]} where that is less than {_ITERATIONS} "
+            "iterations"
+        )
+        if arguments.method == "teacher":
+            passes = sum(e * count for e, count in zip(epochs, pictures, strict=True))
+            first = max(_SUPERVISED_EPOCHS * num_labeled, _ITERATIONS * batch)
+            first = min(first, _SUPERVISED_PART * passes)
+            pictures = [num_labeled, pictures[2]]
+            epochs = [
+                math.ceil(first / max(pictures[0], 1)),
+                round((passes - first) / max(pictures[1], 1), 1),
+            ]
+            text = (
+                f"Of phase 0 with {pictures[0]} pictures and phase 1 with {pictures[1]}: as many "
+                "pictures in all as two phases as published would take"
+            )
+        counts = zip(epochs, pictures, strict=True)
+        return cls(text, epochs, [max(1, round(e * count / batch)) for e, count in counts])
+
+
+def _solver_lines(arguments: argparse.Namespace, schedule: _EpochSchedule) -> Iterator[str]:
     if _MODELS[arguments.model].iterations is not None:
-        return []
-    batch = _batch(arguments)
-    return [
-        "SOLVER:",
-        f"  IMS_PER_BATCH: {batch}  # two per GPU",
-        f"  BASE_LR: {0.02 * batch / 16:g}  # 0.02 for a batch of 16, in proportion",
-    ]
+        return
+    batch, shortest = _batch(arguments), min(schedule.iterations)
+    yield "SOLVER:"
+    yield f"  IMS_PER_BATCH: {batch}  # two per GPU"
+    yield f"  BASE_LR: {0.02 * batch / 16:g}  # 0.02 for a batch of 16, in proportion"
+    if shortest < 10 * _WARM_UP:
+        yield f"  WARMUP_ITERS: {shortest // 10}  # a tenth of the shortest phase"
 
 
-def _schedule_lines(
-    arguments: argparse.Namespace, num_labeled: int, num_unlabeled: int
-) -> Iterator[str]:
+def _schedule_lines(arguments: argparse.Namespace, schedule: _EpochSchedule) -> Iterator[str]:
     iterations = _MODELS[arguments.model].iterations
     if iterations is not None:
         yield from _comment(
@@ -302,29 +339,10 @@ def _schedule_lines(
         )
         yield f"  SCHEDULE: {{MAX_ITER: {list(iterations[arguments.method])}}}"
         return
-    batch = _batch(arguments)
-    phases = [num_labeled, num_labeled + num_unlabeled // 2, num_labeled + num_unlabeled]
-    epochs: list[float] = [_epochs(count, batch) for count in phases]
-    text = (
-        f"Of phases 0, 1, 2 with at most {phases[0]}, {phases[1]}, {phases[2]} pictures: "
-        f"{_EPOCHS[0]} epochs, more where that is less than {_ITERATIONS} iterations"
-    )
-    if arguments.method == "teacher":
-        passes = sum(e * count for e, count in zip(epochs, phases, strict=True))
-        first = max(_SUPERVISED_EPOCHS * num_labeled, _ITERATIONS * batch)
-        first = min(first, _SUPERVISED_PART * passes)
-        epochs = [
-            math.ceil(first / max(num_labeled, 1)),
-            round((passes - first) / max(phases[2], 1), 1),
-        ]
-        text = (
-            f"Of phase 0 with {phases[0]} pictures and phase 1 with {phases[2]}: as many pictures "
-            "in all as two phases as published would take"
-        )
     yield "  SCHEDULE:"
-    yield from _comment(f"{text}; the learning rate drops after three quarters.", indent=4)
-    yield f"    EPOCHS: {_flow(epochs)}"
-    yield f"    STEP_EPOCHS: {_flow([round(0.75 * e, 1) for e in epochs])}"
+    yield from _comment(f"{schedule.text}; the learning rate drops after three quarters.", indent=4)
+    yield f"    EPOCHS: {_flow(schedule.epochs)}"
+    yield f"    STEP_EPOCHS: {_flow([round(0.75 * e, 1) for e in schedule.epochs])}"
 
 
 def _epochs(images: int, batch: int) -> int:

@@ -16,6 +16,9 @@ from d2_ssod.data.findings import Findings
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import evaluator_kind
 from d2_ssod.modeling import detector_of, num_classes
+from d2_ssod.pseudo_label import easy_fraction
+
+from .schedule import WARM_UP_REMEDY, phase_config, warm_up_problem
 
 _KEYS = ("TRAIN", "UNLABELED", "VAL", "TEST")
 _LABELED = ("TRAIN", "VAL", "TEST")
@@ -67,6 +70,20 @@ def check_run_data(cfg: CfgNode) -> Findings:
     sets = NamedDataSets.read(cfg)
     findings = check_contents(cfg, sets)
     findings.extend(check_pictures(cfg, sets))
+    findings.extend(_check_warm_up(cfg, sets))
+    return findings
+
+
+def _check_warm_up(cfg: CfgNode, sets: NamedDataSets) -> Findings:
+    """Find phases, of all unlabeled images, that are warm-up for the most part."""
+    findings, last = Findings(), cfg.SSOD.NUM_PHASES
+    labeled, unlabeled = len(sets.of_key("TRAIN")), len(sets.of_key("UNLABELED"))
+    for phase in range(last + 1):
+        fraction = easy_fraction(phase, last, cfg.SSOD.EASY_FRACTIONS) if phase > 0 else 0
+        own = phase_config(cfg, phase, labeled, round(fraction * unlabeled))
+        if problem := warm_up_problem(own, phase):
+            kind = "phases that are warm-up most of the time"
+            findings.warning("SOLVER.WARMUP_ITERS", kind, problem, WARM_UP_REMEDY)
     return findings
 
 

@@ -30,7 +30,7 @@ from .labeling import (
 )
 from .phase_trainer import PhaseTrainer, check_weights
 from .run_data import RunData
-from .schedule import describe_schedule, phase_config
+from .schedule import WARM_UP_REMEDY, describe_schedule, phase_config, warm_up_problem
 from .validation import keep_best, validate_phase
 
 logger = logging.getLogger(__name__)
@@ -97,6 +97,8 @@ def _train_phase(
     )
     then = f"it labels {len(data.unlabeled)} images" if phase < last else "all phases are evaluated"
     logger.info("Phase %d of 0..%d: %s; then %s", phase, last, schedule, then)
+    if problem := warm_up_problem(own, phase):
+        logger.warning("%s; %s", problem, WARM_UP_REMEDY)
     trainer = trainer_class(own, phase, data.labeled, others)
     if own.SSOD.TEACHER.ENABLED:
         logger.info(

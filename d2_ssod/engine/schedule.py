@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
+from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 
 from d2_ssod.artifacts import RunFolder, had_teacher
@@ -97,6 +99,32 @@ def describe_schedule(
 
 def _has_steps(own: CfgNode) -> bool:
     return "MultiStep" in own.SOLVER.LR_SCHEDULER_NAME
+
+
+def warm_up_problem(own: CfgNode, phase: int) -> str | None:
+    """Say, in a sentence, if most of a phase is warm-up."""
+    solver = own.SOLVER
+    if solver.MAX_ITER >= 2 * solver.WARMUP_ITERS:
+        return None
+    return (
+        f"Phase {phase} has {solver.MAX_ITER} iterations, but SOLVER.WARMUP_ITERS is "
+        f"{solver.WARMUP_ITERS}: its learning rate rises most of the time, to "
+        f"{max(_learning_rates(own)):.2g} (BASE_LR is {solver.BASE_LR:g})"
+    )
+
+
+WARM_UP_REMEDY = "set it to a tenth of the iterations of the shortest phase, or train longer"
+
+
+def _learning_rates(own: CfgNode) -> list[float]:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], own.SOLVER.BASE_LR)
+    scheduler = build_lr_scheduler(own, optimizer)
+    rates = []
+    for _ in range(own.SOLVER.MAX_ITER):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
 
 
 def check_schedule(cfg: CfgNode) -> None:

@@ -91,10 +91,22 @@ def test_a_mean_teacher_takes_as_many_image_passes_as_two_phases():
     epochs = {}
     for method in ("paper", "teacher"):
         command = ["--labeled", "a", "--unlabeled", "b", "--method", method]
-        lines = init_command._schedule_lines(parser.parse_args(command), 2000, 50_000)
-        epochs[method] = yaml.safe_load("\n".join(lines))["SCHEDULE"]["EPOCHS"]
+        schedule = init_command._EpochSchedule.of(parser.parse_args(command), 2000, 50_000)
+        epochs[method] = schedule.epochs
     assert epochs["paper"] == [16, 12, 12]
     assert epochs["teacher"] == [48, pytest.approx(17.0, abs=0.1)]
+
+
+@pytest.mark.parametrize("method", ["teacher", "paper"])
+@pytest.mark.parametrize(("num_labeled", "num_unlabeled"), [(30, 174), (2000, 50_000)])
+def test_no_phase_is_all_warm_up(method, num_labeled, num_unlabeled):
+    parser = argparse.ArgumentParser()
+    init_command.add_arguments(parser)
+    arguments = parser.parse_args(["--labeled", "a", "--unlabeled", "b", "--method", method])
+    schedule = init_command._EpochSchedule.of(arguments, num_labeled, num_unlabeled)
+    lines = "\n".join(init_command._solver_lines(arguments, schedule))
+    warm_up = yaml.safe_load(lines)["SOLVER"].get("WARMUP_ITERS", 1000)
+    assert warm_up <= min(schedule.iterations) / 10
 
 
 def test_every_choice_is_explained(folder):

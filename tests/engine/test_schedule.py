@@ -5,7 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2_ssod.config import add_ssod_config
-from d2_ssod.engine.schedule import check_schedule, describe_schedule, phase_config
+from d2_ssod.engine.schedule import (
+    check_schedule,
+    describe_schedule,
+    phase_config,
+    warm_up_problem,
+)
 from d2_ssod.errors import ConfigError
 
 
@@ -180,3 +185,25 @@ def test_description_has_images_length_and_rate():
         "80 labeled images, 100 iterations of 8 images (10 epochs), learning rate 0.02, "
         "drops at 60, 80"
     )
+
+
+@pytest.mark.parametrize(
+    ("warm_up", "steps", "highest"),
+    [
+        (1000, (), "0.02"),  # over the whole phase
+        (1000, (60,), "0.002"),  # to what the rate is by then
+        (20, (60,), None),
+        (0, (), None),
+    ],
+)
+def test_a_phase_that_is_all_warm_up_is_said(warm_up, steps, highest):
+    cfg = make_config()
+    cfg.defrost()
+    cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.STEPS = warm_up, steps
+    said = warm_up_problem(phase_config(cfg, 0, 10, 0), 0)
+    if highest is None:
+        assert said is None
+    else:
+        assert f"Phase 0 has 100 iterations, but SOLVER.WARMUP_ITERS is {warm_up}" in said
+        assert f"rises most of the time, to {highest} (" in said
+        assert "BASE_LR is 0.02" in said
