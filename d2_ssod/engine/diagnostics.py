@@ -30,7 +30,7 @@ def check_labels(cfg: CfgNode, phase: int, labels: PseudoLabels, data: RunData) 
     images = len(labels.selection.kept)
     found = {
         "VANISHED_CLASS": guard.vanished_classes(
-            labels.boxes_per_class, objects, data.thing_classes
+            labels.boxes_per_class, objects, data.thing_classes, labels.fraction
         ),
         "BOX_RATE": guard.box_rate(labels.num_boxes, images, float(objects.sum())),
         "CONSENSUS": guard.little_consensus(

@@ -25,7 +25,11 @@ class Guard:
     consensus_kept: float = 0.25
 
     def vanished_classes(
-        self, boxes: np.ndarray, objects: np.ndarray, thing_classes: Sequence[str]
+        self,
+        boxes: np.ndarray,
+        objects: np.ndarray,
+        thing_classes: Sequence[str],
+        fraction: float = 0.0,
     ) -> str | None:
         """Say which classes are much rarer among the pseudo-boxes than among the labels.
 
@@ -35,6 +39,7 @@ class Guard:
             boxes: int [C], pseudo-boxes of each class on the selected images.
             objects: float [C], labeled objects of each class, per image or in all.
             thing_classes: names of the classes.
+            fraction: of the images with boxes that is selected.
         """
         if boxes.sum() == 0 or objects.sum() == 0:
             return None
@@ -46,9 +51,14 @@ class Guard:
         ]
         if not rare:
             return None
+        remedy = (
+            "set SSOD.SELECTION to class_balanced, or take all images (SSOD.EASY_FRACTIONS)"
+            if fraction < 1
+            else "the models find too few of them; train phase 0 longer, or label more of them"
+        )
         return (
             f"classes vanish ({'; '.join(rare)}), so that their objects are trained as background: "
-            "set SSOD.SELECTION to class_balanced, or take all images (SSOD.EASY_FRACTIONS)"
+            f"{remedy}"
         )
 
     def box_rate(self, boxes: int, images: int, objects_per_image: float) -> str | None:

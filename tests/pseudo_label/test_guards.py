@@ -26,6 +26,14 @@ def test_a_rare_class_is_named_below_its_share_only():
     assert vanished([1, 999, 0, 0, 0, 0], class_share=0.0) is None
 
 
+def test_taking_all_images_is_not_advised_where_all_are_taken():
+    boxes, names = np.array([0, 310, 260, 120, 90, 110]), NEU
+    assert "EASY_FRACTIONS" in Guard().vanished_classes(boxes, LABELED, names, 0.5)
+    problem = Guard().vanished_classes(boxes, LABELED, names, 1.0)
+    assert "train phase 0 longer" in problem
+    assert "SELECTION" not in problem
+
+
 def test_nothing_selected_or_labeled_is_no_vanished_class():
     assert vanished([0] * 6) is None
     assert Guard().vanished_classes(np.array([1, 2]), np.zeros(2), ["a", "b"]) is None
