@@ -40,13 +40,14 @@ from .report import table
 from .rows import CONFIG, ROWS, SPLITS, RealRun
 
 _METRICS = ("AP50", "AP")
+_MAIN_ROWS = ("fs_plus", "two_phase", "none", "teacher")
 
 
 def main() -> None:
     """Do the runs that have no result yet, and print the table of all."""
     parser = argparse.ArgumentParser("python -m ablation.real", description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, metavar="FOLDER")
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=_MAIN_ROWS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--lengths", type=int, nargs=2, default=[1500, 2400])
     parser.add_argument("--rates", type=float, nargs=2, default=[0.003, 0.003])
