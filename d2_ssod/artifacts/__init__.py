@@ -33,7 +33,7 @@ from .provenance import check_predictions, prediction_source, read_source
 from .pseudo_labels import load_labels, load_pseudo_labels, save_pseudo_labels
 from .run_classes import check_classes, load_classes, save_classes
 from .trained_with import check_training, had_teacher, record_training
-from .validation import best_phase, keep_best_model, load_validation, save_validation
+from .validation import best_of, best_phase, keep_best_model, load_validation, save_validation
 from .yolo import save_yolo, save_yolo_data, unique_stems
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "DamagedCheckpoint",
     "PhaseFolder",
     "RunFolder",
+    "best_of",
     "best_phase",
     "check_classes",
     "check_label_settings",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from d2_ssod.json_files import atomic_open, read_json, write_json
 
@@ -27,10 +27,14 @@ def best_phase(folder: RunFolder, num_phases: int) -> int | None:
     Returns:
         None unless every phase was validated.
     """
-    found = [load_validation(folder, phase) for phase in range(num_phases + 1)]
-    if None in found:
+    return best_of([load_validation(folder, phase) for phase in range(num_phases + 1)])
+
+
+def best_of(validated: Sequence[float | None]) -> int | None:
+    """Choose the best of the phases 0..N by their AP on the validation images."""
+    if not validated or None in validated:
         return None
-    return max(range(num_phases + 1), key=lambda phase: found[phase])
+    return max(range(len(validated)), key=lambda phase: validated[phase])
 
 
 def keep_best_model(folder: RunFolder, phase: int) -> None:

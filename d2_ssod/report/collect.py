@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import PhaseFolder, RunFolder, load_classes, read_history
+from d2_ssod.artifacts import PhaseFolder, RunFolder, best_of, load_classes, read_history
 from d2_ssod.config import is_number
 from d2_ssod.errors import ConfigError, shortened
 from d2_ssod.json_files import read_json_lines, read_record
@@ -87,6 +87,12 @@ class Run:
     def folder(self) -> RunFolder:
         """Where it lies."""
         return RunFolder(self.cfg.OUTPUT_DIR)
+
+    @property
+    def validated_best(self) -> Phase | None:
+        """The phase that is best on the validation images; None unless all were validated."""
+        best = best_of([(phase.validation or {}).get("AP") for phase in self.phases])
+        return None if best is None else self.phases[best]
 
     def read(self, reader: Callable[[], _T], default: _T) -> _T:
         """Call a reader; what is wrong with its file becomes one of the problems."""

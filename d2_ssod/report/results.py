@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .collect import Metrics, Run
+from .collect import Metrics, Phase, Run
 
 # In this order, of those that there are; on Pascal VOC its own metrics, and COCO's by their names.
 COLUMNS = (
@@ -80,6 +80,11 @@ class Results:
         values = row.value(column), self.rows[0].value(column)
         return None if None in values or row is self.rows[0] else values[0] - values[1]
 
+    def of_phase(self, number: int) -> Row | None:
+        """Find the row of a phase; None if it was not judged on the test images."""
+        rows = (row for row in self.of_run if row.kind == "phase" and row.short == str(number))
+        return next(rows, None)
+
     def best(self, kinds: tuple[str, ...]) -> Row | None:
         """Find the row of these kinds with the best AP50, the first of equal ones."""
         rows = [row for row in self.of_run if row.kind in kinds and row.value(_MAIN) is not None]
@@ -87,15 +92,25 @@ class Results:
 
 
 def verdict(run: Run, results: Results) -> list[str]:
-    """Say in plain sentences whether it helped, and what to use."""
-    best = results.best(("phase", "ensemble"))
+    """Say in plain sentences whether it helped, and what to use.
+
+    A single model is chosen by the validation images, where the phases were judged on such; by the
+    test images only where there is no other way.
+    """
+    best, chosen = results.best(("phase", "ensemble")), run.validated_best
+    by_validation = [] if chosen is None else [_by_validation(run, results, chosen)]
     if best is None:
-        return [_how_far(run)]
+        return [*by_validation, _how_far(run)]
+    if chosen is None:
+        single = results.best(("phase",))
+        advice = [_what_to_use(results, best), *_alone(results, best), *_by_test(results)]
+    else:
+        single = results.of_phase(chosen.number)
+        advice = [*by_validation, *_together(results, best)]
     return [
-        _what_to_use(results, best),
-        *_alone(results, best),
+        *advice,
         *(_worse_phase(results, row) for row in results.of_run if _is_worse(results, row)),
-        *_compared(results, best),
+        *_compared(results, single, best),
     ]
 
 
@@ -103,7 +118,7 @@ def _how_far(run: Run) -> str:
     trained = sum(phase.is_trained for phase in run.phases)
     text = f"{trained} of {len(run.phases)} phases are trained."
     validated = [p for p in run.phases if p.validation and "AP" in p.validation]
-    if validated:
+    if validated and run.validated_best is None:  # or it is said with the phase to use
         found = ", ".join(f"phase {p.number} {p.validation['AP']:.1f}" for p in validated)
         text += f" AP on the validation images: {found}."
     if trained < len(run.phases):
@@ -111,15 +126,58 @@ def _how_far(run: Run) -> str:
     return f"{text} Nothing was judged on test images yet."
 
 
+def _by_validation(run: Run, results: Results, chosen: Phase) -> str:
+    """Name the phase that is best on the validation images, and what the test images say of it."""
+    aps = [f"phase {phase.number} {phase.validation['AP']:.1f}" for phase in run.phases]
+    alone = ", trained on the labeled images alone" if chosen.number == 0 else ""
+    text = f"Use phase {chosen.number}{alone}"
+    if run.cfg.SSOD.KEEP_BEST and run.folder.best.exists():
+        text += f" ({run.folder.relative(run.folder.best)})"
+    text += f": chosen by AP on the validation images, {', '.join(aps)}."
+    if chosen.number == 0 and len(run.phases) > 1:
+        text += " Unlabeled images did not help."
+    row = results.of_phase(chosen.number)
+    if row is None or row.value(_MAIN) is None:
+        return text
+    return f"{text} On the test images it has {row.value(_MAIN):.1f} {_MAIN}{_gains(results, row)}"
+
+
+def _together(results: Results, best: Row) -> list[str]:
+    """Describe the best ensemble, if it is better than any phase alone."""
+    if best.kind != "ensemble":
+        return []
+    value = f"{best.value(_MAIN):.1f} {_MAIN} on the test images{_gains(results, best)}"
+    return [
+        f"The ensemble of {best.title} has {value} Ensembles are not judged on the validation "
+        "images."
+    ]
+
+
+def _by_test(results: Results) -> list[str]:
+    """Say that the test images have chosen, where there was something to choose."""
+    if len(results.of_run) == 1:
+        return []
+    return [
+        "Chosen by the test images, which makes its figure on them too good; validation images "
+        "(DATASETS.VAL) would choose without that."
+    ]
+
+
 def _what_to_use(results: Results, best: Row) -> str:
     name = best.title if best.kind == "phase" else f"the ensemble of {best.title}"
     value = f"{best.value(_MAIN):.1f} {_MAIN}"
-    gain = results.gain(best, _MAIN)
-    if gain is None:
+    if results.gain(best, _MAIN) is None:
         rest = " Unlabeled images did not help." if len(results.of_run) > 1 else ""
         return f"Use {name}, trained on the labeled images alone: {value}.{rest}"
-    text = f"Use {name}: {value}, {_signed(gain)} over phase 0"
-    of_ap = results.gain(best, "AP")
+    return f"Use {name}: {value}{_gains(results, best)}"
+
+
+def _gains(results: Results, row: Row) -> str:
+    """End a sentence on a row's AP50 with its gain over phase 0, which has none itself."""
+    gain, of_ap = results.gain(row, _MAIN), results.gain(row, "AP")
+    if gain is None:
+        return "."
+    text = f", {_signed(gain)} over phase 0"
     text += f" ({_signed(of_ap)} AP)." if of_ap is not None else "."
     return text + (f" Within the noise of one run ({NOISE})." if abs(gain) < NOISE else "")
 
@@ -148,16 +206,15 @@ def _worse_phase(results: Results, row: Row) -> str:
     return text + "."
 
 
-def _compared(results: Results, best: Row) -> list[str]:
-    """Say what the run to compare with says."""
+def _compared(results: Results, single: Row | None, best: Row) -> list[str]:
+    """Say what the run to compare with says of the single model, and of the best ensemble."""
     control = next((row for row in results.rows if row.kind == "control"), None)
-    single = results.best(("phase",))
-    if control is None or control.value(_MAIN) is None or single is None:
+    if control is None or single is None or None in (control.value(_MAIN), single.value(_MAIN)):
         return []
     differences = [row.value(_MAIN) - control.value(_MAIN) for row in (single, best)]
     text = f"{single.title.capitalize()} is {_signed(differences[0])} {_MAIN} against "
     text += f"{control.title.removeprefix('for comparison: ')} ({control.value(_MAIN):.1f})"
-    if best is not single:
+    if best.kind == "ensemble":
         text += f", the ensemble {_signed(differences[1])}"
     if abs(differences[0]) < NOISE:
         return [f"{text}: no difference beyond the noise."]

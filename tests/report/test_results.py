@@ -6,9 +6,14 @@ import pytest
 from made_run import metrics
 from runs import bare_config
 
-from d2_ssod.artifacts import RunFolder
+from d2_ssod.artifacts import RunFolder, best_phase, save_validation
 from d2_ssod.report.collect import Phase, Run, Summary
 from d2_ssod.report.results import Results, verdict
+
+BY_TEST = (
+    "Chosen by the test images, which makes its figure on them too good; validation images "
+    "(DATASETS.VAL) would choose without that."
+)
 
 
 def a_run(tmp_path, phases, ensembles=(), control=None, trained=(), validation=None):
@@ -41,7 +46,51 @@ def test_the_best_ensemble_and_single_model_are_named(tmp_path):
     assert found == [
         "Use the ensemble of phases 0~2 together: 80.2 AP50, +6.2 over phase 0 (+3.1 AP).",
         "Of single models, phase 2 is best: 77.5 AP50, +3.5 over phase 0.",
+        BY_TEST,
     ]
+
+
+def test_validation_images_choose_where_there_are_any(tmp_path):
+    """Not the test images, by which phase 2 is best."""
+    validation = {0: {"AP": 30.0}, 1: {"AP": 34.21}, 2: {"AP": 33.0}}
+    keys = {"ensembles": [("0~N", 80.2)], "validation": validation, "control": 75.0}
+    (tmp_path / "model_best.pth").touch()
+    assert sentences(tmp_path, [74.0, 76.0, 77.5], **keys) == [
+        "Use phase 1 (model_best.pth): chosen by AP on the validation images, phase 0 30.0, phase "
+        "1 34.2, phase 2 33.0. On the test images it has 76.0 AP50, +2.0 over phase 0 (+1.0 AP).",
+        "The ensemble of phases 0~2 together has 80.2 AP50 on the test images, +6.2 over phase 0 "
+        "(+3.1 AP). Ensembles are not judged on the validation images.",
+        "Phase 1 is +1.0 AP50 against labels_only (75.0), the ensemble +5.2: no difference beyond "
+        "the noise.",
+    ]
+
+
+def test_validation_images_may_choose_phase_0(tmp_path):
+    found = sentences(tmp_path, [50.0, 53.0], validation={0: {"AP": 31.0}, 1: {"AP": 31.0}})
+    assert found == [
+        "Use phase 0, trained on the labeled images alone: chosen by AP on the validation images, "
+        "phase 0 31.0, phase 1 31.0. Unlabeled images did not help. On the test images it has 50.0 "
+        "AP50."
+    ]
+
+
+def test_validation_images_choose_without_test_images(tmp_path):
+    validation = {0: {"AP": 31.0}, 1: {"AP": 32.0}}
+    assert sentences(tmp_path, [None, None], trained=[0, 1], validation=validation) == [
+        "Use phase 1: chosen by AP on the validation images, phase 0 31.0, phase 1 32.0.",
+        "2 of 2 phases are trained. Nothing was judged on test images yet.",
+    ]
+
+
+@pytest.mark.parametrize("aps", [[31.0, 33.0, 32.0], [31.0, 31.0, 30.0], [31.0, None, 32.0]])
+def test_report_and_predict_choose_the_same_phase(tmp_path, aps):
+    validation = {n: {} if ap is None else {"AP": ap} for n, ap in enumerate(aps)}
+    run = a_run(tmp_path, [50.0, 51.0, 52.0], validation=validation)
+    for number, found in validation.items():
+        run.folder.phase(number).folder.mkdir()
+        save_validation(run.folder, number, found)
+    chosen = run.validated_best
+    assert (chosen and chosen.number) == best_phase(run.folder, 2)
 
 
 def test_a_phase_that_is_worse_is_named_with_its_class(tmp_path):
@@ -50,12 +99,13 @@ def test_a_phase_that_is_worse_is_named_with_its_class(tmp_path):
     assert sentences(tmp_path, [before, after]) == [
         "Use phase 0, trained on the labeled images alone: 49.6 AP50. "
         "Unlabeled images did not help.",
+        BY_TEST,
         "Phase 1 alone is worse than phase 0 (−6.9); see class dog (−7.5 AP).",
     ]
 
 
 def test_a_gain_within_the_noise_is_said_to_be(tmp_path):
-    (first,) = sentences(tmp_path, [50.0, 50.8])
+    first = sentences(tmp_path, [50.0, 50.8])[0]
     assert first.endswith("+0.8 over phase 0 (+0.4 AP). Within the noise of one run (1.2).")
 
 
