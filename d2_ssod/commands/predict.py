@@ -2,6 +2,7 @@
 
     python -m d2_ssod predict output/mine pictures/ more/*.jpg --json found.json --draw drawn/
     python -m d2_ssod predict output/mine one.jpg --ensemble --score 0.5
+    python -m d2_ssod predict output/mine one.jpg --phase best
 
 Takes pictures, folders and patterns. Writes a COCO instances file whose annotations have a score
 (--json), text files as YOLO's with the score at the end of a line (--yolo), pictures with boxes
@@ -52,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--phase",
         metavar="I",
-        help="model of this phase; best: that with the best AP in summary.json (default: the last)",
+        help="model of this phase; best: that with the best AP on the validation images, or, "
+        "without such, on the test images (default: the last)",
     )
     which.add_argument("--ensemble", action="store_true", help="all models, fused")
     parser.add_argument("--score", type=float, default=0.3, help="least score of a box (0.3)")

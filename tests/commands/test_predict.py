@@ -89,7 +89,10 @@ def test_models_differ(output, pictures, tmp_path, capsys):
     assert found[0] != found[1] != found[2] != found[0]
 
 
-def test_best_phase_is_that_of_the_summary(output, tmp_path):
+def test_best_phase_is_that_of_the_validation_or_else_of_the_test_images(tmp_path, capsys):
+    _, text, _ = predicted(capsys, "--help")
+    text = " ".join(text.split())
+    assert "best AP on the validation images, or, without such, on the test images" in text
     folder = RunFolder(tmp_path)
     phases = [{"phase": n, "metrics": {"AP": ap}} for n, ap in enumerate([3.0, None, 5.0, 4.0])]
     write_json(folder.summary(), {"phases": phases})
