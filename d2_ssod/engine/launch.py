@@ -32,8 +32,8 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
     Args:
         main: a module-level function.
         args: from Detectron2's ``default_argument_parser``. ``--num-gpus 0`` is one process on the
-            CPU; without a CUDA device, ``--num-gpus N`` is N processes on the CPU. Under
-            ``torchrun`` its processes are used and ``--num-gpus`` does not matter.
+            CPU; without a CUDA device, ``--num-gpus N`` is N processes on the CPU, with a warning.
+            Under ``torchrun`` its processes are used and ``--num-gpus`` does not matter.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _join_torchrun()

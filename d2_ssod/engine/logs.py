@@ -75,6 +75,13 @@ def log_start(cfg: CfgNode, args: argparse.Namespace) -> None:
         *(__version__, detectron2.__version__, torch.__version__, platform.python_version()),
         *(place, processes, "" if processes == 1 else "es"),
     )
+    if _lacks_gpus(args):
+        logger.warning(
+            "no CUDA device: %d process%s on the CPU; if that is not meant, check the GPU's driver "
+            "and that torch has CUDA (torch.version.cuda is %s); for one process on the CPU: "
+            "--num-gpus 0",
+            *(processes, "" if processes == 1 else "es", torch.version.cuda),
+        )
     logger.info("Output: %s (environment: log.txt, all keys: config.yaml)", cfg.OUTPUT_DIR)
     record_event(
         RunFolder(cfg.OUTPUT_DIR),
@@ -93,3 +100,9 @@ def log_start(cfg: CfgNode, args: argparse.Namespace) -> None:
     _record.info("Environment:\n%s", environment)
     _record.info("Command line arguments: %s", args)
     _record.info("Config:\n%s", cfg.dump())
+
+
+def _lacks_gpus(args: argparse.Namespace) -> bool:
+    """Tell whether GPUs are asked for that are not there; torchrun does not read the flag."""
+    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    return args.num_gpus > 0 and not torch.cuda.is_available() and not by_torchrun

@@ -813,6 +813,7 @@ def test_two_processes_run_and_agree_with_torchrun(data, tmp_path):
     )
     log = log_of(spawned)
     assert log.count("CPU, 2 processes") == 1
+    assert log.count("no CUDA device: 2 processes on the CPU") == 1
     assert (spawned / "log.txt.rank1").exists()
     torchrun = ("-m", "torch.distributed.run", "--nproc_per_node", "2")
     port = ("--master_port", str(free_port()))
