@@ -28,7 +28,7 @@ from .images import RunImages
 from .label_errors import Suspect, suspect_labels, write_suspects
 from .labels import LabelTable
 from .results import NOISE, Results, verdict
-from .review import Review, rank_images, write_queue
+from .review import Review, go_on_with, rank_images, write_queue
 from .sheets import describe_suspect, suspects_sheet, unlabeled_sheets
 
 logger = logging.getLogger(__name__)
@@ -131,6 +131,7 @@ def _content(run: Run, images_to_label: int) -> dict[str, Any]:
         "sheets": sheets,
         "queue": queue[:_SHOWN],
         "queue_length": len(queue),
+        "go_on": go_on_with(run.cfg, "file.json"),
         "to_label": min(images_to_label, len(queue)),
         "suspects": [(s, describe_suspect(s, run.classes)) for s in suspects[:_SHOWN]],
         "suspects_length": len(suspects),

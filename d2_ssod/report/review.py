@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from detectron2.config import CfgNode
 
 from d2_ssod.artifacts import RunFolder, save_pseudo_labels
 from d2_ssod.file_names import printable, relative_names
@@ -103,4 +105,31 @@ def write_queue(
         [{**image, "file_name": name} for image, name in zip(images, names, strict=True)],
         classes,
         category_ids,
+    )
+
+
+def go_on_with(cfg: CfgNode, file: str) -> str:
+    """Write, for a shell, what makes a run go on with a phase more, on labels that were corrected.
+
+    Settings with one value for each phase get one for the new phase, too: that of the last.
+
+    Args:
+        cfg: the run's config.
+        file: the corrected labels.
+
+    Returns:
+        flag, keys and values for ``train_net.py``, besides the run's own.
+    """
+    phases = cfg.SSOD.NUM_PHASES + 1  # of the semi-supervised ones
+    overrides = [("PSEUDO_LABEL.CORRECTED", file), ("NUM_PHASES", phases)]
+    of_phases = [(f"SCHEDULE.{key}", own, phases + 1) for key, own in cfg.SSOD.SCHEDULE.items()]
+    of_phases += [
+        ("EASY_FRACTIONS", cfg.SSOD.EASY_FRACTIONS, phases),
+        ("ENSEMBLE.WEIGHTS", cfg.SSOD.ENSEMBLE.WEIGHTS, phases + 1),
+    ]
+    for key, values, count in of_phases:
+        if values:
+            overrides.append((key, [*values, values[-1]][:count]))
+    return shlex.join(
+        ["--resume", *(part for key, value in overrides for part in (f"SSOD.{key}", str(value)))]
     )

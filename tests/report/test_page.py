@@ -1,18 +1,24 @@
 """The page as a whole, of runs that are made without training."""
 
+import html
 import html.parser
 import json
 import re
+import shlex
 import shutil
 
 import pytest
+import runs
 import yaml
 from made_run import make_run
 
 from d2_ssod.artifacts import RunFolder
 from d2_ssod.commands import main
+from d2_ssod.engine import default_argument_parser
+from d2_ssod.engine.config_checks import check_config
 from d2_ssod.errors import ConfigError
 from d2_ssod.report import report_run, write_report, write_yolo
+from d2_ssod.report.review import go_on_with
 
 
 class Page(html.parser.HTMLParser):
@@ -102,6 +108,29 @@ def test_the_sheets_show_what_they_say(cfg):
         "dog 0.90, labeled cat",
         "0.90",
     ]
+
+
+def test_how_the_run_goes_on_is_a_line_that_works(cfg):
+    cfg.SSOD.SCHEDULE.EPOCHS = [48, 17.0, 9]
+    cfg.SSOD.SCHEDULE.STEP_EPOCHS = [36.0, (12.8, 15.0), 7]
+    text = write_report(cfg).read_text(encoding="utf-8")
+    line = html.unescape(re.search(r"<code[^>]*>(--resume .*?)</code>", text)[1])
+    assert "SSOD.SCHEDULE.EPOCHS '[48, 17.0, 9, 9]'" in line
+    cfg.merge_from_list(default_argument_parser().parse_args(shlex.split(line)).opts)
+    check_config(cfg, 1)
+    assert cfg.SSOD.NUM_PHASES == 3
+
+
+def test_the_example_of_the_docs_works(cfg):
+    cfg.SSOD.NUM_PHASES = 1
+    cfg.SSOD.SCHEDULE.EPOCHS = [48, 17.0]
+    cfg.SSOD.SCHEDULE.STEP_EPOCHS = [36.0, 12.8]
+    text = (runs.ROOT / "docs" / "report.md").read_text()
+    assert "`EPOCHS: [48, 17.0]` and `STEP_EPOCHS: [36.0, 12.8]`" in text
+    command = re.search(r"```\n(python train_net.*?)```", text, re.DOTALL)[1].replace("\\\n", " ")
+    assert go_on_with(cfg, "corrected.json") in " ".join(command.split())
+    cfg.merge_from_list(default_argument_parser().parse_args(shlex.split(command)[2:]).opts)
+    check_config(cfg, 1)
 
 
 ODD = "<script>alert('x')</script> \"$\\frac{1}{2}$\" & 猫"

@@ -2,16 +2,20 @@
 
 import csv
 import json
+import shlex
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from runs import bare_config
 from samples import detections
 
 from d2_ssod.artifacts import RunFolder, load_labels
+from d2_ssod.engine import default_argument_parser
+from d2_ssod.engine.config_checks import check_config
 from d2_ssod.pseudo_label import Tiers
-from d2_ssod.report.review import rank_images, write_queue
+from d2_ssod.report.review import go_on_with, rank_images, write_queue
 
 CLASSES, IDS = ["cat", "dog"], [3, 7]
 IMAGES = {
@@ -125,3 +129,37 @@ def as_exported(content, offset, swapped, name, scores):
             for n, a in enumerate(content["annotations"], start=1)
         ],
     }
+
+
+IN_ITERATIONS = {"MAX_ITER": [30, 50], "STEPS": [(10, 20), ()], "BASE_LR": [0.02, 0.01]}
+IN_EPOCHS = {"EPOCHS": [48, 17.5], "STEP_EPOCHS": [36.0, (12.8, 15)], "LABELED_REPEAT": [1, 4]}
+
+
+@pytest.mark.parametrize("schedule", [{}, IN_ITERATIONS, IN_EPOCHS])
+@pytest.mark.parametrize("num_phases", [0, 1])
+def test_a_run_goes_on_with_a_phase_more(tmp_path, schedule, num_phases):
+    cfg = bare_config(tmp_path)
+    cfg.SSOD.NUM_PHASES = num_phases
+    for key, values in schedule.items():
+        cfg.SSOD.SCHEDULE[key] = values[: num_phases + 1]
+    cfg.SSOD.EASY_FRACTIONS = (0.5,) if schedule else ()
+    cfg.SSOD.ENSEMBLE.WEIGHTS = (1.0, 2.0)[: num_phases + 1] if schedule else ()
+    before = cfg.clone()
+    check_config(cfg, 1)
+    arguments = default_argument_parser().parse_args(shlex.split(go_on_with(cfg, "my file.json")))
+    assert cfg == before
+    cfg.merge_from_list(arguments.opts)
+    check_config(cfg, 1)
+    assert arguments.resume
+    assert cfg.SSOD.PSEUDO_LABEL.CORRECTED == "my file.json"
+    assert num_phases + 1 == cfg.SSOD.NUM_PHASES
+    for key, values in before.SSOD.SCHEDULE.items():
+        own = cfg.SSOD.SCHEDULE[key]
+        assert list(own) == ([*values, values[-1]] if values else [])
+    if schedule:
+        assert set(cfg.SSOD.EASY_FRACTIONS) == {0.5}
+
+
+def test_settings_that_are_alike_in_all_phases_are_left_out(tmp_path):
+    text = go_on_with(bare_config(tmp_path), "file.json")
+    assert text == "--resume SSOD.PSEUDO_LABEL.CORRECTED file.json SSOD.NUM_PHASES 3"
