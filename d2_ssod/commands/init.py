@@ -96,7 +96,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", choices=sorted(_MODELS), default="r50")
     parser.add_argument("--num-gpus", type=int, default=8, help="sets batch and learning rate (8)")
     parser.add_argument("--name", default="mine", help="begins the names of the data sets (mine)")
-    parser.add_argument("-o", "--output", default="mine.yaml", metavar="FILE")
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="mine.yaml",
+        metavar="FILE",
+        help="where to write it (mine.yaml); the run's folder has its name: output/mine",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -213,7 +219,7 @@ def _lines(
         *_schedule_lines(arguments, schedule),
         "  REGISTER:",
         *(f"    - {_flow(entry)}" for entry in entries.values()),
-        f"OUTPUT_DIR: {_scalar(f'output/{arguments.name}')}",
+        f"OUTPUT_DIR: {_scalar(f'output/{Path(arguments.output).stem}')}",
     ]
 
 

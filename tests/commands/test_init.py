@@ -109,6 +109,12 @@ def test_no_phase_is_all_warm_up(method, num_labeled, num_unlabeled):
     assert warm_up <= min(schedule.iterations) / 10
 
 
+def test_the_runs_folder_is_named_after_the_file(folder):
+    for name in ("r50.yaml", "lr 0.02.yaml"):
+        written = yaml.safe_load(init(folder, name=name).read_text())
+        assert written["OUTPUT_DIR"] == f"output/{name.removesuffix('.yaml')}"
+
+
 def test_every_choice_is_explained(folder):
     path = init(folder, "--num-gpus", "2")
     text = path.read_text()
