@@ -10,6 +10,8 @@ the models of a run, ``--test`` only judges. The method is what has done best on
 
     python -m d2_ssod check --config-file mine.yaml
     python train_net.py --config-file mine.yaml --num-gpus 8
+
+A short trial first: see the README. The run's folder has the name of the file: output/mine.
 """
 
 from __future__ import annotations
@@ -68,6 +70,7 @@ _OBJECT_SIDE = 24  # pixels that nine of ten objects should have at least, once 
 _ITERATIONS = 2000  # that a phase should have at least
 _EPOCHS = (12, 120)  # limits
 _WARM_UP = 1000  # Detectron2's SOLVER.WARMUP_ITERS
+_SECONDS = (0.2, 1.0)  # that an iteration of the small model takes on a CPU, from idle to busy
 # Of the labeled pictures, before there is a teacher, but no more than this part of all iterations.
 _SUPERVISED_EPOCHS, _SUPERVISED_PART = 48, 0.375
 
@@ -338,12 +341,17 @@ def _solver_lines(arguments: argparse.Namespace, schedule: _EpochSchedule) -> It
 def _schedule_lines(arguments: argparse.Namespace, schedule: _EpochSchedule) -> Iterator[str]:
     iterations = _MODELS[arguments.model].iterations
     if iterations is not None:
+        of_phases = list(iterations[arguments.method])
+        low, high = (sum(of_phases) * seconds / 3600 for seconds in _SECONDS)
         yield from _comment(
-            "Iterations of each phase; a thousand take some minutes on two cores. Phase 0 should "
-            "go on until more of it gains nothing: its model makes the first labels.",
+            "Iterations of each phase. Phase 0 should go on until more of it gains nothing: its "
+            "model makes the first labels. "
+            f"An iteration takes {_SECONDS[0]:g} to {_SECONDS[1]:g} s on two cores, by what else "
+            "they do and by the size of the pictures, whose loading takes a good part: "
+            f"{low:.1f} to {high:.1f} hours for all. The README has a short trial.",
             indent=2,
         )
-        yield f"  SCHEDULE: {{MAX_ITER: {list(iterations[arguments.method])}}}"
+        yield f"  SCHEDULE: {{MAX_ITER: {of_phases}}}"
         return
     yield "  SCHEDULE:"
     yield from _comment(f"{schedule.text}; the learning rate drops after three quarters.", indent=4)

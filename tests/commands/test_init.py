@@ -1,5 +1,7 @@
 import argparse
 import json
+import re
+import shlex
 
 import catalogs
 import pytest
@@ -10,6 +12,10 @@ from pictures import coco_contents, save_picture, write_coco
 
 from d2_ssod.commands import init as init_command
 from d2_ssod.commands import main
+from d2_ssod.engine import default_argument_parser
+from d2_ssod.engine.config_checks import check_config
+from d2_ssod.engine.schedule import phase_config
+from d2_ssod.engine.setup import read_config
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +119,28 @@ def test_the_runs_folder_is_named_after_the_file(folder):
     for name in ("r50.yaml", "lr 0.02.yaml"):
         written = yaml.safe_load(init(folder, name=name).read_text())
         assert written["OUTPUT_DIR"] == f"output/{name.removesuffix('.yaml')}"
+
+
+@pytest.mark.parametrize(("model", "key"), [("small", "MAX_ITER"), ("r50", "EPOCHS")])
+def test_the_readmes_trial_is_one_of_the_written_config(folder, model, key):
+    text = (runs.ROOT / "README.md").read_text().replace("\\\n", " ")
+    (line,) = re.findall(rf"^python (train_net.*output/trial.*{key}.*)$", text, re.MULTILINE)
+    path = init(folder, "--model", model)
+    line = line.replace("mine.yaml", str(path))
+    arguments = default_argument_parser().parse_args(shlex.split(line, comments=True)[1:])
+    cfg = read_config(arguments.config_file, arguments.opts, on_cpu=True)
+    check_config(cfg, max(arguments.num_gpus, 1))
+    assert cfg.OUTPUT_DIR == "output/trial"
+    for phase, images in enumerate([1200, 2400]):
+        own = phase_config(cfg, phase, 1200, images - 1200)
+        assert own.SOLVER.MAX_ITER <= 20
+        assert own.SOLVER.STEPS == ()
+
+
+def test_the_time_of_a_cpu_is_said(folder):
+    text = " ".join(init(folder, "--model", "small").read_text().split())
+    assert "takes 0.2 to 1 s on two cores" in text.replace("# ", "")
+    assert "0.4 to 2.2 hours for all" in text.replace("# ", "")
 
 
 def test_every_choice_is_explained(folder):
