@@ -205,7 +205,21 @@ _APART = (
         ("unlabeled", "labeled", "their pseudo-labels will look better than they are"),
     ),
     ("VAL", "TRAIN", ("validation", "labeled", "results on them mean nothing")),
+    (
+        "VAL",
+        "UNLABELED",
+        (
+            "validation",
+            "unlabeled",
+            "the best model is chosen by the very images that the models are adapted to",
+        ),
+    ),
     ("TEST", "TRAIN", ("test", "labeled", "results on them mean nothing")),
+    (
+        "TEST",
+        "VAL",
+        ("test", "validation", "the best model is chosen by the very images it is judged by"),
+    ),
     (
         "TEST",
         "UNLABELED",

@@ -1,4 +1,5 @@
 import copy
+import itertools
 import logging
 
 import numpy as np
@@ -38,13 +39,14 @@ def register():
 
 @pytest.fixture
 def images(tmp_path):
-    """Make data set dicts of new image files."""
+    """Make data set dicts of new image files, each of a color of its own."""
+    colors = itertools.count()
 
     def make(prefix, count, first_id=0, annotated=True, **keys):
         records = []
         for number in range(count):
             path = tmp_path / f"{prefix}{number}.png"
-            Image.fromarray(np.zeros((16, 24, 3), dtype=np.uint8)).save(path)
+            Image.new("RGB", (24, 16), next(colors)).save(path)
             record = {"file_name": str(path), "image_id": first_id + number}
             record.update(height=16, width=24)
             if annotated:
@@ -311,6 +313,31 @@ def test_labeled_images_among_the_unlabeled_are_warned_of(cfg, registered, caplo
     with caplog.at_level(logging.WARNING, logger="d2_ssod"):
         load_run_data(cfg)
     assert "3 of 3 unlabeled images are labeled images too" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ("TRAIN", "VAL", "validation images are labeled images too"),
+        ("UNLABELED", "VAL", "validation images are unlabeled images too"),
+        ("TRAIN", "TEST", "test images are labeled images too"),
+        ("UNLABELED", "TEST", "test images are unlabeled images too"),
+        ("VAL", "TEST", "test images are validation images too"),
+    ],
+)
+def test_images_of_two_kinds_at_once_are_warned_of(
+    cfg, registered, register, images, first, second, said
+):
+    register("run_data_val", images("v", 2))
+    cfg.DATASETS.VAL = ("run_data_val",)
+    records = images("x", 5)
+    register("run_data_one", records)
+    register("run_data_other", records[2:])
+    cfg.DATASETS[first] = ("run_data_one",)
+    cfg.DATASETS[second] = ("run_data_other",)
+    (line,) = (str(f) for f in check_run_data(cfg) if "images too" in str(f))
+    assert line.startswith(f"DATASETS.{second}: 3 of 3 {said}, such as ")
+    assert line.endswith("; take them out of one of the two")
 
 
 def test_error_of_another_rank_is_raised_here(cfg, registered, monkeypatch):
