@@ -29,7 +29,8 @@ import numpy as np
 import yaml
 
 import d2_ssod
-from d2_ssod.data import read_data_set, register_from_config, statistics
+from d2_ssod.data import read_data_set, statistics
+from d2_ssod.data.datasets import Naming, register_entry
 from d2_ssod.data.findings import raise_first
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
@@ -65,6 +66,13 @@ _MODELS = {
         "a small Faster R-CNN from scratch, for trials on a CPU",
         *(1, 3, 3, (96, 160), 2.0, {"paper": (1500, 1200, 1200), "teacher": (3000, 5000)}),
     ),
+}
+# Of each data set, for its file and for its pictures.
+_OPTIONS = {
+    "TRAIN": ("labeled", "images"),
+    "UNLABELED": ("unlabeled", "unlabeled"),
+    "VAL": ("val", "val_images"),
+    "TEST": ("test", "test_images"),
 }
 _OBJECT_SIDE = 24  # pixels that nine of ten objects should have at least, once resized
 _ITERATIONS = 2000  # that a phase should have at least
@@ -114,8 +122,8 @@ def run(arguments: argparse.Namespace) -> int:
     if path.exists():
         raise ConfigError(f"{path}: is there already; remove it, or choose another with -o")
     entries = _entries(arguments)
-    names = register_from_config(list(entries.values()), "--labeled, --unlabeled, --val, --test")
-    sets = {key: read_data_set(name) for key, name in zip(entries, names, strict=True)}
+    names = {k: register_entry(e, _option_naming(k, arguments)) for k, e in entries.items()}
+    sets = {key: read_data_set(name) for key, name in names.items()}
     for data_set in sets.values():
         raise_first(data_set.findings)
     labeled = sets["TRAIN"]
@@ -149,6 +157,14 @@ def _entries(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
             images = getattr(arguments, f"{key}_images") or arguments.images
             entries[key.upper()] = _annotated(f"{name}_{key}", given, images, "val")
     return entries
+
+
+def _option_naming(key: str, arguments: argparse.Namespace) -> Naming:
+    """Name the option that each key of a data set's entry is from."""
+    given, images = _OPTIONS[key]
+    images = images if getattr(arguments, images) else "images"
+    options = {"NAME": "--name", "IMAGES": f"--{images.replace('_', '-')}"}
+    return lambda name: options.get(name, f"--{given}")
 
 
 def _annotated(name: str, path: str, images: str | None, split: str) -> dict[str, Any]:

@@ -186,3 +186,43 @@ def test_data_that_cannot_be_used_are_one_line(folder, capsys):
     assert "has no annotations" in capsys.readouterr().err
     assert ran("init", "--labeled", folder / "no.json", *arguments[2:], "--name", "gone") == 2
     assert "no.json is not a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--labeled", "labeled/instance.json", "is not a file"),
+        ("--labeled", "gone/instances.json", "is not a file"),
+        ("--labeled", "data.yaml", "is not a file"),
+        ("--images", "gone", "is not a folder"),
+        ("--unlabeled", "gone", "is not a folder, nor a text file"),
+        ("--val", "val/instance.json", "is not a file"),
+        ("--val-images", "gone", "is not a folder"),
+        ("--test", "val/instance.json", "is not a file"),
+        ("--test-images", "gone", "is not a folder"),
+    ],
+)
+def test_the_option_with_a_wrong_path_is_named(folder, option, value, said, capsys):
+    given = {
+        "--labeled": "labeled/instances.json",
+        "--unlabeled": "unlabeled",
+        "--val": "val/instances.json",
+        "--val-images": "val",
+        "--test": "val/instances.json",
+        "--test-images": "val",
+    }
+    given[option] = value
+    paths = (word for o, place in given.items() for word in (o, folder / place))
+    assert ran("init", *paths, "-o", folder / "x.yaml", "--name", folder.name) == 2
+    assert capsys.readouterr().err.startswith(f"error: {option}: {folder / value} {said}")
+
+
+def test_the_option_behind_other_errors_is_named(folder, capsys):
+    (folder / "list.txt").write_text("unlabeled/unlabeled_a.png\ngone.png\n")
+    (folder / "data.yaml").write_text("train: unlabeled\nnames: [cat]\n")
+    labeled = ["init", "--labeled", folder / "data.yaml", "-o", folder / "x.yaml"]
+    assert ran(*labeled, "--unlabeled", folder / "list.txt", "--name", folder.name) == 2
+    assert capsys.readouterr().err.startswith(f"error: --unlabeled: {folder}/gone.png does not")
+    val = ["--unlabeled", folder / "unlabeled", "--val", folder / "val" / "instances.json"]
+    assert ran(*labeled, *val, "--images", folder / "none", "--name", f"{folder.name}_2") == 2
+    assert capsys.readouterr().err.startswith(f"error: --images: {folder}/none is not a folder")

@@ -22,7 +22,7 @@ from .catalog import (
 )
 from .coco import CocoFile
 from .folder import ImageFolders
-from .registry import register_from_config
+from .registry import Naming, register_entry, register_from_config
 from .voc import VocFolder
 from .yolo import YoloSplit
 
@@ -31,6 +31,7 @@ __all__ = [
     "DataSet",
     "DataSource",
     "ImageFolders",
+    "Naming",
     "VocFolder",
     "YoloSplit",
     "category_ids_of",
@@ -38,6 +39,7 @@ __all__ = [
     "missing_paths",
     "read_data_set",
     "register_builtin",
+    "register_entry",
     "register_files",
     "register_from_config",
     "with_unique_ids",

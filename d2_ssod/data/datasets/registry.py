@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from d2_ssod.errors import ConfigError
@@ -21,6 +21,8 @@ _KEYS = {
     "YOLO": ("YOLO", "SPLIT", "UNLABELED"),
     "IMAGES": ("IMAGES", "JSON"),
 }
+# What a key of an entry, or by "" the entry, is called where the user has written it.
+Naming = Callable[[str], str]
 _EXAMPLE = "{NAME: my_images, IMAGES: /data/images, JSON: /data/instances.json}"
 
 
@@ -49,10 +51,27 @@ def register_from_config(entries: Sequence[Mapping[str, Any]], key: str) -> list
     """
     if isinstance(entries, (str, Mapping)) or not isinstance(entries, Sequence):
         raise ConfigError(f"{key}: expected a list of entries such as {_EXAMPLE}, got {entries!r}")
-    return [_register(entry, f"{key}[{number}]") for number, entry in enumerate(entries)]
+    return [register_entry(e, _within(f"{key}[{number}]")) for number, e in enumerate(entries)]
 
 
-def _register(entry: Mapping[str, Any], key: str) -> str:
+def _within(place: str) -> Naming:
+    return lambda name: f"{place}.{name}" if name else place
+
+
+def register_entry(entry: Mapping[str, Any], naming: Naming) -> str:
+    """Register one data set.
+
+    Args:
+        entry: as in :func:`register_from_config`.
+        naming: says what its keys, and by "" itself, are called where it comes from, for errors.
+
+    Returns:
+        its name.
+
+    Raises:
+        ConfigError: it is malformed, a path is missing, or its name is taken.
+    """
+    key = naming("")
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{key}: expected an entry such as {_EXAMPLE}, got {entry!r}")
     name = entry.get("NAME")
@@ -70,82 +89,84 @@ def _register(entry: Mapping[str, Any], key: str) -> str:
             f"{key}: unknown key {unknown[0]!r}; the keys beside {kind} are NAME, "
             f"{', '.join(k for k in _KEYS[kind] if k != kind)}"
         )
-    files, metadata = _FORMATS[kind](given, key)
+    files, metadata = _FORMATS[kind](given, naming)
     try:
         register_files(name, files, **metadata)
     except ConfigError as error:
-        raise ConfigError(f"{key}.NAME: {error}") from None
+        raise ConfigError(f"{naming('NAME')}: {error}") from None
     return name
 
 
-def _coco(given: Mapping[str, Any], key: str) -> tuple[Files, dict]:
+def _coco(given: Mapping[str, Any], naming: Naming) -> tuple[Files, dict]:
     if "IMAGES" not in given:
-        raise ConfigError(f"{key}: IMAGES is missing; expected something like {_EXAMPLE}")
-    images, json_file = _folder(given, "IMAGES", key), _file(given, "JSON", key)
-    files = CocoFile(json_file, images, annotations=not _flag(given, "UNLABELED", key))
+        raise ConfigError(f"{naming('')}: IMAGES is missing; expected something like {_EXAMPLE}")
+    json_file, images = _file(given, "JSON", naming), _folder(given, "IMAGES", naming)
+    files = CocoFile(json_file, images, annotations=not _flag(given, "UNLABELED", naming))
     return files, {"json_file": json_file, "image_root": images, "evaluator_type": "coco"}
 
 
-def _voc(given: Mapping[str, Any], key: str) -> tuple[Files, dict]:
+def _voc(given: Mapping[str, Any], naming: Naming) -> tuple[Files, dict]:
     if "SPLIT" in given and "LIST" in given:
-        raise ConfigError(f"{key}: has both SPLIT and LIST; remove one of them")
+        raise ConfigError(f"{naming('')}: has both SPLIT and LIST; remove one of them")
     classes = given.get("CLASSES")
     if classes is not None and (isinstance(classes, str) or not isinstance(classes, Sequence)):
-        raise ConfigError(f"{key}.CLASSES is {classes!r}; expected a list of names")
+        raise ConfigError(f"{naming('CLASSES')} is {classes!r}; expected a list of names")
     files = VocFolder(
-        _folder(given, "VOC", key),
+        _folder(given, "VOC", naming),
         split=str(given.get("SPLIT", "")),
-        list_file=_file(given, "LIST", key) if "LIST" in given else "",
-        image_root=_folder(given, "IMAGES", key) if "IMAGES" in given else "",
+        list_file=_file(given, "LIST", naming) if "LIST" in given else "",
+        image_root=_folder(given, "IMAGES", naming) if "IMAGES" in given else "",
         class_names=None if classes is None else tuple(map(str, classes)),
-        annotations=not _flag(given, "UNLABELED", key),
+        annotations=not _flag(given, "UNLABELED", naming),
     )
     return files, {"evaluator_type": "coco"}
 
 
-def _yolo(given: Mapping[str, Any], key: str) -> tuple[Files, dict]:
+def _yolo(given: Mapping[str, Any], naming: Naming) -> tuple[Files, dict]:
     files = YoloSplit(
-        _file(given, "YOLO", key),
+        _file(given, "YOLO", naming),
         str(given.get("SPLIT", "train")),
-        annotations=not _flag(given, "UNLABELED", key),
+        annotations=not _flag(given, "UNLABELED", naming),
     )
     return files, {"evaluator_type": "coco"}
 
 
-def _images(given: Mapping[str, Any], key: str) -> tuple[Files, dict]:
+def _images(given: Mapping[str, Any], naming: Naming) -> tuple[Files, dict]:
     places = given["IMAGES"]
     places = [places] if isinstance(places, str) else places
     if not isinstance(places, Sequence) or not all(isinstance(p, str) for p in places):
-        raise ConfigError(f"{key}.IMAGES is {places!r}; expected a folder, or a list of folders")
+        raise ConfigError(
+            f"{naming('IMAGES')} is {places!r}; expected a folder, or a list of folders"
+        )
     expanded = tuple(map(os.path.expanduser, places))
     for place in expanded:
         if not os.path.exists(place):
             raise ConfigError(
-                f"{key}.IMAGES: {place} is not a folder, nor a text file that lists pictures; "
-                "correct the path"
+                f"{naming('IMAGES')}: {place} is not a folder, nor a text file that lists "
+                "pictures; correct the path"
             )
-    return ImageFolders(expanded, f"{key}.IMAGES"), {}
+    return ImageFolders(expanded, naming("IMAGES")), {}
 
 
 _FORMATS = {"JSON": _coco, "VOC": _voc, "YOLO": _yolo, "IMAGES": _images}
 
 
-def _folder(given: Mapping[str, Any], name: str, key: str) -> str:
+def _folder(given: Mapping[str, Any], name: str, naming: Naming) -> str:
     value = given[name]
     if not isinstance(value, str) or not os.path.isdir(os.path.expanduser(value)):
-        raise ConfigError(f"{key}.{name}: {value} is not a folder; correct the path")
+        raise ConfigError(f"{naming(name)}: {value} is not a folder; correct the path")
     return os.path.expanduser(value)
 
 
-def _file(given: Mapping[str, Any], name: str, key: str) -> str:
+def _file(given: Mapping[str, Any], name: str, naming: Naming) -> str:
     value = given[name]
     if not isinstance(value, str) or not os.path.isfile(os.path.expanduser(value)):
-        raise ConfigError(f"{key}.{name}: {value} is not a file; correct the path")
+        raise ConfigError(f"{naming(name)}: {value} is not a file; correct the path")
     return os.path.expanduser(value)
 
 
-def _flag(given: Mapping[str, Any], name: str, key: str) -> bool:
+def _flag(given: Mapping[str, Any], name: str, naming: Naming) -> bool:
     value = given.get(name, False)
     if not isinstance(value, bool):
-        raise ConfigError(f"{key}.{name} is {value!r}; expected True or False")
+        raise ConfigError(f"{naming(name)} is {value!r}; expected True or False")
     return value
