@@ -1,4 +1,7 @@
-"""The one exception that a user's input can cause."""
+"""The one exception that a user's input can cause, and how its message is worded."""
+
+import difflib
+from collections.abc import Iterable
 
 _LONGEST_WORD, _LONGEST_LINE = 300, 1500  # characters; a file may have a word of millions
 
@@ -13,6 +16,18 @@ class ConfigError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(shortened(_escaped(message)))
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Find the known name that an unknown one was probably meant to be, in whatever case."""
+    by_lower = {other.lower(): other for other in known}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return by_lower[found[0]] if found else None
+
+
+def correct_or_remove(near: str | None) -> str:
+    """Say what to do with an unknown name, given the one that it was probably meant to be."""
+    return f"correct it, such as to {near}, or remove it" if near else "correct or remove it"
 
 
 def _escaped(text: str) -> str:

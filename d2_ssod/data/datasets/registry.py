@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from d2_ssod.errors import ConfigError
+from d2_ssod.errors import ConfigError, correct_or_remove, nearest
 
 from .catalog import Files, register_files
 from .coco import CocoFile
@@ -21,6 +21,7 @@ _KEYS = {
     "YOLO": ("YOLO", "SPLIT", "UNLABELED"),
     "IMAGES": ("IMAGES", "JSON"),
 }
+_ALL_KEYS = tuple(dict.fromkeys(["NAME", *(key for keys in _KEYS.values() for key in keys)]))
 # What a key of an entry, or by "" the entry, is called where the user has written it.
 Naming = Callable[[str], str]
 _EXAMPLE = "{NAME: my_images, IMAGES: /data/images, JSON: /data/instances.json}"
@@ -74,6 +75,12 @@ def register_entry(entry: Mapping[str, Any], naming: Naming) -> str:
     key = naming("")
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{key}: expected an entry such as {_EXAMPLE}, got {entry!r}")
+    stray = next((str(k) for k in entry if k not in _ALL_KEYS), None)
+    if stray is not None:
+        raise ConfigError(
+            f"{key}: unknown key {stray!r}: {correct_or_remove(nearest(stray, _ALL_KEYS))}; the "
+            f"keys are {', '.join(_ALL_KEYS)}"
+        )
     name = entry.get("NAME")
     if not isinstance(name, str) or not name:
         raise ConfigError(f"{key}: NAME is missing; expected something like {_EXAMPLE}")
@@ -83,10 +90,10 @@ def register_entry(entry: Mapping[str, Any], naming: Naming) -> str:
         raise ConfigError(
             f"{key}: IMAGES is missing, as are VOC and YOLO; expected something like {_EXAMPLE}"
         )
-    unknown = sorted(str(k) for k in given if k not in _KEYS[kind])
-    if unknown:
+    unfit = next((k for k in given if k not in _KEYS[kind]), None)
+    if unfit is not None:
         raise ConfigError(
-            f"{key}: unknown key {unknown[0]!r}; the keys beside {kind} are NAME, "
+            f"{key}: {unfit} does not go with {kind}; the keys beside {kind} are NAME, "
             f"{', '.join(k for k in _KEYS[kind] if k != kind)}"
         )
     files, metadata = _FORMATS[kind](given, naming)

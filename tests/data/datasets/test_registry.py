@@ -96,6 +96,32 @@ def test_register_names_what_is_wrong(labeled, change, message):
     assert "test_reg_labeled" not in DatasetCatalog
 
 
+@pytest.mark.parametrize(
+    ("stray", "right"),
+    [
+        ("IMAGE", "IMAGES"),
+        ("images", "IMAGES"),
+        ("JSN", "JSON"),
+        ("NAMES", "NAME"),
+        ("UNLABELLED", "UNLABELED"),
+        ("CLASS", "CLASSES"),
+    ],
+)
+@pytest.mark.parametrize("value", ["/tmp", ""])
+def test_register_suggests_the_key_that_was_meant(labeled, stray, right, value):
+    entry = {key: v for key, v in labeled.items() if key != right}
+    with pytest.raises(ConfigError) as caught:
+        register_from_config([{**entry, stray: value}], KEY)
+    said = f"SSOD.REGISTER[0]: unknown key {stray!r}: correct it, such as to {right}, or remove it;"
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize("stray", ["EPOCHS", 7])
+def test_register_lists_the_keys_where_none_is_near(labeled, stray):
+    with pytest.raises(ConfigError, match="correct or remove it; the keys are NAME, JSON, IMAGES"):
+        register_from_config([{**labeled, stray: 1}], KEY)
+
+
 @pytest.mark.parametrize("entries", ["text", {"NAME": "x"}, ["text"], None, 3])
 def test_register_rejects_other_structures(entries):
     with pytest.raises(ConfigError, match=r"^SSOD.REGISTER.*expected"):
@@ -152,12 +178,12 @@ def test_register_takes_voc_folders_and_yolo_files(tmp_path):
         ({"VOC": "/nowhere"}, r"VOC: /nowhere is not a folder"),
         ({"VOC": "/tmp", "SPLIT": "a", "LIST": "b"}, "both SPLIT and LIST"),
         ({"VOC": "/tmp", "CLASSES": "cat"}, r"CLASSES is 'cat'; expected a list"),
-        ({"VOC": "/tmp", "JSON": "a.json"}, "unknown key 'VOC'"),
+        ({"VOC": "/tmp", "JSON": "a.json"}, "VOC does not go with JSON"),
         ({"YOLO": "/tmp"}, "YOLO: /tmp is not a file"),
-        ({"YOLO": "a", "IMAGES": "/tmp"}, "unknown key 'IMAGES'"),
+        ({"YOLO": "a", "IMAGES": "/tmp"}, "IMAGES does not go with YOLO"),
         ({"IMAGES": ["/nowhere"]}, "IMAGES: /nowhere is not a folder, nor"),
         ({"IMAGES": {"a": 1}}, "expected a folder"),
-        ({"IMAGES": "/tmp", "UNLABELED": True}, "unknown key 'UNLABELED'"),
+        ({"IMAGES": "/tmp", "UNLABELED": True}, "UNLABELED does not go with IMAGES"),
         ({}, "IMAGES is missing"),
     ],
 )
