@@ -11,7 +11,7 @@ from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 
-from d2_ssod.errors import ConfigError
+from d2_ssod.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True)
@@ -392,6 +392,28 @@ def flat_keys(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat_keys(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def nearest_key(cfg: CfgNode, name: str) -> str | None:
+    """Find the key that an unknown one such as ``SSOD.NUM_PHASE`` was probably meant to be.
+
+    Each part is taken for the most similar one that is there; failing that, the last part for the
+    same one of another section, if there is only one.
+    """
+    parts = name.split(".")
+    elsewhere = [key for key, _ in flat_keys(cfg) if key.split(".")[-1] == parts[-1]]
+    return _nearest_path(cfg, parts) or (elsewhere[0] if len(elsewhere) == 1 else None)
+
+
+def _nearest_path(node: Any, parts: list[str]) -> str | None:
+    if not isinstance(node, CfgNode):
+        return None
+    part, *below = parts
+    found = part if part in node else nearest(part, node)
+    if found is None or not below:
+        return found
+    rest = _nearest_path(node[found], below)
+    return None if rest is None else f"{found}.{rest}"
 
 
 def check_limit(cfg: CfgNode, name: str) -> None:

@@ -4,7 +4,15 @@ import pytest
 from detectron2.config import CfgNode, get_cfg
 
 from d2_ssod import config
-from d2_ssod.config import add_ssod_config, check_limits, is_list, is_number, is_whole, value_of
+from d2_ssod.config import (
+    add_ssod_config,
+    check_limits,
+    is_list,
+    is_number,
+    is_whole,
+    nearest_key,
+    value_of,
+)
 from d2_ssod.errors import ConfigError
 
 
@@ -191,3 +199,25 @@ def test_value_is_found_by_its_name(cfg):
 def test_is_number_takes_every_finite_number():
     assert all(map(is_number, (0, -1, 1.5, 10**400)))
     assert not any(map(is_number, (True, math.nan, math.inf, "1", None, 1j)))
+
+
+@pytest.mark.parametrize(
+    ("unknown", "right"),
+    [
+        ("DATASETS.UNLABELLED", "DATASETS.UNLABELED"),
+        ("SSOD.NUM_PHASE", "SSOD.NUM_PHASES"),
+        ("SSOD.TEACHER.ENABLE", "SSOD.TEACHER.ENABLED"),
+        ("solver.base_lr", "SOLVER.BASE_LR"),
+        ("SOVLER", "SOLVER"),
+        ("SOVLER.BASE_LR", "SOLVER.BASE_LR"),
+        ("MODEL.NUM_CLASSES", None),  # of several detectors
+        ("MODEL.MASK_HEAD", "MODEL.ROI_MASK_HEAD"),
+        ("UNLABELED", "DATASETS.UNLABELED"),
+        ("SSOD.EPOCHS", "SSOD.SCHEDULE.EPOCHS"),
+        ("DATASETS.TRAIN.X", None),
+        ("SSOD.QQQQ", None),
+        ("", None),
+    ],
+)
+def test_the_nearest_key_is_the_one_that_was_meant(cfg, unknown, right):
+    assert nearest_key(cfg, unknown) == right

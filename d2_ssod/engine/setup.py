@@ -15,9 +15,9 @@ from detectron2.utils import comm
 from yaml import YAMLError
 
 from d2_ssod.artifacts import RunFolder, lock_folder, release_folder
-from d2_ssod.config import add_ssod_config
+from d2_ssod.config import add_ssod_config, nearest_key
 from d2_ssod.data import register_from_config
-from d2_ssod.errors import ConfigError
+from d2_ssod.errors import ConfigError, correct_or_remove
 from d2_ssod.json_files import atomic_open
 from d2_ssod.modeling import describe_timm_backbone, with_timm_pixels
 from d2_ssod.randomness import seed_generators, with_drawn_seed
@@ -49,8 +49,8 @@ def read_config(
     cfg = get_cfg()
     add_ssod_config(cfg)
     if config_file:
-        _merge(cfg.merge_from_file, config_file, config_file)
-    _merge(cfg.merge_from_list, overrides, "the command line")
+        _merge(cfg, cfg.merge_from_file, config_file, config_file)
+    _merge(cfg, cfg.merge_from_list, overrides, "the command line")
     if on_cpu or not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     return cfg
@@ -122,8 +122,8 @@ def _with_seed(cfg: CfgNode, go_on: bool) -> CfgNode:
     return own
 
 
-def _merge(merge: Callable[[Any], None], values: Any, source: str) -> None:
-    """Call ``merge(values)``; what goes wrong is said with its source, a file or the command."""
+def _merge(cfg: CfgNode, merge: Callable[[Any], None], values: Any, source: str) -> None:
+    """Call ``merge(values)`` of ``cfg``; say what goes wrong with its source, file or command."""
     try:
         merge(values)
     except OSError as error:
@@ -132,15 +132,16 @@ def _merge(merge: Callable[[Any], None], values: Any, source: str) -> None:
             "correct the path"
         ) from error
     except (KeyError, ValueError, AttributeError, TypeError, AssertionError, YAMLError) as error:
-        raise ConfigError(f"config ({source}): {_one_line(error)}") from error
+        raise ConfigError(f"config ({source}): {_one_line(error, cfg)}") from error
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception, cfg: CfgNode) -> str:
     """Say on one line what yacs or YAML says, and what to do; a KeyError's text unquoted."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     line = " ".join(str(text).split())
     if line.startswith(("Non-existent config key", "Non-existent key")):
-        line += " (unknown: correct or remove it; d2_ssod/config.py lists the keys under SSOD)"
+        remedy = correct_or_remove(nearest_key(cfg, line.split(": ", 1)[1]))
+        line += f" (unknown: {remedy}; d2_ssod/config.py lists the keys under SSOD)"
     if line.startswith("Config file") and line.endswith("does not exist!"):
         line += " Correct the path."
     return line

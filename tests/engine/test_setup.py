@@ -93,6 +93,7 @@ def test_unknown_key_on_the_command_line_is_named():
     assert "SSOD.NUM_PHASE" in message
     assert "unknown" in message
     assert "the command line" in message
+    assert "correct it, such as to SSOD.NUM_PHASES, or remove it" in message
 
 
 def test_unknown_key_in_the_file_is_named(tmp_path):
@@ -100,6 +101,7 @@ def test_unknown_key_in_the_file_is_named(tmp_path):
     message = error_of(config_file=path)
     assert "SSOD.NUM_PHASE" in message
     assert str(path) in message
+    assert "correct it, such as to SSOD.NUM_PHASES, or remove it" in message
 
 
 def test_missing_file_is_named(tmp_path):
