@@ -18,13 +18,14 @@ PACKAGE = ROOT / "d2_ssod"
 # What the modules of a part may import of this package, besides their own part. Parts are the
 # sub-packages, and modules that lie beside them. Each layer is written in terms of those below it.
 FILES = {"file_names", "json_files"}
-BASE = FILES | {"__init__", "errors", "heartbeat", "progress", "quiet", "randomness"}
+BASE = FILES | {"__init__", "class_lists", "errors", "heartbeat", "progress", "quiet", "randomness"}
 CONFIG = BASE | {"config"}
 STRUCTURES = CONFIG | {"ops", "structures"}
 ARTIFACTS = STRUCTURES | {"artifacts", "pseudo_label", "modeling"}
 EVALUATION = ARTIFACTS | {"data", "drawing", "inference", "evaluation"}
 ALLOWED = {
     "__init__": set(),
+    "class_lists": set(),
     "errors": set(),
     "file_names": set(),
     "quiet": set(),

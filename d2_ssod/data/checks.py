@@ -17,6 +17,8 @@ from typing import Any
 
 from detectron2.data.transforms import ResizeShortestEdge
 
+from d2_ssod.class_lists import GIVE_THE_SAME, describe_difference
+
 from .box_checks import corners_of, is_plain
 from .findings import Findings
 from .images import ImageError, check_pictures
@@ -47,8 +49,9 @@ def check_same_classes(classes: Mapping[str, list[str] | None], findings: Findin
             findings.error(
                 place,
                 "other classes",
-                f"the classes are not those of {first_place}: {_first_difference(found, expected)}",
-                "use data sets with equal class lists, in one order",
+                f"the classes are not those of {first_place}: "
+                f"{describe_difference(found, expected)}",
+                GIVE_THE_SAME,
             )
     for name, count in Counter(expected or []).items():
         if count > 1:
@@ -272,13 +275,6 @@ def _digest(path: str, known: dict[str, str]) -> str:
         except OSError:
             known[path] = path
     return known[path]
-
-
-def _first_difference(found: list[str], expected: list[str]) -> str:
-    for index, (one, other) in enumerate(zip(found, expected, strict=False)):
-        if one != other:
-            return f"class {index} is {one!r} instead of {other!r}"
-    return f"{len(found)} classes instead of {len(expected)}"
 
 
 def _annotation_problem(annotation: dict[str, Any], num_classes: int) -> str | None:

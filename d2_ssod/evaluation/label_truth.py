@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
+from d2_ssod.class_lists import GIVE_THE_SAME, describe_difference
 from d2_ssod.data.datasets import read_data_set
 from d2_ssod.data.findings import raise_first
 from d2_ssod.data.objects import detections_of
@@ -35,7 +36,10 @@ def load_truth(
     found = read_data_set(name)
     raise_first(found.findings)
     if found.thing_classes != list(thing_classes):
-        raise ConfigError(f"{key}: {name} has other classes than DATASETS.TRAIN; use the same")
+        difference = describe_difference(found.thing_classes or [], thing_classes)
+        raise ConfigError(
+            f"{key}: {name} has other classes than DATASETS.TRAIN: {difference}; {GIVE_THE_SAME}"
+        )
     ids = {_identity(image): image["image_id"] for image in unlabeled}
     truth = {
         ids[_identity(image)]: _true_objects(image)

@@ -51,16 +51,19 @@ def test_same_classes_accepts_equal_lists():
 @pytest.mark.parametrize(
     ("classes", "difference"),
     [
-        (["cat", "bird"], "class 1 is 'bird' instead of 'dog'"),
-        (["dog", "cat"], "class 0 is 'dog' instead of 'cat'"),
-        (["cat"], "1 classes instead of 2"),
-        (["cat", "dog", "bird"], "3 classes instead of 2"),
+        (["cat", "bird"], "missing 'dog', additional 'bird'"),
+        (["cat"], "missing 'dog'"),
+        (["cat", "dog", "bird"], "additional 'bird'"),
+        (["cat", "dog", "cat"], "additional 'cat'"),
+        (["dog", "cat"], "the same names in another order, 'dog', 'cat' instead of 'cat', 'dog'"),
+        ([], "missing 'cat', 'dog'"),
+        ([*"abcdefghijkl", "cat", "dog"], f"additional {str([*'abcdefghij'])[1:-1]}, 2 more"),
     ],
 )
-def test_same_classes_shows_the_first_difference(classes, difference):
+def test_same_classes_names_the_difference(classes, difference):
     line = error_by(checks.check_same_classes, {"A": ["cat", "dog"], "B": classes})
-    assert line.startswith("B: the classes are not those of A: ")
-    assert difference in line
+    assert line.startswith(f"B: the classes are not those of A: {difference}; give all data sets")
+    assert '"categories" of a COCO file' in line
 
 
 def test_same_classes_needs_classes_of_each_name_once():

@@ -112,5 +112,5 @@ def test_a_truth_that_is_none_is_named(cfg, data, truth):
         load_truth(cfg, data.unlabeled, data.thing_classes)
     MetadataCatalog.pop(TRUTH)
     MetadataCatalog.get(TRUTH).thing_classes = ["dog", "cat"]
-    with pytest.raises(ConfigError, match="other classes"):
+    with pytest.raises(ConfigError, match=r"other classes than DATASETS.TRAIN: the same names in"):
         load_truth(cfg, data.unlabeled, data.thing_classes)

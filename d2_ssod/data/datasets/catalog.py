@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from d2_ssod.class_lists import describe_difference
 from d2_ssod.errors import ConfigError
 
 from ..findings import Finding, Findings, raise_first
@@ -81,8 +82,8 @@ class DataSource:
             data_set.findings.error(
                 self.name,
                 "other classes than expected",
-                f"has the classes {', '.join(data_set.thing_classes)}, but is known to have "
-                f"{', '.join(known)}",
+                "the classes are not those of this name: "
+                f"{describe_difference(data_set.thing_classes, known)}",
                 "use the file that belongs to this name, or register yours in SSOD.REGISTER",
             )
             return

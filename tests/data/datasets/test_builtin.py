@@ -67,6 +67,15 @@ def test_coco_splits_load_from_their_layout(root, name):
         assert records[0]["annotations"][0]["category_id"] == 79
 
 
+def test_classes_other_than_the_names_are_named(root):
+    classes = [*MetadataCatalog.get("coco_35_labeled").thing_classes[1:], "unicorn"]
+    written = write_coco(root / "coco" / "images", coco_contents(2, classes=classes))
+    (root / "coco" / "annotations").mkdir()
+    written.rename(root / "coco" / "annotations" / builtin.COCO["coco_35_labeled"][1])
+    with pytest.raises(ConfigError, match=r"of this name: missing 'person', additional 'unicorn';"):
+        DatasetCatalog.get("coco_35_labeled")
+
+
 def test_missing_coco_file_is_named(root):
     with pytest.raises(ConfigError, match=r"instances_valminusminival2014.json: cannot be read"):
         DatasetCatalog.get("coco_35_labeled")
