@@ -30,8 +30,9 @@ import yaml
 
 import d2_ssod
 from d2_ssod.data import read_data_set, statistics
-from d2_ssod.data.datasets import Naming, register_entry
-from d2_ssod.data.findings import raise_first
+from d2_ssod.data.datasets import DataSet, Naming, register_entry
+from d2_ssod.data.findings import Findings, raise_first
+from d2_ssod.data.presence import check_present
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
 
@@ -124,8 +125,8 @@ def run(arguments: argparse.Namespace) -> int:
     entries = _entries(arguments)
     names = {k: register_entry(e, _option_naming(k, arguments)) for k, e in entries.items()}
     sets = {key: read_data_set(name) for key, name in names.items()}
-    for data_set in sets.values():
-        raise_first(data_set.findings)
+    for key, data_set in sets.items():
+        _check_usable(data_set, _option(_OPTIONS[key][1]))
     labeled = sets["TRAIN"]
     if not labeled.thing_classes or not any(i.get("annotations") for i in labeled.images):
         raise ConfigError(f"{arguments.labeled}: has no annotations; name a file that has")
@@ -163,8 +164,20 @@ def _option_naming(key: str, arguments: argparse.Namespace) -> Naming:
     """Name the option that each key of a data set's entry is from."""
     given, images = _OPTIONS[key]
     images = images if getattr(arguments, images) else "images"
-    options = {"NAME": "--name", "IMAGES": f"--{images.replace('_', '-')}"}
-    return lambda name: options.get(name, f"--{given}")
+    options = {"NAME": "--name", "IMAGES": _option(images)}
+    return lambda name: options.get(name, _option(given))
+
+
+def _option(argument: str) -> str:
+    return f"--{argument.replace('_', '-')}"
+
+
+def _check_usable(data_set: DataSet, images_option: str) -> None:
+    """Stop at what cannot be read, and at pictures that are in another folder."""
+    findings = Findings(data_set.findings)
+    paths = [record["file_name"] for record in data_set.images]
+    check_present(paths, images_option, "name the folder that has them", findings)
+    raise_first(findings)
 
 
 def _annotated(name: str, path: str, images: str | None, split: str) -> dict[str, Any]:

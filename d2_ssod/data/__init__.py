@@ -6,6 +6,7 @@ checks.py         what may be wrong with data sets, said before training
 box_checks.py     boxes that are implausible as a whole
 statistics.py     sizes, shapes and numbers of objects, and the anchors that fit
 images.py         looking at picture files
+presence.py       whether they are there at all
 seen_pictures.py  which of them were found good before
 augmentation.py   the augmentations of ``SSOD.AUG``
 mapper.py         from a data set dict to what a model trains on

@@ -22,6 +22,11 @@ from d2_ssod.class_lists import GIVE_THE_SAME, describe_difference
 from .box_checks import corners_of, is_plain
 from .findings import Findings
 from .images import ImageError, check_pictures
+from .presence import check_present
+
+_CORRECT_PATHS = (
+    "correct IMAGES (SSOD.REGISTER) or the file names in the data set, or put the pictures there"
+)
 
 
 def check_not_empty(images: Sequence[dict[str, Any]], place: str, findings: Findings) -> None:
@@ -73,9 +78,12 @@ def check_images(images: Sequence[dict[str, Any]], place: str, findings: Finding
         findings: what is found is added to it.
     """
     paths = [record["file_name"] for record in images]
+    said = check_present(paths, place, _CORRECT_PATHS, findings)
     found = check_pictures(paths, description=f"Checking images of {place}")
     for record, size in zip(images, found, strict=True):
         path = record["file_name"]
+        if path in said:
+            continue
         if isinstance(size, ImageError):
             findings.error(place, size.kind, f"{path} {size}", size.remedy)
             continue

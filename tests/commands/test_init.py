@@ -226,3 +226,34 @@ def test_the_option_behind_other_errors_is_named(folder, capsys):
     val = ["--unlabeled", folder / "unlabeled", "--val", folder / "val" / "instances.json"]
     assert ran(*labeled, *val, "--images", folder / "none", "--name", f"{folder.name}_2") == 2
     assert capsys.readouterr().err.startswith(f"error: --images: {folder}/none is not a folder")
+
+
+@pytest.mark.parametrize("option", ["--images", "--val-images", "--test-images"])
+@pytest.mark.parametrize("has_sizes", [True, False])
+def test_pictures_that_are_elsewhere_are_said(folder, option, has_sizes, capsys):
+    for name in ("labeled", "val"):
+        path = folder / name / "instances.json"
+        contents = json.loads(path.read_text())
+        for image in contents["images"]:
+            image["file_name"] = f"{name}_{image['file_name']}"
+            save_picture(folder / name / image["file_name"])
+            if not has_sizes:
+                del image["width"], image["height"]
+        path.write_text(json.dumps(contents))
+    given = {
+        "--labeled": "labeled/instances.json",
+        "--images": "labeled",
+        "--unlabeled": "unlabeled",
+        "--val": "val/instances.json",
+        "--val-images": "val",
+        "--test": "val/instances.json",
+        "--test-images": "val",
+    }
+    given[option] = "unlabeled"
+    paths = (word for o, place in given.items() for word in (o, folder / place))
+    assert ran("init", *paths, "-o", folder / "x.yaml", "--name", folder.name) == 2
+    count, name = (12, "labeled") if option == "--images" else (3, "val")
+    assert capsys.readouterr().err == (
+        f"error: {option}: none of {count} pictures is in {folder}/unlabeled, such as "
+        f"{name}_1.png; name the folder that has them\n"
+    )

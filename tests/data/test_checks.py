@@ -1,5 +1,6 @@
 import math
 import re
+from pathlib import Path
 
 import pytest
 from detectron2.structures import BoxMode
@@ -108,6 +109,38 @@ def test_check_images_finds_missing_files_and_counts_the_rest(tmp_path):
     assert line.startswith(
         f"KEY: {tmp_path}/0.png does not exist (and 2 more: unreadable pictures)"
     )
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        (0, "none of 20 pictures is in {folder}, such as 00.png;"),
+        (2, "18 of 20 pictures are not in {folder}, such as 02.png;"),
+    ],
+)
+def test_check_images_says_that_all_are_elsewhere(tmp_path, there, said):
+    records = [record(tmp_path / "a" / f"{n:02}.png") for n in range(20)]
+    for each in records[:there]:
+        save_picture(Path(each["file_name"]))
+    line = error_by(checks.check_images, records, "KEY")
+    assert line.startswith(f"KEY: {said.format(folder=tmp_path / 'a')} correct IMAGES")
+
+
+def test_check_images_looks_at_the_few_that_are_there(tmp_path):
+    records = [record(tmp_path / "sub" / f"{n:02}.png") for n in range(20)]
+    cut(save_picture(Path(records[3]["file_name"]), 120, 90))
+    (_, elsewhere), (_, damaged) = found_by(checks.check_images, records, "KEY")
+    assert elsewhere.startswith("KEY: 19 of 20 pictures are not in")
+    assert "03.png is truncated" in damaged
+
+
+@pytest.mark.parametrize(("count", "there"), [(1, 0), (20, 3), (20, 19)])
+def test_check_images_names_single_missing_files(tmp_path, count, there):
+    records = [record(tmp_path / f"{n:02}.png") for n in range(count)]
+    for each in records[:there]:
+        save_picture(Path(each["file_name"]))
+    line = error_by(checks.check_images, records, "KEY")
+    assert line.startswith(f"KEY: {tmp_path}/{there:02}.png does not exist")
 
 
 def test_check_images_finds_files_that_are_no_images(tmp_path):

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..findings import Findings
 from ..images import EXTENSIONS, ImageError, map_threaded, read_size, size_or_error
+from ..presence import check_present
 from .catalog import DataSet
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,12 @@ class ImageFolders:
         return list(dict.fromkeys(f for place in self.places for f in self._list(place, found)))
 
     def _list(self, place: str, findings: Findings) -> list[str]:
-        return read_list(place) if os.path.isfile(place) else self._list_folder(place, findings)
+        if not os.path.isfile(place):
+            return self._list_folder(place, findings)
+        files = read_list(place)
+        remedy = f"the names in {place} are relative to its own folder: correct them, or move it"
+        said = check_present(files, self.key, remedy, findings)
+        return [file for file in files if file not in said]
 
     def _list_folder(self, folder: str, findings: Findings) -> list[str]:
         files = sorted(_walk(folder))

@@ -97,6 +97,18 @@ def test_several_folders_and_lists_are_joined(tmp_path):
     assert len(load(tmp_path / "one", tmp_path / "two", tmp_path / "one")) == 3
 
 
+def test_a_list_of_pictures_that_are_elsewhere_is_named(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("images/a.png\nimages/b.png\n")
+    data_set = ImageFolders((str(path),), "KEY").read()
+    (finding,) = data_set.findings
+    assert str(finding).startswith(
+        f"KEY: none of 2 pictures is in {tmp_path}/images, such as a.png"
+    )
+    assert f"{path} are relative to its own folder" in str(finding)
+    assert data_set.images == []
+
+
 def test_folder_follows_links_once(tmp_path):
     save_picture(tmp_path / "elsewhere" / "a.png")
     (tmp_path / "images").mkdir()
