@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from detectron2.engine import HookBase
 from torch import Tensor, nn
@@ -44,6 +47,16 @@ class AverageWeights(HookBase):
                     self.average[name].copy_(value)
         if self.trainer.iter + 1 >= self.trainer.max_iter:
             self._model.load_state_dict(self.average)
+
+    @contextmanager
+    def in_place_of_weights(self) -> Iterator[None]:
+        """Give the model the average for its weights within the block, as at the end."""
+        own = {name: value.clone() for name, value in self._model.state_dict().items()}
+        self._model.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            self._model.load_state_dict(own)
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """Give what a checkpoint keeps; Detectron2's trainers save it with their hooks."""

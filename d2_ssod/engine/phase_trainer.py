@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -243,8 +243,12 @@ class PhaseTrainer(DefaultTrainer):
         return self.checkpointer.model
 
     def _validate(self) -> dict[str, dict]:
-        """Evaluate the model, as it is now, on ``DATASETS.VAL``; metrics by data set."""
-        return {name: validate(self.cfg, name, self.bare_model) for name in self.cfg.DATASETS.VAL}
+        """Evaluate what would be kept now on ``DATASETS.VAL``; metrics by data set."""
+        average = nullcontext() if self.averaging is None else self.averaging.in_place_of_weights()
+        with average:
+            return {
+                name: validate(self.cfg, name, self.bare_model) for name in self.cfg.DATASETS.VAL
+            }
 
     def _average_over_ranks(self) -> None:
         """Average what each rank has seen of its own images, as a checkpoint has it only once."""

@@ -124,6 +124,18 @@ def test_teacher_has_the_average_of_the_weights():
     assert pseudo["instances"].gt_scores.tolist() == [pytest.approx(0.8)]
 
 
+def test_the_average_is_in_place_of_the_weights_for_a_while():
+    model = Scripted([0.5], [0])
+    averaging = AverageWeights(model, 0.9)
+    averaging.before_train()
+    with torch.no_grad():
+        model.weight.fill_(0.1)
+    with averaging.in_place_of_weights():
+        assert model.weight.item() == 0.5
+    assert model.weight.item() == pytest.approx(0.1)
+    assert averaging.average["weight"].item() == 0.5
+
+
 def test_a_batch_without_pseudo_labeled_images_stays():
     teacher = teacher_of(Scripted([0.9], [0]))
     before = teacher.state_dict()
