@@ -127,8 +127,10 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # "SGD" (as in Detectron2) or "AdamW"; both read SOLVER.BASE_LR and SOLVER.WEIGHT_DECAY*.
     "OPTIMIZER": ("SGD", _one_of("SGD", "AdamW")),
     # Moving average of the weights, with which each phase ends. 0: off; 0.999: over about the last
-    # 1000 iterations, in a phase of less than 9000 over about the last ninth of them.
+    # 1000 iterations, with a ramp over the last ninth of them if these are less than 9000. It is to
+    # forget the first weights; a phase that starts from another (PHASE_INIT) may do without.
     "AVERAGE.DECAY": (0.0, _BELOW_1),
+    "AVERAGE.RAMP": (True, _FLAG),
     # What differs between phases: one value for each of the phases 0..N. (): the same in every
     # phase, that is SOLVER.MAX_ITER, SOLVER.STEPS, SOLVER.BASE_LR, SSOD.LABELED_REPEAT.
     "SCHEDULE.MAX_ITER": ((), _each(_AT_LEAST_1)),  # iterations

@@ -86,6 +86,21 @@ ROWS = {
             "MODEL.PROPOSAL_GENERATOR.NAME": "UncertaintyRPN",
         },
     ),
+    "teacher_held": Row(
+        "one phase, strong augmentation, mean teacher, no ramp of the average",
+        1,
+        {
+            **_STRONG,
+            "SSOD.TEACHER.ENABLED": True,
+            "SSOD.AVERAGE.RAMP": False,
+            "MODEL.PROPOSAL_GENERATOR.NAME": "UncertaintyRPN",
+        },
+    ),
+    "none_held": Row(
+        "one phase, strong augmentation, no ramp of the average",
+        1,
+        {**_STRONG, "SSOD.AVERAGE.RAMP": False},
+    ),
     "oracle_deleted": Row(
         "one phase, strong augmentation, wrong boxes deleted", 1, _STRONG, oracle="wrong_deleted"
     ),

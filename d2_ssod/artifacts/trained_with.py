@@ -35,7 +35,7 @@ _OF_NO_EFFECT = (
 # Those that matter only where there are pseudo-labels.
 _NOT_IN_PHASE_0 = (
     *("SSOD.PHASE_INIT", "SSOD.SAMPLING", "SSOD.LABELED_REPEAT", "SSOD.ROI_WEIGHTING"),
-    *("SSOD.TEACHER", "SSOD.TIERS", "SSOD.AUG.STRONG"),
+    *("SSOD.TEACHER", "SSOD.TIERS", "SSOD.AUG.STRONG", "SSOD.AVERAGE.RAMP"),
 )
 
 

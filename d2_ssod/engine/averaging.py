@@ -13,22 +13,26 @@ from torch import Tensor, nn
 class AverageWeights(HookBase):
     """Keeps an exponential moving average of the weights; the model ends with it.
 
-        average <- d average + (1 - d) weights,    d = min(decay, (1 + t) / (10 + t))
+        average <- d average + (1 - d) weights
 
-    after iteration t = 0, 1, ...: at first the average is of few weights, about those of the last
-    ninth of the iterations until these are 9 / (1 - decay). BatchNorm's statistics are averaged,
-    too; whole numbers are taken as they are. After the last iteration the average becomes the
-    model's weights, so that it is what is saved, labels and is evaluated.
+    after iteration t = 0, 1, ... BatchNorm's statistics are averaged, too; whole numbers are taken
+    as they are. After the last iteration the average becomes the model's weights, so that it is
+    what is saved, labels and is evaluated.
+
+    With a ramp, d = min(decay, (1 + t) / (10 + t)): the first weights are soon forgotten, as random
+    ones should be, and the average is of about the last ninth of the iterations until these are
+    9 / (1 - decay). Without, d = decay: good ones are kept until there are others.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float, *, ramp: bool = True) -> None:
         """Begin with the model's weights.
 
         Args:
             model: without a distributed wrapper.
             decay: 0..1; 0.999 is an average of about the last 1000 iterations.
+            ramp: of d.
         """
-        self._model, self._decay = model, decay
+        self._model, self._decay, self._ramp = model, decay, ramp
         self.average: dict[str, Tensor] | None = None
 
     def before_train(self) -> None:
@@ -38,7 +42,9 @@ class AverageWeights(HookBase):
 
     def after_step(self) -> None:
         """Average, and after the last iteration hand over."""
-        decay = min(self._decay, (1 + self.trainer.iter) / (10 + self.trainer.iter))
+        decay = self._decay
+        if self._ramp:
+            decay = min(decay, (1 + self.trainer.iter) / (10 + self.trainer.iter))
         with torch.no_grad():
             for name, value in self._model.state_dict().items():
                 if value.is_floating_point():

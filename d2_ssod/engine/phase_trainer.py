@@ -127,7 +127,9 @@ class PhaseTrainer(DefaultTrainer):
             hooks.PeriodicWriter(self.build_writers(), period=20),
         ]
         if self.cfg.SSOD.AVERAGE.DECAY > 0:
-            self.averaging = AverageWeights(self.bare_model, self.cfg.SSOD.AVERAGE.DECAY)
+            # The weights that phase 0 begins with are those of no detector.
+            ramp = self.phase == 0 or self.cfg.SSOD.AVERAGE.RAMP
+            self.averaging = AverageWeights(self.bare_model, self.cfg.SSOD.AVERAGE.DECAY, ramp=ramp)
         return [
             hooks.IterationTimer(),
             hooks.LRScheduler(),

@@ -155,7 +155,7 @@ def test_a_key_of_another_version_is_not_compared(cfg):
 # What a phase learns by. A new key belongs here, or among those of no effect in trained_with.py.
 LEARNED_BY = {
     "AUG": {"COLOR", "SCALE", "SHIFT", "PHOTOMETRIC", "EXPAND", "IOU_CROP", "STRONG"},
-    "AVERAGE": {"DECAY"},
+    "AVERAGE": {"DECAY", "RAMP"},
     "ROI_WEIGHTING": {
         *("NAME", "VARIANT", "APPLY_TO", "A", "B", "C_IOU", "C_SIM", "C_SOFT_SAMPLING", "CONSTANT"),
     },

@@ -1,0 +1,66 @@
+"""The moving average of the weights."""
+
+from types import SimpleNamespace
+
+import pytest
+import runs
+import torch
+from torch import nn
+
+import d2_ssod.demo  # noqa: F401
+from d2_ssod.engine import PhaseTrainer
+from d2_ssod.engine.averaging import AverageWeights
+
+
+class Model(nn.Module):
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(float(weight)))
+        self.register_buffer("batches", torch.tensor(0))
+
+
+def run(hook, model, values, max_iter=100):
+    """Have the weight these values after the iterations 0, 1, ..."""
+    hook.before_train()
+    for iteration, value in enumerate(values):
+        hook.trainer = SimpleNamespace(iter=iteration, max_iter=max_iter)
+        with torch.no_grad():
+            model.weight.fill_(value)
+            model.batches += 1
+        hook.after_step()
+
+
+def test_a_good_beginning_is_kept_as_long_as_any_weights():
+    model = Model(8)
+    hook = AverageWeights(model, 0.75, ramp=False)
+    run(hook, model, [0, 4])
+    # 8 -> 3/4 8 = 6 -> 3/4 6 + 1/4 4
+    assert hook.average["weight"].item() == pytest.approx(5.5)
+    assert hook.average["batches"].item() == 2  # whole numbers are not averaged
+    assert model.weight.item() == 4
+
+
+def test_random_weights_are_soon_forgotten():
+    model = Model(8)
+    hook = AverageWeights(model, 0.999)
+    run(hook, model, [0, 0])
+    # d = 1/10, then 2/11
+    assert hook.average["weight"].item() == pytest.approx(8 * 1 / 10 * 2 / 11)
+
+
+def test_the_average_becomes_the_model_at_the_end():
+    model = Model(8)
+    hook = AverageWeights(model, 0.75, ramp=False)
+    run(hook, model, [0, 4], max_iter=2)
+    assert model.weight.item() == pytest.approx(5.5)
+
+
+@pytest.mark.parametrize(("phase", "ramp"), [(0, True), (0, False), (1, True), (1, False)])
+def test_phase_0_always_forgets_its_beginning(tmp_path, phase, ramp):
+    cfg = runs.bare_config(tmp_path)
+    cfg.merge_from_file(str(runs.CONFIG_FILE))
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.OUTPUT_DIR = str(tmp_path)
+    cfg.SSOD.AVERAGE.DECAY, cfg.SSOD.AVERAGE.RAMP = 0.9, ramp
+    trainer = PhaseTrainer(cfg, phase, [{"file_name": "none"}])
+    assert trainer.averaging._ramp == (ramp or phase == 0)
