@@ -5,8 +5,9 @@
 
 ``--labeled``, ``--val`` and ``--test`` take COCO instances files, folders of Pascal VOC's XML
 files, and Ultralytics' data.yaml, whose splits train and val are used. ``--val`` chooses between
-the models of a run, ``--test`` only judges. The method is what has done best on photographs
-(``--method teacher``, docs/real_images.md), or the paper's two phases. Check the data, then train:
+the models of a run, ``--test`` only judges. The method is one phase of self-training, which has
+done best on photographs (docs/real_images.md), the same with a mean teacher, or the paper's two
+phases. Check the data, then train:
 
     python -m d2_ssod check --config-file mine.yaml
     python train_net.py --config-file mine.yaml --num-gpus 8
@@ -52,8 +53,8 @@ class _Model:
     """Limits of the short edge of pictures, in pixels."""
     most: float
     """Limit of the long edge, in short ones."""
-    iterations: dict[str, tuple[int, ...]] | None
-    """Of the phases of each method; None: epochs by the number of pictures."""
+    iterations: dict[int, tuple[int, ...]] | None
+    """Of the phases of methods with so many after phase 0; None: epochs by the pictures."""
 
 
 _MODELS = {
@@ -65,7 +66,7 @@ _MODELS = {
     "small": _Model(
         "Base-SSOD-Small.yaml",
         "a small Faster R-CNN from scratch, for trials on a CPU",
-        *(1, 3, 3, (96, 160), 2.0, {"paper": (1500, 1200, 1200), "teacher": (3000, 5000)}),
+        *(1, 3, 3, (96, 160), 2.0, {2: (1500, 1200, 1200), 1: (3000, 5000)}),
     ),
 }
 # Of each data set, for its file and for its pictures.
@@ -80,8 +81,30 @@ _ITERATIONS = 2000  # that a phase should have at least
 _EPOCHS = (12, 120)  # limits
 _WARM_UP = 1000  # Detectron2's SOLVER.WARMUP_ITERS
 _SECONDS = (0.2, 1.0)  # that an iteration of the small model takes on a CPU, from idle to busy
-# Of the labeled pictures, before there is a teacher, but no more than this part of all iterations.
+# Of the labeled pictures, before the one other phase, but no more than this part of all iterations.
 _SUPERVISED_EPOCHS, _SUPERVISED_PART = 48, 0.375
+_ONE_PHASE = """\
+  # Phase 0 learns the labeled pictures alone. From its model, phase 1 learns its labels of the
+  # others, too. Tried with the small model only.
+  NUM_PHASES: 1
+  PHASE_INIT: previous
+  SAMPLING: balanced  # half of each batch is labeled
+  # All pictures are changed a little, unlabeled ones strongly: other colours, erased parts.
+  AUG: {COLOR: 0.2, SCALE: [0.8, 1.2], SHIFT: 0.1, STRONG: pseudo}
+  ROI_WEIGHTING: {NAME: none}
+  SIMILARITY: {LOSS_WEIGHT: 0.0}""".splitlines()
+_AVERAGE = """\
+  AVERAGE: {DECAY: 0.999}  # a phase ends with the average of its weights""".splitlines()
+_TEACHER = """\
+  # The average of the weights, of phase 0's at first, labels each batch of phase 1 anew.
+  AVERAGE: {DECAY: 0.999, RAMP: False}
+  TEACHER: {ENABLED: True}""".splitlines()
+# Lines below SSOD.
+_METHODS = {
+    "self-training": [*_ONE_PHASE, *_AVERAGE],
+    "teacher": [*_ONE_PHASE, *_TEACHER],
+    "paper": ["  NUM_PHASES: 2"],
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,9 +124,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test-images", metavar="DIR", help="folder of the test pictures")
     parser.add_argument(
         "--method",
-        choices=("teacher", "paper"),
-        default="teacher",
-        help="labels alone, then a mean teacher (default); or two phases as published",
+        choices=sorted(_METHODS),
+        default="self-training",
+        help="labels alone, then one phase of self-training (default), or with a mean teacher; or "
+        "two phases as published",
     )
     parser.add_argument("--model", choices=sorted(_MODELS), default="r50")
     parser.add_argument("--num-gpus", type=int, default=8, help="sets batch and learning rate (8)")
@@ -247,7 +271,7 @@ def _lines(
         f"  MAX_SIZE_TEST: {most}",
         *_solver_lines(arguments, schedule),
         "SSOD:",
-        *(_TEACHER if arguments.method == "teacher" else ["  NUM_PHASES: 2"]),
+        *_METHODS[arguments.method],
         *_schedule_lines(arguments, schedule),
         "  REGISTER:",
         *(f"    - {_flow(entry)}" for entry in entries.values()),
@@ -302,17 +326,9 @@ def _anchor_lines(shapes: statistics.BoxShapes, model: _Model) -> Iterator[str]:
     yield f"    ASPECT_RATIOS: {_flow([ratios])}"
 
 
-_TEACHER = """\
-  # Phase 0 learns the labeled pictures alone. From it, phase 1 learns all of them: the moving
-  # average of its weights labels each batch anew.
-  NUM_PHASES: 1
-  PHASE_INIT: previous
-  TEACHER: {ENABLED: True}
-  AVERAGE: {DECAY: 0.999}
-  SAMPLING: balanced  # half of each batch is labeled
-  AUG: {STRONG: pseudo}  # unlabeled pictures are learned in other colours, with erased parts
-  ROI_WEIGHTING: {NAME: none}
-  SIMILARITY: {LOSS_WEIGHT: 0.0}""".splitlines()
+def _phases(arguments: argparse.Namespace) -> int:
+    """Count the phases after phase 0."""
+    return 2 if arguments.method == "paper" else 1
 
 
 def _batch(arguments: argparse.Namespace) -> int:
@@ -339,7 +355,7 @@ class _EpochSchedule:
             f"{_EPOCHS[0]} epochs, up to {_EPOCHS[1]} where that is less than {_ITERATIONS} "
             "iterations"
         )
-        if arguments.method == "teacher":
+        if _phases(arguments) == 1:
             passes = sum(e * count for e, count in zip(epochs, pictures, strict=True))
             first = max(_SUPERVISED_EPOCHS * num_labeled, _ITERATIONS * batch)
             first = min(first, _SUPERVISED_PART * passes)
@@ -370,7 +386,7 @@ def _solver_lines(arguments: argparse.Namespace, schedule: _EpochSchedule) -> It
 def _schedule_lines(arguments: argparse.Namespace, schedule: _EpochSchedule) -> Iterator[str]:
     iterations = _MODELS[arguments.model].iterations
     if iterations is not None:
-        of_phases = list(iterations[arguments.method])
+        of_phases = list(iterations[_phases(arguments)])
         low, high = (sum(of_phases) * seconds / 3600 for seconds in _SECONDS)
         yield from _comment(
             "Iterations of each phase. Phase 0 should go on until more of it gains nothing: its "

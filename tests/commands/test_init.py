@@ -68,8 +68,8 @@ def test_the_config_is_one_that_works(folder, model, capsys):
 
 
 @pytest.mark.parametrize("model", ["r50", "small"])
-def test_the_method_is_a_mean_teacher_or_the_papers(folder, model, capsys):
-    for name, phases in (("teacher", 1), ("paper", 2)):
+def test_the_method_is_self_training_a_mean_teacher_or_the_papers(folder, model, capsys):
+    for name, phases in (("self-training", 1), ("teacher", 1), ("paper", 2)):
         given = ["--val", folder / "val" / "instances.json", "--model", model, "--method", name]
         path = init(folder, *given, name=f"{name}.yaml")
         written = yaml.safe_load(path.read_text())
@@ -85,25 +85,30 @@ def test_the_method_is_a_mean_teacher_or_the_papers(folder, model, capsys):
         assert ran("check", "--config-file", path) == 0
 
 
-def test_the_mean_teacher_is_that_of_the_shipped_configs():
-    shipped = CfgNode.load_yaml_with_base(str(runs.ROOT / "configs" / "Base-Mean-Teacher.yaml"))
-    assert yaml.safe_load("\n".join(["SSOD:", *init_command._TEACHER]))["SSOD"] == shipped["SSOD"]
+@pytest.mark.parametrize(
+    ("method", "config"),
+    [("self-training", "Base-Self-Training.yaml"), ("teacher", "Base-Mean-Teacher.yaml")],
+)
+def test_the_method_is_that_of_the_shipped_configs(method, config):
+    shipped = CfgNode.load_yaml_with_base(str(runs.ROOT / "configs" / config))["SSOD"]
+    assert yaml.safe_load("\n".join(["SSOD:", *init_command._METHODS[method]]))["SSOD"] == shipped
 
 
-def test_a_mean_teacher_takes_as_many_image_passes_as_two_phases():
+def test_self_training_takes_as_many_image_passes_as_two_phases():
     """2000 labeled pictures, 50 000 unlabeled ones, eight GPUs."""
     parser = argparse.ArgumentParser()
     init_command.add_arguments(parser)
     epochs = {}
-    for method in ("paper", "teacher"):
+    for method in ("paper", "self-training", "teacher"):
         command = ["--labeled", "a", "--unlabeled", "b", "--method", method]
         schedule = init_command._EpochSchedule.of(parser.parse_args(command), 2000, 50_000)
         epochs[method] = schedule.epochs
     assert epochs["paper"] == [16, 12, 12]
-    assert epochs["teacher"] == [48, pytest.approx(17.0, abs=0.1)]
+    assert epochs["self-training"] == [48, pytest.approx(17.0, abs=0.1)]
+    assert epochs["teacher"] == epochs["self-training"]
 
 
-@pytest.mark.parametrize("method", ["teacher", "paper"])
+@pytest.mark.parametrize("method", ["self-training", "teacher", "paper"])
 @pytest.mark.parametrize(("num_labeled", "num_unlabeled"), [(30, 174), (2000, 50_000)])
 def test_no_phase_is_all_warm_up(method, num_labeled, num_unlabeled):
     parser = argparse.ArgumentParser()
