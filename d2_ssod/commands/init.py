@@ -83,26 +83,24 @@ _WARM_UP = 1000  # Detectron2's SOLVER.WARMUP_ITERS
 _SECONDS = (0.2, 1.0)  # that an iteration of the small model takes on a CPU, from idle to busy
 # Of the labeled pictures, before the one other phase, but no more than this part of all iterations.
 _SUPERVISED_EPOCHS, _SUPERVISED_PART = 48, 0.375
-_ONE_PHASE = """\
+_SELF_TRAINING = """\
   # Phase 0 learns the labeled pictures alone. From its model, phase 1 learns its labels of the
   # others, too. Tried with the small model only.
   NUM_PHASES: 1
   PHASE_INIT: previous
+  AVERAGE: {DECAY: 0.999, RAMP: False}  # a phase ends with it, phase 1's begins with phase 0
   SAMPLING: balanced  # half of each batch is labeled
   # All pictures are changed a little, unlabeled ones strongly: other colours, erased parts.
   AUG: {COLOR: 0.2, SCALE: [0.8, 1.2], SHIFT: 0.1, STRONG: pseudo}
   ROI_WEIGHTING: {NAME: none}
   SIMILARITY: {LOSS_WEIGHT: 0.0}""".splitlines()
-_AVERAGE = """\
-  AVERAGE: {DECAY: 0.999}  # a phase ends with the average of its weights""".splitlines()
 _TEACHER = """\
-  # The average of the weights, of phase 0's at first, labels each batch of phase 1 anew.
-  AVERAGE: {DECAY: 0.999, RAMP: False}
+  # The average of the weights labels each batch of phase 1 anew.
   TEACHER: {ENABLED: True}""".splitlines()
 # Lines below SSOD.
 _METHODS = {
-    "self-training": [*_ONE_PHASE, *_AVERAGE],
-    "teacher": [*_ONE_PHASE, *_TEACHER],
+    "self-training": _SELF_TRAINING,
+    "teacher": [*_SELF_TRAINING, *_TEACHER],
     "paper": ["  NUM_PHASES: 2"],
 }
 
