@@ -3,13 +3,15 @@ import json
 import pytest
 
 from ablation import report, rows
+from ablation.real import rows as real_rows
 
 METRICS = ("AP", "AP50", "AP/easy", "AP50/easy", "AP/difficult", "AP50/difficult")
 
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    for module in (report, real_rows):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
 
     def add(setting: str, row: str, seed: int, models: dict[str, float]) -> None:
         path = tmp_path / setting / row / f"seed_{seed}.json"
