@@ -78,7 +78,7 @@ def do_all(runs: Sequence[RealRun], processes: int, output: Path) -> list[RealRu
     """Do the runs that are missing, after what they need; returns those that failed."""
 
     def is_usable(run: RealRun) -> bool:
-        return run.model(output).exists()
+        return (output / run.name / "summary.json").exists()  # the last that a training leaves
 
     wanted = list(dict.fromkeys(each for run in runs for each in after_needs(run)))
     to_do = missing(wanted, is_usable)

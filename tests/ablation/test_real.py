@@ -174,3 +174,22 @@ def test_a_finished_run_leaves_a_result_for_each_split(data, monkeypatch, tmp_pa
         "test": {"AP50": 51.0, "AP": 30.0},
     }
     assert run.needs[0].result.exists()  # phase 0 alone came first
+
+
+def test_an_oracle_waits_for_the_labels_that_it_puts_right(data, monkeypatch, tmp_path):
+    order, output = [], tmp_path / "out"
+    run = run_of(data, "oracle_true")
+
+    def do(each, output):
+        order.append(each.row)
+        (output / each.name / "phase_0").mkdir(parents=True, exist_ok=True)
+        (output / each.name / "summary.json").touch()
+        return True
+
+    # Interrupted after it had taken over its phase 0.
+    model = run.needs[1].model(output)
+    model.parent.mkdir(parents=True)
+    model.touch()
+    monkeypatch.setattr(real, "do", do)
+    assert real.do_all([run], 2, output) == []
+    assert order == ["fs", "none", "oracle_true"]
