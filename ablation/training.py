@@ -66,6 +66,14 @@ def in_process_config(config: str, overrides: Sequence[object]):
     return setup(default_argument_parser().parse_args(arguments))
 
 
+def evaluation_config(config: str, overrides: Sequence[object]):
+    """A checked config for models that others have trained: without logging and seeds."""
+    from d2_ssod.engine import build_config, default_argument_parser
+
+    arguments = ["--config-file", str(ROOT / config), "--num-gpus", "0", *map(str, overrides)]
+    return build_config(default_argument_parser().parse_args(arguments), world_size=1)
+
+
 def evaluate_together(cfg, folders: Sequence[Path], dataset: str) -> dict[str, dict]:
     """Phase-0 models of several runs, each alone and fused (``0~N``)."""
     from detectron2.data import DatasetCatalog

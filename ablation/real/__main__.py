@@ -25,7 +25,7 @@ import d2_ssod.quiet  # noqa: F401
 from ablation.training import (
     commit,
     evaluate_together,
-    in_process_config,
+    evaluation_config,
     kept,
     metrics_of,
     train,
@@ -113,8 +113,8 @@ def do(run: RealRun, output: Path) -> bool:
 def fuse(run: RealRun, output: Path) -> bool:
     """Evaluate the models that a run fuses; always True."""
     started, (own, *_) = time.time(), run.needs
-    keys = {**own.overrides(output), "OUTPUT_DIR": str(output / run.name)}
-    cfg = in_process_config(CONFIG, [part for pair in keys.items() for part in pair])
+    keys = own.overrides(output)
+    cfg = evaluation_config(CONFIG, [part for pair in keys.items() for part in pair])
     folders = [output / need.name for need in run.needs]
     metrics = {
         split: kept(evaluate_together(cfg, folders, f"real_{split}"), _METRICS) for split in SPLITS
