@@ -198,7 +198,7 @@ def _check_usable(data_set: DataSet, images_option: str) -> None:
     """Stop at what cannot be read, and at pictures that are in another folder."""
     findings = Findings(data_set.findings)
     paths = [record["file_name"] for record in data_set.images]
-    check_present(paths, images_option, "name the folder that has them", findings)
+    check_present(paths, len(paths), images_option, "name the folder that has them", findings)
     raise_first(findings)
 
 

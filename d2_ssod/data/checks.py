@@ -78,8 +78,9 @@ def check_images(images: Sequence[dict[str, Any]], place: str, findings: Finding
         findings: what is found is added to it.
     """
     paths = [record["file_name"] for record in images]
-    said = check_present(paths, place, _CORRECT_PATHS, findings)
     found = check_pictures(paths, description=f"Checking images of {place}")
+    bad = [path for path, size in zip(paths, found, strict=True) if isinstance(size, ImageError)]
+    said = check_present(bad, len(paths), place, _CORRECT_PATHS, findings)
     for record, size in zip(images, found, strict=True):
         path = record["file_name"]
         if path in said:

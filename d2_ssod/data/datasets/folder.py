@@ -64,7 +64,7 @@ class ImageFolders:
             return self._list_folder(place, findings)
         files = read_list(place)
         remedy = f"the names in {place} are relative to its own folder: correct them, or move it"
-        said = check_present(files, self.key, remedy, findings)
+        said = check_present(files, len(files), self.key, remedy, findings)
         return [file for file in files if file not in said]
 
     def _list_folder(self, folder: str, findings: Findings) -> list[str]:
