@@ -56,16 +56,16 @@ def _guard(cfg: CfgNode, folder: RunFolder, phase: int) -> None:
         cfg,
         "VALIDATION",
         f"Phase {phase}: AP {now:.1f} on the validation images, {before:.1f} before it: its "
-        f"pseudo-labels do harm or the phase is too short; {_advice(cfg, phase)}",
+        f"pseudo-labels do harm or the phase is too short; {_advice(cfg, folder, phase)}",
     )
 
 
-def _advice(cfg: CfgNode, phase: int) -> str:
+def _advice(cfg: CfgNode, folder: RunFolder, phase: int) -> str:
     """Name what may make a phase better that has not been done yet."""
     steps = ["lengthen it (SSOD.SCHEDULE)"]
     if cfg.SSOD.PHASE_INIT != "previous":
         steps.append("set SSOD.PHASE_INIT to previous")
-    if had_teacher(RunFolder(cfg.OUTPUT_DIR), phase):
+    if had_teacher(folder, phase):
         steps.append("train phase 0 longer, or do without SSOD.TEACHER")
     else:
         steps.append("take SSOD.SELECTION class_balanced or SSOD.CONSENSUS.MIN_VOTES 1")
