@@ -1,12 +1,42 @@
-"""Means with their standard errors, differences of means, and tables of these."""
+"""Results of finished runs: means with their standard errors, differences, and tables of these."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from tabulate import tabulate
+
+from d2_ssod.json_files import read_json
+
+Results = Mapping[int, dict]  # seed -> content of its JSON file
+
+
+def load(folder: Path) -> Results:
+    """The finished runs of a row."""
+    contents = [read_json(file) for file in sorted(folder.glob("seed_*.json"))]
+    return {content["seed"]: content for content in contents}
+
+
+def values(results: Results, model: str, key: str) -> list[float]:
+    """A metric of a model in all runs that have the model."""
+    return [r["metrics"][model][key] for r in results.values() if model in r["metrics"]]
+
+
+def differences(
+    own: Results, model: str, reference: Results, other: str, key: str = "AP50"
+) -> list[float]:
+    """A metric of ``own`` minus that of ``reference``, over the seeds in which both share phase 0.
+
+    The same seed does not make the same phase 0 on every processor.
+    """
+    return [
+        own[seed]["metrics"][model][key] - reference[seed]["metrics"][other][key]
+        for seed in own.keys() & reference.keys()
+        if own[seed]["metrics"].get("phase_0") == reference[seed]["metrics"].get("phase_0")
+    ]
 
 
 def mean_and_error(values: Sequence[float], *, digits: int = 1) -> str:

@@ -6,17 +6,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-from . import one_stage
-from .figures import mean_and_error, paired, table, unpaired
+from . import figures, one_stage
+from .figures import Results, differences, mean_and_error, paired, table, unpaired, values
 from .real import report as real_report
 from .rows import MAIN_ROWS, RESULTS, SEMI_SUPERVISED, SETTINGS, SUPERVISED
 
 REPORT = Path(__file__).parent.parent / "docs" / "ablation.md"
-
-Results = dict[int, dict]  # seed -> content of its JSON file
 
 
 def main() -> None:
@@ -33,19 +30,17 @@ def main() -> None:
 
 def load(setting: str, row: str) -> Results:
     """The finished runs of a row."""
-    files = sorted((RESULTS / setting / row).glob("seed_*.json"))
-    contents = [json.loads(file.read_text()) for file in files]
-    return {content["seed"]: content for content in contents}
+    return figures.load(RESULTS / setting / row)
 
 
 def control() -> str:
     """The control that the demo's last phase and ensemble must beat, in one line."""
-    values = _values(load("ordinary", "fs_plus"), "phase_0", "AP50")
-    if not values:
+    found = values(load("ordinary", "fs_plus"), "phase_0", "AP50")
+    if not found:
         return "Control (labeled images only, as many iterations): no result yet, `make ablation`"
     return (
         "To beat, as it trains as long on the labeled images alone: AP50 "
-        f"{mean_and_error(values)} ({len(values)} seeds; docs/ablation.md)"
+        f"{mean_and_error(found)} ({len(found)} seeds; docs/ablation.md)"
     )
 
 
@@ -77,7 +72,7 @@ def _supervised_table() -> str:
         model = "0~N" if row == "fs_x3" else "phase_0"
         results = load("ordinary", row)
         columns = ("AP50", "AP", "AP50/easy", "AP50/difficult")
-        cells = [mean_and_error(_values(results, model, key)) for key in columns]
+        cells = [mean_and_error(values(results, model, key)) for key in columns]
         rows.append([title, len(results), *cells])
     return table(rows, ["", "seeds", "AP50", "AP", "AP50 easy", "AP50 difficult"])
 
@@ -113,7 +108,7 @@ def _accuracy_table(setting: str) -> str:
             ("1~N", "AP50"),
             ("0~N", "AP50"),
         ]
-        cells = [mean_and_error(_values(results, *column)) for column in columns]
+        cells = [mean_and_error(values(results, *column)) for column in columns]
         rows.append([SEMI_SUPERVISED[row][0], len(results), *cells])
     return table(
         rows,
@@ -127,14 +122,14 @@ def _accuracy_table(setting: str) -> str:
 def _difference_table(setting: str) -> str:
     """Each finished row against the two controls of its setting and against FS+."""
     controls = {name: load(setting, name) for name in ("none", "constant")}
-    fs_plus = _values(load("ordinary", "fs_plus"), "phase_0", "AP50")
+    fs_plus = values(load("ordinary", "fs_plus"), "phase_0", "AP50")
     rows = []
     for row, own in _finished(setting).items():
         to_controls = [
-            "" if row == name else paired(_differences(own, _last(row), control, "phase_2"))
+            "" if row == name else paired(differences(own, _last(row), control, "phase_2"))
             for name, control in controls.items()
         ]
-        cells = [*to_controls, unpaired(_values(own, _last(row), "AP50"), fs_plus)]
+        cells = [*to_controls, unpaired(values(own, _last(row), "AP50"), fs_plus)]
         rows.append([SEMI_SUPERVISED[row][0], *cells])
     return table(rows, ["", "to no re-weighting", "to constant", "to FS+"])
 
@@ -142,21 +137,19 @@ def _difference_table(setting: str) -> str:
 def _one_stage_table() -> str:
     """SSD's rows, each with its gain over phase 0 alone and over FS+."""
     results = {row: load("one_stage", row) for row in one_stage.ROWS}
-    fs = _values(results["two_phase"], "phase_0", "AP50")
-    fs_plus = _values(results["fs_plus"], "phase_0", "AP50")
-    alone = [
-        mean_and_error(_values(results["two_phase"], "phase_0", key)) for key in ("AP50", "AP")
-    ]
+    fs = values(results["two_phase"], "phase_0", "AP50")
+    fs_plus = values(results["fs_plus"], "phase_0", "AP50")
+    alone = [mean_and_error(values(results["two_phase"], "phase_0", key)) for key in ("AP50", "AP")]
     rows = [["SSD, FS: phase 0", len(fs), f"{one_stage.FIRST} x 1", *alone, "", "", ""]]
     for name, row in one_stage.ROWS.items():
-        own = _values(results[name], row.last, "AP50")
+        own = values(results[name], row.last, "AP50")
         if not own:
             continue
-        fused = _values(results[name], "0~N", "AP50")
+        fused = values(results[name], "0~N", "AP50")
         rows.append(
             [
                 *(row.title, len(own), f"{sum(row.lengths)} x {row.views}"),
-                *(mean_and_error(_values(results[name], row.last, key)) for key in ("AP50", "AP")),
+                *(mean_and_error(values(results[name], row.last, key)) for key in ("AP50", "AP")),
                 *(unpaired(own, fs), "" if name == "fs_plus" else unpaired(own, fs_plus)),
                 mean_and_error(fused) if fused else "",
             ]
@@ -188,22 +181,6 @@ def _separation_table(setting: str) -> str:
         if weights:
             rows.append([SEMI_SUPERVISED[row][0], *cells, mean_and_error(weights, digits=3)])
     return table(rows, ["", "AUC phase 1", "AUC phase 2", "mean weight"])
-
-
-def _values(results: Results, model: str, key: str) -> list[float]:
-    return [r["metrics"][model][key] for r in results.values() if model in r["metrics"]]
-
-
-def _differences(own: Results, model: str, reference: Results, other: str) -> list[float]:
-    """AP50 of ``own`` minus that of ``reference``, over the seeds in which both share phase 0.
-
-    The same seed does not make the same phase 0 on every processor.
-    """
-    return [
-        own[seed]["metrics"][model]["AP50"] - reference[seed]["metrics"][other]["AP50"]
-        for seed in own.keys() & reference.keys()
-        if own[seed]["metrics"].get("phase_0") == reference[seed]["metrics"].get("phase_0")
-    ]
 
 
 def _provenance() -> str:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ablation.figures import mean_and_error, paired, unpaired
+from ablation.figures import (
+    Results,
+    differences,
+    load,
+    mean_and_error,
+    paired,
+    unpaired,
+    values,
+)
 from ablation.figures import table as format_table
 from d2_ssod.json_files import read_json
 
@@ -18,10 +26,7 @@ STUDIES = {
     "Steel (NEU), shorter": ("neu", (1500, 2400), (0.003, 0.003)),
     "Blood cells (BCCD) at 256 pixels": ("bccd_256", (1500, 2400), (0.003, 0.003)),
 }
-_SEEDS = range(1, 20)
 _KEYS = ("AP50", "AP")
-
-Results = Mapping[int, dict]  # seed -> content of its JSON file
 
 
 def parts() -> Iterator[str]:
@@ -29,11 +34,11 @@ def parts() -> Iterator[str]:
     for title, study in STUDIES.items():
         for split in SPLITS:
             data, lengths, rates = study
-            rows = _load(
-                RealRun(Path(data), row, lengths, rates, seed, split)
+            found = {
+                row: load(RealRun(Path(data), row, lengths, rates, 0, split).result.parent)
                 for row in ROWS
-                for seed in _SEEDS
-            )
+            }
+            rows = {row: results for row, results in found.items() if results}
             if rows:
                 yield f"### {title}, {split}"
                 yield _accuracy_table(rows)
@@ -43,16 +48,11 @@ def parts() -> Iterator[str]:
 
 def table(runs: Sequence[RealRun]) -> str:
     """Means over the seeds that are finished, with standard errors where there are two."""
-    return _accuracy_table(_load(runs))
-
-
-def _load(runs: Iterator[RealRun] | Sequence[RealRun]) -> dict[str, Results]:
-    """The finished runs, by row."""
     rows: dict[str, dict[int, dict]] = {}
     for run in runs:
         if run.result.exists():
             rows.setdefault(run.row, {})[run.seed] = read_json(run.result)
-    return rows
+    return _accuracy_table(rows)
 
 
 def _accuracy_table(rows: Mapping[str, Results]) -> str:
@@ -106,8 +106,8 @@ def _provenance(rows: Mapping[str, Results]) -> str:
 
 def _values(results: Results, model: str) -> list[list[float]]:
     """Of each key of a model the values of all seeds that have it."""
-    found = [r["metrics"][model] for r in results.values() if model in r["metrics"]]
-    return [[metrics[key] for metrics in found] for key in _KEYS] if found else []
+    found = [values(results, model, key) for key in _KEYS]
+    return found if found[0] else []
 
 
 def _both(values: list[list[float]]) -> str:
@@ -119,19 +119,8 @@ def _both_differences(own: list[list[float]], reference: list[list[float]]) -> s
 
 
 def _paired(own: Results, reference: Results) -> str:
-    seeds = [
-        seed
-        for seed in own.keys() & reference.keys()
-        if own[seed]["metrics"]["phase_0"] == reference[seed]["metrics"]["phase_0"]
-    ]
     return " / ".join(
-        paired(
-            [
-                own[seed]["metrics"]["phase_1"][key] - reference[seed]["metrics"]["phase_1"][key]
-                for seed in seeds
-            ]
-        )
-        for key in _KEYS
+        paired(differences(own, "phase_1", reference, "phase_1", key)) for key in _KEYS
     )
 
 

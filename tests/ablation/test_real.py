@@ -94,7 +94,7 @@ def finish(run, ap50, phase_0=40.0):
     metrics = {"phase_0": {"AP50": phase_0, "AP": 20.0}, last: {"AP50": ap50, "AP": ap50 / 2}}
     quality = {"1": {"precision": 0.5, "recall": 0.25}} if row.phases else {}
     content = {"metrics": metrics, "image_passes": run.image_passes, "label_quality": quality}
-    content |= {"commit": "abc", "versions": {"torch": "2.0"}}
+    content |= {"seed": run.seed, "commit": "abc", "versions": {"torch": "2.0"}}
     run.result.write_text(json.dumps(content))
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from ablation import report, rows
+from ablation import figures, report, rows
 from ablation.real import rows as real_rows
 
 METRICS = ("AP", "AP50", "AP/easy", "AP50/easy", "AP/difficult", "AP50/difficult")
@@ -88,4 +88,4 @@ def test_control_is_the_mean_of_fs_plus(results):
 
 def test_values_of_a_model_that_a_run_lacks_are_left_out(results):
     results("ordinary", "one_phase", 0, {"phase_1": 50.0})
-    assert report._values(report.load("ordinary", "one_phase"), "phase_2", "AP50") == []
+    assert figures.values(report.load("ordinary", "one_phase"), "phase_2", "AP50") == []
