@@ -67,10 +67,16 @@ def in_process_config(config: str, overrides: Sequence[object]):
 
 
 def evaluation_config(config: str, overrides: Sequence[object]):
-    """A checked config for models that others have trained: without logging and seeds."""
+    """A checked config for models that others have trained: without logging and seeds.
+
+    Args:
+        config: a file below ``configs/``.
+        overrides: keys and values in turn.
+    """
     from d2_ssod.engine import build_config, default_argument_parser
 
-    arguments = ["--config-file", str(ROOT / config), "--num-gpus", "0", *map(str, overrides)]
+    arguments = ["--config-file", str(ROOT / "configs" / config), "--num-gpus", "0"]
+    arguments += map(str, overrides)
     return build_config(default_argument_parser().parse_args(arguments), world_size=1)
 
 

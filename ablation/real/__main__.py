@@ -97,7 +97,7 @@ def do(run: RealRun, output: Path) -> bool:
         made = RunFolder(output / run.needs[1].name).phase(1).pseudo_labels
         truth = run.data / "unlabeled_truth.json"
         write_json(run.labels(output), put_right(made, truth, oracle))
-    if not train(Path(CONFIG).name, run.overrides(output), folder):
+    if not train(CONFIG, run.overrides(output), folder):
         print(f"{run.name}: FAILED", flush=True)
         return False
     summary = read_json(folder / "summary.json")

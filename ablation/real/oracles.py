@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from detectron2.structures import BoxMode
 
+from d2_ssod.data.objects import detections_of
 from d2_ssod.json_files import read_json
 from d2_ssod.pseudo_label.quality import match_greedily
 from d2_ssod.structures import Detections
@@ -88,13 +90,9 @@ def _by_image(content: dict) -> dict[str, list[dict]]:
 
 
 def _match(boxes: list[dict], objects: list[dict]) -> tuple[Matched, Missed]:
-    found = Detections(
-        _corners(boxes),
-        np.array([box.get("score", 1.0) for box in boxes], dtype=np.float32),
-        _classes(boxes),
-    )
-    corners = _corners(objects).astype(np.float64)
-    taken, _ = match_greedily(found, corners, _classes(objects), SAME_OBJECT)
+    true = _detections(objects)
+    corners = true.boxes.astype(np.float64)
+    taken, _ = match_greedily(_detections(boxes), corners, true.classes, SAME_OBJECT)
     matched = [
         (box, objects[number] if number >= 0 else None)
         for box, number in zip(boxes, taken, strict=True)
@@ -103,12 +101,6 @@ def _match(boxes: list[dict], objects: list[dict]) -> tuple[Matched, Missed]:
     return matched, missed
 
 
-def _corners(annotations: list[dict]) -> np.ndarray:
-    """XYXY, float32 [n, 4]."""
-    boxes = np.array([a["bbox"] for a in annotations], dtype=np.float32).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    return boxes
-
-
-def _classes(annotations: list[dict]) -> np.ndarray:
-    return np.array([a["category_id"] for a in annotations], dtype=np.int64)
+def _detections(annotations: list[dict]) -> Detections:
+    """The boxes of a COCO file's annotations; classes are category ids."""
+    return detections_of([{**a, "bbox_mode": BoxMode.XYWH_ABS} for a in annotations])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ablation.rows import RESULTS
+from d2_ssod.json_files import read_json
 
-CONFIG = "configs/Base-SSOD-Small.yaml"
+CONFIG = "Base-SSOD-Small.yaml"  # below configs/
 BATCH = 8
 SPLITS = ("val", "test")  # one run is judged on both; tune on the first
 
@@ -38,6 +38,9 @@ class Row:
 
 _FROM_PHASE_0 = {"SSOD.PHASE_INIT": "previous"}
 _STRONG = {**_FROM_PHASE_0, "SSOD.AUG.STRONG": "pseudo"}
+_SOFT = {**_STRONG, "MODEL.PROPOSAL_GENERATOR.NAME": "UncertaintyRPN"}
+_TEACHER = {**_SOFT, "SSOD.TEACHER.ENABLED": True}
+_NO_RAMP = {"SSOD.AVERAGE.RAMP": False}
 # So much did the method's weights amount to on the digits: docs/ablation.md.
 _MEAN_WEIGHT = 0.345
 
@@ -71,35 +74,18 @@ ROWS = {
     "tiers": Row(
         "one phase, strong augmentation, labels of two tiers",
         1,
-        {
-            **_STRONG,
-            "SSOD.LABELS": "tiers",
-            "MODEL.PROPOSAL_GENERATOR.NAME": "UncertaintyRPN",
-        },
+        {**_SOFT, "SSOD.LABELS": "tiers"},
     ),
-    "teacher": Row(
-        "one phase, strong augmentation, mean teacher",
-        1,
-        {
-            **_STRONG,
-            "SSOD.TEACHER.ENABLED": True,
-            "MODEL.PROPOSAL_GENERATOR.NAME": "UncertaintyRPN",
-        },
-    ),
+    "teacher": Row("one phase, strong augmentation, mean teacher", 1, _TEACHER),
     "teacher_held": Row(
         "one phase, strong augmentation, mean teacher, no ramp of the average",
         1,
-        {
-            **_STRONG,
-            "SSOD.TEACHER.ENABLED": True,
-            "SSOD.AVERAGE.RAMP": False,
-            "MODEL.PROPOSAL_GENERATOR.NAME": "UncertaintyRPN",
-        },
+        {**_TEACHER, **_NO_RAMP},
     ),
     "none_held": Row(
         "one phase, strong augmentation, no ramp of the average",
         1,
-        {**_STRONG, "SSOD.AVERAGE.RAMP": False},
+        {**_STRONG, **_NO_RAMP},
     ),
     "oracle_deleted": Row(
         "one phase, strong augmentation, wrong boxes deleted", 1, _STRONG, oracle="wrong_deleted"
@@ -188,7 +174,7 @@ class RealRun:
             start["SSOD.PSEUDO_LABEL.FROM"] = str(self.labels(output).resolve())
         return {
             "SEED": self.seed,
-            "MODEL.ROI_HEADS.NUM_CLASSES": len(_read(self.data / "labeled.json")["categories"]),
+            "MODEL.ROI_HEADS.NUM_CLASSES": len(read_json(self.data / "labeled.json")["categories"]),
             "SOLVER.IMS_PER_BATCH": BATCH,
             "DATASETS.TRAIN": ["real_labeled"],
             "DATASETS.UNLABELED": ["real_unlabeled"],
@@ -217,7 +203,7 @@ class RealRun:
     def _settings(self) -> dict[str, object]:
         """Config keys that the pictures need."""
         file = self.data / "settings.json"
-        return _read(file) if file.exists() else {}
+        return read_json(file) if file.exists() else {}
 
 
 def _register(data: Path) -> list[dict[str, str]]:
@@ -232,7 +218,3 @@ def _register(data: Path) -> list[dict[str, str]]:
         entry("unlabeled", "", "unlabeled"),
         entry("truth", "unlabeled_truth", "unlabeled"),
     ]
-
-
-def _read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
