@@ -16,6 +16,7 @@ from d2_ssod.artifacts import RunFolder, had_teacher
 from d2_ssod.config import check_limit, value_of
 from d2_ssod.errors import ConfigError
 
+WARM_UP_REMEDY = "set it to a tenth of the iterations of the shortest phase, or train longer"
 # Where the value for all phases stands, of each key of SSOD.SCHEDULE that has one.
 _FOR_ALL_PHASES = {
     "MAX_ITER": "SOLVER.MAX_ITER",
@@ -111,9 +112,6 @@ def warm_up_problem(own: CfgNode, phase: int) -> str | None:
         f"{solver.WARMUP_ITERS}: its learning rate rises most of the time, to "
         f"{max(_learning_rates(own)):.2g} (BASE_LR is {solver.BASE_LR:g})"
     )
-
-
-WARM_UP_REMEDY = "set it to a tenth of the iterations of the shortest phase, or train longer"
 
 
 def _learning_rates(own: CfgNode) -> list[float]:
