@@ -80,8 +80,10 @@ def evaluation_config(config: str, overrides: Sequence[object]):
     return build_config(default_argument_parser().parse_args(arguments), world_size=1)
 
 
-def evaluate_together(cfg, folders: Sequence[Path], dataset: str) -> dict[str, dict]:
-    """Phase-0 models of several runs, each alone and fused (``0~N``)."""
+def evaluate_together(
+    cfg, folders: Sequence[Path], dataset: str, phase: int = 0
+) -> dict[str, dict]:
+    """Models of a phase of several runs, each alone and fused (``0~N``)."""
     from detectron2.data import DatasetCatalog
 
     from d2_ssod.artifacts import load_phase_model
@@ -93,7 +95,7 @@ def evaluate_together(cfg, folders: Sequence[Path], dataset: str) -> dict[str, d
         of_folder = cfg.clone()
         of_folder.defrost()
         of_folder.OUTPUT_DIR = str(folder)
-        models.append(load_phase_model(of_folder, 0))
+        models.append(load_phase_model(of_folder, phase))
     images = DatasetCatalog.get(dataset)
     results = evaluate_phases(
         models,

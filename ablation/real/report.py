@@ -88,7 +88,7 @@ def _difference_parts(rows: Mapping[str, Results]) -> Iterator[str]:
     """What else than strong augmentation is worth, seed by seed, as phase 0 is shared."""
     controls = [row for row in ("none", "constant") if row in rows]
     lines = [
-        [ROWS[row].title, *("" if row == c else _paired(rows[row], rows[c]) for c in controls)]
+        [ROWS[row].title, *("" if row == c else _paired(rows, row, c) for c in controls)]
         for row in rows
         if ROWS[row].overrides.get("SSOD.AUG.STRONG") == "pseudo"
     ]
@@ -118,9 +118,10 @@ def _both_differences(own: list[list[float]], reference: list[list[float]]) -> s
     return " / ".join(map(unpaired, own, reference))
 
 
-def _paired(own: Results, reference: Results) -> str:
+def _paired(rows: Mapping[str, Results], row: str, control: str) -> str:
+    own, other = (f"phase_{ROWS[name].phases}" for name in (row, control))
     return " / ".join(
-        paired(differences(own, "phase_1", reference, "phase_1", key)) for key in _KEYS
+        paired(differences(rows[row], own, rows[control], other, key)) for key in _KEYS
     )
 
 

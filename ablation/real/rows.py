@@ -23,7 +23,7 @@ class Row:
         overrides: config keys.
         is_short: whether it ends where the phases of others begin.
         oracle: what of the labels of "none" is put right first, one of ``oracles.ORACLES``.
-        fuses: the row whose models of several seeds are fused, instead of a training.
+        fuses: the row whose last models of several seeds are fused, instead of a training.
         models: how many of these.
     """
 
@@ -41,6 +41,8 @@ _STRONG = {**_FROM_PHASE_0, "SSOD.AUG.STRONG": "pseudo"}
 _SOFT = {**_STRONG, "MODEL.PROPOSAL_GENERATOR.NAME": "UncertaintyRPN"}
 _TEACHER = {**_SOFT, "SSOD.TEACHER.ENABLED": True}
 _NO_RAMP = {"SSOD.AVERAGE.RAMP": False}
+# Fused boxes of all models so far, each learned as an object whatever its edges.
+_FUSED = {"SSOD.LABELS": "tiers", "SSOD.TIERS.CERTAIN": 1.0, "SSOD.TIERS.MAX_SPREAD": 1.0}
 # So much did the method's weights amount to on the digits: docs/ablation.md.
 _MEAN_WEIGHT = 0.345
 
@@ -86,6 +88,19 @@ ROWS = {
         "one phase, strong augmentation, no ramp of the average",
         1,
         {**_STRONG, **_NO_RAMP},
+    ),
+    "none_held_x2": Row(
+        "one phase, strong augmentation, no ramp x 2, fused", fuses="none_held", models=2
+    ),
+    "tiers_held": Row(
+        "one phase, strong augmentation, labels of two tiers, no ramp of the average",
+        1,
+        {**_SOFT, **_NO_RAMP, "SSOD.LABELS": "tiers"},
+    ),
+    "rounds_held": Row(
+        "two phases on all images, strong augmentation, fused labels, no ramp of the average",
+        2,
+        {**_STRONG, **_NO_RAMP, **_FUSED, "SSOD.EASY_FRACTIONS": [1.0, 1.0]},
     ),
     "oracle_deleted": Row(
         "one phase, strong augmentation, wrong boxes deleted", 1, _STRONG, oracle="wrong_deleted"

@@ -137,9 +137,30 @@ def test_rows_are_paired_where_they_share_phase_0(data, monkeypatch):
     for seed, phase_0 in ((1, 40.0), (2, 41.0)):
         finish(run_of(data, "none", seed), 50.0)
         finish(run_of(data, "tiers", seed), 52.0, phase_0)
+        finish(run_of(data, "rounds_held", seed), 53.0)
     *_, differences, provenance = report.parts()
     assert provenance == "Made with torch 2.0, by the code of abc."
     assert cells_of(differences)[ROWS["tiers"].title] == ["+2.0 (1) / +1.0 (1)"]
+    # The last models, whatever their phase.
+    two_phases = cells_of(differences)[ROWS["rounds_held"].title]
+    assert two_phases == ["+3.0 ± 0.0 (2) / +1.5 ± 0.0 (2)"]
+
+
+@pytest.mark.parametrize(("row", "phase"), [("fs_plus_x2", 0), ("none_held_x2", 1)])
+def test_last_models_are_fused(data, monkeypatch, tmp_path, row, phase):
+    asked = []
+
+    def evaluate_together(cfg, folders, dataset, phase):
+        asked.append((folders, dataset, phase))
+        return {"0~N": {"AP50": 50.0, "AP": 25.0}}
+
+    monkeypatch.setattr(real, "evaluation_config", lambda *args: None)
+    monkeypatch.setattr(real, "evaluate_together", evaluate_together)
+    run = run_of(data, row, mates=(2,))
+    assert real.fuse(run, tmp_path)
+    folders = [tmp_path / need.name for need in run.needs]
+    assert asked == [(folders, "real_val", phase), (folders, "real_test", phase)]
+    assert json.loads(run.result.read_text())["metrics"]["0~N"]["AP50"] == 50.0
 
 
 def test_a_run_with_a_result_is_not_done_again(data, monkeypatch, tmp_path):
