@@ -212,8 +212,7 @@ def check_disjoint(
 ) -> None:
     """Warn of images that two data sets share.
 
-    Two images are the same if their path is, their name and id in the data set are, or the content
-    of their files is.
+    Two images are the same if their path is, or the content of their files.
 
     Args:
         first: Detectron2 dicts.
@@ -222,8 +221,8 @@ def check_disjoint(
         place: begins the line; the key of the second ones.
         findings: what is found is added to it.
     """
-    known = {identity for record in first for identity in _identities(record)}
-    shared = {n for n, r in enumerate(second) if not known.isdisjoint(_identities(r))}
+    known = {os.path.realpath(record["file_name"]) for record in first}
+    shared = {n for n, r in enumerate(second) if os.path.realpath(r["file_name"]) in known}
     shared |= _copies(first, second)
     if shared:
         what, too, consequence = words
@@ -247,11 +246,6 @@ def check_repeated(images: Sequence[dict[str, Any]], place: str, findings: Findi
                 f"{path} is named {count} times",
                 "keep one entry, with all its annotations",
             )
-
-
-def _identities(record: dict[str, Any]) -> tuple[Any, Any]:
-    path = record["file_name"]
-    return os.path.realpath(path), (os.path.basename(path), record.get("image_id"))
 
 
 def _copies(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> set[int]:
