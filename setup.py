@@ -23,6 +23,7 @@ import tempfile
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
@@ -213,8 +214,22 @@ def extension():
     return CUDAExtension("d2_ssod._C", sources + cuda_sources(), **options)
 
 
+class BuildWithConfigs(build_py):
+    """The shipped configs go into a wheel, beside the code, as others build on them."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(
+                ROOT / "configs", Path(self.build_lib) / "d2_ssod" / "configs", dirs_exist_ok=True
+            )
+
+
 if __name__ == "__main__":  # scripts/compile_cuda.py wants the functions alone
     setup(
         ext_modules=[extension()],
-        cmdclass={"build_ext": BuildExtension.with_options(use_ninja=True)},
+        cmdclass={
+            "build_ext": BuildExtension.with_options(use_ninja=True),
+            "build_py": BuildWithConfigs,
+        },
     )

@@ -6,19 +6,8 @@ Takes Detectron2's own flags (``--resume``, ``--eval-only``, ``--num-machines``,
 
 import d2_ssod.quiet  # noqa: F401  before what it silences
 
-from d2_ssod.engine import default_argument_parser, launch, load_run_data, setup, train_phases
-from d2_ssod.evaluation import evaluate_run
-from d2_ssod.report import report_run
-
-
-def main(args) -> None:
-    """What every process of the run does."""
-    cfg = setup(args)
-    if not args.eval_only:
-        train_phases(cfg, load_run_data(cfg))
-    evaluate_run(cfg)
-    report_run(cfg)
-
+from d2_ssod.commands.train import main
+from d2_ssod.engine import default_argument_parser, launch
 
 if __name__ == "__main__":
     launch(main, default_argument_parser().parse_args())

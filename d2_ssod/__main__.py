@@ -1,4 +1,4 @@
-"""``python -m d2_ssod COMMAND``: what can be done besides training; ``--help`` lists it."""
+"""``python -m d2_ssod COMMAND``: ``--help`` lists what it can do."""
 
 import d2_ssod.quiet  # noqa: F401  before what it silences
 

@@ -52,7 +52,7 @@ ALLOWED = {
     "commands": EVALUATION | {"engine", "report"},
     "__main__": {"commands", "quiet"},
 }
-COMMAND = {"engine", "evaluation", "quiet", "report"}
+COMMAND = {"commands", "engine", "quiet"}
 # Sources below csrc and what they may include of it, by folder.
 INCLUDABLE = {
     "core": {"core"},

@@ -1,10 +1,11 @@
-"""The commands beside ``train_net.py``, each in a module of its own.
+"""What ``python -m d2_ssod`` can do, each in a module of its own.
 
 check.py     everything that is wrong or odd about the data of a config
 init.py      from data to a config
 predict.py   from pictures to boxes
 report.py    what a run did, as a page
 split.py     a COCO file, into labeled and unlabeled images
+train.py     train_net.py
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 
 from d2_ssod.errors import ConfigError
 
-from . import check, init, predict, report, split
+from . import check, init, predict, report, split, train
 
 _COMMANDS = {
     "check": check,
@@ -23,6 +24,7 @@ _COMMANDS = {
     "predict": predict,
     "report": report,
     "split": split,
+    "train": train,
 }
 _USER_ERROR = 2  # exit code
 
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: of the command line, by default those of the process.
     """
-    parser = argparse.ArgumentParser(prog="python -m d2_ssod", description="Beside train_net.py.")
+    parser = argparse.ArgumentParser(prog="python -m d2_ssod")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in _COMMANDS.items():
         description = module.__doc__ or ""
@@ -44,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             help=description.splitlines()[0],
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            parents=getattr(module, "PARENTS", ()),
+            conflict_handler="resolve",  # --help of each
         )
         module.add_arguments(own)
     given = parser.parse_args(arguments)

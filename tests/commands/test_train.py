@@ -1,0 +1,51 @@
+"""Training by the package alone, as a wheel has it: without the repository around it."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import runs
+import yaml
+from pictures import coco_contents, write_coco
+
+import d2_ssod
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The files that a wheel would install."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(folder)]
+    subprocess.run(command, cwd=runs.ROOT, check=True, capture_output=True)
+    shutil.copy(d2_ssod._C.__file__, folder / "d2_ssod")
+    return folder
+
+
+def run_installed(installed, cwd, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "d2_ssod", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_an_installed_package_writes_a_config_and_trains_by_it(installed, tmp_path):
+    boxes = [(1, 2, 10, 8), (2, 1, 8, 12), (3, 3, 12, 12)]
+    write_coco(tmp_path / "labeled", coco_contents(12, boxes=boxes))
+    write_coco(tmp_path / "more", coco_contents(3, boxes=boxes))
+    data = ("--labeled", "labeled/instances.json", "--unlabeled", "more", "--model", "small")
+    run_installed(installed, tmp_path, "init", *data, "-o", "mine.yaml")
+    base = yaml.safe_load((tmp_path / "mine.yaml").read_text())["_BASE_"]
+    assert base == str(installed / "d2_ssod" / "configs" / "Base-SSOD-Small.yaml")
+    short = ("SSOD.SCHEDULE.MAX_ITER", "[2, 2]", "SOLVER.WARMUP_ITERS", "1")
+    train = ("train", "--config-file", "mine.yaml", "--num-gpus", "0")
+    run_installed(installed, tmp_path, *train, *short, "OUTPUT_DIR", "out")
+    assert (tmp_path / "out" / "phase_1" / "model_final.pth").exists()
+    assert (tmp_path / "out" / "report.html").exists()
