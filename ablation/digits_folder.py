@@ -27,7 +27,9 @@ def lay_out(output: Path, sizes: dict[str, int] | None = None) -> None:
             files[split] = split
     for name, file in files.items():
         shutil.copyfile(digit_scenes.annotation_file(source, file), output / f"{name}.json")
-    write_json(output / "settings.json", {"INPUT.RANDOM_FLIP": "none"})  # digits have two sides
+    # Digits have two sides.
+    settings = {"INPUT.RANDOM_FLIP": "none", "TEST.AUG.FLIP": False}
+    write_json(output / "settings.json", settings)
 
 
 if __name__ == "__main__":

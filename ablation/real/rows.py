@@ -43,6 +43,7 @@ _TEACHER = {**_SOFT, "SSOD.TEACHER.ENABLED": True}
 _NO_RAMP = {"SSOD.AVERAGE.RAMP": False}
 # Fused boxes of all models so far, each learned as an object whatever its edges.
 _FUSED = {"SSOD.LABELS": "tiers", "SSOD.TIERS.CERTAIN": 1.0, "SSOD.TIERS.MAX_SPREAD": 1.0}
+_ROUNDS = {**_STRONG, **_NO_RAMP, **_FUSED, "SSOD.EASY_FRACTIONS": [1.0, 1.0]}
 # So much did the method's weights amount to on the digits: docs/ablation.md.
 _MEAN_WEIGHT = 0.345
 
@@ -100,7 +101,12 @@ ROWS = {
     "rounds_held": Row(
         "two phases on all images, strong augmentation, fused labels, no ramp of the average",
         2,
-        {**_STRONG, **_NO_RAMP, **_FUSED, "SSOD.EASY_FRACTIONS": [1.0, 1.0]},
+        _ROUNDS,
+    ),
+    "rounds_views": Row(
+        "the same, labels of three sizes (and flips) of each image",
+        2,
+        {**_ROUNDS, "SSOD.TTA.ENABLED": True},
     ),
     "oracle_deleted": Row(
         "one phase, strong augmentation, wrong boxes deleted", 1, _STRONG, oracle="wrong_deleted"

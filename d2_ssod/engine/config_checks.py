@@ -132,6 +132,14 @@ def _check_training(cfg: CfgNode, world_size: int) -> None:
         )
 
 
+def warn_of_odd_keys(cfg: CfgNode) -> None:
+    """Say which keys have no effect, or one that is hardly meant."""
+    warn_without_effect(cfg)
+    warn_of_frozen_random_weights(cfg)
+    warn_of_learned_edges(cfg)
+    warn_of_odd_views(cfg)
+
+
 def warn_without_effect(cfg: CfgNode) -> None:
     """Say in one line each which keys of Detectron2 are set, but change nothing here."""
     remedies = {
@@ -169,6 +177,25 @@ def warn_of_learned_edges(cfg: CfgNode) -> None:
                 "their edges, as if they were certain: set it to %r or one of its kind",
                 *(key, value, remedy),
             )
+
+
+def warn_of_odd_views(cfg: CfgNode) -> None:
+    """Say that the views of an image that labels are made of are such as training has none of."""
+    if not cfg.SSOD.TTA.ENABLED:
+        return
+    views, flips, size = cfg.TEST.AUG, cfg.INPUT.RANDOM_FLIP, cfg.INPUT.MIN_SIZE_TEST
+    if views.FLIP and flips != "horizontal":
+        logger.warning(
+            "TEST.AUG.FLIP is True, so that labels come from flipped images, too (SSOD.TTA), but "
+            "INPUT.RANDOM_FLIP is %r: if objects have two sides, set TEST.AUG.FLIP to False",
+            flips,
+        )
+    if size > 0 and not any(size / 2 < each < size * 2 for each in views.MIN_SIZES):
+        logger.warning(
+            "TEST.AUG.MIN_SIZES are %s, but INPUT.MIN_SIZE_TEST is %d: images are labeled in sizes "
+            "(SSOD.TTA) that the model was not trained for; set some near %d",
+            *(tuple(views.MIN_SIZES), size, size),
+        )
 
 
 def warn_of_frozen_random_weights(cfg: CfgNode) -> None:

@@ -23,12 +23,7 @@ from d2_ssod.modeling import describe_timm_backbone, with_timm_pixels
 from d2_ssod.randomness import seed_generators, with_drawn_seed
 
 from .agreement import agree_on_config, agree_on_folder, on_main_process
-from .config_checks import (
-    check_config,
-    warn_of_frozen_random_weights,
-    warn_of_learned_edges,
-    warn_without_effect,
-)
+from .config_checks import check_config, warn_of_odd_keys
 from .data_checks import check_data_sets
 from .logs import log_start, setup_logs
 
@@ -101,9 +96,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     log_start(cfg, args)
     if backbone := describe_timm_backbone(cfg):
         logging.getLogger(__name__).info(backbone)
-    warn_without_effect(cfg)
-    warn_of_frozen_random_weights(cfg)
-    warn_of_learned_edges(cfg)
+    warn_of_odd_keys(cfg)
     if comm.is_main_process() and not args.eval_only:
         with atomic_open(RunFolder(cfg.OUTPUT_DIR).config, encoding="utf-8") as file:
             file.write(cfg.dump())

@@ -65,6 +65,7 @@ def test_the_embedded_data_are_laid_out_with_settings_of_their_own(tmp_path):
     lay_out(folder, sizes={"labeled": 3, "unlabeled": 2, "test": 1, "val": 1})
     overrides = run_of(folder, "teacher").overrides(tmp_path)
     assert overrides["INPUT.RANDOM_FLIP"] == "none"
+    assert overrides["TEST.AUG.FLIP"] is False
     assert overrides["MODEL.ROI_HEADS.NUM_CLASSES"] == 5
     for entry in overrides["SSOD.REGISTER"]:
         names = {path.name for path in Path(entry["IMAGES"]).iterdir()}

@@ -6,7 +6,11 @@ from detectron2.config import get_cfg
 
 from d2_ssod.config import add_ssod_config
 from d2_ssod.engine import check_config
-from d2_ssod.engine.config_checks import warn_of_frozen_random_weights, warn_of_learned_edges
+from d2_ssod.engine.config_checks import (
+    warn_of_frozen_random_weights,
+    warn_of_learned_edges,
+    warn_of_odd_views,
+)
 from d2_ssod.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -269,6 +273,24 @@ def test_frozen_random_weights_of_timm_are_said(caplog):
         cfg.MODEL.TIMM.WEIGHTS = ""
         warn_of_frozen_random_weights(cfg)
     assert "MODEL.BACKBONE.FREEZE_AT to 0 (now 2)" in caplog.text
+
+
+def test_views_that_training_does_not_have_are_said(caplog):
+    def said(*keys):
+        cfg = ready_config("Base-SSOD-Small")
+        cfg.merge_from_list(["SSOD.TTA.ENABLED", True, *keys])
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            warn_of_odd_views(cfg)
+        return caplog.text
+
+    assert not said()
+    assert not said("INPUT.RANDOM_FLIP", "none", "TEST.AUG.FLIP", False)
+    assert "INPUT.RANDOM_FLIP is 'none': if" in said("INPUT.RANDOM_FLIP", "none")
+    sizes = ("TEST.AUG.MIN_SIZES", [400, 500])
+    assert "(400, 500), but INPUT.MIN_SIZE_TEST is 128" in said(*sizes)
+    assert not said(*sizes, "SSOD.TTA.ENABLED", False)
+    assert not said(*sizes, "INPUT.MIN_SIZE_TEST", 0)  # images stay as large as they are
 
 
 def test_model_of_timm_is_checked():
