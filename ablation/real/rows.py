@@ -25,6 +25,7 @@ class Row:
         oracle: what of the labels of "none" is put right first, one of ``oracles.ORACLES``.
         fuses: the row whose last models of several seeds are fused, instead of a training.
         models: how many of these.
+        shares: of the phases after phase 0 in the iterations; (): equal ones.
     """
 
     title: str
@@ -34,6 +35,7 @@ class Row:
     oracle: str = ""
     fuses: str = ""
     models: int = 1
+    shares: tuple[int, ...] = ()
 
 
 _FROM_PHASE_0 = {"SSOD.PHASE_INIT": "previous"}
@@ -103,8 +105,11 @@ ROWS = {
         2,
         _ROUNDS,
     ),
+    "rounds_longer": Row(
+        "two such phases, the second phase twice as long as the first", 2, _ROUNDS, shares=(1, 2)
+    ),
     "rounds_views": Row(
-        "the same, labels of three sizes (and flips) of each image",
+        "two such phases, labels of three sizes (and flips) of each image",
         2,
         {**_ROUNDS, "SSOD.TTA.ENABLED": True},
     ),
@@ -177,7 +182,10 @@ class RealRun:
         row, (first, others) = ROWS[self.row], self.lengths
         if row.is_short:
             return [first]
-        return [first] + [others // row.phases] * row.phases if row.phases else [first + others]
+        if not row.phases:
+            return [first + others]
+        shares = row.shares or (1,) * row.phases
+        return [first] + [others * share // sum(shares) for share in shares]
 
     @property
     def image_passes(self) -> int:

@@ -28,13 +28,18 @@ def run_of(data, row, seed=1, split="val", mates=()):
 
 @pytest.mark.parametrize("row", [name for name in TRAINED if name != "fs"])
 def test_every_row_has_the_same_image_passes(data, row, tmp_path):
-    run = run_of(data, row)
+    run = replace(run_of(data, row), lengths=(300, 600))
     overrides = run.overrides(tmp_path)
     lengths = overrides["SSOD.SCHEDULE.MAX_ITER"]
-    assert sum(lengths) == 800
-    assert run.image_passes == 800 * BATCH == 800 * overrides["SOLVER.IMS_PER_BATCH"]
+    assert sum(lengths) == 900
+    assert run.image_passes == 900 * BATCH == 900 * overrides["SOLVER.IMS_PER_BATCH"]
     assert len(lengths) == len(overrides["SSOD.SCHEDULE.BASE_LR"]) == ROWS[row].phases + 1
     assert overrides["MODEL.ROI_HEADS.NUM_CLASSES"] == 2
+
+
+def test_phases_may_differ_in_length(data):
+    run = replace(run_of(data, "rounds_longer"), lengths=(300, 600))
+    assert run.phase_lengths == [300, 200, 400]
 
 
 def test_phases_start_from_the_phase_0_that_a_seed_has(data, tmp_path):
