@@ -177,8 +177,9 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # How labels of tier "uncertain" are learned: with their score q as certainty, q their class and
     # 1 - q background ("soft"), or as if they were certain ("hard").
     "TIERS.UNCERTAIN": ("soft", _one_of("soft", "hard")),
-    # Left and right edges, top and bottom ones, of a certain label are learned if the models differ
-    # in them by less than this part of its width, its height. 0: no box of a pseudo-label is.
+    # Left and right edges, top and bottom ones, of a certain label are learned if several models
+    # see it and differ in them by less than this part of its width, its height; so of the labels of
+    # one model alone none are. 0: no box of a pseudo-label is; 1: those of all certain ones are.
     "TIERS.MAX_SPREAD": (0.05, _NOT_NEGATIVE),
     # In the last phase, labels that the moving average of the weights (SSOD.AVERAGE.DECAY), a mean
     # teacher, makes anew for each batch, in two tiers, instead of those of the file.

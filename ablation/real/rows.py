@@ -43,8 +43,9 @@ _STRONG = {**_FROM_PHASE_0, "SSOD.AUG.STRONG": "pseudo"}
 _SOFT = {**_STRONG, "MODEL.PROPOSAL_GENERATOR.NAME": "UncertaintyRPN"}
 _TEACHER = {**_SOFT, "SSOD.TEACHER.ENABLED": True}
 _NO_RAMP = {"SSOD.AVERAGE.RAMP": False}
-# Fused boxes of all models so far, each learned as an object whatever its edges.
-_FUSED = {"SSOD.LABELS": "tiers", "SSOD.TIERS.CERTAIN": 1.0, "SSOD.TIERS.MAX_SPREAD": 1.0}
+_ALL_EDGES = {"SSOD.TIERS.MAX_SPREAD": 1.0}
+# Fused boxes of all models so far, each learned as an object.
+_FUSED = {"SSOD.LABELS": "tiers", "SSOD.TIERS.CERTAIN": 1.0, **_ALL_EDGES}
 _ROUNDS = {**_STRONG, **_NO_RAMP, **_FUSED, "SSOD.EASY_FRACTIONS": [1.0, 1.0]}
 # So much did the method's weights amount to on the digits: docs/ablation.md.
 _MEAN_WEIGHT = 0.345
@@ -96,14 +97,19 @@ ROWS = {
         "one phase, strong augmentation, no ramp x 2, fused", fuses="none_held", models=2
     ),
     "tiers_held": Row(
-        "one phase, strong augmentation, labels of two tiers, no ramp of the average",
+        "one phase, strong augmentation, labels of two tiers and edges, no ramp of the average",
         1,
-        {**_SOFT, **_NO_RAMP, "SSOD.LABELS": "tiers"},
+        {**_SOFT, **_NO_RAMP, "SSOD.LABELS": "tiers", **_ALL_EDGES},
     ),
     "rounds_held": Row(
         "two phases on all images, strong augmentation, fused labels, no ramp of the average",
         2,
         _ROUNDS,
+    ),
+    "rounds_agreed": Row(
+        "two such phases, edges of what both models see",
+        2,
+        {**_ROUNDS, "SSOD.TIERS.MAX_SPREAD": 0.99},
     ),
     "rounds_longer": Row(
         "two such phases, the second phase twice as long as the first", 2, _ROUNDS, shares=(1, 2)

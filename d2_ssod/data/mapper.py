@@ -47,8 +47,8 @@ class PseudoLabelMapper(DatasetMapper):
                 without it.
             strong_for_all: it changes labeled images, too.
             soft: the certainty of an uncertain label is its score, not 1.
-            max_spread: edges of a label are learned if the models differ by less, relative to its
-                width or height.
+            max_spread: edges of a certain label are learned if the models differ by less, relative
+                to its width or height, and several see it; from 1 on, all are.
             **kwargs: passed on to :class:`DatasetMapper`.
         """
         super().__init__(is_train, **kwargs)
@@ -128,9 +128,11 @@ class PseudoLabelMapper(DatasetMapper):
         """Tell whether left and right, top and bottom are learned; a person's are, always."""
         if "tier" not in annotation:
             return 1.0, 1.0
-        spread = annotation.get("spread")
-        if annotation["tier"] == UNCERTAIN or spread is None:
+        if annotation["tier"] == UNCERTAIN:
             return 0.0, 0.0
+        spread = annotation.get("spread")
+        if spread is None:  # one model alone sees it
+            return (1.0, 1.0) if self.max_spread >= 1 else (0.0, 0.0)
         return float(spread[0] < self.max_spread), float(spread[1] < self.max_spread)
 
     def _without_unused(self, annotation: dict) -> dict:
