@@ -84,11 +84,8 @@ def evaluate_together(
     cfg, folders: Sequence[Path], dataset: str, phase: int = 0
 ) -> dict[str, dict]:
     """Models of a phase of several runs, each alone and fused (``0~N``)."""
-    from detectron2.data import DatasetCatalog
-
     from d2_ssod.artifacts import load_phase_model
-    from d2_ssod.data.loader import build_inference_loader
-    from d2_ssod.evaluation import build_evaluator, difficulty_subsets, evaluate_phases
+    from d2_ssod.evaluation import Fusion, evaluate_models
 
     models = []
     for folder in folders:
@@ -96,13 +93,7 @@ def evaluate_together(
         of_folder.defrost()
         of_folder.OUTPUT_DIR = str(folder)
         models.append(load_phase_model(of_folder, phase))
-    images = DatasetCatalog.get(dataset)
-    results = evaluate_phases(
-        models,
-        build_inference_loader(cfg, images),
-        lambda row: build_evaluator(dataset),
-        subsets=difficulty_subsets(images),
-    )
+    results = evaluate_models(cfg, models, dataset, Fusion())
     alone = {f"phase_{number}": metrics for number, metrics in enumerate(results.phases)}
     return {**alone, **results.ensembles}
 

@@ -1,11 +1,14 @@
 """What ``python -m d2_ssod`` can do, each in a module of its own.
 
 check.py     everything that is wrong or odd about the data of a config
+fuse.py      how good the models of several runs are together
 init.py      from data to a config
 predict.py   from pictures to boxes
 report.py    what a run did, as a page
 split.py     a COCO file, into labeled and unlabeled images
 train.py     train_net.py
+
+trained_models.py says which models of runs predict and fuse take.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ from collections.abc import Sequence
 
 from d2_ssod.errors import ConfigError
 
-from . import check, init, predict, report, split, train
+from . import check, fuse, init, predict, report, split, train
 
 _COMMANDS = {
     "check": check,
+    "fuse": fuse,
     "init": init,
     "predict": predict,
     "report": report,

@@ -1,8 +1,8 @@
-"""Find objects in pictures with a trained model, or with all of a run's models together.
+"""Find objects in pictures with a trained model, or with several together, of one run or more.
 
     python -m d2_ssod predict output/mine pictures/ more/*.jpg --json found.json --draw drawn/
     python -m d2_ssod predict output/mine one.jpg --ensemble --score 0.5
-    python -m d2_ssod predict output/mine one.jpg --phase best
+    python -m d2_ssod predict output/mine one.jpg --phase best --with output/other_seed
 
 Takes pictures, folders and patterns. Writes a COCO instances file whose annotations have a score
 (--json), text files as YOLO's with the score at the end of a line (--yolo), pictures with boxes
@@ -26,7 +26,6 @@ from torch import nn
 
 from d2_ssod.artifacts import (
     RunFolder,
-    best_phase,
     load_classes,
     load_phase_model,
     save_pseudo_labels,
@@ -37,26 +36,30 @@ from d2_ssod.data.datasets import ImageFolders
 from d2_ssod.data.images import ImageError, check_pictures
 from d2_ssod.data.loader import build_inference_loader
 from d2_ssod.drawing import draw_detections
-from d2_ssod.engine import read_run_config
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import EnsembleRCNN, Fusion
 from d2_ssod.inference import predict
-from d2_ssod.json_files import read_json
 from d2_ssod.structures import Detections, Predictions
+
+from .trained_models import add_phase_argument, choose_phase, open_runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("output_dir", metavar="OUTPUT_DIR", help="of a run")
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="pictures, folders, patterns")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--phase",
-        metavar="I",
-        help="model of this phase; best: that with the best AP on the validation images, or, "
-        "without such, on the test images (default: the last)",
+    parser.add_argument(
+        "--with",
+        dest="others",
+        action="append",
+        default=[],
+        metavar="OUTPUT_DIR",
+        help="another run whose model is fused with it, such as one of another SEED; may be given "
+        "several times",
     )
-    which.add_argument("--ensemble", action="store_true", help="all models, fused")
+    which = parser.add_mutually_exclusive_group()
+    add_phase_argument(which)
+    which.add_argument("--ensemble", action="store_true", help="models of all phases, fused")
     parser.add_argument("--score", type=float, default=0.3, help="least score of a box (0.3)")
     parser.add_argument("--json", metavar="FILE", help="write a COCO instances file")
     parser.add_argument("--yolo", metavar="DIR", help="write a text file for each picture")
@@ -65,10 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Predict and write; 1 if a picture could not be read, else 0."""
-    folder = RunFolder(arguments.output_dir)
-    cfg = read_run_config(folder)
-    classes = load_classes(folder)
-    model = _model(cfg, folder, arguments)
+    configs = open_runs([arguments.output_dir, *arguments.others])
+    cfg, classes = configs[0], load_classes(RunFolder(arguments.output_dir))
+    model = _model(configs, arguments)
     images, problems = _readable(_expand(arguments.images))
     if images:
         found = predict(model, build_inference_loader(cfg, images), description="Predicting")
@@ -81,34 +83,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _model(cfg: CfgNode, folder: RunFolder, arguments: argparse.Namespace) -> nn.Module:
-    """Load the model, or all of them, that the arguments ask for."""
-    trained = [p for p in range(cfg.SSOD.NUM_PHASES + 1) if folder.phase(p).model.exists()]
-    if not trained:
-        raise ConfigError(f"{folder.root}: no phase has been trained to its end there")
-    if arguments.ensemble:
-        models = [load_phase_model(cfg, phase) for phase in range(cfg.SSOD.NUM_PHASES + 1)]
-        return EnsembleRCNN(models, fusion=Fusion.from_config(cfg)).eval()
-    if arguments.phase is None:
-        return load_phase_model(cfg, trained[-1])
-    if arguments.phase == "best":
-        return load_phase_model(cfg, _best_phase(folder, cfg.SSOD.NUM_PHASES))
-    if not arguments.phase.isdecimal():
-        raise ConfigError(f"--phase is {arguments.phase!r}; expected a number, or best")
-    return load_phase_model(cfg, int(arguments.phase))
-
-
-def _best_phase(folder: RunFolder, num_phases: int) -> int:
-    """Find the phase with the best AP on the validation images, or else on the test images."""
-    validated = best_phase(folder, num_phases)
-    if validated is not None:
-        return validated
-    if not folder.summary().exists():
-        raise ConfigError(
-            f"{folder.summary()}: no such file, so that the best phase is not known; name a phase"
-        )
-    phases = read_json(folder.summary())["phases"]
-    return max(phases, key=lambda phase: phase["metrics"]["AP"] or 0)["phase"]
+def _model(configs: Sequence[CfgNode], arguments: argparse.Namespace) -> nn.Module:
+    """Load the model that the arguments ask for, or several as one."""
+    models, fusion = [], Fusion.from_config(configs[0])
+    for cfg in configs:
+        all_phases = range(cfg.SSOD.NUM_PHASES + 1)
+        phases = all_phases if arguments.ensemble else [choose_phase(cfg, arguments.phase)]
+        models += [load_phase_model(cfg, phase) for phase in phases]
+    if len(models) == 1:
+        return models[0]
+    is_of_one_run = len(configs) == 1
+    return EnsembleRCNN(models, fusion=fusion if is_of_one_run else fusion.of_equals()).eval()
 
 
 def _expand(places: Sequence[str]) -> list[str]:

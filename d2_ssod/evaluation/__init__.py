@@ -17,8 +17,8 @@ from .evaluate import PhaseResults, evaluate_phases
 from .evaluators import BoxEvaluator, VocEvaluator, build_evaluator, evaluator_kind
 from .fusion import TUNED_WEIGHTS, Fusion
 from .label_truth import load_truth
-from .run import evaluate_run, validate
-from .summary import format_table, summarize
+from .run import evaluate_models, evaluate_run, validate
+from .summary import format_metrics, format_table, summarize
 
 __all__ = [
     "TUNED_WEIGHTS",
@@ -30,9 +30,11 @@ __all__ = [
     "build_evaluator",
     "difficulty_subsets",
     "easy_images",
+    "evaluate_models",
     "evaluate_phases",
     "evaluate_run",
     "evaluator_kind",
+    "format_metrics",
     "format_table",
     "fuse_outputs",
     "load_truth",

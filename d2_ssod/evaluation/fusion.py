@@ -65,6 +65,10 @@ class Fusion:
         weights = self.weights_of(of)
         return replace(self, weights=tuple(weights[number] for number in models))
 
+    def of_equals(self) -> Fusion:
+        """Give the same fusion without weights, which are those of one run's phases."""
+        return replace(self, weights=None)
+
     def fuse(self, detections: Sequence[Detections], image_size: tuple[int, int]) -> Detections:
         """Fuse the boxes of several models in one image.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from d2_ssod.json_files import read_json, write_json
 
 from .coco_metrics import Metrics
 from .difficulty import difficulty_subsets
-from .evaluate import evaluate_phases
+from .evaluate import PhaseResults, evaluate_phases
 from .evaluators import build_evaluator
 from .fusion import Fusion
 from .summary import format_table, summarize
@@ -61,17 +61,8 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
     infos = _phase_infos(cfg, folder, sets)
     summaries = []
     for number, name in enumerate(cfg.DATASETS.TEST):
-        images = sets[name].images
-        evaluator = build_evaluator(name)
         with timed_event(folder, "evaluated", data=name):
-            results = evaluate_phases(
-                models,
-                build_inference_loader(cfg, images),
-                # Each row collects of its own; the ground truth is read once for all.
-                lambda row, evaluator=evaluator: copy.copy(evaluator),
-                fusion=Fusion.from_config(cfg),
-                subsets=difficulty_subsets(images),
-            )
+            results = evaluate_models(cfg, models, name, Fusion.from_config(cfg))
         if comm.is_main_process():
             summary = summarize(name, infos, results)
             summary.update(_known_otherwise(cfg, folder))
@@ -81,6 +72,30 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
             summaries.append(summary)
     comm.synchronize()
     return summaries[0] if summaries else None
+
+
+def evaluate_models(
+    cfg: CfgNode, models: Sequence[nn.Module], dataset_name: str, fusion: Fusion
+) -> PhaseResults | None:
+    """Evaluate models, alone and fused, on a registered data set; on every rank.
+
+    Args:
+        cfg: sizes of the images, batch size.
+        models: of the phases of a run, or of several runs.
+        dataset_name: of the data set.
+        fusion: of all of them.
+
+    Returns:
+        The results on the main process; None on the others.
+    """
+    images, evaluator = DatasetCatalog.get(dataset_name), build_evaluator(dataset_name)
+    return evaluate_phases(
+        models,
+        build_inference_loader(cfg, images),
+        lambda row: copy.copy(evaluator),  # each collects its own; the truth is read once for all
+        fusion=fusion,
+        subsets=difficulty_subsets(images),
+    )
 
 
 def _show(folder: RunFolder, name: str, summary: dict[str, Any]) -> None:

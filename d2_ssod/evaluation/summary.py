@@ -6,6 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from .coco_metrics import Metrics
 from .evaluate import PhaseResults
 
 # The columns of the table, of those metrics that there are.
@@ -60,19 +61,38 @@ def format_table(summary: Mapping[str, Any]) -> str:
         summary: as ``summarize`` gives it, or as read from ``summary.json``.
     """
     last = len(summary["phases"]) - 1
-    counted = [(f"phase {phase['phase']}", phase, phase["metrics"]) for phase in summary["phases"]]
-    fused = [
-        (f"ensemble {name.replace('N', str(last))}", {}, metrics)
-        for name, metrics in summary["ensembles"].items()
-    ]
-    columns = [name for name in _COLUMNS if any(name in metrics for _, _, metrics in counted)]
+    metrics = {f"phase {phase['phase']}": phase["metrics"] for phase in summary["phases"]}
+    counts = dict(zip(metrics, summary["phases"], strict=True))
+    for name, fused in summary["ensembles"].items():
+        metrics[f"ensemble {name.replace('N', str(last))}"] = fused
+    return format_metrics(str(summary["dataset"]), metrics, counts)
+
+
+def format_metrics(
+    title: str,
+    metrics: Mapping[str, Metrics],
+    counts: Mapping[str, Mapping[str, int]] | None = None,
+) -> str:
+    """Format metrics as a table for the terminal.
+
+    Args:
+        title: of the first column.
+        metrics: of each row, by its name.
+        counts: images and boxes of some rows; None: without these columns.
+    """
+    columns = [name for name in _COLUMNS if any(name in row for row in metrics.values())]
+    shown = {} if counts is None else _COUNTS
     rows = [
-        [label, *(_number(metrics.get(name)) for name in columns), *(info.get(k) for k in _COUNTS)]
-        for label, info, metrics in counted + fused
+        [
+            name,
+            *(_number(of_row.get(column)) for column in columns),
+            *((counts or {}).get(name, {}).get(key) for key in shown),
+        ]
+        for name, of_row in metrics.items()
     ]
     return tabulate(
         rows,
-        headers=[str(summary["dataset"]), *columns, *_COUNTS.values()],
+        headers=[title, *columns, *shown.values()],
         tablefmt="simple",
         stralign="right",
         colalign=("left",),

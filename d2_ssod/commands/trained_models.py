@@ -1,0 +1,89 @@
+"""Which trained models commands use: of which phase, of one run or of several."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode
+
+from d2_ssod.artifacts import RunFolder, best_phase, load_classes
+from d2_ssod.class_lists import describe_difference
+from d2_ssod.config import value_of
+from d2_ssod.engine import read_run_config
+from d2_ssod.errors import ConfigError
+from d2_ssod.json_files import read_json
+
+# Models that are fused see the same pictures.
+_OF_PICTURES = ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST", "INPUT.FORMAT")
+
+
+def add_phase_argument(parser: argparse._ActionsContainer) -> None:
+    """Add ``--phase``."""
+    parser.add_argument(
+        "--phase",
+        metavar="I",
+        help="model of this phase; best: that with the best AP on the validation images, or, "
+        "without such, on the test images (default: the last)",
+    )
+
+
+def open_runs(folders: Sequence[str]) -> list[CfgNode]:
+    """Read the configs of runs whose models can be fused.
+
+    Raises:
+        ConfigError: a folder is not a run's, or one has other classes or sizes than the first.
+    """
+    configs = [read_run_config(RunFolder(folder)) for folder in folders]
+    first, *others = configs
+    for cfg in others:
+        _check_fits(cfg, first)
+    return configs
+
+
+def choose_phase(cfg: CfgNode, asked: str | None) -> int:
+    """Find the phase that is asked for: a number, "best", or, with None, the last trained one.
+
+    Raises:
+        ConfigError: it is something else, or no phase has been trained to its end.
+    """
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    trained = [p for p in range(cfg.SSOD.NUM_PHASES + 1) if folder.phase(p).model.exists()]
+    if not trained:
+        raise ConfigError(f"{folder.root}: no phase has been trained to its end there")
+    if asked is None:
+        return trained[-1]
+    if asked == "best":
+        return _best_phase(folder, cfg.SSOD.NUM_PHASES)
+    if not asked.isdecimal():
+        raise ConfigError(f"--phase is {asked!r}; expected a number, or best")
+    return int(asked)
+
+
+def _check_fits(cfg: CfgNode, first: CfgNode) -> None:
+    own, expected = (load_classes(RunFolder(each.OUTPUT_DIR)) for each in (cfg, first))
+    if own != expected:
+        raise ConfigError(
+            f"{cfg.OUTPUT_DIR}: has other classes than {first.OUTPUT_DIR}: "
+            f"{describe_difference(own, expected)}; name runs of the same classes"
+        )
+    for key in _OF_PICTURES:
+        if value_of(cfg, key) != value_of(first, key):
+            raise ConfigError(
+                f"{cfg.OUTPUT_DIR}: {key} is {value_of(cfg, key)!r}, but "
+                f"{value_of(first, key)!r} in {first.OUTPUT_DIR}; name runs whose models see "
+                "pictures alike"
+            )
+
+
+def _best_phase(folder: RunFolder, num_phases: int) -> int:
+    """Find the phase with the best AP on the validation images, or else on the test images."""
+    validated = best_phase(folder, num_phases)
+    if validated is not None:
+        return validated
+    if not folder.summary().exists():
+        raise ConfigError(
+            f"{folder.summary()}: no such file, so that the best phase is not known; name a phase"
+        )
+    phases = read_json(folder.summary())["phases"]
+    return max(phases, key=lambda phase: phase["metrics"]["AP"] or 0)["phase"]
