@@ -114,6 +114,14 @@ def test_labels_are_the_files_until_the_teacher_starts():
     assert len(after[0]["instances"]) == 1
 
 
+def test_the_teachers_time_is_told(storage):
+    teacher = teacher_of(Scripted([0.9], [0]), start=7)
+    relabel(teacher, batch_of(True), first=6)
+    assert "teacher/seconds" not in storage.latest()
+    relabel(teacher, batch_of(True), first=7)
+    assert storage.latest()["teacher/seconds"][0] > 0
+
+
 def test_teacher_has_the_average_of_the_weights():
     model = Scripted([0.9], [0])
     teacher = teacher_of(model)
