@@ -220,9 +220,9 @@ class BuildWithConfigs(build_py):
     def run(self):
         super().run()
         if not self.editable_mode:
-            shutil.copytree(
-                ROOT / "configs", Path(self.build_lib) / "d2_ssod" / "configs", dirs_exist_ok=True
-            )
+            target = Path(self.build_lib) / "d2_ssod" / "configs"
+            shutil.rmtree(target, ignore_errors=True)  # of an earlier build
+            shutil.copytree(ROOT / "configs", target)
 
 
 if __name__ == "__main__":  # scripts/compile_cuda.py wants the functions alone

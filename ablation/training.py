@@ -84,8 +84,10 @@ def evaluate_together(
     cfg, folders: Sequence[Path], dataset: str, phase: int = 0
 ) -> dict[str, dict]:
     """Models of a phase of several runs, each alone and fused (``0~N``)."""
+    from detectron2.data import DatasetCatalog
+
     from d2_ssod.artifacts import load_phase_model
-    from d2_ssod.evaluation import Fusion, evaluate_models
+    from d2_ssod.evaluation import evaluate_phases, judged_on
 
     models = []
     for folder in folders:
@@ -93,7 +95,7 @@ def evaluate_together(
         of_folder.defrost()
         of_folder.OUTPUT_DIR = str(folder)
         models.append(load_phase_model(of_folder, phase))
-    results = evaluate_models(cfg, models, dataset, Fusion())
+    results = evaluate_phases(models, **judged_on(cfg, dataset, DatasetCatalog.get(dataset)))
     alone = {f"phase_{number}": metrics for number, metrics in enumerate(results.phases)}
     return {**alone, **results.ensembles}
 

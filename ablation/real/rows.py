@@ -191,7 +191,8 @@ class RealRun:
         if not row.phases:
             return [first + others]
         shares = row.shares or (1,) * row.phases
-        return [first] + [others * share // sum(shares) for share in shares]
+        lengths = [others * share // sum(shares) for share in shares]
+        return [first, *lengths[:-1], others - sum(lengths[:-1])]
 
     @property
     def image_passes(self) -> int:

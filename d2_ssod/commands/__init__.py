@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             help=description.splitlines()[0],
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            parents=getattr(module, "PARENTS", ()),
-            conflict_handler="resolve",  # --help of each
+            # Detectron2's own has --help already.
+            **({"parents": module.PARENTS, "add_help": False} if module is train else {}),
         )
         module.add_arguments(own)
     given = parser.parse_args(arguments)
@@ -59,4 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_COMMANDS[given.command].run(given))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(_USER_ERROR)
+    except OSError as error:
+        if error.strerror is None:  # not of the system's
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror}; correct the path or its rights", file=sys.stderr)
         sys.exit(_USER_ERROR)

@@ -5,19 +5,27 @@
     python -m d2_ssod predict output/mine pictures/ --with output/mine_2
 
 Of each run it takes the model of the last phase, or the one that --phase names. What is evaluated
-is each alone, and all fused with equal weights (weighted boxes fusion), as predict --with fuses
-them. Models that were trained alike but with other random numbers make other mistakes, so fused
-they are better than each, and mostly than the phases of one run.
+is each alone, and all fused with equal weights (weighted boxes fusion, with the first run's
+SSOD.ENSEMBLE), as predict --with fuses them. Models that were trained alike but with other random
+numbers make other mistakes, so fused they are mostly better than each, and than the phases of one
+run.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Mapping, Sequence
 
-from d2_ssod.artifacts import load_phase_model
-from d2_ssod.data import register_from_config
+from detectron2.config import CfgNode
+
+from d2_ssod.artifacts import RunFolder, load_classes, load_phase_model
+from d2_ssod.data import read_data_set, register_from_config
+from d2_ssod.data.checks import check_disjoint
+from d2_ssod.data.findings import Findings
+from d2_ssod.engine import check_test_sets
 from d2_ssod.errors import ConfigError
-from d2_ssod.evaluation import Fusion, evaluate_models, format_metrics
+from d2_ssod.evaluation import Fusion, evaluate_rows, format_metrics, judged_on
 from d2_ssod.json_files import write_json
 
 from .trained_models import add_phase_argument, choose_phase, open_runs
@@ -35,22 +43,63 @@ def run(arguments: argparse.Namespace) -> int:
     if len(arguments.output_dirs) < 2:
         raise ConfigError("one OUTPUT_DIR is given; name two or more runs to be fused")
     configs = open_runs(arguments.output_dirs)
-    first = configs[0]
-    register_from_config(first.SSOD.REGISTER, "SSOD.REGISTER")
-    if not first.DATASETS.TEST:
-        raise ConfigError(
-            f"{first.OUTPUT_DIR}: DATASETS.TEST names no data set to judge by; name first a run "
-            "that has one"
-        )
+    tests = _test_sets(configs[0])
+    for cfg in configs[1:]:  # the first run was trained beside its own
+        _warn_of_trained_on(cfg, tests)
     phases = [choose_phase(cfg, arguments.phase) for cfg in configs]
     models = [load_phase_model(cfg, phase) for cfg, phase in zip(configs, phases, strict=True)]
-    names = [f"{cfg.OUTPUT_DIR}, phase {p}" for cfg, p in zip(configs, phases, strict=True)]
+    rows: dict[str, Sequence[int]] = {
+        f"{cfg.OUTPUT_DIR}, phase {phase}": [number]
+        for number, (cfg, phase) in enumerate(zip(configs, phases, strict=True))
+    }
+    rows["all, fused"] = range(len(models))
+    fusion = Fusion.from_config(configs[0]).of_equals()
     found = {}
-    for dataset in first.DATASETS.TEST:
-        results = evaluate_models(first, models, dataset, Fusion.from_config(first).of_equals())
-        found[dataset] = dict(zip(names, results.phases, strict=True))
-        found[dataset]["all, fused"] = results.ensembles["0~N"]
-        print(format_metrics(dataset, found[dataset]))
+    for name, images in tests.items():
+        how = judged_on(configs[0], name, images)
+        found[name] = evaluate_rows(models, **how, rows=rows, fusion=fusion)
+        print(format_metrics(name, found[name]))
     if arguments.json:
         write_json(arguments.json, found)
     return 0
+
+
+def _test_sets(cfg: CfgNode) -> dict[str, list[dict]]:
+    """Read the images of a run's test sets."""
+    if not cfg.DATASETS.TEST:
+        raise ConfigError(
+            f"{cfg.OUTPUT_DIR}: DATASETS.TEST names no data set to judge by; name first a run "
+            "that has one"
+        )
+    own = [entry for entry in cfg.SSOD.REGISTER if entry["NAME"] in cfg.DATASETS.TEST]
+    register_from_config(own, f"{RunFolder(cfg.OUTPUT_DIR).config}: SSOD.REGISTER of DATASETS.TEST")
+    return check_test_sets(cfg, load_classes(RunFolder(cfg.OUTPUT_DIR)))
+
+
+def _warn_of_trained_on(cfg: CfgNode, tests: Mapping[str, list[dict]]) -> None:
+    """Say which test images a run learned the labels of."""
+    findings = Findings()
+    try:
+        labeled = _labeled_images(cfg)
+    except ConfigError as error:
+        line = f"{cfg.OUTPUT_DIR}: whether it has learned test images is not known: {error}"
+        print(line, file=sys.stderr)
+        return
+    words = ("test", f"labeled (of {cfg.OUTPUT_DIR})", "results on them mean nothing")
+    for name, images in tests.items():
+        check_disjoint(labeled, images, words, f"DATASETS.TEST ({name})", findings)
+    for finding in findings:
+        print(finding, file=sys.stderr)
+
+
+def _labeled_images(cfg: CfgNode) -> list[dict]:
+    """Read a run's labeled images, whose names may be those of another run's."""
+    entries = {entry["NAME"]: entry for entry in cfg.SSOD.REGISTER}
+    images: list[dict] = []
+    for name in cfg.DATASETS.TRAIN:
+        own = name
+        if name in entries:
+            own = f"{cfg.OUTPUT_DIR}: {name}"
+            register_from_config([{**entries[name], "NAME": own}], f"SSOD.REGISTER ({own})")
+        images += read_data_set(own).images
+    return images

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
@@ -32,8 +34,12 @@ def open_runs(folders: Sequence[str]) -> list[CfgNode]:
     """Read the configs of runs whose models can be fused.
 
     Raises:
-        ConfigError: a folder is not a run's, or one has other classes or sizes than the first.
+        ConfigError: a folder is not a run's or named twice, or one has other classes or sizes than
+            the first.
     """
+    for number, folder in enumerate(folders):
+        if any(os.path.realpath(folder) == os.path.realpath(other) for other in folders[:number]):
+            raise ConfigError(f"{folder}: is named twice; name each run once")
     configs = [read_run_config(RunFolder(folder)) for folder in folders]
     first, *others = configs
     for cfg in others:
@@ -52,6 +58,12 @@ def choose_phase(cfg: CfgNode, asked: str | None) -> int:
     if not trained:
         raise ConfigError(f"{folder.root}: no phase has been trained to its end there")
     if asked is None:
+        if trained[-1] < cfg.SSOD.NUM_PHASES:
+            print(
+                f"{folder.root}: takes phase {trained[-1]}, the last that was trained to its end, "
+                f"of phases 0..{cfg.SSOD.NUM_PHASES}",
+                file=sys.stderr,
+            )
         return trained[-1]
     if asked == "best":
         return _best_phase(folder, cfg.SSOD.NUM_PHASES)

@@ -183,18 +183,22 @@ def warn_of_odd_views(cfg: CfgNode) -> None:
     """Say that the views of an image that labels are made of are such as training has none of."""
     if not cfg.SSOD.TTA.ENABLED:
         return
-    views, flips, size = cfg.TEST.AUG, cfg.INPUT.RANDOM_FLIP, cfg.INPUT.MIN_SIZE_TEST
+    views, flips = cfg.TEST.AUG, cfg.INPUT.RANDOM_FLIP
     if views.FLIP and flips != "horizontal":
         logger.warning(
             "TEST.AUG.FLIP is True, so that labels come from flipped images, too (SSOD.TTA), but "
             "INPUT.RANDOM_FLIP is %r: if objects have two sides, set TEST.AUG.FLIP to False",
             flips,
         )
-    if size > 0 and not any(size / 2 < each < size * 2 for each in views.MIN_SIZES):
+    short, long = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    if short <= 0:  # images stay as large as they are
+        return
+    if not min(views.MIN_SIZES) <= short <= max(views.MIN_SIZES) or long > views.MAX_SIZE:
         logger.warning(
-            "TEST.AUG.MIN_SIZES are %s, but INPUT.MIN_SIZE_TEST is %d: images are labeled in sizes "
-            "(SSOD.TTA) that the model was not trained for; set some near %d",
-            *(tuple(views.MIN_SIZES), size, size),
+            "TEST.AUG.MIN_SIZES are %s and MAX_SIZE %d, but INPUT.MIN_SIZE_TEST is %d and "
+            "MAX_SIZE_TEST %d: images are labeled in other sizes (SSOD.TTA) than they are trained "
+            "in; set some around these",
+            *(tuple(views.MIN_SIZES), views.MAX_SIZE, short, long),
         )
 
 

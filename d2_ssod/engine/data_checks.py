@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog
 from d2_ssod.data import checks, datasets_root, statistics
 from d2_ssod.data.box_checks import check_boxes
 from d2_ssod.data.datasets import DataSet, missing_paths, read_data_set
-from d2_ssod.data.findings import Findings
+from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import evaluator_kind
 from d2_ssod.modeling import detector_of, num_classes
@@ -31,23 +31,57 @@ def check_data_sets(cfg: CfgNode) -> None:
         ConfigError: otherwise.
     """
     for key in _KEYS:
-        names = cfg.DATASETS[key]
-        if not names and not _may_be_empty(cfg, key):
+        if not cfg.DATASETS[key] and not _may_be_empty(cfg, key):
             raise ConfigError(f"DATASETS.{key} is empty: name at least one registered data set")
-        for name in names:
+    _check_registered(cfg, _KEYS)
+
+
+def check_test_sets(cfg: CfgNode, thing_classes: Sequence[str]) -> dict[str, list[dict]]:
+    """Check what finished models are to be judged on, and read it.
+
+    Args:
+        cfg: of a run.
+        thing_classes: of its models.
+
+    Returns:
+        The images of each data set of ``DATASETS.TEST``.
+
+    Raises:
+        ConfigError: one is missing, has other classes, or pictures or boxes that cannot be used.
+    """
+    _check_registered(cfg, ("TEST",))
+    sets = NamedDataSets.read(cfg, ("TEST",))
+    findings, classes = Findings(), {"the models": list(thing_classes)}
+    for place, found in sets.placed("TEST"):
+        findings.extend(found.findings)
+        classes[place] = found.thing_classes
+    checks.check_same_classes(classes, findings)
+    raise_first(findings)
+    for place, found in sets.placed("TEST"):
+        checks.check_not_empty(found.images, place, findings)
+        checks.check_annotations(found.images, len(thing_classes), place, findings)
+        checks.check_images(found.images, place, findings)
+    raise_first(findings)
+    return {name: found.images for (_, name), found in sets.named.items()}
+
+
+def _check_registered(cfg: CfgNode, keys: Sequence[str]) -> None:
+    """Every data set of these keys is registered, and has its files."""
+    for key in keys:
+        for name in cfg.DATASETS[key]:
             if name not in DatasetCatalog:
                 raise ConfigError(
                     f"DATASETS.{key}: no data set is registered as {name!r}: correct the name, or "
                     "register yours in SSOD.REGISTER"
                 )
-    for name in (*cfg.DATASETS.VAL, *cfg.DATASETS.TEST):
-        evaluator_kind(name)
-    _check_paths(cfg)
+            if key in ("VAL", "TEST"):
+                evaluator_kind(name)
+    _check_paths(cfg, keys)
 
 
-def _check_paths(cfg: CfgNode) -> None:
+def _check_paths(cfg: CfgNode, keys: Sequence[str]) -> None:
     """Name all that official data sets need and that is not there, in one message."""
-    names = dict.fromkeys(name for key in _KEYS for name in cfg.DATASETS[key])
+    names = dict.fromkeys(name for key in keys for name in cfg.DATASETS[key])
     missing = list(dict.fromkeys(p for n in names for p in missing_paths(n)))
     if missing:
         raise ConfigError(
@@ -94,11 +128,9 @@ class NamedDataSets:
     named: dict[tuple[str, str], DataSet]
 
     @classmethod
-    def read(cls, cfg: CfgNode) -> NamedDataSets:
-        """Read all of them."""
-        return cls(
-            {(key, name): read_data_set(name) for key in _KEYS for name in cfg.DATASETS[key]}
-        )
+    def read(cls, cfg: CfgNode, keys: Sequence[str] = _KEYS) -> NamedDataSets:
+        """Read those of these keys."""
+        return cls({(key, name): read_data_set(name) for key in keys for name in cfg.DATASETS[key]})
 
     def of_key(self, key: str) -> list[dict]:
         """Join the images of all data sets of a key."""

@@ -122,7 +122,8 @@ class Teacher(HookBase):
     def relabel(self, batches: Iterable[list[dict]], first: int) -> Iterator[list[dict]]:
         """Yield the batches, with the teacher's labels on pseudo-labeled images.
 
-        As batches come from here, ``data_time`` has the teacher's time, ``teacher/seconds``, in it.
+        As batches come from here, ``data_time`` has the teacher's time, ``teacher/seconds``, in it;
+        with several ranks also the time in which it waits for their counts.
 
         Args:
             batches: of the mapper; pseudo-labeled images with ``is_pseudo``, and of these with

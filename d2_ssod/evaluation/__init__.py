@@ -13,11 +13,11 @@ run.py          all of that for what a run has left in its folder
 
 from .difficulty import difficulty_subsets, easy_images
 from .ensemble import EnsembleRCNN, fuse_outputs
-from .evaluate import PhaseResults, evaluate_phases
+from .evaluate import PhaseResults, evaluate_phases, evaluate_rows
 from .evaluators import BoxEvaluator, VocEvaluator, build_evaluator, evaluator_kind
 from .fusion import TUNED_WEIGHTS, Fusion
 from .label_truth import load_truth
-from .run import evaluate_models, evaluate_run, validate
+from .run import evaluate_run, judged_on, validate
 from .summary import format_metrics, format_table, summarize
 
 __all__ = [
@@ -30,13 +30,14 @@ __all__ = [
     "build_evaluator",
     "difficulty_subsets",
     "easy_images",
-    "evaluate_models",
     "evaluate_phases",
+    "evaluate_rows",
     "evaluate_run",
     "evaluator_kind",
     "format_metrics",
     "format_table",
     "fuse_outputs",
+    "judged_on",
     "load_truth",
     "summarize",
     "validate",

@@ -67,13 +67,51 @@ def evaluate_phases(
             that knows none.
         TimeoutError: another process makes no progress.
     """
-    ensemble = EnsembleRCNN(models, fusion=fusion)
     # Which models a row fuses; a row of one model is that model's own output.
     rows = {f"phase_{number}": [number] for number in range(len(models))}
     if len(models) > 2:
         rows["1~N"] = list(range(1, len(models)))
     if len(models) > 1:
         rows["0~N"] = list(range(len(models)))
+    metrics = evaluate_rows(
+        models, data_loader, make_evaluator, rows=rows, fusion=fusion, subsets=subsets
+    )
+    if metrics is None:
+        return None
+    phases = [metrics[f"phase_{number}"] for number in range(len(models))]
+    ensembles = {row: metrics[row] for row in ("1~N", "0~N") if row in metrics}
+    if len(models) == 2:
+        ensembles = {"1~N": dict(phases[1]), **ensembles}
+    return PhaseResults(phases=phases, ensembles=ensembles)
+
+
+def evaluate_rows(
+    models: Sequence[nn.Module],
+    data_loader: Iterable[list[dict]],
+    make_evaluator: Callable[[str], DatasetEvaluator],
+    *,
+    rows: Mapping[str, Sequence[int]],
+    fusion: Fusion = Fusion(),
+    subsets: Mapping[str, Sequence[ImageId]] | None = None,
+) -> dict[str, Metrics] | None:
+    """Evaluate models, alone and fused, as ``evaluate_phases`` those of phases.
+
+    Args:
+        models: as there.
+        data_loader: as there.
+        make_evaluator: makes an evaluator for a row.
+        rows: of each row the models that are fused, by their numbers; one alone is as it is.
+        fusion: as there.
+        subsets: as there.
+
+    Returns:
+        On the main process the metrics of each row; None on the others.
+
+    Raises:
+        ValueError: as there.
+        TimeoutError: as there.
+    """
+    ensemble = EnsembleRCNN(models, fusion=fusion)
     evaluators = {row: make_evaluator(row) for row in rows}
     for evaluator in evaluators.values():
         if subsets and "img_ids" not in inspect.signature(evaluator.evaluate).parameters:
@@ -93,16 +131,10 @@ def evaluate_phases(
         heartbeat.wait_for_others()
 
     metrics = {row: _metrics(evaluator, subsets or {}) for row, evaluator in evaluators.items()}
-    if not comm.is_main_process():
-        return None
-    phases = [metrics[f"phase_{number}"] for number in range(len(models))]
-    ensembles = {row: metrics[row] for row in ("1~N", "0~N") if row in metrics}
-    if len(models) == 2:
-        ensembles = {"1~N": dict(phases[1]), **ensembles}
-    return PhaseResults(phases=phases, ensembles=ensembles)
+    return metrics if comm.is_main_process() else None
 
 
-def _outputs_of_row(ensemble: EnsembleRCNN, each: list[Outputs], numbers: list[int]) -> Outputs:
+def _outputs_of_row(ensemble: EnsembleRCNN, each: list[Outputs], numbers: Sequence[int]) -> Outputs:
     if len(numbers) == 1:
         return each[numbers[0]]
     fusion = ensemble.fusion.among(numbers, of=len(each))

@@ -31,7 +31,7 @@ from d2_ssod.json_files import read_json, write_json
 
 from .coco_metrics import Metrics
 from .difficulty import difficulty_subsets
-from .evaluate import PhaseResults, evaluate_phases
+from .evaluate import evaluate_phases
 from .evaluators import build_evaluator
 from .fusion import Fusion
 from .summary import format_table, summarize
@@ -62,7 +62,8 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
     summaries = []
     for number, name in enumerate(cfg.DATASETS.TEST):
         with timed_event(folder, "evaluated", data=name):
-            results = evaluate_models(cfg, models, name, Fusion.from_config(cfg))
+            how = judged_on(cfg, name, sets[name].images)
+            results = evaluate_phases(models, **how, fusion=Fusion.from_config(cfg))
         if comm.is_main_process():
             summary = summarize(name, infos, results)
             summary.update(_known_otherwise(cfg, folder))
@@ -74,28 +75,21 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
     return summaries[0] if summaries else None
 
 
-def evaluate_models(
-    cfg: CfgNode, models: Sequence[nn.Module], dataset_name: str, fusion: Fusion
-) -> PhaseResults | None:
-    """Evaluate models, alone and fused, on a registered data set; on every rank.
+def judged_on(cfg: CfgNode, dataset_name: str, images: Sequence[dict]) -> dict[str, Any]:
+    """Give the arguments of ``evaluate_phases`` and ``evaluate_rows`` that a test set decides.
 
     Args:
         cfg: sizes of the images, batch size.
-        models: of the phases of a run, or of several runs.
-        dataset_name: of the data set.
-        fusion: of all of them.
-
-    Returns:
-        The results on the main process; None on the others.
+        dataset_name: of the registered test set.
+        images: its images.
     """
-    images, evaluator = DatasetCatalog.get(dataset_name), build_evaluator(dataset_name)
-    return evaluate_phases(
-        models,
-        build_inference_loader(cfg, images),
-        lambda row: copy.copy(evaluator),  # each collects its own; the truth is read once for all
-        fusion=fusion,
-        subsets=difficulty_subsets(images),
-    )
+    evaluator = build_evaluator(dataset_name)
+    return {
+        "data_loader": build_inference_loader(cfg, images),
+        # Each row collects of its own; the ground truth is read once for all.
+        "make_evaluator": lambda row: copy.copy(evaluator),
+        "subsets": difficulty_subsets(images),
+    }
 
 
 def _show(folder: RunFolder, name: str, summary: dict[str, Any]) -> None:

@@ -28,11 +28,11 @@ def run_of(data, row, seed=1, split="val", mates=()):
 
 @pytest.mark.parametrize("row", [name for name in TRAINED if name != "fs"])
 def test_every_row_has_the_same_image_passes(data, row, tmp_path):
-    run = replace(run_of(data, row), lengths=(300, 600))
+    run = replace(run_of(data, row), lengths=(300, 601))
     overrides = run.overrides(tmp_path)
     lengths = overrides["SSOD.SCHEDULE.MAX_ITER"]
-    assert sum(lengths) == 900
-    assert run.image_passes == 900 * BATCH == 900 * overrides["SOLVER.IMS_PER_BATCH"]
+    assert sum(lengths) == 901
+    assert run.image_passes == 901 * BATCH == 901 * overrides["SOLVER.IMS_PER_BATCH"]
     assert len(lengths) == len(overrides["SSOD.SCHEDULE.BASE_LR"]) == ROWS[row].phases + 1
     assert overrides["MODEL.ROI_HEADS.NUM_CLASSES"] == 2
 

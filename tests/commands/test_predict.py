@@ -10,11 +10,10 @@ from detectron2.modeling import build_model
 from PIL import Image
 from runs import bare_config
 
-from d2_ssod.artifacts import AtomicCheckpointer, RunFolder, save_classes, save_validation
-from d2_ssod.commands import main, trained_models
+from d2_ssod.artifacts import AtomicCheckpointer, RunFolder, save_classes
+from d2_ssod.commands import main
 from d2_ssod.commands import predict as command
 from d2_ssod.demo import digit_scenes
-from d2_ssod.json_files import write_json
 
 CLASSES = ["zero", "one", "two", "three", "four"]
 
@@ -90,48 +89,41 @@ def test_models_differ(output, pictures, tmp_path, capsys):
     assert found[0] != found[1] != found[2] != found[0]
 
 
-def test_best_phase_is_that_of_the_validation_or_else_of_the_test_images(tmp_path, capsys):
-    _, text, _ = predicted(capsys, "--help")
-    text = " ".join(text.split())
-    assert "best AP on the validation images, or, without such, on the test images" in text
-    folder = RunFolder(tmp_path)
-    phases = [{"phase": n, "metrics": {"AP": ap}} for n, ap in enumerate([3.0, None, 5.0, 4.0])]
-    write_json(folder.summary(), {"phases": phases})
-    assert trained_models._best_phase(folder, 3) == 2
-    for phase, ap in enumerate([3.0, 6.0, 5.0, 4.0]):
-        save_validation(folder, phase, {"AP": ap})
-    assert trained_models._best_phase(folder, 3) == 1
-
-
 def test_models_of_several_runs_are_fused(output, pictures, tmp_path, capsys):
     def found(*which):
         predicted(capsys, output, pictures, "--score", "0", *which, "--json", tmp_path / "a.json")
         return json.loads((tmp_path / "a.json").read_text())["annotations"]
 
-    shutil.copytree(output, tmp_path / "other")
-    (tmp_path / "other" / "phase_1" / "model_final.pth").unlink()  # so its last one is phase 0
-    assert found("--with", tmp_path / "other") == found("--ensemble")
-    twice = found("--with", tmp_path / "other", "--with", tmp_path / "other")
-    assert twice != found("--ensemble")
-
-
-@pytest.mark.parametrize(
-    ("edit", "message"),
-    [
-        ({"classes": [*CLASSES[:4], "nine"]}, "other classes than .*: missing 'four', additional"),
-        ({"size": 64}, r"INPUT\.MIN_SIZE_TEST is 64, but 128 in "),
-    ],
-)
-def test_runs_that_do_not_fit_are_not_fused(output, pictures, tmp_path, capsys, edit, message):
     other = RunFolder(tmp_path / "other")
     shutil.copytree(output, other.root)
-    save_classes(other, edit.get("classes", CLASSES))
-    size = edit.get("size", 128)
-    text = other.config.read_text().replace("MIN_SIZE_TEST: 128", f"MIN_SIZE_TEST: {size}")
-    other.config.write_text(text)
-    code, _, errors = predicted(capsys, output, pictures, "--with", other.root)
+    shutil.copy(other.phase(0).model, other.phase(1).model)
+    both = found("--ensemble")  # phase 0 and 1 of one run
+    assert found("--with", other.root) == both
+    # Weights of phases are not those of runs.
+    text = RunFolder(output).config.read_text()
+    try:
+        RunFolder(output).config.write_text(re.sub(r"WEIGHTS: \[\]", "WEIGHTS: [1.0, 9.0]", text))
+        assert found("--ensemble") != both
+        assert found("--with", other.root) == both
+    finally:
+        RunFolder(output).config.write_text(text)
+
+
+def test_what_is_taken_of_an_unfinished_run_is_said(output, pictures, tmp_path, capsys):
+    shutil.copytree(output, tmp_path / "part")
+    RunFolder(tmp_path / "part").phase(1).model.unlink()
+    code, _, errors = predicted(capsys, tmp_path / "part", pictures)
+    assert code == 0
+    assert f"{tmp_path}/part: takes phase 0, the last that was trained to its end, of" in errors
+
+
+def test_a_file_that_cannot_be_written_ends_with_a_line(output, pictures, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    target = tmp_path / "file" / "a.json"
+    code, _, errors = predicted(capsys, output, pictures, "--json", target)
     assert code == 2
-    assert re.search(f"^error: {other.root}: .*{message}", errors)
+    line = rf"^error: {tmp_path}/file\S*: .*; correct the path or its rights$"
+    assert re.search(line, errors, re.MULTILINE)
 
 
 def test_pictures_that_cannot_be_read_are_left_out_and_named(output, pictures, tmp_path, capsys):

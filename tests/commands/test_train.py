@@ -16,9 +16,14 @@ import d2_ssod
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """The files that a wheel would install."""
-    folder = tmp_path_factory.mktemp("site-packages")
+    folder, source = tmp_path_factory.mktemp("site-packages"), tmp_path_factory.mktemp("source")
+    for name in ("d2_ssod", "configs", "csrc", "requirements"):
+        ignored = shutil.ignore_patterns("_C*", "__pycache__")
+        shutil.copytree(runs.ROOT / name, source / name, ignore=ignored)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(runs.ROOT / name, source)
     command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(folder)]
-    subprocess.run(command, cwd=runs.ROOT, check=True, capture_output=True)
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
     shutil.copy(d2_ssod._C.__file__, folder / "d2_ssod")
     return folder
 

@@ -288,7 +288,8 @@ def test_views_that_training_does_not_have_are_said(caplog):
     assert not said("INPUT.RANDOM_FLIP", "none", "TEST.AUG.FLIP", False)
     assert "INPUT.RANDOM_FLIP is 'none': if" in said("INPUT.RANDOM_FLIP", "none")
     sizes = ("TEST.AUG.MIN_SIZES", [400, 500])
-    assert "(400, 500), but INPUT.MIN_SIZE_TEST is 128" in said(*sizes)
+    assert "(400, 500) and MAX_SIZE 160, but INPUT.MIN_SIZE_TEST is 128" in said(*sizes)
+    assert "MAX_SIZE_TEST 320" in said("INPUT.MAX_SIZE_TEST", 320)
     assert not said(*sizes, "SSOD.TTA.ENABLED", False)
     assert not said(*sizes, "INPUT.MIN_SIZE_TEST", 0)  # images stay as large as they are
 
