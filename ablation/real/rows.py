@@ -62,6 +62,7 @@ ROWS = {
     "fs_plus_x3": Row("FS+ x 3, fused", fuses="fs_plus", models=3),
     "two_phase": Row("two phases, consensus, mean score (Eq. 1)", 2),
     "previous": Row("one phase", 1, _FROM_PHASE_0),
+    "previous_held": Row("one phase, no ramp of the average", 1, {**_FROM_PHASE_0, **_NO_RAMP}),
     "none": Row("one phase, strong augmentation", 1, _STRONG),
     "constant": Row(
         f"one phase, strong augmentation, background weighted by {_MEAN_WEIGHT}",
