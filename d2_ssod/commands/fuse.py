@@ -1,4 +1,4 @@
-"""How good the models of several runs are together, on the test images of the first one.
+"""How good the models of several runs are together, on the images that the first one is judged by.
 
     python train_net.py --config-file mine.yaml SEED 2 OUTPUT_DIR output/mine_2
     python -m d2_ssod fuse output/mine output/mine_2
@@ -6,9 +6,9 @@
 
 Of each run it takes the model of the last phase, or the one that --phase names. What is evaluated
 is each alone, and all fused with equal weights (weighted boxes fusion, with the first run's
-SSOD.ENSEMBLE), as predict --with fuses them. Models that were trained alike but with other random
-numbers make other mistakes, so fused they are mostly better than each, and than the phases of one
-run.
+SSOD.ENSEMBLE), as predict --with fuses them; with --ensemble the models of all phases, too, as
+predict --with --ensemble. Models that were trained alike but with other random numbers make other
+mistakes, so fused they are mostly better than each. Choose by DATASETS.VAL, report DATASETS.TEST.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from d2_ssod.artifacts import RunFolder, load_classes, load_phase_model
 from d2_ssod.data import read_data_set, register_from_config
 from d2_ssod.data.checks import check_disjoint
 from d2_ssod.data.findings import Findings
-from d2_ssod.engine import check_test_sets
+from d2_ssod.engine import check_judging_sets
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import Fusion, evaluate_rows, format_metrics, judged_on
 from d2_ssod.json_files import write_json
@@ -35,27 +35,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("output_dirs", nargs="+", metavar="OUTPUT_DIR", help="of runs, two or more")
     add_phase_argument(parser)
+    parser.add_argument(
+        "--ensemble", action="store_true", help="also fuse the models of all phases of all runs"
+    )
     parser.add_argument("--json", metavar="FILE", help="write all metrics")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate on each data set of DATASETS.TEST, and print a table of each."""
+    """Evaluate on each data set of DATASETS.VAL and DATASETS.TEST, and print a table of each."""
     if len(arguments.output_dirs) < 2:
         raise ConfigError("one OUTPUT_DIR is given; name two or more runs to be fused")
     configs = open_runs(arguments.output_dirs)
-    tests = _test_sets(configs[0])
+    sets = _judging_sets(configs[0])
     for cfg in configs[1:]:  # the first run was trained beside its own
-        _warn_of_trained_on(cfg, tests)
-    phases = [choose_phase(cfg, arguments.phase) for cfg in configs]
-    models = [load_phase_model(cfg, phase) for cfg, phase in zip(configs, phases, strict=True)]
+        _warn_of_trained_on(cfg, sets)
+    chosen = [(cfg, choose_phase(cfg, arguments.phase)) for cfg in configs]
+    others = _other_phases(chosen) if arguments.ensemble else []
     rows: dict[str, Sequence[int]] = {
-        f"{cfg.OUTPUT_DIR}, phase {phase}": [number]
-        for number, (cfg, phase) in enumerate(zip(configs, phases, strict=True))
+        f"{cfg.OUTPUT_DIR}, phase {phase}": [number] for number, (cfg, phase) in enumerate(chosen)
     }
-    rows["all, fused"] = range(len(models))
+    rows["these, fused"] = range(len(chosen))
+    if others:
+        rows["all phases of all, fused"] = range(len(chosen) + len(others))
+    models = [load_phase_model(cfg, phase) for cfg, phase in chosen + others]
     fusion = Fusion.from_config(configs[0]).of_equals()
     found = {}
-    for name, images in tests.items():
+    for name, images in sets.items():
         how = judged_on(configs[0], name, images)
         found[name] = evaluate_rows(models, **how, rows=rows, fusion=fusion)
         print(format_metrics(name, found[name]))
@@ -64,20 +69,31 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _test_sets(cfg: CfgNode) -> dict[str, list[dict]]:
-    """Read the images of a run's test sets."""
-    if not cfg.DATASETS.TEST:
+def _other_phases(chosen: Sequence[tuple[CfgNode, int]]) -> list[tuple[CfgNode, int]]:
+    """List the phases of runs besides those that are chosen."""
+    return [
+        (cfg, phase)
+        for cfg, own in chosen
+        for phase in range(cfg.SSOD.NUM_PHASES + 1)
+        if phase != own
+    ]
+
+
+def _judging_sets(cfg: CfgNode) -> dict[str, list[dict]]:
+    """Read the images that a run is judged by."""
+    names = (*cfg.DATASETS.VAL, *cfg.DATASETS.TEST)
+    if not names:
         raise ConfigError(
-            f"{cfg.OUTPUT_DIR}: DATASETS.TEST names no data set to judge by; name first a run "
-            "that has one"
+            f"{cfg.OUTPUT_DIR}: neither DATASETS.VAL nor DATASETS.TEST names a data set to judge "
+            "by; name first a run that has one"
         )
-    own = [entry for entry in cfg.SSOD.REGISTER if entry["NAME"] in cfg.DATASETS.TEST]
-    register_from_config(own, f"{RunFolder(cfg.OUTPUT_DIR).config}: SSOD.REGISTER of DATASETS.TEST")
-    return check_test_sets(cfg, load_classes(RunFolder(cfg.OUTPUT_DIR)))
+    own = [entry for entry in cfg.SSOD.REGISTER if entry["NAME"] in names]
+    register_from_config(own, f"{RunFolder(cfg.OUTPUT_DIR).config}: SSOD.REGISTER of VAL and TEST")
+    return check_judging_sets(cfg, load_classes(RunFolder(cfg.OUTPUT_DIR)))
 
 
-def _warn_of_trained_on(cfg: CfgNode, tests: Mapping[str, list[dict]]) -> None:
-    """Say which test images a run learned the labels of."""
+def _warn_of_trained_on(cfg: CfgNode, sets: Mapping[str, list[dict]]) -> None:
+    """Say which images to judge by a run has learned the labels of."""
     findings = Findings()
     try:
         labeled = _labeled_images(cfg)
@@ -86,8 +102,8 @@ def _warn_of_trained_on(cfg: CfgNode, tests: Mapping[str, list[dict]]) -> None:
         print(line, file=sys.stderr)
         return
     words = ("test", f"labeled (of {cfg.OUTPUT_DIR})", "results on them mean nothing")
-    for name, images in tests.items():
-        check_disjoint(labeled, images, words, f"DATASETS.TEST ({name})", findings)
+    for name, images in sets.items():
+        check_disjoint(labeled, images, words, name, findings)
     for finding in findings:
         print(finding, file=sys.stderr)
 

@@ -26,7 +26,7 @@ from detectron2.engine import default_argument_parser
 import d2_ssod.demo  # noqa: F401  its data sets and backbone have names in configs
 
 from .config_checks import check_config
-from .data_checks import check_run_data, check_test_sets
+from .data_checks import check_judging_sets, check_run_data
 from .hooks import PseudoLabelHook
 from .labeling import label_next_phase
 from .launch import launch
@@ -42,8 +42,8 @@ __all__ = [
     "RunData",
     "build_config",
     "check_config",
+    "check_judging_sets",
     "check_run_data",
-    "check_test_sets",
     "default_argument_parser",
     "label_next_phase",
     "launch",

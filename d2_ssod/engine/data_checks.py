@@ -22,6 +22,7 @@ from .schedule import WARM_UP_REMEDY, phase_config, warm_up_problem
 
 _KEYS = ("TRAIN", "UNLABELED", "VAL", "TEST")
 _LABELED = ("TRAIN", "VAL", "TEST")
+_JUDGING = ("VAL", "TEST")
 
 
 def check_data_sets(cfg: CfgNode) -> None:
@@ -36,7 +37,7 @@ def check_data_sets(cfg: CfgNode) -> None:
     _check_registered(cfg, _KEYS)
 
 
-def check_test_sets(cfg: CfgNode, thing_classes: Sequence[str]) -> dict[str, list[dict]]:
+def check_judging_sets(cfg: CfgNode, thing_classes: Sequence[str]) -> dict[str, list[dict]]:
     """Check what finished models are to be judged on, and read it.
 
     Args:
@@ -44,20 +45,20 @@ def check_test_sets(cfg: CfgNode, thing_classes: Sequence[str]) -> dict[str, lis
         thing_classes: of its models.
 
     Returns:
-        The images of each data set of ``DATASETS.TEST``.
+        The images of each data set of ``DATASETS.VAL`` and ``DATASETS.TEST``.
 
     Raises:
         ConfigError: one is missing, has other classes, or pictures or boxes that cannot be used.
     """
-    _check_registered(cfg, ("TEST",))
-    sets = NamedDataSets.read(cfg, ("TEST",))
+    _check_registered(cfg, _JUDGING)
+    sets = NamedDataSets.read(cfg, _JUDGING)
     findings, classes = Findings(), {"the models": list(thing_classes)}
-    for place, found in sets.placed("TEST"):
+    for place, found in sets.placed(*_JUDGING):
         findings.extend(found.findings)
         classes[place] = found.thing_classes
     checks.check_same_classes(classes, findings)
     raise_first(findings)
-    for place, found in sets.placed("TEST"):
+    for place, found in sets.placed(*_JUDGING):
         checks.check_not_empty(found.images, place, findings)
         checks.check_annotations(found.images, len(thing_classes), place, findings)
         checks.check_images(found.images, place, findings)
@@ -74,7 +75,7 @@ def _check_registered(cfg: CfgNode, keys: Sequence[str]) -> None:
                     f"DATASETS.{key}: no data set is registered as {name!r}: correct the name, or "
                     "register yours in SSOD.REGISTER"
                 )
-            if key in ("VAL", "TEST"):
+            if key in _JUDGING:
                 evaluator_kind(name)
     _check_paths(cfg, keys)
 
@@ -175,7 +176,7 @@ def check_contents(cfg: CfgNode, sets: NamedDataSets) -> Findings:
     for place, found in sets.placed("UNLABELED"):
         checks.check_sizes(found.images, place, findings)
         _check_ids(found.images, place, findings)
-    for place, found in sets.placed("VAL", "TEST"):
+    for place, found in sets.placed(*_JUDGING):
         checks.check_difficulties(found.images, place, findings)
     return findings
 

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def make_run(root, name, *, classes, test_sets, seed=None, train=(), phases=0):
     cfg = runs.bare_config(folder.root)
     cfg.merge_from_file(str(runs.CONFIG_FILE))
     cfg.merge_from_list(["SSOD.NUM_PHASES", phases, "MODEL.DEVICE", "cpu"])
-    cfg.DATASETS.TEST, cfg.DATASETS.TRAIN = test_sets, train
+    cfg.DATASETS.VAL, cfg.DATASETS.TEST, cfg.DATASETS.TRAIN = test_sets[1:], test_sets[:1], train
     images = str(root / "test")
     cfg.SSOD.REGISTER = [
         *({"NAME": s, "JSON": str(root / f"{s}.json"), "IMAGES": images} for s in ("one", "two")),
@@ -111,12 +112,12 @@ def test_each_run_and_all_together_are_evaluated(root, tmp_path, capsys, monkeyp
     code, text, errors = fused(capsys, *folders, "--json", tmp_path / "found.json")
     assert code == 0
     found = read_json(tmp_path / "found.json")
-    assert list(found) == ["one", "two"]
-    names = [*(f"{folder}, phase 0" for folder in folders), "all, fused"]
+    assert list(found) == ["two", "one"]  # validation images first
+    names = [*(f"{folder}, phase 0" for folder in folders), "these, fused"]
     expected = [100 * len(finds[name]) / len(known) for name in "abc"] + [100]
     assert [found["one"][name]["AP50"] for name in names] == pytest.approx(expected)
     assert found["one"] != found["two"]
-    rows = text.splitlines()[2:6]
+    rows = text.splitlines()[-4:]
     assert all(row.startswith(name) for row, name in zip(rows, names, strict=True))
     assert "100.0" in rows[-1]
     assert "b: takes phase 0, the last that was trained to its end, of phases 0..1" in errors
@@ -136,6 +137,24 @@ def test_fused_runs_count_alike(root, capsys, monkeypatch):
     assert {fusion.iou_thresh for fusion in asked} == {0.9}  # of the first run
 
 
+def test_models_of_all_phases_are_fused_on_request(root, tmp_path, capsys, monkeypatch):
+    for name in "ab":
+        both = RunFolder(tmp_path / name)
+        shutil.copytree(root / "b", both.root)
+        shutil.copytree(both.phase(0).folder, both.phase(1).folder)
+    numbers = []
+
+    def evaluate_rows(models, *, rows, **how):
+        numbers.append((len(models), {row: list(of_row) for row, of_row in rows.items()}))
+        return {row: {"AP": 1.0} for row in rows}
+
+    monkeypatch.setattr(fuse, "evaluate_rows", evaluate_rows)
+    fused(capsys, tmp_path / "a", tmp_path / "b", "--ensemble")
+    a, b = (f"{tmp_path / name}, phase 1" for name in "ab")
+    rows = {a: [0], b: [1], "these, fused": [0, 1], "all phases of all, fused": [0, 1, 2, 3]}
+    assert numbers == [(4, rows)] * 2
+
+
 def test_a_run_that_has_learned_test_images_is_said(root, capsys):
     code, _, errors = fused(capsys, root / "a", root / "spoiled")
     assert code == 0
@@ -147,7 +166,7 @@ def test_a_run_that_has_learned_test_images_is_said(root, capsys):
     [
         ("a", "one OUTPUT_DIR is given; name two or more"),
         ("a unfinished", "unfinished: no phase has been trained to its end"),
-        ("blind a", "blind: DATASETS.TEST names no data set to judge by"),
+        ("blind a", "blind: neither DATASETS.VAL nor DATASETS.TEST names a data set"),
         ("wrong also_wrong", r"DATASETS.TEST \(one\): the classes are not those of the models"),
         ("unknown a", "DATASETS.TEST: no data set is registered as 'three'"),
     ],
