@@ -208,7 +208,8 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # A phase whose AP on DATASETS.VAL is more than VALIDATION_DROP below that of the phase before.
     "GUARD.VALIDATION": ("warn", _GUARD),
     "GUARD.VALIDATION_DROP": (0.5, _NOT_NEGATIVE),
-    # Copy the model of the phase that is best on DATASETS.VAL, phase 0 too, to model_best.pth.
+    # Copy the model of the phase that is best on DATASETS.VAL, phase 0 too, to model_best.pth. An
+    # ensemble that is better is said, and what `predict --phase best` takes.
     "KEEP_BEST": (True, _FLAG),
     # Write report.html at the end of a run.
     "REPORT": (True, _FLAG),

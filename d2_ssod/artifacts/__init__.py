@@ -33,16 +33,28 @@ from .provenance import check_predictions, prediction_source, read_source
 from .pseudo_labels import load_labels, load_pseudo_labels, save_pseudo_labels
 from .run_classes import check_classes, load_classes, save_classes
 from .trained_with import check_training, had_teacher, record_training
-from .validation import best_of, best_phase, keep_best_model, load_validation, save_validation
+from .validation import (
+    ENSEMBLES,
+    best_of,
+    best_phase,
+    best_phases,
+    keep_best_model,
+    load_ensemble_validation,
+    load_validation,
+    save_ensemble_validation,
+    save_validation,
+)
 from .yolo import save_yolo, save_yolo_data, unique_stems
 
 __all__ = [
+    "ENSEMBLES",
     "AtomicCheckpointer",
     "DamagedCheckpoint",
     "PhaseFolder",
     "RunFolder",
     "best_of",
     "best_phase",
+    "best_phases",
     "check_classes",
     "check_label_settings",
     "check_predictions",
@@ -54,6 +66,7 @@ __all__ = [
     "label_settings",
     "load_classes",
     "load_earlier_predictions",
+    "load_ensemble_validation",
     "load_labels",
     "load_model",
     "load_partial_predictions",
@@ -69,6 +82,7 @@ __all__ = [
     "record_training",
     "release_folder",
     "save_classes",
+    "save_ensemble_validation",
     "save_predictions",
     "save_pseudo_labels",
     "save_validation",

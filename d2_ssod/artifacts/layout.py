@@ -47,6 +47,11 @@ class RunFolder:
         return self.root / "review"
 
     @property
+    def validation(self) -> Path:
+        """How good the ensembles are on the validation images."""
+        return self.root / "validation.json"
+
+    @property
     def best(self) -> Path:
         """Weights of the phase that is best on the validation images."""
         return self.root / "model_best.pth"

@@ -1,4 +1,7 @@
-"""``validation.json``: how good a phase's model is on the validation images; and the best phase."""
+"""``validation.json``: how good a phase's model, and ensembles are on the validation images.
+
+And what is best by that.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from d2_ssod.json_files import atomic_open, read_json, write_json
 
 from .layout import RunFolder
+
+ENSEMBLES = {"1~N": 1, "0~N": 0}  # and the first phase of each
 
 
 def save_validation(folder: RunFolder, phase: int, metrics: Mapping[str, float]) -> None:
@@ -19,6 +24,40 @@ def load_validation(folder: RunFolder, phase: int) -> float | None:
     """Read the AP of the model at the end of a phase; None if it was not validated, or has none."""
     path = folder.phase(phase).validation
     return read_json(path)["metrics"].get("AP") if path.exists() else None
+
+
+def save_ensemble_validation(
+    folder: RunFolder, num_phases: int, ensembles: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Write the metrics of the ensembles ``1~N`` and ``0~N``."""
+    found = {name: dict(metrics) for name, metrics in ensembles.items()}
+    write_json(folder.validation, {"num_phases": num_phases, "ensembles": found})
+
+
+def load_ensemble_validation(folder: RunFolder, num_phases: int) -> dict[str, float] | None:
+    """Read the AP of each ensemble that has one; None if so many phases were not validated."""
+    content = read_json(folder.validation) if folder.validation.exists() else {}
+    if content.get("num_phases") != num_phases:
+        return None
+    found = {name: metrics.get("AP") for name, metrics in content["ensembles"].items()}
+    return {name: ap for name, ap in found.items() if ap is not None}
+
+
+def best_phases(folder: RunFolder, num_phases: int) -> list[int] | None:
+    """Find the phases whose model, or models together, have the best AP on the validation images.
+
+    Returns:
+        Several if it is an ensemble; None unless every phase was validated.
+    """
+    best = best_phase(folder, num_phases)
+    if best is None:
+        return None
+    of_phase = load_validation(folder, best)
+    ensembles = load_ensemble_validation(folder, num_phases) or {}
+    better = {name: ap for name, ap in ensembles.items() if ap > of_phase}
+    if not better:
+        return [best]
+    return list(range(ENSEMBLES[max(better, key=better.get)], num_phases + 1))
 
 
 def best_phase(folder: RunFolder, num_phases: int) -> int | None:

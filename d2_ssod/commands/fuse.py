@@ -28,7 +28,7 @@ from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import Fusion, evaluate_rows, format_metrics, judged_on
 from d2_ssod.json_files import write_json
 
-from .trained_models import add_phase_argument, choose_phase, open_runs
+from .trained_models import add_phase_argument, choose_phases, open_runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,15 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     sets = _judging_sets(configs[0])
     for cfg in configs[1:]:  # the first run was trained beside its own
         _warn_of_trained_on(cfg, sets)
-    chosen = [(cfg, choose_phase(cfg, arguments.phase)) for cfg in configs]
-    others = _other_phases(chosen) if arguments.ensemble else []
-    rows: dict[str, Sequence[int]] = {
-        f"{cfg.OUTPUT_DIR}, phase {phase}": [number] for number, (cfg, phase) in enumerate(chosen)
-    }
-    rows["these, fused"] = range(len(chosen))
-    if others:
-        rows["all phases of all, fused"] = range(len(chosen) + len(others))
-    models = [load_phase_model(cfg, phase) for cfg, phase in chosen + others]
+    members, rows = _members(configs, arguments)
+    models = [load_phase_model(cfg, phase) for cfg, phase in members]
     fusion = Fusion.from_config(configs[0]).of_equals()
     found = {}
     for name, images in sets.items():
@@ -69,14 +62,26 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _other_phases(chosen: Sequence[tuple[CfgNode, int]]) -> list[tuple[CfgNode, int]]:
-    """List the phases of runs besides those that are chosen."""
-    return [
-        (cfg, phase)
-        for cfg, own in chosen
-        for phase in range(cfg.SSOD.NUM_PHASES + 1)
-        if phase != own
-    ]
+def _members(
+    configs: Sequence[CfgNode], arguments: argparse.Namespace
+) -> tuple[list[tuple[CfgNode, int]], dict[str, Sequence[int]]]:
+    """List the phases of runs that take part, and of each row of the table their numbers."""
+    members: list[tuple[CfgNode, int]] = []
+    rows: dict[str, Sequence[int]] = {}
+    for cfg in configs:
+        phases, first = choose_phases(cfg, arguments.phase), len(members)
+        members += [(cfg, phase) for phase in phases]
+        rows[f"{cfg.OUTPUT_DIR}, {_describe(phases)}"] = range(first, len(members))
+    rows["these, fused"] = range(len(members))
+    if arguments.ensemble:
+        of_all = [(cfg, phase) for cfg in configs for phase in range(cfg.SSOD.NUM_PHASES + 1)]
+        members += [member for member in of_all if member not in members]
+        rows["all phases of all, fused"] = range(len(members))
+    return members, rows
+
+
+def _describe(phases: Sequence[int]) -> str:
+    return f"phase {phases[0]}" if len(phases) == 1 else f"phases {phases[0]}~{phases[-1]}"
 
 
 def _judging_sets(cfg: CfgNode) -> dict[str, list[dict]]:

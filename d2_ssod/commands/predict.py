@@ -41,7 +41,7 @@ from d2_ssod.evaluation import EnsembleRCNN, Fusion
 from d2_ssod.inference import predict
 from d2_ssod.structures import Detections, Predictions
 
-from .trained_models import add_phase_argument, choose_phase, open_runs
+from .trained_models import add_phase_argument, choose_phases, open_runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,15 +85,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _model(configs: Sequence[CfgNode], arguments: argparse.Namespace) -> nn.Module:
     """Load the model that the arguments ask for, or several as one."""
-    models, fusion = [], Fusion.from_config(configs[0])
+    models = []
     for cfg in configs:
-        all_phases = range(cfg.SSOD.NUM_PHASES + 1)
-        phases = all_phases if arguments.ensemble else [choose_phase(cfg, arguments.phase)]
+        of_run = range(cfg.SSOD.NUM_PHASES + 1)
+        phases = of_run if arguments.ensemble else choose_phases(cfg, arguments.phase)
         models += [load_phase_model(cfg, phase) for phase in phases]
     if len(models) == 1:
         return models[0]
-    is_of_one_run = len(configs) == 1
-    return EnsembleRCNN(models, fusion=fusion if is_of_one_run else fusion.of_equals()).eval()
+    fusion = Fusion.from_config(configs[0])
+    one_run = len(configs) == 1
+    return EnsembleRCNN(
+        models, fusion=fusion.among(phases, of=len(of_run)) if one_run else fusion.of_equals()
+    ).eval()
 
 
 def _expand(places: Sequence[str]) -> list[str]:

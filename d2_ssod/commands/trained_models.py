@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import RunFolder, best_phase, load_classes
+from d2_ssod.artifacts import ENSEMBLES, RunFolder, best_phases, load_classes
 from d2_ssod.class_lists import describe_difference
 from d2_ssod.config import value_of
 from d2_ssod.engine import read_run_config
@@ -25,8 +25,8 @@ def add_phase_argument(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--phase",
         metavar="I",
-        help="model of this phase; best: that with the best AP on the validation images, or, "
-        "without such, on the test images (default: the last)",
+        help="model of this phase; best: that, or the ensemble of a run, with the best AP on the "
+        "validation images, or, without such, on the test images (default: the last)",
     )
 
 
@@ -47,29 +47,32 @@ def open_runs(folders: Sequence[str]) -> list[CfgNode]:
     return configs
 
 
-def choose_phase(cfg: CfgNode, asked: str | None) -> int:
-    """Find the phase that is asked for: a number, "best", or, with None, the last trained one.
+def choose_phases(cfg: CfgNode, asked: str | None) -> list[int]:
+    """Find the phases that are asked for: a number, "best", or, with None, the last trained one.
+
+    Returns:
+        One, or several whose models are to be fused.
 
     Raises:
         ConfigError: it is something else, or no phase has been trained to its end.
     """
-    folder = RunFolder(cfg.OUTPUT_DIR)
-    trained = [p for p in range(cfg.SSOD.NUM_PHASES + 1) if folder.phase(p).model.exists()]
+    folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
+    trained = [p for p in range(last + 1) if folder.phase(p).model.exists()]
     if not trained:
         raise ConfigError(f"{folder.root}: no phase has been trained to its end there")
     if asked is None:
-        if trained[-1] < cfg.SSOD.NUM_PHASES:
+        if trained[-1] < last:
             print(
                 f"{folder.root}: takes phase {trained[-1]}, the last that was trained to its end, "
-                f"of phases 0..{cfg.SSOD.NUM_PHASES}",
+                f"of phases 0..{last}",
                 file=sys.stderr,
             )
-        return trained[-1]
+        return [trained[-1]]
     if asked == "best":
-        return _best_phase(folder, cfg.SSOD.NUM_PHASES)
+        return best_phases(folder, last) or _best_by_test(folder)
     if not asked.isdecimal():
         raise ConfigError(f"--phase is {asked!r}; expected a number, or best")
-    return int(asked)
+    return [int(asked)]
 
 
 def _check_fits(cfg: CfgNode, first: CfgNode) -> None:
@@ -88,14 +91,17 @@ def _check_fits(cfg: CfgNode, first: CfgNode) -> None:
             )
 
 
-def _best_phase(folder: RunFolder, num_phases: int) -> int:
-    """Find the phase with the best AP on the validation images, or else on the test images."""
-    validated = best_phase(folder, num_phases)
-    if validated is not None:
-        return validated
+def _best_by_test(folder: RunFolder) -> list[int]:
+    """Find the phases whose model, or models together, have the best AP on the test images."""
     if not folder.summary().exists():
         raise ConfigError(
             f"{folder.summary()}: no such file, so that the best phase is not known; name a phase"
         )
-    phases = read_json(folder.summary())["phases"]
-    return max(phases, key=lambda phase: phase["metrics"]["AP"] or 0)["phase"]
+    summary = read_json(folder.summary())
+    last = len(summary["phases"]) - 1
+    found = [([each["phase"]], each["metrics"]["AP"] or 0) for each in summary["phases"]]
+    found += [
+        (list(range(ENSEMBLES[name], last + 1)), metrics["AP"] or 0)
+        for name, metrics in summary["ensembles"].items()
+    ]
+    return max(found, key=lambda each: each[1])[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
@@ -31,7 +32,7 @@ from .labeling import (
 from .phase_trainer import PhaseTrainer, check_weights
 from .run_data import RunData
 from .schedule import WARM_UP_REMEDY, describe_schedule, phase_config, warm_up_problem
-from .validation import keep_best, validate_phase
+from .validation import keep_best, validate_ensembles, validate_phase
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ def train_phases(
         else:
             _train_phase(cfg, phase, data, trainer_class)
         validate_phase(cfg, phase)
+    validate_ensembles(cfg)
     keep_best(cfg)
     predict_labeled(cfg, last, data)
 
@@ -118,8 +120,15 @@ def _train_phase(
     trainer.resume_or_load(resume=True)
     if comm.is_main_process():
         record_training(own, phase, data.labeled, folder, _unlabeled_in(cfg, phase, data))
-        folder.phase(phase).labeled_predictions.unlink(missing_ok=True)  # of an earlier model
+        for path in _made_of_model(folder, phase):
+            path.unlink(missing_ok=True)  # of an earlier model
     trainer.train()
+
+
+def _made_of_model(folder: RunFolder, phase: int) -> list[Path]:
+    """List what is said of a phase's model, alone or with others."""
+    files = folder.phase(phase)
+    return [files.labeled_predictions, files.validation, folder.validation]
 
 
 def _beside_labeled(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
 from d2_ssod.artifacts import (
+    ENSEMBLES,
     RunFolder,
     best_phase,
+    best_phases,
     had_teacher,
     keep_best_model,
+    load_ensemble_validation,
     load_phase_model,
     load_validation,
+    save_ensemble_validation,
     save_validation,
 )
-from d2_ssod.evaluation import validate
+from d2_ssod.evaluation import Fusion, Metrics, evaluate_rows, judged_on, validate
 
 from .diagnostics import act_on
 
@@ -37,12 +43,38 @@ def validate_phase(cfg: CfgNode, phase: int) -> None:
         model = load_phase_model(cfg, phase)
         found = [validate(cfg, name, model) for name in cfg.DATASETS.VAL]
         if comm.is_main_process():
-            # Of several data sets, the mean counts.
-            metrics = {key: float(np.mean([m[key] for m in found])) for key in found[0]}
+            metrics = _mean(found)
             save_validation(folder, phase, metrics)
             logger.info("Phase %d on the validation images: AP %.1f", phase, metrics["AP"])
         comm.synchronize()
     _guard(cfg, folder, phase)
+
+
+def validate_ensembles(cfg: CfgNode) -> None:
+    """Evaluate the ensembles of all phases on ``DATASETS.VAL``, once; on every rank."""
+    folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
+    known = load_ensemble_validation(folder, last) is not None
+    if not cfg.DATASETS.VAL or last == 0 or known:
+        return
+    models = [load_phase_model(cfg, phase) for phase in range(last + 1)]
+    # With one phase, 1~N is that phase.
+    rows = {name: range(first, last + 1) for name, first in ENSEMBLES.items() if first < last}
+    found = []
+    for name in cfg.DATASETS.VAL:
+        how = judged_on(cfg, name, DatasetCatalog.get(name))
+        found.append(evaluate_rows(models, **how, rows=rows, fusion=Fusion.from_config(cfg)))
+    if comm.is_main_process():
+        ensembles = {row: _mean([metrics[row] for metrics in found]) for row in rows}
+        save_ensemble_validation(folder, last, ensembles)
+        for row, metrics in ensembles.items():
+            title = row.replace("N", str(last))
+            logger.info("Ensemble %s on the validation images: AP %.1f", title, metrics["AP"])
+    comm.synchronize()
+
+
+def _mean(found: Sequence[Metrics]) -> dict[str, float]:
+    """Average metrics over data sets."""
+    return {key: float(np.mean([metrics[key] for metrics in found])) for key in found[0]}
 
 
 def _guard(cfg: CfgNode, folder: RunFolder, phase: int) -> None:
@@ -73,12 +105,21 @@ def _advice(cfg: CfgNode, folder: RunFolder, phase: int) -> str:
 
 
 def keep_best(cfg: CfgNode) -> None:
-    """Hand over the model that is best on the validation images (``SSOD.KEEP_BEST``)."""
-    folder = RunFolder(cfg.OUTPUT_DIR)
-    best = best_phase(folder, cfg.SSOD.NUM_PHASES)
+    """Hand over the model that is best on the validation images (``SSOD.KEEP_BEST``).
+
+    An ensemble is no model; if one is better, it is said.
+    """
+    folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
+    best = best_phase(folder, last)
     if not cfg.SSOD.KEEP_BEST or best is None:
         return
     if comm.is_main_process():
         keep_best_model(folder, best)
         logger.info("Best on the validation images is phase %d: %s", best, folder.best)
+        if len(together := best_phases(folder, last)) > 1:
+            logger.info(
+                "The ensemble of phases %d~%d is better still there: python -m d2_ssod predict %s "
+                "... --phase best",
+                *(together[0], together[-1], cfg.OUTPUT_DIR),
+            )
     comm.synchronize()

@@ -11,6 +11,7 @@ summary.py      the results as ``summary.json`` and as a table
 run.py          all of that for what a run has left in its folder
 """
 
+from .coco_metrics import Metrics
 from .difficulty import difficulty_subsets, easy_images
 from .ensemble import EnsembleRCNN, fuse_outputs
 from .evaluate import PhaseResults, evaluate_phases, evaluate_rows
@@ -25,6 +26,7 @@ __all__ = [
     "BoxEvaluator",
     "EnsembleRCNN",
     "Fusion",
+    "Metrics",
     "PhaseResults",
     "VocEvaluator",
     "build_evaluator",

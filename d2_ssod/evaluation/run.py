@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from d2_ssod.artifacts import (
     RunFolder,
     best_phase,
+    best_phases,
     check_classes,
     load_phase_model,
     timed_event,
@@ -142,9 +143,10 @@ def _known_otherwise(cfg: CfgNode, folder: RunFolder) -> dict[str, Any]:
     """Add what the run knows of its phases besides these results."""
     last = cfg.SSOD.NUM_PHASES
     known: dict[str, Any] = {}
-    best = best_phase(folder, last)
+    best, together = best_phase(folder, last), best_phases(folder, last)
     if best is not None:
         known["best_phase_by_validation"] = best
+        known["best_phases_by_validation"] = together
     for phase in range(1, last + 1):
         path = folder.phase(phase).manifest
         quality = read_json(path).get("quality") if path.exists() else None

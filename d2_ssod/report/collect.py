@@ -9,7 +9,14 @@ from typing import Any, TypeVar
 
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import PhaseFolder, RunFolder, best_of, load_classes, read_history
+from d2_ssod.artifacts import (
+    PhaseFolder,
+    RunFolder,
+    best_of,
+    load_classes,
+    load_ensemble_validation,
+    read_history,
+)
 from d2_ssod.config import is_number
 from d2_ssod.errors import ConfigError, shortened
 from d2_ssod.json_files import read_json_lines, read_record
@@ -87,6 +94,12 @@ class Run:
     def folder(self) -> RunFolder:
         """Where it lies."""
         return RunFolder(self.cfg.OUTPUT_DIR)
+
+    @property
+    def validated_ensembles(self) -> dict[str, float]:
+        """AP of the ensembles on the validation images; empty if that is not known."""
+        last = len(self.phases) - 1
+        return self.read(lambda: load_ensemble_validation(self.folder, last), None) or {}
 
     @property
     def validated_best(self) -> Phase | None:

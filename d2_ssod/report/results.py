@@ -106,7 +106,7 @@ def verdict(run: Run, results: Results) -> list[str]:
         advice = [_what_to_use(results, best), *_alone(results, best), *_by_test(results)]
     else:
         single = results.of_phase(chosen.number)
-        advice = [*by_validation, *_together(results, best)]
+        advice = [*by_validation, *_together(run, results, chosen, best)]
     return [
         *advice,
         *(_worse_phase(results, row) for row in results.of_run if _is_worse(results, row)),
@@ -142,15 +142,27 @@ def _by_validation(run: Run, results: Results, chosen: Phase) -> str:
     return f"{text} On the test images it has {row.value(_MAIN):.1f} {_MAIN}{_gains(results, row)}"
 
 
-def _together(results: Results, best: Row) -> list[str]:
+def _together(run: Run, results: Results, chosen: Phase, best: Row) -> list[str]:
     """Describe the best ensemble, if it is better than any phase alone."""
-    if best.kind != "ensemble":
+    validated = run.validated_ensembles
+    if not validated:
+        if best.kind != "ensemble":
+            return []
+        value = f"{best.value(_MAIN):.1f} {_MAIN} on the test images{_gains(results, best)}"
+        not_judged = "Ensembles were not judged on the validation images."
+        return [f"The ensemble of {best.title} has {value} {not_judged}"]
+    name = max(validated, key=validated.get)
+    if validated[name] <= chosen.validation["AP"]:
         return []
-    value = f"{best.value(_MAIN):.1f} {_MAIN} on the test images{_gains(results, best)}"
-    return [
-        f"The ensemble of {best.title} has {value} Ensembles are not judged on the validation "
-        "images."
-    ]
+    short = name.replace("N", str(len(run.phases) - 1))
+    text = (
+        f"The ensemble of phases {short} together is better still, AP {validated[name]:.1f} on the "
+        "validation images"
+    )
+    row = next((row for row in results.of_run if row.short == short), None)
+    if row is None or row.value(_MAIN) is None:
+        return [f"{text}."]
+    return [f"{text}, {row.value(_MAIN):.1f} {_MAIN} on the test images{_gains(results, row)}"]
 
 
 def _by_test(results: Results) -> list[str]:

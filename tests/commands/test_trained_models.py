@@ -3,7 +3,7 @@ import os
 import pytest
 import runs
 
-from d2_ssod.artifacts import RunFolder, save_classes, save_validation
+from d2_ssod.artifacts import RunFolder, save_classes, save_ensemble_validation, save_validation
 from d2_ssod.commands import main, trained_models
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import write_json
@@ -15,7 +15,7 @@ def make_run(root, classes=CLASSES, **keys):
     folder = RunFolder(root)
     cfg = runs.bare_config(root)
     cfg.merge_from_file(str(runs.CONFIG_FILE))
-    cfg.merge_from_list([part for pair in keys.items() for part in pair])
+    cfg.merge_from_list([part for k, v in keys.items() for part in (k.replace("__", "."), v)])
     root.mkdir()
     folder.config.write_text(cfg.dump())
     save_classes(folder, classes)
@@ -53,15 +53,24 @@ def test_a_run_is_not_fused_with_itself(tmp_path):
             trained_models.open_runs([place, again])
 
 
-def test_best_phase_is_that_of_the_validation_or_else_of_the_test_images(tmp_path, capsys):
+def test_best_is_that_of_the_validation_or_else_of_the_test_images(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["predict", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "best AP on the validation images, or, without such, on the test images" in text
-    folder = RunFolder(tmp_path)
+    cfg = trained_models.open_runs([make_run(tmp_path / "a", SSOD__NUM_PHASES=3)])[0]
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    folder.phase(0).folder.mkdir()
+    folder.phase(0).model.touch()
     phases = [{"phase": n, "metrics": {"AP": ap}} for n, ap in enumerate([3.0, None, 5.0, 4.0])]
-    write_json(folder.summary(), {"phases": phases})
-    assert trained_models._best_phase(folder, 3) == 2
+    ensembles = {"1~N": {"AP": 4.5}, "0~N": {"AP": 5.0}}
+    write_json(folder.summary(), {"phases": phases, "ensembles": ensembles})
+    assert trained_models.choose_phases(cfg, "best") == [2]
+    write_json(folder.summary(), {"phases": phases, "ensembles": {"1~N": {"AP": 5.5}}})
+    assert trained_models.choose_phases(cfg, "best") == [1, 2, 3]
     for phase, ap in enumerate([3.0, 6.0, 5.0, 4.0]):
+        folder.phase(phase).folder.mkdir(exist_ok=True)
         save_validation(folder, phase, {"AP": ap})
-    assert trained_models._best_phase(folder, 3) == 1
+    assert trained_models.choose_phases(cfg, "best") == [1]
+    save_ensemble_validation(folder, 3, {"1~N": {"AP": 5.5}, "0~N": {"AP": 6.5}})
+    assert trained_models.choose_phases(cfg, "best") == [0, 1, 2, 3]

@@ -336,6 +336,10 @@ def test_the_best_phase_and_the_truth_about_labels_are_in_the_summary(data, tmp_
     aps = [read(tmp_path / f"phase_{n}" / "validation.json")["metrics"]["AP"] for n in (0, 1)]
     assert aps == [phase["metrics"]["AP"] for phase in summary["phases"]]
     assert best == aps.index(max(aps))
+    of_ensemble = read(tmp_path / "validation.json")["ensembles"]["0~N"]["AP"]
+    assert of_ensemble == summary["ensembles"]["0~N"]["AP"]
+    together = [0, 1] if of_ensemble > max(aps) else [best]
+    assert summary["best_phases_by_validation"] == together
     handed_over = (tmp_path / "model_best.pth").read_bytes()
     assert handed_over == (tmp_path / f"phase_{best}" / "model_final.pth").read_bytes()
     quality = read(tmp_path / "phase_1" / "manifest.json")["quality"]

@@ -5,9 +5,16 @@ import json
 import pytest
 from runs import bare_config
 
-from d2_ssod.artifacts import RunFolder, best_phase, save_validation
+from d2_ssod.artifacts import (
+    RunFolder,
+    best_phase,
+    best_phases,
+    load_ensemble_validation,
+    save_ensemble_validation,
+    save_validation,
+)
 from d2_ssod.engine import validation
-from d2_ssod.engine.validation import keep_best, validate_phase
+from d2_ssod.engine.validation import keep_best, validate_ensembles, validate_phase
 from d2_ssod.errors import ConfigError
 
 
@@ -105,3 +112,67 @@ def test_a_phase_without_an_ap_is_not_the_best(cfg):
     for phase, ap in enumerate([float("nan"), 3.0, 2.0]):
         save_validation(folder, phase, {"AP": ap})
     assert best_phase(folder, 2) is None
+
+
+def with_ensembles(monkeypatch, aps):
+    """Let the ensembles have these APs on the data sets; returns the evaluations."""
+    seen = []
+
+    def evaluate_rows(models, *, rows, name, fusion):
+        seen.append((name, models, {row: list(of_row) for row, of_row in rows.items()}))
+        return {row: {"AP": aps[row] + (name == "more")} for row in rows}
+
+    monkeypatch.setattr(validation, "load_phase_model", lambda cfg, phase: phase)
+    monkeypatch.setattr(validation, "judged_on", lambda cfg, name, images: {"name": name})
+    monkeypatch.setattr(validation.DatasetCatalog, "get", lambda name: [])
+    monkeypatch.setattr(validation, "evaluate_rows", evaluate_rows)
+    return seen
+
+
+def test_ensembles_are_validated_once(cfg, monkeypatch):
+    seen = with_ensembles(monkeypatch, {"1~N": 20.0, "0~N": 22.0})
+    cfg.DATASETS.VAL = ("val", "more")
+    for _ in range(2):
+        validate_ensembles(cfg)
+    rows = {"1~N": [1, 2], "0~N": [0, 1, 2]}
+    assert seen == [("val", [0, 1, 2], rows), ("more", [0, 1, 2], rows)]
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    assert load_ensemble_validation(folder, 2) == {"1~N": 20.5, "0~N": 22.5}
+    assert load_ensemble_validation(folder, 3) is None  # gone on with: one phase more
+
+
+def test_one_phase_has_one_ensemble_and_none_has_no_images(cfg, monkeypatch):
+    seen = with_ensembles(monkeypatch, {"0~N": 22.0})
+    cfg.SSOD.NUM_PHASES = 0
+    validate_ensembles(cfg)
+    cfg.SSOD.NUM_PHASES = 1
+    validate_ensembles(cfg)
+    assert seen == [("val", [0, 1], {"0~N": [0, 1]})]
+    cfg.DATASETS.VAL, cfg.SSOD.NUM_PHASES = (), 2
+    validate_ensembles(cfg)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("ensembles", "best"),
+    [
+        ({"1~N": 24.0, "0~N": 25.0}, [1]),  # no better than the phase
+        ({"1~N": 25.1, "0~N": 25.0}, [1, 2]),
+        ({"1~N": 25.1, "0~N": 25.2}, [0, 1, 2]),
+        ({"1~N": float("nan"), "0~N": float("nan")}, [1]),
+        (None, [1]),
+    ],
+)
+def test_an_ensemble_may_be_the_best(cfg, caplog, ensembles, best):
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    for phase, ap in enumerate([20.0, 25.0, 24.0]):
+        save_validation(folder, phase, {"AP": ap})
+    if ensembles is not None:
+        found = {name: {"AP": ap} for name, ap in ensembles.items()}
+        save_ensemble_validation(folder, 2, found)
+    assert best_phases(folder, 2) == best
+    with caplog.at_level("INFO"):
+        keep_best(cfg)
+    assert folder.best.read_text() == "b"  # that of the best phase
+    together = f"ensemble of phases {best[0]}~2 is better still"
+    assert (together in caplog.text) == (len(best) > 1)

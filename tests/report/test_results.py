@@ -6,7 +6,7 @@ import pytest
 from made_run import metrics
 from runs import bare_config
 
-from d2_ssod.artifacts import RunFolder, best_phase, save_validation
+from d2_ssod.artifacts import RunFolder, best_phase, save_ensemble_validation, save_validation
 from d2_ssod.report.collect import Phase, Run, Summary
 from d2_ssod.report.results import Results, verdict
 
@@ -59,10 +59,32 @@ def test_validation_images_choose_where_there_are_any(tmp_path):
         "Use phase 1 (model_best.pth): chosen by AP on the validation images, phase 0 30.0, phase "
         "1 34.2, phase 2 33.0. On the test images it has 76.0 AP50, +2.0 over phase 0 (+1.0 AP).",
         "The ensemble of phases 0~2 together has 80.2 AP50 on the test images, +6.2 over phase 0 "
-        "(+3.1 AP). Ensembles are not judged on the validation images.",
+        "(+3.1 AP). Ensembles were not judged on the validation images.",
         "Phase 1 is +1.0 AP50 against labels_only (75.0), the ensemble +5.2: no difference beyond "
         "the noise.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("ap", "said"),
+    [
+        (34.2, []),
+        (
+            35.0,
+            [
+                "The ensemble of phases 0~2 together is better still, AP 35.0 on the validation "
+                "images, 80.2 AP50 on the test images, +6.2 over phase 0 (+3.1 AP)."
+            ],
+        ),
+    ],
+)
+def test_validation_images_choose_among_ensembles(tmp_path, ap, said):
+    validation = {n: {"AP": of_phase} for n, of_phase in enumerate([30.0, 34.21, 33.0])}
+    save_ensemble_validation(RunFolder(tmp_path), 2, {"0~N": {"AP": ap}, "1~N": {"AP": 30.0}})
+    found = sentences(
+        tmp_path, [74.0, 76.0, 77.5], [("1~N", 90.0), ("0~N", 80.2)], validation=validation
+    )
+    assert found[1:] == said
 
 
 def test_validation_images_may_choose_phase_0(tmp_path):
