@@ -18,6 +18,12 @@ class ConfigError(ValueError):
         super().__init__(shortened(_escaped(message)))
 
 
+def described(error: OSError) -> str:
+    """Name the file and say what the system says of it."""
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Find the known name that an unknown one was probably meant to be, in whatever case."""
     by_lower = {other.lower(): other for other in known}

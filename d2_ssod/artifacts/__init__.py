@@ -34,10 +34,11 @@ from .pseudo_labels import load_labels, load_pseudo_labels, save_pseudo_labels
 from .run_classes import check_classes, load_classes, save_classes
 from .trained_with import check_training, had_teacher, record_training
 from .validation import (
-    ENSEMBLES,
     best_of,
     best_phase,
     best_phases,
+    better_ensemble,
+    ensembles_of,
     keep_best_model,
     load_ensemble_validation,
     load_validation,
@@ -47,7 +48,6 @@ from .validation import (
 from .yolo import save_yolo, save_yolo_data, unique_stems
 
 __all__ = [
-    "ENSEMBLES",
     "AtomicCheckpointer",
     "DamagedCheckpoint",
     "PhaseFolder",
@@ -55,11 +55,13 @@ __all__ = [
     "best_of",
     "best_phase",
     "best_phases",
+    "better_ensemble",
     "check_classes",
     "check_label_settings",
     "check_predictions",
     "check_training",
     "discard_partial_predictions",
+    "ensembles_of",
     "had_teacher",
     "keep_best_model",
     "keep_partial_predictions",

@@ -12,7 +12,11 @@ from d2_ssod.json_files import atomic_open, read_json, write_json
 
 from .layout import RunFolder
 
-ENSEMBLES = {"1~N": 1, "0~N": 0}  # and the first phase of each
+
+def ensembles_of(num_phases: int) -> dict[str, range]:
+    """List the phases of each ensemble: ``1~N`` and ``0~N``, those of a single phase left out."""
+    found = {"1~N": range(1, num_phases + 1), "0~N": range(num_phases + 1)}
+    return {name: phases for name, phases in found.items() if len(phases) > 1}
 
 
 def save_validation(folder: RunFolder, phase: int, metrics: Mapping[str, float]) -> None:
@@ -52,12 +56,15 @@ def best_phases(folder: RunFolder, num_phases: int) -> list[int] | None:
     best = best_phase(folder, num_phases)
     if best is None:
         return None
-    of_phase = load_validation(folder, best)
     ensembles = load_ensemble_validation(folder, num_phases) or {}
-    better = {name: ap for name, ap in ensembles.items() if ap > of_phase}
-    if not better:
-        return [best]
-    return list(range(ENSEMBLES[max(better, key=better.get)], num_phases + 1))
+    together = better_ensemble(ensembles, load_validation(folder, best))
+    return [best] if together is None else list(ensembles_of(num_phases)[together])
+
+
+def better_ensemble(ensembles: Mapping[str, float], of_phase: float) -> str | None:
+    """Choose the ensemble with the best AP, if that is better than the best phase's."""
+    name = max(ensembles, key=ensembles.get, default=None)
+    return name if name is not None and ensembles[name] > of_phase else None
 
 
 def best_phase(folder: RunFolder, num_phases: int) -> int | None:

@@ -17,7 +17,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from d2_ssod.errors import ConfigError
+from d2_ssod.errors import ConfigError, described
 
 from . import check, fuse, init, predict, report, split, train
 
@@ -63,6 +63,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.strerror is None:  # not of the system's
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror}; correct the path or its rights", file=sys.stderr)
+        print(f"error: {described(error)}; correct the path or its rights", file=sys.stderr)
         sys.exit(_USER_ERROR)

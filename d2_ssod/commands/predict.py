@@ -85,18 +85,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _model(configs: Sequence[CfgNode], arguments: argparse.Namespace) -> nn.Module:
     """Load the model that the arguments ask for, or several as one."""
-    models = []
-    for cfg in configs:
-        of_run = range(cfg.SSOD.NUM_PHASES + 1)
-        phases = of_run if arguments.ensemble else choose_phases(cfg, arguments.phase)
-        models += [load_phase_model(cfg, phase) for phase in phases]
+    phases = [
+        range(cfg.SSOD.NUM_PHASES + 1)
+        if arguments.ensemble
+        else choose_phases(cfg, arguments.phase)
+        for cfg in configs
+    ]
+    models = [
+        load_phase_model(cfg, phase)
+        for cfg, of_run in zip(configs, phases, strict=True)
+        for phase in of_run
+    ]
     if len(models) == 1:
         return models[0]
     fusion = Fusion.from_config(configs[0])
-    one_run = len(configs) == 1
-    return EnsembleRCNN(
-        models, fusion=fusion.among(phases, of=len(of_run)) if one_run else fusion.of_equals()
-    ).eval()
+    if len(configs) == 1:
+        fusion = fusion.among(phases[0], of=configs[0].SSOD.NUM_PHASES + 1)
+    else:
+        fusion = fusion.of_equals()
+    return EnsembleRCNN(models, fusion=fusion).eval()
 
 
 def _expand(places: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import ENSEMBLES, RunFolder, best_phases, load_classes
+from d2_ssod.artifacts import RunFolder, best_phases, ensembles_of, load_classes
 from d2_ssod.class_lists import describe_difference
 from d2_ssod.config import value_of
 from d2_ssod.engine import read_run_config
@@ -98,10 +98,10 @@ def _best_by_test(folder: RunFolder) -> list[int]:
             f"{folder.summary()}: no such file, so that the best phase is not known; name a phase"
         )
     summary = read_json(folder.summary())
-    last = len(summary["phases"]) - 1
-    found = [([each["phase"]], each["metrics"]["AP"] or 0) for each in summary["phases"]]
+    found = [([each["phase"]], each["metrics"]) for each in summary["phases"]]
     found += [
-        (list(range(ENSEMBLES[name], last + 1)), metrics["AP"] or 0)
-        for name, metrics in summary["ensembles"].items()
+        (list(phases), summary["ensembles"][name])
+        for name, phases in ensembles_of(len(summary["phases"]) - 1).items()
+        if name in summary["ensembles"]
     ]
-    return max(found, key=lambda each: each[1])[0]
+    return max(found, key=lambda each: each[1]["AP"] or 0)[0]

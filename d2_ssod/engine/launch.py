@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from d2_ssod.artifacts import RunFolder
-from d2_ssod.errors import ConfigError
+from d2_ssod.errors import ConfigError, described
 
 from .group import USER_ERROR, end_of_group, end_of_rank, say_stopped
 from .interruption import Stopped, handled_signals
@@ -92,10 +92,9 @@ def _or_exit(function: Callable[[], _Result]) -> _Result:
             raise
         record_traceback()
         # Whichever process it happens in: it may be a disk of that machine.
-        place = f"{error.filename}: " if error.filename else ""
         print(
-            f"error: {place}{error.strerror}; correct the path, its rights or free space on the "
-            "disk, then go on with --resume",
+            f"error: {described(error)}; correct the path, its rights or free space on the disk, "
+            "then go on with --resume",
             file=sys.stderr,
         )
         sys.exit(USER_ERROR)

@@ -11,10 +11,10 @@ from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
 from d2_ssod.artifacts import (
-    ENSEMBLES,
     RunFolder,
     best_phase,
     best_phases,
+    ensembles_of,
     had_teacher,
     keep_best_model,
     load_ensemble_validation,
@@ -53,12 +53,10 @@ def validate_phase(cfg: CfgNode, phase: int) -> None:
 def validate_ensembles(cfg: CfgNode) -> None:
     """Evaluate the ensembles of all phases on ``DATASETS.VAL``, once; on every rank."""
     folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
-    known = load_ensemble_validation(folder, last) is not None
-    if not cfg.DATASETS.VAL or last == 0 or known:
+    rows, known = ensembles_of(last), load_ensemble_validation(folder, last) is not None
+    if not cfg.DATASETS.VAL or not rows or known:
         return
     models = [load_phase_model(cfg, phase) for phase in range(last + 1)]
-    # With one phase, 1~N is that phase.
-    rows = {name: range(first, last + 1) for name, first in ENSEMBLES.items() if first < last}
     found = []
     for name in cfg.DATASETS.VAL:
         how = judged_on(cfg, name, DatasetCatalog.get(name))

@@ -12,6 +12,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import nn
 
+from d2_ssod.artifacts import ensembles_of
 from d2_ssod.heartbeat import Heartbeat, Ranks
 from d2_ssod.inference import evaluation_mode
 from d2_ssod.progress import progress_bar
@@ -68,18 +69,20 @@ def evaluate_phases(
         TimeoutError: another process makes no progress.
     """
     # Which models a row fuses; a row of one model is that model's own output.
-    rows = {f"phase_{number}": [number] for number in range(len(models))}
-    if len(models) > 2:
-        rows["1~N"] = list(range(1, len(models)))
-    if len(models) > 1:
-        rows["0~N"] = list(range(len(models)))
+    alone = {f"phase_{number}": [number] for number in range(len(models))}
+    together = ensembles_of(len(models) - 1)
     metrics = evaluate_rows(
-        models, data_loader, make_evaluator, rows=rows, fusion=fusion, subsets=subsets
+        models,
+        data_loader,
+        make_evaluator,
+        rows=alone | together,
+        fusion=fusion,
+        subsets=subsets,
     )
     if metrics is None:
         return None
-    phases = [metrics[f"phase_{number}"] for number in range(len(models))]
-    ensembles = {row: metrics[row] for row in ("1~N", "0~N") if row in metrics}
+    phases = [metrics[row] for row in alone]
+    ensembles = {row: metrics[row] for row in together}
     if len(models) == 2:
         ensembles = {"1~N": dict(phases[1]), **ensembles}
     return PhaseResults(phases=phases, ensembles=ensembles)

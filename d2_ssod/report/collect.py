@@ -80,6 +80,7 @@ class Run:
         history: what it did, oldest first.
         control: metrics of another run's last model, to compare with, and where it lies.
         problems: what could not be read, each in a sentence.
+        ensembles: their AP on the validation images, where that is known.
     """
 
     cfg: CfgNode
@@ -89,17 +90,12 @@ class Run:
     history: list[dict[str, Any]]
     control: tuple[Path, Metrics] | None
     problems: list[str] = field(default_factory=list)
+    ensembles: dict[str, float] = field(default_factory=dict)
 
     @property
     def folder(self) -> RunFolder:
         """Where it lies."""
         return RunFolder(self.cfg.OUTPUT_DIR)
-
-    @property
-    def validated_ensembles(self) -> dict[str, float]:
-        """AP of the ensembles on the validation images; empty if that is not known."""
-        last = len(self.phases) - 1
-        return self.read(lambda: load_ensemble_validation(self.folder, last), None) or {}
 
     @property
     def validated_best(self) -> Phase | None:
@@ -123,15 +119,17 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
         cfg: its config, with ``OUTPUT_DIR`` where it lies now.
         control: the folder of another run, such as of labeled images only.
     """
-    folder, problems = RunFolder(cfg.OUTPUT_DIR), []
+    folder, last, problems = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES, []
     return Run(
         cfg,
         _if_there(folder.classes, lambda path: load_classes(folder), problems) or [],
         _if_there(folder.summary(), _read_summary, problems),
-        [_read_phase(folder, number, problems) for number in range(cfg.SSOD.NUM_PHASES + 1)],
+        [_read_phase(folder, number, problems) for number in range(last + 1)],
         read_history(folder),
         None if control is None else (control, _read_control(control)),
         problems,
+        _if_there(folder.validation, lambda path: load_ensemble_validation(folder, last), problems)
+        or {},
     )
 
 

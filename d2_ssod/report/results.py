@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from d2_ssod.artifacts import better_ensemble
+
 from .collect import Metrics, Phase, Run
 
 # In this order, of those that there are; on Pascal VOC its own metrics, and COCO's by their names.
@@ -144,20 +146,19 @@ def _by_validation(run: Run, results: Results, chosen: Phase) -> str:
 
 def _together(run: Run, results: Results, chosen: Phase, best: Row) -> list[str]:
     """Describe the best ensemble, if it is better than any phase alone."""
-    validated = run.validated_ensembles
-    if not validated:
+    if not run.ensembles:
         if best.kind != "ensemble":
             return []
         value = f"{best.value(_MAIN):.1f} {_MAIN} on the test images{_gains(results, best)}"
         not_judged = "Ensembles were not judged on the validation images."
         return [f"The ensemble of {best.title} has {value} {not_judged}"]
-    name = max(validated, key=validated.get)
-    if validated[name] <= chosen.validation["AP"]:
+    name = better_ensemble(run.ensembles, chosen.validation["AP"])
+    if name is None:
         return []
     short = name.replace("N", str(len(run.phases) - 1))
     text = (
-        f"The ensemble of phases {short} together is better still, AP {validated[name]:.1f} on the "
-        "validation images"
+        f"The ensemble of phases {short} together is better still, AP {run.ensembles[name]:.1f} on "
+        "the validation images"
     )
     row = next((row for row in results.of_run if row.short == short), None)
     if row is None or row.value(_MAIN) is None:

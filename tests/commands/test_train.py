@@ -1,6 +1,5 @@
 """Training by the package alone, as a wheel has it: without the repository around it."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -29,16 +28,8 @@ def installed(tmp_path_factory):
 
 
 def run_installed(installed, cwd, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "d2_ssod", *arguments],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    path = {"PYTHONPATH": str(installed)}
+    runs.run_command(arguments, launcher=("-m", "d2_ssod"), environment=path, cwd=cwd)
 
 
 def test_an_installed_package_writes_a_config_and_trains_by_it(installed, tmp_path):

@@ -70,11 +70,11 @@ def bare_config(output):
     return cfg
 
 
-def run_command(argv, *, launcher=("train_net.py",), check=True, environment=()):
+def run_command(argv, *, launcher=("train_net.py",), check=True, environment=(), cwd=ROOT):
     """Run train_net.py (or another launcher) as a user does."""
     result = subprocess.run(
         [sys.executable, *launcher, *argv],
-        cwd=ROOT,
+        cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1", **dict(environment)},
         capture_output=True,
         text=True,

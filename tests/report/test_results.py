@@ -6,7 +6,7 @@ import pytest
 from made_run import metrics
 from runs import bare_config
 
-from d2_ssod.artifacts import RunFolder, best_phase, save_ensemble_validation, save_validation
+from d2_ssod.artifacts import RunFolder, best_phase, save_validation
 from d2_ssod.report.collect import Phase, Run, Summary
 from d2_ssod.report.results import Results, verdict
 
@@ -16,7 +16,9 @@ BY_TEST = (
 )
 
 
-def a_run(tmp_path, phases, ensembles=(), control=None, trained=(), validation=None):
+def a_run(
+    tmp_path, phases, ensembles=(), control=None, trained=(), validation=None, validated=None
+):
     """A run whose models have these AP50; ``phases`` may be metrics as well, or none."""
     folder = RunFolder(tmp_path)
     for number in trained:
@@ -33,6 +35,7 @@ def a_run(tmp_path, phases, ensembles=(), control=None, trained=(), validation=N
         ],
         [],
         control and (Path("labels_only"), metrics(control)),
+        ensembles=validated or {},
     )
 
 
@@ -80,10 +83,8 @@ def test_validation_images_choose_where_there_are_any(tmp_path):
 )
 def test_validation_images_choose_among_ensembles(tmp_path, ap, said):
     validation = {n: {"AP": of_phase} for n, of_phase in enumerate([30.0, 34.21, 33.0])}
-    save_ensemble_validation(RunFolder(tmp_path), 2, {"0~N": {"AP": ap}, "1~N": {"AP": 30.0}})
-    found = sentences(
-        tmp_path, [74.0, 76.0, 77.5], [("1~N", 90.0), ("0~N", 80.2)], validation=validation
-    )
+    keys = {"validation": validation, "validated": {"0~N": ap, "1~N": 30.0}}
+    found = sentences(tmp_path, [74.0, 76.0, 77.5], [("1~N", 90.0), ("0~N", 80.2)], **keys)
     assert found[1:] == said
 
 
