@@ -128,9 +128,12 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
         read_history(folder),
         None if control is None else (control, _read_control(control)),
         problems,
-        _if_there(folder.validation, lambda path: load_ensemble_validation(folder, last), problems)
-        or {},
+        _if_there(folder.validation, lambda path: _read_ensembles(folder, last), problems) or {},
     )
+
+
+def _read_ensembles(folder: RunFolder, num_phases: int) -> Metrics:
+    return _numbers(load_ensemble_validation(folder, num_phases) or {})
 
 
 def _read_phase(folder: RunFolder, number: int, problems: list[str]) -> Phase:

@@ -9,7 +9,7 @@ from fuzz import damages
 from hypothesis import HealthCheck, given, settings
 from made_run import make_run
 
-from d2_ssod.artifacts import RunFolder
+from d2_ssod.artifacts import RunFolder, save_ensemble_validation, save_validation
 from d2_ssod.json_files import read_json_lines
 from d2_ssod.report import making
 from d2_ssod.report.collect import collect
@@ -22,13 +22,18 @@ some = settings(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-JSON = ("summary.json", "classes.json", "phase_2/manifest.json")
+JSON = ("summary.json", "classes.json", "validation.json", "phase_2/manifest.json")
 LINES = ("phase_1/metrics.json", "history.jsonl")
 
 
 @pytest.fixture(scope="module")
 def cfg(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("damaged"))
+    cfg = make_run(tmp_path_factory.mktemp("damaged"))
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    for phase in range(3):
+        save_validation(folder, phase, {"AP": 30.0 + phase})
+    save_ensemble_validation(folder, 2, {"1~N": {"AP": 33.0}, "0~N": {"AP": 34.0}})
+    return cfg
 
 
 @pytest.mark.parametrize("name", JSON + LINES)
