@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -80,6 +84,30 @@ def _keep(traceback: str, rank: int, log: Path) -> str:
     except OSError:
         return f"\n{traceback}"
     return f" (traceback in {log})"
+
+
+def run_to_the_end(function: Callable[[], object]) -> NoReturn:
+    """Call ``function`` in a process of the group, which ends as it does, with no more of Python.
+
+    A thread of gloo may be about to release the tensors of the last collective. Where it does that
+    while Python is finalized, it aborts the process, whatever that has done.
+
+    Args:
+        function: may end with ``SystemExit``; other errors are the caller's.
+    """
+    code: object = 0
+    try:
+        function()
+    except SystemExit as end:
+        code = end.code or 0
+    if not isinstance(code, int):  # then it is what there is to say
+        _say(str(code))
+        code = _FAULT
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
 
 
 def end_of_rank(error: Exception) -> NoReturn:

@@ -18,7 +18,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from d2_ssod.artifacts import RunFolder
 from d2_ssod.errors import ConfigError, described
 
-from .group import USER_ERROR, end_of_group, end_of_rank, say_stopped
+from .group import USER_ERROR, end_of_group, end_of_rank, run_to_the_end, say_stopped
 from .interruption import Stopped, handled_signals
 from .logs import has_logs, record_traceback
 from .setup import build_config
@@ -33,12 +33,12 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
         main: a module-level function.
         args: from Detectron2's ``default_argument_parser``. ``--num-gpus 0`` is one process on the
             CPU; without a CUDA device, ``--num-gpus N`` is N processes on the CPU, with a warning.
-            Under ``torchrun`` its processes are used and ``--num-gpus`` does not matter.
+            Under ``torchrun`` its processes are used, which end here, and ``--num-gpus`` does not
+            matter.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _join_torchrun()
-        _run(main, args)
-        return
+        run_to_the_end(lambda: _run(main, args))
     processes = max(args.num_gpus, 1)
     cfg = _or_exit(lambda: build_config(args, processes * args.num_machines))
     if processes * args.num_machines == 1:
@@ -73,7 +73,7 @@ def _run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -
 def _run_in_group(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
     """Run ``main`` in one of the processes for which the launcher speaks."""
     with handled_signals():
-        _or_exit(lambda: main(args))
+        run_to_the_end(lambda: _or_exit(lambda: main(args)))
 
 
 def _or_exit(function: Callable[[], _Result]) -> _Result:

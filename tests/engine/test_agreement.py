@@ -38,9 +38,8 @@ def test_machines_with_folders_of_their_own_end_with_one_line(data, tmp_path, mo
 def test_machines_with_different_configs_end_with_one_line(data, tmp_path, monkeypatch):
     (tmp_path / "phase_0").mkdir()  # of an earlier run, which stays where it is
     own = [{"SOLVER__BASE_LR": 0.01}, {"SOLVER__BASE_LR": 0.02}]
-    line = end_with_one_line(
-        start_machines(data, [tmp_path, tmp_path], "none", monkeypatch, own, SEED=1)
-    )
+    outputs, fault = [tmp_path, tmp_path], "aborts when finalized"
+    line = end_with_one_line(start_machines(data, outputs, fault, monkeypatch, own, SEED=1))
     assert "SOLVER.BASE_LR is 0.01 on rank 0 (" in line
     assert "and 0.02 on rank 1 (" in line
     assert "same config file" in line
@@ -52,9 +51,10 @@ def test_machines_that_agree_train_together(data, tmp_path, monkeypatch):
     (tmp_path / "output").mkdir()
     outputs = [tmp_path / "output", tmp_path / "link"]
     length = {"SSOD__SCHEDULE__MAX_ITER": [2]}
-    for run in start_machines(data, outputs, "none", monkeypatch, **length):
-        _, stderr = run.communicate(timeout=90)
+    for run in start_machines(data, outputs, "aborts when finalized", monkeypatch, **length):
+        stdout, stderr = run.communicate(timeout=90)
         assert run.returncode == 0, stderr
+        assert "exit functions of " in stdout
     assert (tmp_path / "output" / "phase_0" / "model_final.pth").exists()
     assert not list((tmp_path / "output").glob(".*"))
 

@@ -3,6 +3,7 @@
 It is rank 1, or the one of the variable ``FAULTY_RANK``.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -42,6 +43,16 @@ def faulty_inference(self, *args, **kwargs):
     return _inference(self, *args, **kwargs)
 
 
+class AbortsWhenFinalized:
+    """Does so as a thread of gloo may, in the processes of the group."""
+
+    def __del__(self, abort=os.abort):  # of which no more is left by then
+        abort()
+
+
+if FAULT == "aborts when finalized" and __name__ == "__mp_main__":
+    sys.aborts_when_finalized = AbortsWhenFinalized()
+    atexit.register(lambda: print(f"exit functions of {os.getpid()}"))
 agreement._PATIENCE = 1.0  # seconds, of disks that are this machine's own
 if "SHORT_SILENCE" in os.environ:
     heartbeat._EVERY, heartbeat.NO_SIGN, heartbeat.NO_PROGRESS = 0.5, 5.0, 8.0
