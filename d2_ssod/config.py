@@ -7,6 +7,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
@@ -336,6 +337,13 @@ _LIMITS = {
     "SOLVER.STEPS": _STEPS,
     "SOLVER.BASE_LR": _POSITIVE,
 }
+
+
+def shipped_configs() -> Path:
+    """Find the folder of ready configs: beside the code in a wheel, above it in the repository."""
+    package = Path(__file__).parent
+    inside, above = package / "configs", package.parent / "configs"
+    return inside if inside.is_dir() else above
 
 
 def add_ssod_config(cfg: CfgNode) -> None:

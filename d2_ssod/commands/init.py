@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-import d2_ssod
+from d2_ssod.config import shipped_configs
 from d2_ssod.data import read_data_set, statistics
 from d2_ssod.data.datasets import DataSet, Naming, register_entry
 from d2_ssod.data.findings import Findings, raise_first
@@ -218,12 +218,6 @@ def _annotated(name: str, path: str, images: str | None, split: str) -> dict[str
     return {**entry, **({"IMAGES": os.path.abspath(images)} if images else {})}
 
 
-def _configs() -> Path:
-    """Find the shipped configs: beside the code in a wheel, above it in the repository."""
-    package = Path(d2_ssod.__file__).parent
-    return next(path for path in (package / "configs", package.parent / "configs") if path.is_dir())
-
-
 def _lines(
     arguments: argparse.Namespace,
     entries: dict[str, dict[str, Any]],
@@ -236,7 +230,7 @@ def _lines(
     counts = statistics.objects_per_class(images, classes)
     listed = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:20])
     short, most = _resizing(images, model)
-    base = _configs() / model.base
+    base = shipped_configs() / model.base
     schedule = _EpochSchedule.of(arguments, len(images), num_unlabeled)
     nothing = ["  TEST: []  # nothing to judge by: name a data set to see AP"]
     return [

@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from yaml import YAMLError
 
 from d2_ssod.artifacts import RunFolder, lock_folder, release_folder
-from d2_ssod.config import add_ssod_config, nearest_key
+from d2_ssod.config import add_ssod_config, nearest_key, shipped_configs
 from d2_ssod.data import register_from_config
 from d2_ssod.errors import ConfigError, correct_or_remove
 from d2_ssod.json_files import atomic_open
@@ -136,7 +136,9 @@ def _one_line(error: Exception, cfg: CfgNode) -> str:
         remedy = correct_or_remove(nearest_key(cfg, line.split(": ", 1)[1]))
         line += f" (unknown: {remedy}; d2_ssod/config.py lists the keys under SSOD)"
     if line.startswith("Config file") and line.endswith("does not exist!"):
-        line += " Correct the path."
+        ready = shipped_configs() / Path(line.split("'")[1]).name
+        line += " Correct the path"
+        line += f": that of the ready one is {ready}" if ready.is_file() else "."
     return line
 
 

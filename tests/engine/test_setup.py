@@ -16,6 +16,8 @@ from d2_ssod.engine import setup as engine_setup
 from d2_ssod.errors import ConfigError
 from d2_ssod.modeling import detector_of
 
+VOC_BEST = runs.ROOT / "configs" / "voc_best.yaml"
+
 
 @pytest.fixture(autouse=True)
 def restored_catalogs():
@@ -109,6 +111,13 @@ def test_missing_file_is_named(tmp_path):
     message = error_of(config_file=path)
     assert str(path) in message
     assert "correct the path" in message.lower()
+
+
+def test_a_ready_config_is_found_wherever_the_command_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = error_of(config_file="configs/voc_best.yaml")
+    assert message.endswith(f"Correct the path: that of the ready one is {VOC_BEST}")
+    assert error_of(config_file="configs/mine.yaml").endswith("Correct the path.")
 
 
 def test_missing_base_file_is_named(tmp_path):
