@@ -86,7 +86,7 @@ def _line(row: str, rows: Mapping[str, Results]) -> list[object]:
 
 def _difference_parts(rows: Mapping[str, Results]) -> Iterator[str]:
     """What else than strong augmentation is worth, seed by seed, as phase 0 is shared."""
-    controls = [row for row in ("none", "constant") if row in rows]
+    controls = [row for row in ("none", "none_held", "constant_held") if row in rows]
     lines = [
         [ROWS[row].title, *("" if row == c else _paired(rows, row, c) for c in controls)]
         for row in rows
@@ -94,7 +94,7 @@ def _difference_parts(rows: Mapping[str, Results]) -> Iterator[str]:
     ]
     if controls and len(lines) > 1:
         yield "Differences of the last AP50 / AP seed by seed (in brackets how many):"
-        yield format_table(lines, ["", *(f"to {c}" for c in controls)])
+        yield format_table(lines, ["", *(f"to: {ROWS[c].title}" for c in controls)])
 
 
 def _provenance(rows: Mapping[str, Results]) -> str:

@@ -64,20 +64,6 @@ ROWS = {
     "previous": Row("one phase", 1, _FROM_PHASE_0),
     "previous_held": Row("one phase, no ramp of the average", 1, {**_FROM_PHASE_0, **_NO_RAMP}),
     "none": Row("one phase, strong augmentation", 1, _STRONG),
-    "constant": Row(
-        f"one phase, strong augmentation, background weighted by {_MEAN_WEIGHT}",
-        1,
-        {
-            **_STRONG,
-            "SSOD.ROI_WEIGHTING.NAME": "constant",
-            "SSOD.ROI_WEIGHTING.CONSTANT": _MEAN_WEIGHT,
-        },
-    ),
-    "paper": Row(
-        "one phase, strong augmentation, uncertainty weights (Eq. 2-5)",
-        1,
-        {**_STRONG, "SSOD.ROI_WEIGHTING.NAME": "uncertainty"},
-    ),
     "tiers": Row(
         "one phase, strong augmentation, labels of two tiers",
         1,
@@ -96,6 +82,21 @@ ROWS = {
     ),
     "none_held_x2": Row(
         "one phase, strong augmentation, no ramp x 2, fused", fuses="none_held", models=2
+    ),
+    "constant_held": Row(
+        f"one phase, strong augmentation, no ramp, background weighted by {_MEAN_WEIGHT}",
+        1,
+        {
+            **_STRONG,
+            **_NO_RAMP,
+            "SSOD.ROI_WEIGHTING.NAME": "constant",
+            "SSOD.ROI_WEIGHTING.CONSTANT": _MEAN_WEIGHT,
+        },
+    ),
+    "paper_held": Row(
+        "one phase, strong augmentation, no ramp, uncertainty weights (Eq. 2-5)",
+        1,
+        {**_STRONG, **_NO_RAMP, "SSOD.ROI_WEIGHTING.NAME": "uncertainty"},
     ),
     "tiers_held": Row(
         "one phase, strong augmentation, labels of two tiers and edges, no ramp of the average",
