@@ -20,6 +20,7 @@ from lookup import (
     write_coco,
 )
 
+from d2_ssod.engine.group import run_to_the_end
 from d2_ssod.evaluation import Fusion, build_evaluator, difficulty_subsets, evaluate_phases
 
 
@@ -252,6 +253,10 @@ def _evaluate_on_rank(rank, folder, json_file):
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
     )
+    run_to_the_end(lambda: _evaluate(rank, folder, json_file))
+
+
+def _evaluate(rank, folder, json_file):
     from d2_ssod.inference import predict
 
     name = register_coco(json_file)
@@ -271,7 +276,6 @@ def _evaluate_on_rank(rank, folder, json_file):
             }
         )
     )
-    torch.distributed.destroy_process_group()
 
 
 def test_evaluate_and_predict_on_two_processes(tmp_path):
