@@ -10,7 +10,8 @@ import runs
 from test_interruption import assert_none_left, assert_stopped, start, wait_for
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from d2_ssod.engine.group import USER_ERROR, end_of_group
+from d2_ssod.engine import group
+from d2_ssod.engine.group import USER_ERROR, end_of_group, run_to_the_end
 from d2_ssod.engine.interruption import INTERRUPTED, PREEMPTED
 
 FAULTY = str(runs.ROOT / "tests" / "helpers" / "faulty_run.py")
@@ -170,3 +171,32 @@ def test_a_traceback_is_shown_where_there_is_no_log_yet(capsys, tmp_path):
     with pytest.raises(SystemExit):
         end_of_group(ProcessRaisedException(trace, 0, 77), 0, None, tmp_path / "log.txt")
     assert capsys.readouterr().err == f"error: rank 0: Oops: no\n{trace}\n"
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "line"),
+    [
+        (None, 0, ""),
+        (SystemExit(), 0, ""),
+        (SystemExit(PREEMPTED), PREEMPTED, ""),
+        (SystemExit("no data"), 1, "no data\n"),
+    ],
+)
+def test_a_process_of_a_group_ends_as_its_work_did(monkeypatch, capsys, end, code, line):
+    def work():
+        done.append("work")
+        if end is not None:
+            raise end
+
+    done = []
+    monkeypatch.setattr(group.atexit, "_run_exitfuncs", lambda: done.append("exit functions"))
+    monkeypatch.setattr(group.os, "_exit", done.append)
+    run_to_the_end(work)
+    assert done == ["work", "exit functions", code]
+    assert capsys.readouterr().err == line
+
+
+def test_another_error_of_a_process_is_its_callers(monkeypatch):
+    monkeypatch.setattr(group.os, "_exit", pytest.fail)
+    with pytest.raises(ZeroDivisionError):
+        run_to_the_end(lambda: 1 / 0)
