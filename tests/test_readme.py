@@ -11,12 +11,18 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "operators.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "own_data.md", ROOT / "docs" / "operators.md")
 SNIPPETS = [
     snippet
     for page in PAGES
     for snippet in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 ]
+
+TEXTS = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "csrc/*.md")
+    for path in ROOT.glob(pattern)
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +33,21 @@ def names():
         if "model_a" not in snippet:
             exec(snippet, found)
     return found
+
+
+def anchors_of(path):
+    """Name the headings as GitHub does."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_of_a_page_lead_somewhere(page):
+    for link in re.findall(r"\]\((?!https?://)([^)\s]+)\)", page.read_text()):
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors_of(target), link
 
 
 def test_torchvision_snippet_trains_the_embedding_and_the_classifier(names):

@@ -12,7 +12,7 @@ phases. Check the data, then train:
     python -m d2_ssod check --config-file mine.yaml
     python train_net.py --config-file mine.yaml --num-gpus 8
 
-A short trial first: see the README. The run's folder has the name of the file: output/mine.
+A short trial first: see docs/own_data.md. The run's folder has the name of the file: output/mine.
 """
 
 from __future__ import annotations
@@ -391,7 +391,7 @@ def _schedule_lines(arguments: argparse.Namespace, schedule: _EpochSchedule) -> 
             "model makes the first labels. "
             f"An iteration takes {_SECONDS[0]:g} to {_SECONDS[1]:g} s on two cores, by what else "
             "they do and by the size of the pictures, whose loading takes a good part: "
-            f"{low:.1f} to {high:.1f} hours for all. The README has a short trial.",
+            f"{low:.1f} to {high:.1f} hours for all. For a short trial see docs/own_data.md.",
             indent=2,
         )
         yield f"  SCHEDULE: {{MAX_ITER: {of_phases}}}"

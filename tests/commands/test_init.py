@@ -127,8 +127,8 @@ def test_the_runs_folder_is_named_after_the_file(folder):
 
 
 @pytest.mark.parametrize(("model", "key"), [("small", "MAX_ITER"), ("r50", "EPOCHS")])
-def test_the_readmes_trial_is_one_of_the_written_config(folder, model, key):
-    text = (runs.ROOT / "README.md").read_text().replace("\\\n", " ")
+def test_the_documented_trial_is_one_of_the_written_config(folder, model, key):
+    text = (runs.ROOT / "docs" / "own_data.md").read_text().replace("\\\n", " ")
     (line,) = re.findall(rf"^python (train_net.*output/trial.*{key}.*)$", text, re.MULTILINE)
     path = init(folder, "--model", model)
     line = line.replace("mine.yaml", str(path))
