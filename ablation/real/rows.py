@@ -43,10 +43,11 @@ _STRONG = {**_FROM_PHASE_0, "SSOD.AUG.STRONG": "pseudo"}
 _SOFT = {**_STRONG, "MODEL.PROPOSAL_GENERATOR.NAME": "UncertaintyRPN"}
 _TEACHER = {**_SOFT, "SSOD.TEACHER.ENABLED": True}
 _NO_RAMP = {"SSOD.AVERAGE.RAMP": False}
+_SHIPPED = {**_STRONG, **_NO_RAMP}  # as Base-Self-Training.yaml has it
 _ALL_EDGES = {"SSOD.TIERS.MAX_SPREAD": 1.0}
 # Fused boxes of all models so far, each learned as an object.
 _FUSED = {"SSOD.LABELS": "tiers", "SSOD.TIERS.CERTAIN": 1.0, **_ALL_EDGES}
-_ROUNDS = {**_STRONG, **_NO_RAMP, **_FUSED, "SSOD.EASY_FRACTIONS": [1.0, 1.0]}
+_ROUNDS = {**_SHIPPED, **_FUSED, "SSOD.EASY_FRACTIONS": [1.0, 1.0]}
 # So much did the method's weights amount to on the digits: docs/ablation.md.
 _MEAN_WEIGHT = 0.345
 
@@ -78,7 +79,7 @@ ROWS = {
     "none_held": Row(
         "one phase, strong augmentation, no ramp of the average",
         1,
-        {**_STRONG, **_NO_RAMP},
+        _SHIPPED,
     ),
     "none_held_x2": Row(
         "one phase, strong augmentation, no ramp x 2, fused", fuses="none_held", models=2
@@ -87,8 +88,7 @@ ROWS = {
         f"one phase, strong augmentation, no ramp, background weighted by {_MEAN_WEIGHT}",
         1,
         {
-            **_STRONG,
-            **_NO_RAMP,
+            **_SHIPPED,
             "SSOD.ROI_WEIGHTING.NAME": "constant",
             "SSOD.ROI_WEIGHTING.CONSTANT": _MEAN_WEIGHT,
         },
@@ -96,7 +96,7 @@ ROWS = {
     "paper_held": Row(
         "one phase, strong augmentation, no ramp, uncertainty weights (Eq. 2-5)",
         1,
-        {**_STRONG, **_NO_RAMP, "SSOD.ROI_WEIGHTING.NAME": "uncertainty"},
+        {**_SHIPPED, "SSOD.ROI_WEIGHTING.NAME": "uncertainty"},
     ),
     "tiers_held": Row(
         "one phase, strong augmentation, labels of two tiers and edges, no ramp of the average",
