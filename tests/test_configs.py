@@ -66,7 +66,8 @@ def test_output_folder_has_the_configs_name(path):
 
 def test_every_config_is_told_of_and_every_one_told_of_exists():
     """A row of the paper's tables that is added there, or here, is not forgotten."""
-    text = "".join((ROOT / name).read_text() for name in ("docs/reproduce.md", "docs/settings.md"))
+    pages = ("README.md", "docs/reproduce.md", "docs/settings.md")
+    text = "".join((ROOT / page).read_text() for page in pages)
     told = set(re.findall(r"`(?:configs/)?((?:voc|coco|digits)_\w+?)(?:\.yaml)?`", text))
     known = {path.stem for path in COMPLETE}
     assert known <= told
