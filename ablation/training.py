@@ -81,9 +81,9 @@ def evaluation_config(config: str, overrides: Sequence[object]):
 
 
 def evaluate_together(
-    cfg, folders: Sequence[Path], dataset: str, phase: int = 0
+    cfg, folders: Sequence[Path], dataset: str, phases: Sequence[int] = (0,)
 ) -> dict[str, dict]:
-    """Models of a phase of several runs, each alone and fused (``0~N``)."""
+    """Models of these phases of several runs, each alone and fused (``0~N``)."""
     from detectron2.data import DatasetCatalog
 
     from d2_ssod.artifacts import load_phase_model
@@ -94,7 +94,7 @@ def evaluate_together(
         of_folder = cfg.clone()
         of_folder.defrost()
         of_folder.OUTPUT_DIR = str(folder)
-        models.append(load_phase_model(of_folder, phase))
+        models += [load_phase_model(of_folder, phase) for phase in phases]
     results = evaluate_phases(models, **judged_on(cfg, dataset, DatasetCatalog.get(dataset)))
     alone = {f"phase_{number}": metrics for number, metrics in enumerate(results.phases)}
     return {**alone, **results.ensembles}

@@ -115,9 +115,9 @@ def fuse(run: RealRun, output: Path) -> bool:
     started, (own, *_) = time.time(), run.needs
     keys = own.overrides(output)
     cfg = evaluation_config(CONFIG, [part for pair in keys.items() for part in pair])
-    folders, last = [output / need.name for need in run.needs], ROWS[own.row].phases
+    folders = [output / need.name for need in run.needs]
     metrics = {
-        split: kept(evaluate_together(cfg, folders, f"real_{split}", last), _METRICS)
+        split: kept(evaluate_together(cfg, folders, f"real_{split}", run.fused_phases), _METRICS)
         for split in SPLITS
     }
     _keep(run, metrics, started, {"seeds": [need.seed for need in run.needs]})

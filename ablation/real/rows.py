@@ -25,6 +25,7 @@ class Row:
         oracle: what of the labels of "none" is put right first, one of ``oracles.ORACLES``.
         fuses: the row whose last models of several seeds are fused, instead of a training.
         models: how many of these.
+        fuses_all: whether the models of all their phases are fused.
         shares: of the phases after phase 0 in the iterations; (): equal ones.
     """
 
@@ -35,6 +36,7 @@ class Row:
     oracle: str = ""
     fuses: str = ""
     models: int = 1
+    fuses_all: bool = False
     shares: tuple[int, ...] = ()
 
 
@@ -83,6 +85,12 @@ ROWS = {
     ),
     "none_held_x2": Row(
         "one phase, strong augmentation, no ramp x 2, fused", fuses="none_held", models=2
+    ),
+    "none_held_all_x2": Row(
+        "one phase, strong augmentation, no ramp x 2, phases 0 and 1 fused",
+        fuses="none_held",
+        models=2,
+        fuses_all=True,
     ),
     "constant_held": Row(
         f"one phase, strong augmentation, no ramp, background weighted by {_MEAN_WEIGHT}",
@@ -202,6 +210,13 @@ class RealRun:
         if ROWS[self.row].fuses:
             return sum(need.image_passes for need in self.needs)
         return sum(self.phase_lengths) * BATCH
+
+    @property
+    def fused_phases(self) -> list[int]:
+        """Whose models of each run that it needs are fused."""
+        row = ROWS[self.row]
+        last = ROWS[row.fuses].phases
+        return list(range(0 if row.fuses_all else last, last + 1))
 
     def overrides(self, output: Path) -> dict[str, object]:
         """Config keys of the run, with ``output`` the folder of all."""

@@ -152,12 +152,15 @@ def test_rows_are_paired_where_they_share_phase_0(data, monkeypatch):
     assert two_phases == ["+3.0 ± 0.0 (2) / +1.5 ± 0.0 (2)"]
 
 
-@pytest.mark.parametrize(("row", "phase"), [("fs_plus_x2", 0), ("none_held_x2", 1)])
-def test_last_models_are_fused(data, monkeypatch, tmp_path, row, phase):
+@pytest.mark.parametrize(
+    ("row", "phases"),
+    [("fs_plus_x2", [0]), ("none_held_x2", [1]), ("none_held_all_x2", [0, 1])],
+)
+def test_last_models_or_all_are_fused(data, monkeypatch, tmp_path, row, phases):
     asked = []
 
-    def evaluate_together(cfg, folders, dataset, phase):
-        asked.append((folders, dataset, phase))
+    def evaluate_together(cfg, folders, dataset, phases):
+        asked.append((folders, dataset, phases))
         return {"0~N": {"AP50": 50.0, "AP": 25.0}}
 
     monkeypatch.setattr(real, "evaluation_config", lambda *args: None)
@@ -165,7 +168,7 @@ def test_last_models_are_fused(data, monkeypatch, tmp_path, row, phase):
     run = run_of(data, row, mates=(2,))
     assert real.fuse(run, tmp_path)
     folders = [tmp_path / need.name for need in run.needs]
-    assert asked == [(folders, "real_val", phase), (folders, "real_test", phase)]
+    assert asked == [(folders, "real_val", phases), (folders, "real_test", phases)]
     assert json.loads(run.result.read_text())["metrics"]["0~N"]["AP50"] == 50.0
 
 
