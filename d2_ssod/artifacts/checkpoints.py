@@ -57,7 +57,7 @@ class AtomicCheckpointer(DetectionCheckpointer):
                 f"{self.save_dir}/{name}.pth is not written: {_some(wrong)} has values that are "
                 "not finite, so that training has diverged; lower SOLVER.BASE_LR, lengthen "
                 "SOLVER.WARMUP_ITERS or set SOLVER.CLIP_GRADIENTS.ENABLED, then start anew, or go "
-                "on with --resume from the last checkpoint"
+                "on from the last checkpoint with --resume and SSOD.RESUME_ANYWAY True"
             )
         super().save(name, **kwargs)
 

@@ -52,7 +52,11 @@ class AverageWeights(HookBase):
                 else:
                     self.average[name].copy_(value)
         if self.trainer.iter + 1 >= self.trainer.max_iter:
-            self._model.load_state_dict(self.average)
+            self.hand_over()
+
+    def hand_over(self) -> None:
+        """Make the average the model's weights."""
+        self._model.load_state_dict(self.average)
 
     @contextmanager
     def in_place_of_weights(self) -> Iterator[None]:

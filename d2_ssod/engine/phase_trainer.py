@@ -119,25 +119,25 @@ class PhaseTrainer(DefaultTrainer):
     def build_hooks(self) -> list[hooks.HookBase]:
         """Detectron2's hooks for time, learning rate, checkpoints and metrics."""
         period = self.cfg.SOLVER.CHECKPOINT_PERIOD
-        evaluation = []
+        saves, writes, evaluation = [], [], []
+        if comm.is_main_process():
+            saves = [hooks.PeriodicCheckpointer(self.checkpointer, period)]
+            writes = [hooks.PeriodicWriter(self.build_writers(), period=20)]
         if self.cfg.TEST.EVAL_PERIOD > 0 and self.cfg.DATASETS.VAL:
-            evaluation.append(hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._validate))
-        of_main_process = [
-            hooks.PeriodicCheckpointer(self.checkpointer, period),
-            hooks.PeriodicWriter(self.build_writers(), period=20),
-        ]
+            evaluation = [hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._validate)]
         if self.cfg.SSOD.AVERAGE.DECAY > 0:
-            # The weights that phase 0 begins with are those of no detector.
-            ramp = self.phase == 0 or self.cfg.SSOD.AVERAGE.RAMP
+            # Without a phase before it, the weights that it begins with are those of no detector.
+            ramp = self.cfg.SSOD.AVERAGE.RAMP or not _is_of_a_phase(self.cfg, self.phase)
             self.averaging = AverageWeights(self.bare_model, self.cfg.SSOD.AVERAGE.DECAY, ramp=ramp)
         return [
             hooks.IterationTimer(),
             hooks.LRScheduler(),
             *([] if self.averaging is None else [self.averaging]),
             AverageOverRanks(period, self._average_over_ranks),
-            *evaluation,
-            *(of_main_process if comm.is_main_process() else []),
+            *saves,
             StopOnSignal(),
+            *evaluation,  # may take long: what was trained is on disk, and a signal ends it before
+            *writes,
         ]
 
     def learn_from_teacher(self, objects_per_image: np.ndarray) -> None:
@@ -207,8 +207,17 @@ class PhaseTrainer(DefaultTrainer):
             batches = self.teacher.relabel(batches, self.start_iter)
         self._trainer.reset_data_loader(lambda: batches)
         self._trainer.model.train()
+        if self.start_iter >= self.max_iter:
+            self._end_as_trained()
         super().train()
         comm.synchronize()  # The main process has saved the model, which all read from now on.
+
+    def _end_as_trained(self) -> None:
+        """Do what was left to do when training was interrupted after its last iteration."""
+        if self.averaging is not None:
+            self.averaging.hand_over()
+        if comm.is_main_process():
+            self.checkpointer.save("model_final", iteration=self.max_iter - 1)
 
     def run_step(self) -> None:
         """Train on one batch.
@@ -223,7 +232,7 @@ class PhaseTrainer(DefaultTrainer):
                 f"phase {self.phase}, iteration {self.iter}: training has diverged "
                 f"({' '.join(str(error).split())[:300]}); lower SOLVER.BASE_LR, lengthen "
                 "SOLVER.WARMUP_ITERS or set SOLVER.CLIP_GRADIENTS.ENABLED, then start anew, or go "
-                "on with --resume from the last checkpoint"
+                "on from the last checkpoint with --resume and SSOD.RESUME_ANYWAY True"
             ) from error
 
     def state_dict(self) -> dict:
@@ -234,8 +243,12 @@ class PhaseTrainer(DefaultTrainer):
         }
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Continue from a checkpoint's state."""
-        super().load_state_dict(state_dict)
+        """Continue from a checkpoint's state, at the rates and decays of the config."""
+        if isinstance(self._trainer, AMPTrainer):  # a checkpoint without mixed precision has none
+            scaler = self._trainer.grad_scaler.state_dict()
+            state_dict["_trainer"].setdefault("grad_scaler", scaler)
+        with _own_settings(self.optimizer, self.scheduler):
+            super().load_state_dict(state_dict)
         for name, value in state_dict.get("running_attributes", {}).items():
             setattr(self.bare_model, name, value)
 
@@ -281,6 +294,25 @@ class PhaseTrainer(DefaultTrainer):
             for state in states
             for statistic in ("running_mean", "running_var")
         ]
+
+
+@contextmanager
+def _own_settings(
+    optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler
+) -> Iterator[None]:
+    """Have both keep what the config asks for, whatever is loaded into them in this block.
+
+    It is the same, unless ``SSOD.RESUME_ANYWAY`` allowed for something else.
+    """
+    settings = [
+        {key: value for key, value in group.items() if key not in ("params", "lr")}
+        for group in optimizer.param_groups
+    ]
+    yield
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group["lr"] *= own["initial_lr"] / (group["initial_lr"] or 1)  # 0: of a frozen group
+        group.update(own)
+    scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
 
 
 @contextmanager

@@ -55,12 +55,22 @@ def test_the_average_becomes_the_model_at_the_end():
     assert model.weight.item() == pytest.approx(5.5)
 
 
-@pytest.mark.parametrize(("phase", "ramp"), [(0, True), (0, False), (1, True), (1, False)])
-def test_phase_0_always_forgets_its_beginning(tmp_path, phase, ramp):
+@pytest.mark.parametrize(
+    ("phase", "starts_from", "ramp", "forgets"),
+    [
+        (0, "previous", False, True),
+        (1, "pretrained", False, True),  # heads at random, too
+        (1, "previous", False, False),
+        (1, "supervised", False, False),
+        (1, "previous", True, True),
+    ],
+)
+def test_weights_of_no_detector_are_always_forgotten(tmp_path, phase, starts_from, ramp, forgets):
     cfg = runs.bare_config(tmp_path)
     cfg.merge_from_file(str(runs.CONFIG_FILE))
     cfg.MODEL.DEVICE = "cpu"
     cfg.OUTPUT_DIR = str(tmp_path)
     cfg.SSOD.AVERAGE.DECAY, cfg.SSOD.AVERAGE.RAMP = 0.9, ramp
+    cfg.SSOD.PHASE_INIT = starts_from
     trainer = PhaseTrainer(cfg, phase, [{"file_name": "none"}])
-    assert trainer.averaging._ramp == (ramp or phase == 0)
+    assert trainer.averaging._ramp == forgets

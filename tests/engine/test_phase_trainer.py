@@ -8,10 +8,12 @@ import runs
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
+from detectron2.engine import AMPTrainer
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 from runs import CONFIG_FILE
+from torch.amp import GradScaler
 
 import d2_ssod.demo  # noqa: F401
 from d2_ssod.config import add_ssod_config
@@ -399,3 +401,60 @@ def test_the_average_goes_on_after_an_interruption(tmp_path):
     resumed.train()
     assert same(weights_of(resumed), weights_of(whole))
     assert offset_of(resumed, start) < LENGTH
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_an_interruption_after_the_last_iteration_costs_nothing(tmp_path, decay):
+    """Between the checkpoint of that iteration and the model: no space, a second signal."""
+    cfg = averaged_config(tmp_path, decay)
+    whole = StepTrainer(cfg)
+    whole.train()
+    (tmp_path / "model_final.pth").unlink()
+    (tmp_path / "last_checkpoint").write_text(f"model_{LENGTH - 1:07d}.pth")
+    resumed = StepTrainer(cfg)
+    resumed.resume_or_load(resume=True)
+    resumed.train()
+    saved = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert saved["iteration"] == LENGTH - 1
+    assert same(saved["model"], weights_of(whole))
+
+
+def test_a_phase_that_is_cut_to_what_is_trained_ends_with_its_average(tmp_path):
+    whole = StepTrainer(averaged_config(tmp_path / "a", 0.5))
+    start = weights_of(whole)
+    whole.train()
+    cfg = averaged_config(tmp_path / "a", 0.5)
+    cfg.SOLVER.MAX_ITER = 3
+    (tmp_path / "a" / "last_checkpoint").write_text("model_0000002.pth")
+    cut = StepTrainer(cfg)
+    cut.resume_or_load(resume=True)
+    cut.train()
+    shorter = averaged_config(tmp_path / "b", 0.5)
+    shorter.SOLVER.MAX_ITER = 3
+    expected = StepTrainer(shorter)
+    expected.bare_model.load_state_dict(start)
+    expected.train()
+    assert same(weights_of(cut), weights_of(expected))
+
+
+def test_a_lower_rate_and_another_decay_count_from_the_checkpoint_on(tmp_path):
+    """As after a divergence; SSOD.RESUME_ANYWAY lets a run come here."""
+    whole = train(make_config(tmp_path, **ADAMW)).rates
+    resumed = RecordingTrainer(make_config(tmp_path, **ADAMW, BASE_LR=0.02, WEIGHT_DECAY=0.5))
+    (tmp_path / "last_checkpoint").write_text("model_0000002.pth")
+    resumed.resume_or_load(resume=True)
+    resumed.train()
+    for iteration in range(3, LENGTH):
+        assert resumed.rates[iteration] == pytest.approx([0.1 * r for r in whole[iteration]])
+    assert {group["weight_decay"] for group in resumed.optimizer.param_groups} >= {0.5}
+
+
+def test_mixed_precision_may_begin_at_a_checkpoint(tmp_path):
+    """One of a CPU, or from before SOLVER.AMP.ENABLED, has no scale of the gradients."""
+    cfg = make_config(tmp_path)
+    train(cfg)
+    resumed = RecordingTrainer(cfg)
+    own = resumed._trainer
+    resumed._trainer = AMPTrainer(own.model, None, own.optimizer, grad_scaler=GradScaler("cpu"))
+    resumed.resume_or_load(resume=True)
+    assert resumed.start_iter == LENGTH
