@@ -32,12 +32,13 @@ from .predictions import load_predictions, save_predictions
 from .provenance import check_predictions, prediction_source, read_source
 from .pseudo_labels import load_labels, load_pseudo_labels, save_pseudo_labels
 from .run_classes import check_classes, load_classes, save_classes
-from .trained_with import check_training, had_teacher, record_training
+from .trained_with import check_training, digest_of, had_teacher, record_training
 from .validation import (
     best_of,
     best_phase,
     best_phases,
     better_ensemble,
+    discard_validations,
     ensembles_of,
     keep_best_model,
     load_ensemble_validation,
@@ -60,7 +61,9 @@ __all__ = [
     "check_label_settings",
     "check_predictions",
     "check_training",
+    "digest_of",
     "discard_partial_predictions",
+    "discard_validations",
     "ensembles_of",
     "had_teacher",
     "keep_best_model",

@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 
 from d2_ssod.config import flat_keys, value_of
 from d2_ssod.json_files import read_record, write_json
-from d2_ssod.pseudo_label import PseudoLabels
+from d2_ssod.pseudo_label import PseudoLabels, easy_fraction
 
 from .differences import differences_between, refuse
 from .layout import RunFolder
@@ -121,13 +121,16 @@ def check_label_settings(cfg: CfgNode, phase: int) -> None:
     files = RunFolder(cfg.OUTPUT_DIR).phase(phase)
     if not (files.pseudo_labels.exists() and files.manifest.exists()):
         return
-    made = _by_key(read_record(files.manifest, {"settings": dict})["settings"])
+    manifest = read_record(files.manifest, {"settings": dict}, {"selection": dict})
+    made = _by_key(manifest["settings"])
     now = _by_key(json.loads(json.dumps(label_settings(cfg))))
-    refuse(
-        cfg,
-        f"{files.pseudo_labels} was made with other settings",
-        differences_between(made, now),
-    )
+    differences = differences_between(made, now)
+    if fractions := cfg.SSOD.EASY_FRACTIONS:  # those by default depend on N, which may grow
+        now = easy_fraction(phase, cfg.SSOD.NUM_PHASES, fractions)
+        made = manifest.get("selection", {}).get("fraction", now)
+        if made != now:
+            differences.append(f"SSOD.EASY_FRACTIONS gave phase {phase} {made} and gives it {now}")
+    refuse(cfg, f"{files.pseudo_labels} was made with other settings", differences)
 
 
 def _by_key(settings: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from d2_ssod.file_names import base_name
 from d2_ssod.json_files import read_record, write_json
 
 from .differences import differences_between, refuse
-from .layout import RunFolder
+from .layout import PhaseFolder, RunFolder
 
 # Keys, or sections, of a phase's config that do not change what it learns: devices, places, lengths
 # (a phase may be trained longer), what is told and kept, and what is read in other phases or steps.
@@ -46,7 +46,7 @@ def record_training(
     folder: RunFolder,
     unlabeled: Sequence[dict] = (),
 ) -> None:
-    """Write what a phase is trained with; on the main process.
+    """Write what a phase is trained with, its pseudo-labels too; on the main process.
 
     Args:
         own: config of the phase.
@@ -55,7 +55,11 @@ def record_training(
         folder: of the run.
         unlabeled: dicts of those that it learns from without labels.
     """
-    write_json(folder.phase(phase).trained_with, _describe(own, phase, labeled, unlabeled))
+    content = _describe(own, phase, labeled, unlabeled)
+    files = folder.phase(phase)
+    if phase > 0 and files.pseudo_labels.exists():
+        content["pseudo_labels_sha256"] = _digest_of_file(files.pseudo_labels)
+    write_json(files.trained_with, content)
 
 
 def check_training(
@@ -67,6 +71,8 @@ def check_training(
 ) -> None:
     """Check that what exists of a phase was trained with these settings, labels and images.
 
+    Its pseudo-labels may have been changed only as long as nothing was learned from them.
+
     Args:
         own: config of the phase, as it would be trained now.
         phase: 0..N.
@@ -77,16 +83,33 @@ def check_training(
     Raises:
         ConfigError: naming the first three settings that differ, or the images.
     """
-    path = folder.phase(phase).trained_with
-    if not path.exists():
+    files = folder.phase(phase)
+    if not files.trained_with.exists():
         return
-    made, now = _read(path), _describe(own, phase, labeled, unlabeled)
+    made, now = _read(files.trained_with), _describe(own, phase, labeled, unlabeled)
     differences = differences_between(made["settings"], now["settings"])
     if made["labeled_sha256"] != now["labeled_sha256"]:
         differences.append("the labeled images or their objects are others (DATASETS.TRAIN)")
     if made.get("unlabeled_sha256", now["unlabeled_sha256"]) != now["unlabeled_sha256"]:
         differences.append("the unlabeled images are others (DATASETS.UNLABELED)")
+    if _has_other_pseudo_labels(files, made.get("pseudo_labels_sha256")):
+        differences.append(
+            f"{files.pseudo_labels} has been changed since (to train the phase again, delete "
+            f"{files.model.name} and last_checkpoint beside it)"
+        )
     refuse(own, f"phase {phase} in {folder.root} was trained with other settings", differences)
+
+
+def _has_other_pseudo_labels(files: PhaseFolder, trained_with: str | None) -> bool:
+    """Tell whether a model, or a part of its training, is of other pseudo-labels than there are."""
+    is_trained = files.model.exists() or (files.folder / "last_checkpoint").exists()
+    if trained_with is None or not is_trained or not files.pseudo_labels.exists():
+        return False
+    return _digest_of_file(files.pseudo_labels) != trained_with
+
+
+def _digest_of_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def had_teacher(folder: RunFolder, phase: int) -> bool:
@@ -127,8 +150,8 @@ def _describe(
 ) -> dict[str, Any]:
     return {
         "settings": _settings(own, phase),
-        "labeled_sha256": _digest(labeled),
-        "unlabeled_sha256": _digest(unlabeled),
+        "labeled_sha256": digest_of(labeled),
+        "unlabeled_sha256": digest_of(unlabeled),
     }
 
 
@@ -147,7 +170,7 @@ def _is_below(key: str, sections: Sequence[str]) -> bool:
     return any(key == section or key.startswith(section + ".") for section in sections)
 
 
-def _digest(images: Sequence[dict]) -> str:
+def digest_of(images: Sequence[dict]) -> str:
     """Hash images by what is learned of them; where they lie does not count."""
     digest = hashlib.sha256()
     for image in images:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from d2_ssod.json_files import atomic_open, read_json, write_json
 
@@ -19,9 +20,12 @@ def ensembles_of(num_phases: int) -> dict[str, range]:
     return {name: phases for name, phases in found.items() if len(phases) > 1}
 
 
-def save_validation(folder: RunFolder, phase: int, metrics: Mapping[str, float]) -> None:
-    """Write the metrics of the model at the end of a phase."""
-    write_json(folder.phase(phase).validation, {"phase": phase, "metrics": dict(metrics)})
+def save_validation(
+    folder: RunFolder, phase: int, metrics: Mapping[str, float], judged_by: str = ""
+) -> None:
+    """Write the metrics of the model at the end of a phase, and what tells how it was judged."""
+    content = {"phase": phase, "metrics": dict(metrics), "judged_by": judged_by}
+    write_json(folder.phase(phase).validation, content)
 
 
 def load_validation(folder: RunFolder, phase: int) -> float | None:
@@ -31,11 +35,15 @@ def load_validation(folder: RunFolder, phase: int) -> float | None:
 
 
 def save_ensemble_validation(
-    folder: RunFolder, num_phases: int, ensembles: Mapping[str, Mapping[str, float]]
+    folder: RunFolder,
+    num_phases: int,
+    ensembles: Mapping[str, Mapping[str, float]],
+    judged_by: str = "",
 ) -> None:
-    """Write the metrics of the ensembles ``1~N`` and ``0~N``."""
+    """Write the metrics of the ensembles ``1~N`` and ``0~N``, as :func:`save_validation`."""
     found = {name: dict(metrics) for name, metrics in ensembles.items()}
-    write_json(folder.validation, {"num_phases": num_phases, "ensembles": found})
+    content = {"num_phases": num_phases, "ensembles": found, "judged_by": judged_by}
+    write_json(folder.validation, content)
 
 
 def load_ensemble_validation(folder: RunFolder, num_phases: int) -> dict[str, float] | None:
@@ -45,6 +53,26 @@ def load_ensemble_validation(folder: RunFolder, num_phases: int) -> dict[str, fl
         return None
     found = {name: metrics.get("AP") for name, metrics in content["ensembles"].items()}
     return {name: ap for name, ap in found.items() if ap is not None}
+
+
+def discard_validations(
+    folder: RunFolder, num_phases: int, *, phases_by: str, ensembles_by: str
+) -> list[Path]:
+    """Delete what was judged in another way, with which nothing new may be compared.
+
+    Returns:
+        the deleted files.
+    """
+    ways = {folder.phase(phase).validation: phases_by for phase in range(num_phases + 1)}
+    ways[folder.validation] = ensembles_by
+    other = [
+        path
+        for path, judged_by in ways.items()
+        if path.exists() and read_json(path).get("judged_by") != judged_by
+    ]
+    for path in other:
+        path.unlink()
+    return other
 
 
 def best_phases(folder: RunFolder, num_phases: int) -> list[int] | None:

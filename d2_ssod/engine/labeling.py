@@ -38,7 +38,7 @@ from d2_ssod.data.datasets import with_unique_ids
 from d2_ssod.data.loader import build_inference_loader
 from d2_ssod.data.objects import detections_of
 from d2_ssod.inference import predict
-from d2_ssod.json_files import write_json
+from d2_ssod.json_files import read_json, write_json
 from d2_ssod.pseudo_label import (
     Consensus,
     PseudoLabels,
@@ -260,12 +260,7 @@ def _save(
         thing_classes=data.thing_classes,
         settings=label_settings(cfg),
         quality=quality,
-        corrected=corrected
-        and {
-            "file": cfg.SSOD.PSEUDO_LABEL.CORRECTED,
-            "images": len(corrected),
-            "boxes": sum(map(len, corrected.values())),
-        },
+        corrected=_describe_corrected(cfg, corrected),
     )
     # Last, as its existence says that the phase's labels are complete.
     save_pseudo_labels(
@@ -290,6 +285,33 @@ def load_corrected(cfg: CfgNode, data: RunData) -> Predictions:
     path = cfg.SSOD.PSEUDO_LABEL.CORRECTED
     images = load_labels(path, data.unlabeled, data.thing_classes) if path else []
     return {image["image_id"]: detections_of(image["annotations"]) for image in images}
+
+
+def _describe_corrected(cfg: CfgNode, corrected: Predictions) -> dict[str, Any] | None:
+    """Say for the manifest how many labels are a person's, and from which file."""
+    if not corrected:
+        return None
+    return {
+        "file": cfg.SSOD.PSEUDO_LABEL.CORRECTED,
+        "images": len(corrected),
+        "boxes": sum(map(len, corrected.values())),
+    }
+
+
+def warn_of_unused_corrections(cfg: CfgNode, corrected: Predictions) -> None:
+    """Say so if a person's labels came when those of all phases were made."""
+    folder, now = RunFolder(cfg.OUTPUT_DIR), _describe_corrected(cfg, corrected)
+    files = [folder.phase(phase) for phase in range(1, cfg.SSOD.NUM_PHASES + 1)]
+    if now is None or not all(phase.pseudo_labels.exists() for phase in files):
+        return
+    last = files[-1].manifest
+    made = read_json(last).get("corrected", {}) if last.exists() else {}
+    if any(made.get(key) != now[key] for key in ("images", "boxes")):
+        logger.warning(
+            "The labels of all phases are made already, without those of %s "
+            "(SSOD.PSEUDO_LABEL.CORRECTED), which are not used: add a phase (SSOD.NUM_PHASES %d)",
+            *(now["file"], cfg.SSOD.NUM_PHASES + 1),
+        )
 
 
 def _with_corrected(selected: Predictions, corrected: Predictions) -> Predictions:

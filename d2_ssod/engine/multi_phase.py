@@ -28,11 +28,18 @@ from .labeling import (
     load_corrected,
     predict_labeled,
     read_pseudo_labels,
+    warn_of_unused_corrections,
 )
 from .phase_trainer import PhaseTrainer, check_weights
 from .run_data import RunData
 from .schedule import WARM_UP_REMEDY, describe_schedule, phase_config, warm_up_problem
-from .validation import keep_best, validate_ensembles, validate_phase
+from .setup import save_run_config
+from .validation import (
+    discard_other_validations,
+    keep_best,
+    validate_ensembles,
+    validate_phase,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +70,7 @@ def train_phases(
         load_truth(cfg, data.unlabeled, data.thing_classes)
     adopt_phase_0(cfg)
     adopt_pseudo_labels(cfg, data)
-    load_corrected(cfg, data)  # So does what is wrong with these.
+    warn_of_unused_corrections(cfg, load_corrected(cfg, data))  # So does what is wrong with them.
     first, last = first_unfinished_phase(cfg), cfg.SSOD.NUM_PHASES
     check_existing_predictions(cfg, data)
     for phase in range(last + 1):
@@ -74,6 +81,8 @@ def train_phases(
             check_label_settings(cfg, phase)
     if first == 0 or (first <= last and cfg.SSOD.PHASE_INIT == "pretrained"):
         check_weights(cfg.MODEL.WEIGHTS, first)
+    save_run_config(cfg)  # Nothing refuses it any more.
+    discard_other_validations(cfg)
     for phase in range(first):
         validate_phase(cfg, phase)  # Validation images may have been named later.
     for phase in range(first, last + 1):

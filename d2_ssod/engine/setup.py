@@ -64,6 +64,13 @@ def read_run_config(folder: RunFolder) -> CfgNode:
     return cfg
 
 
+def save_run_config(cfg: CfgNode) -> None:
+    """Write a run's config where :func:`read_run_config` finds it; on every rank."""
+    if comm.is_main_process():
+        with atomic_open(RunFolder(cfg.OUTPUT_DIR).config, encoding="utf-8") as file:
+            file.write(cfg.dump())
+
+
 def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:
     """Build the config that ``--config-file`` and the ``KEY VALUE`` pairs ask for.
 
@@ -97,9 +104,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if backbone := describe_timm_backbone(cfg):
         logging.getLogger(__name__).info(backbone)
     warn_of_odd_keys(cfg)
-    if comm.is_main_process() and not args.eval_only:
-        with atomic_open(RunFolder(cfg.OUTPUT_DIR).config, encoding="utf-8") as file:
-            file.write(cfg.dump())
+    # Where there is one, the new one may yet be refused.
+    if not args.eval_only and not RunFolder(cfg.OUTPUT_DIR).config.exists():
+        save_run_config(cfg)
     seed_generators(cfg.SEED + comm.get_rank())
     return cfg
 

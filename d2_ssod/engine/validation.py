@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from hashlib import sha256
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -14,6 +15,8 @@ from d2_ssod.artifacts import (
     RunFolder,
     best_phase,
     best_phases,
+    digest_of,
+    discard_validations,
     ensembles_of,
     had_teacher,
     keep_best_model,
@@ -23,11 +26,39 @@ from d2_ssod.artifacts import (
     save_ensemble_validation,
     save_validation,
 )
+from d2_ssod.config import flat_keys
 from d2_ssod.evaluation import Fusion, Metrics, evaluate_rows, judged_on, validate
 
 from .diagnostics import act_on
 
 logger = logging.getLogger(__name__)
+
+
+def discard_other_validations(cfg: CfgNode) -> None:
+    """Forget what was judged on other images than ``DATASETS.VAL``, or by other settings."""
+    if cfg.DATASETS.VAL and comm.is_main_process():
+        folder = RunFolder(cfg.OUTPUT_DIR)
+        for path in discard_validations(
+            folder, cfg.SSOD.NUM_PHASES, phases_by=_way(cfg), ensembles_by=_way_of_ensembles(cfg)
+        ):
+            logger.info("%s was of other images or settings; it is made anew", path)
+    comm.synchronize()
+
+
+def _way(cfg: CfgNode) -> str:
+    """Digest what a phase is judged on, and all settings of inference."""
+    settings = [
+        (key, value)
+        for key, value in flat_keys(cfg)
+        if key.endswith("_TEST") or key == "TEST.DETECTIONS_PER_IMAGE"
+    ]
+    images = [digest_of(DatasetCatalog.get(name)) for name in cfg.DATASETS.VAL]
+    return sha256(repr((settings, images)).encode()).hexdigest()
+
+
+def _way_of_ensembles(cfg: CfgNode) -> str:
+    settings = list(flat_keys(cfg.SSOD.ENSEMBLE))
+    return sha256(repr((_way(cfg), settings)).encode()).hexdigest()
 
 
 def validate_phase(cfg: CfgNode, phase: int) -> None:
@@ -44,7 +75,7 @@ def validate_phase(cfg: CfgNode, phase: int) -> None:
         found = [validate(cfg, name, model) for name in cfg.DATASETS.VAL]
         if comm.is_main_process():
             metrics = _mean(found)
-            save_validation(folder, phase, metrics)
+            save_validation(folder, phase, metrics, _way(cfg))
             logger.info("Phase %d on the validation images: AP %.1f", phase, metrics["AP"])
         comm.synchronize()
     _guard(cfg, folder, phase)
@@ -63,7 +94,7 @@ def validate_ensembles(cfg: CfgNode) -> None:
         found.append(evaluate_rows(models, **how, rows=rows, fusion=Fusion.from_config(cfg)))
     if comm.is_main_process():
         ensembles = {row: _mean([metrics[row] for metrics in found]) for row in rows}
-        save_ensemble_validation(folder, last, ensembles)
+        save_ensemble_validation(folder, last, ensembles, _way_of_ensembles(cfg))
         for row, metrics in ensembles.items():
             title = row.replace("N", str(last))
             logger.info("Ensemble %s on the validation images: AP %.1f", title, metrics["AP"])
@@ -71,8 +102,9 @@ def validate_ensembles(cfg: CfgNode) -> None:
 
 
 def _mean(found: Sequence[Metrics]) -> dict[str, float]:
-    """Average metrics over data sets."""
-    return {key: float(np.mean([metrics[key] for metrics in found])) for key in found[0]}
+    """Average metrics over data sets, those that all have."""
+    common = [key for key in found[0] if all(key in metrics for metrics in found)]
+    return {key: float(np.mean([metrics[key] for metrics in found])) for key in common}
 
 
 def _guard(cfg: CfgNode, folder: RunFolder, phase: int) -> None:

@@ -146,6 +146,21 @@ def test_what_an_older_version_has_not_noted_is_not_compared(tmp_path):
     check(bare_config(tmp_path), "SSOD.SELECTION", "class_balanced", without=without)
 
 
+@pytest.mark.parametrize(
+    ("fractions", "is_refused"), [([0.5, 1.0], False), ([0.2, 1.0], True), ([], False)]
+)
+def test_another_part_of_the_images_is_refused(tmp_path, fractions, is_refused):
+    """The labels are of half of the images; by default a phase's part depends on N."""
+    cfg = bare_config(tmp_path)
+    cfg.SSOD.NUM_PHASES = 2 if fractions else 5
+    keys = ("SSOD.EASY_FRACTIONS", fractions)
+    if is_refused:
+        with pytest.raises(ConfigError, match=r"EASY_FRACTIONS gave .* 0\.5 and gives it 0\.2"):
+            check(cfg, *keys)
+    else:
+        check(cfg, *keys)
+
+
 def test_labels_from_elsewhere_have_no_settings(tmp_path):
     check_label_settings(bare_config(tmp_path), 1)
     (tmp_path / "phase_1").mkdir()

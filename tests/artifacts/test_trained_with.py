@@ -181,3 +181,26 @@ def test_every_key_of_ours_is_compared_or_harmless_by_choice(cfg):
     }
     ours = tuple(f"{section}." for section in ("SSOD", "MODEL.TIMM"))
     assert {key for key in noted if key.startswith(ours)} == expected
+
+
+@pytest.mark.parametrize("trained", ["model_final.pth", "last_checkpoint", None])
+def test_pseudo_labels_may_change_until_something_is_learned_from_them(cfg, trained):
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    files = folder.phase(1)
+    files.folder.mkdir()
+    files.pseudo_labels.write_text("{}")
+    record_training(cfg, 1, LABELED, folder)
+    if trained is not None:
+        (files.folder / trained).touch()
+    check_training(cfg, 1, LABELED, folder)
+    files.pseudo_labels.write_text('{"images": []}')
+    if trained is None:
+        check_training(cfg, 1, LABELED, folder)
+        return
+    with pytest.raises(ConfigError, match=r"phase_1/pseudo_labels\.json has been changed since"):
+        check_training(cfg, 1, LABELED, folder)
+    cfg.SSOD.RESUME_ANYWAY = True
+    check_training(cfg, 1, LABELED, folder)
+    cfg.SSOD.RESUME_ANYWAY = False
+    (files.folder / trained).unlink()  # as the message says
+    check_training(cfg, 1, LABELED, folder)

@@ -470,7 +470,8 @@ def test_run_interrupted_between_phases_is_resumed(copied_run, finished_run, dat
 
 def test_a_run_is_not_gone_on_with_by_other_settings(copied_run, data, capfd):
     (copied_run / "phase_2" / "model_final.pth").unlink()
-    before = {path: path.stat().st_mtime_ns for path in copied_run.glob("phase_*/*.json")}
+    files = [copied_run / "config.yaml", *copied_run.glob("phase_*/*.json")]
+    before = {path: path.stat().st_mtime_ns for path in files}
     argv = runs.arguments(data, copied_run, "--resume", SEED=5, SSOD__AUG__COLOR=0.0)
     stderr = error_of(capfd, argv)
     assert_one_error_line(stderr, "phase 0", "SEED was 1 and is 5", "SSOD.AUG.COLOR was 0.2")
@@ -681,6 +682,10 @@ def test_labels_that_a_person_made_take_the_place_of_those_of_the_models(
     ]
     manifest = read(copied_run / "phase_1" / "manifest.json")
     assert manifest["corrected"] == {"file": str(corrected), "images": 2, "boxes": 1}
+    assert "which are not used" not in (copied_run / "log.txt").read_text()
+    corrected.write_text(json.dumps({**content, "annotations": []}))
+    run_here(runs.arguments(data, copied_run, "--resume", **keys))
+    assert "which are not used: add a phase" in (copied_run / "log.txt").read_text()
     corrected.write_text(json.dumps({**content, "images": content["images"][1:]}))
     error = error_of(capfd, runs.arguments(data, copied_run, "--resume", **keys))
     assert_one_error_line(error, str(corrected), "image_id 5")

@@ -14,8 +14,15 @@ from d2_ssod.artifacts import (
     save_validation,
 )
 from d2_ssod.engine import validation
-from d2_ssod.engine.validation import keep_best, validate_ensembles, validate_phase
+from d2_ssod.engine.validation import (
+    discard_other_validations,
+    keep_best,
+    validate_ensembles,
+    validate_phase,
+)
 from d2_ssod.errors import ConfigError
+
+IMAGES = {name: [{"file_name": f"{name}.png"}] for name in ("val", "more")}
 
 
 @pytest.fixture
@@ -24,6 +31,7 @@ def cfg(tmp_path, monkeypatch):
     cfg = bare_config(tmp_path)
     cfg.SSOD.NUM_PHASES = 2
     cfg.DATASETS.VAL = ("val",)
+    monkeypatch.setattr(validation.DatasetCatalog, "get", IMAGES.get)
     for phase in range(3):
         path = RunFolder(tmp_path).phase(phase).model
         path.parent.mkdir()
@@ -124,7 +132,6 @@ def with_ensembles(monkeypatch, aps):
 
     monkeypatch.setattr(validation, "load_phase_model", lambda cfg, phase: phase)
     monkeypatch.setattr(validation, "judged_on", lambda cfg, name, images: {"name": name})
-    monkeypatch.setattr(validation.DatasetCatalog, "get", lambda name: [])
     monkeypatch.setattr(validation, "evaluate_rows", evaluate_rows)
     return seen
 
@@ -176,3 +183,44 @@ def test_an_ensemble_may_be_the_best(cfg, caplog, ensembles, best):
     assert folder.best.read_text() == "b"  # that of the best phase
     together = f"ensemble of phases {best[0]}~2 is better still"
     assert (together in caplog.text) == (len(best) > 1)
+
+
+def validate_all(cfg):
+    """Do as a resumed run does."""
+    discard_other_validations(cfg)
+    for phase in range(3):
+        validate_phase(cfg, phase)
+    validate_ensembles(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "phases", "ensembles"),
+    [
+        ("DATASETS.VAL", ("more",), [0, 1, 2], 1),
+        ("INPUT.MIN_SIZE_TEST", 99, [0, 1, 2], 1),
+        ("TEST.DETECTIONS_PER_IMAGE", 7, [0, 1, 2], 1),
+        ("SSOD.ENSEMBLE.WEIGHTS", (1.0, 2.0, 3.0), [], 1),
+        ("TEST.EVAL_PERIOD", 7, [], 0),
+        ("DATASETS.VAL", (), [], 0),
+    ],
+)
+def test_what_was_judged_otherwise_is_judged_anew(cfg, monkeypatch, key, value, phases, ensembles):
+    of_ensembles = with_ensembles(monkeypatch, {"1~N": 20.0, "0~N": 22.0})
+    seen = with_results(monkeypatch, 10.0, 12.0, 11.8)
+    validate_all(cfg)
+    seen.clear(), of_ensembles.clear()
+    cfg.merge_from_list([key, value])
+    validate_all(cfg)
+    assert seen == phases
+    assert len(of_ensembles) == ensembles
+
+
+def test_metrics_that_not_all_sets_have_are_left_out(cfg, monkeypatch):
+    """As COCO's sizes beside a data set of Pascal VOC."""
+    found = {"val": {"AP": 10.0, "APs": 1.0}, "more": {"AP": 20.0}}
+    monkeypatch.setattr(validation, "load_phase_model", lambda cfg, phase: phase)
+    monkeypatch.setattr(validation, "validate", lambda cfg, name, model: found[name])
+    cfg.DATASETS.VAL = ("val", "more")
+    validate_phase(cfg, 0)
+    content = json.loads(RunFolder(cfg.OUTPUT_DIR).phase(0).validation.read_text())
+    assert content["metrics"] == {"AP": 15.0}
