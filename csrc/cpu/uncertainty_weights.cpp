@@ -106,7 +106,8 @@ D2_SSOD_INLINE void prepare_rows(const WeightArguments<T>& arguments, const Chun
     state.scale[i] = inverse_norm(squared_norm<Isa>(numbers, embeddings.depth));
     place_row<Isa>(numbers, embeddings.depth, embeddings.padded_depth, T(1), tile_row);
     state.box[i] = load_box(arguments.boxes + 4 * row);
-    state.inverse_area[i] = 1 / nonzero(state.box[i].area);
+    // Finite, so that no product with an intersection is NaN.
+    state.inverse_area[i] = lower(1 / nonzero(state.box[i].area), T(3e38));
   }
 }
 

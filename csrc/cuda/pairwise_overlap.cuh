@@ -25,22 +25,25 @@ struct IofOf {
   }
 };
 
-// A block covers kPairRows x (kPairThreads kVector); a thread keeps its columns for all rows.
-constexpr int kPairThreads = 128, kPairRows = 16;
+// A block covers block_rows x (kPairThreads kVector); a thread keeps its columns for all rows.
+// Fewer rows where there are few pairs, so that several blocks share each multiprocessor.
+constexpr int kPairThreads = 128, kMostPairRows = 16, kFewestPairRows = 4;
+constexpr int64_t kEnoughPairBlocks = 384;
 
 template <typename Overlap, typename T, int kVector>
 __global__ void __launch_bounds__(kPairThreads)
     pairwise_overlap_kernel(const T* __restrict__ boxes1, const T* __restrict__ boxes2,
-                            T* __restrict__ result, int64_t rows, int64_t cols,
-                            int64_t col_blocks) {
-  const int64_t first_row = blockIdx.x / col_blocks * kPairRows;
-  const int64_t col = (blockIdx.x % col_blocks * kPairThreads + threadIdx.x) * kVector;
+                            T* __restrict__ result, int64_t rows, int64_t cols, unsigned col_blocks,
+                            int block_rows) {
+  const int64_t first_row = static_cast<int64_t>(blockIdx.x / col_blocks) * block_rows;
+  const int64_t col =
+      (static_cast<int64_t>(blockIdx.x % col_blocks) * kPairThreads + threadIdx.x) * kVector;
   if (col >= cols) return;  // cols is a multiple of kVector
   Box<T> others[kVector];
 #pragma unroll
   for (int v = 0; v < kVector; ++v) others[v] = load_box(boxes2 + 4 * (col + v));
   const int64_t left = rows - first_row;
-  const int count = static_cast<int>(left < kPairRows ? left : kPairRows);
+  const int count = static_cast<int>(left < block_rows ? left : block_rows);
 #pragma unroll 4
   for (int r = 0; r < count; ++r) {
     // The same for all threads: comes from the L1 cache.
@@ -56,9 +59,14 @@ template <typename Overlap, typename T, int kVector, typename Stream>
 void launch_pairwise_tiles(const T* boxes1, const T* boxes2, T* result, int64_t rows, int64_t cols,
                            Stream stream) {
   const int64_t col_blocks = ceil_div<int64_t>(cols, kPairThreads * kVector);
-  const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(rows, kPairRows) * col_blocks));
+  int block_rows = kMostPairRows;
+  while (block_rows > kFewestPairRows &&
+         ceil_div<int64_t>(rows, block_rows) * col_blocks < kEnoughPairBlocks) {
+    block_rows /= 2;
+  }
+  const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(rows, block_rows) * col_blocks));
   launch(pairwise_overlap_kernel<Overlap, T, kVector>, grid, kPairThreads, 0, stream, boxes1,
-         boxes2, result, rows, cols, col_blocks);
+         boxes2, result, rows, cols, static_cast<unsigned>(col_blocks), block_rows);
 }
 
 // result [rows, cols], aligned to 16 bytes.

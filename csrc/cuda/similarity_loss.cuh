@@ -332,14 +332,26 @@ __device__ __forceinline__ void store_gradient(const typename Tile::Fragment& su
       const __half* unit_parts = p.units.parts + row * Tile::kParts * p.units.pitch;
 #pragma unroll
       for (int n = 0; n < Tile::kN; ++n) {
+        const int d = first_d + Tile::col(n, 0);  // even, and the pitch is too
+        if (d >= p.dimensions) continue;
+        const auto high = *reinterpret_cast<const Vector<__half, 2>*>(unit_parts + d);
+        Vector<__half, 2> low{};
+        if (Tile::kParts == 2) {
+          low = *reinterpret_cast<const Vector<__half, 2>*>(unit_parts + p.units.pitch + d);
+        }
+        Vector<float, 2> values;
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-          const int d = first_d + Tile::col(n, e);
-          if (d >= p.dimensions) continue;
-          float unit = __half2float(unit_parts[d]);
-          if (Tile::kParts == 2) unit += __half2float(unit_parts[p.units.pitch + d]);
-          p.gradient[row * p.dimensions + d] =
-              (sums[m][n][2 * half + e] - projection * unit) * (inverse * mean);
+          float unit = __half2float(high.values[e]);
+          if (Tile::kParts == 2) unit += __half2float(low.values[e]);
+          values.values[e] = (sums[m][n][2 * half + e] - projection * unit) * (inverse * mean);
+        }
+        float* to = p.gradient + row * p.dimensions + d;
+        if (p.dimensions % 2 == 0) {
+          *reinterpret_cast<Vector<float, 2>*>(to) = values;
+        } else {
+          to[0] = values.values[0];
+          if (d + 1 < p.dimensions) to[1] = values.values[1];
         }
       }
     }

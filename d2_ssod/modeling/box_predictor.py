@@ -68,8 +68,16 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
             similarity_loss_weight: factor of the similarity loss.
             similarity_same_class: count foreground RoIs of one class as alike, too.
             **kwargs: passed on to :class:`FastRCNNOutputLayers`.
+
+        Raises:
+            ValueError: ``use_sigmoid_ce``; weights are of the softmax cross-entropy.
         """
         super().__init__(input_shape, **kwargs)
+        if kwargs.get("use_sigmoid_ce"):
+            raise ValueError(
+                "use_sigmoid_ce must be False (MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE): the weights are "
+                "those of RoIs in the softmax cross-entropy"
+            )
         feature_dim = self.cls_score.in_features
         self.embedding = nn.Linear(feature_dim, embed_dim or feature_dim)
         self.weighting = weighting
@@ -241,8 +249,14 @@ def _certainties(proposals: list[SampledRoIs]) -> Tensor | None:
 
 
 def is_pseudo(target: Instances) -> bool:
-    """Tell whether an image's boxes are pseudo-labels (all of them are, or none is)."""
-    return target.has("gt_is_pseudo") and len(target) > 0 and bool(target.gt_is_pseudo[0])
+    """Tell whether an image's boxes are pseudo-labels (all of them are, or none is).
+
+    One without boxes is, where a mean teacher has found nothing, whose labels have a certainty; the
+    mapper gives no pseudo-labeled image without boxes.
+    """
+    if not target.has("gt_is_pseudo"):
+        return False
+    return bool(target.gt_is_pseudo[0]) if len(target) else target.has("gt_certainty")
 
 
 def collect_rois(proposals: list[SampledRoIs], embeddings: Tensor, num_classes: int) -> RoIBatch:

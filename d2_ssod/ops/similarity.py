@@ -25,9 +25,10 @@ def similarity_loss(
     t``, else 0: the mean over all ordered pairs of an image, i = j included, of ``y (1 - s)^2 + (1
     - y) s^2``; then the mean over the images, those without RoIs counting as 0.
 
-    Differentiable once, in ``embeddings`` alone; the gradient is made in the forward pass if it
-    will be needed. On the CPU neither pass stores a matrix of pairs; on CUDA the gradient keeps
-    that of some rows at a time, some 256 MB at most.
+    Differentiable once, in ``embeddings`` alone (not by ``torch.func``); the gradient is made in
+    the forward pass if it will be needed. On the CPU neither pass stores a matrix of pairs; on CUDA
+    the gradient keeps that of some rows at a time, in some 256 MB unless an image has more than
+    8192 RoIs beside many others.
 
     Args:
         boxes: ``Tensor[R, 4]`` of (x1, y1, x2, y2), any unit: the RoIs of all images, one after

@@ -216,7 +216,9 @@ def test_overlap_weights_match_reference(share, gt_counts, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("operator", [pairwise_iou, pairwise_iof])
 @pytest.mark.parametrize(
-    ("rows", "cols"), [(0, 4), (20, 0), (1, 1), (17, 20), (50, 517), (20, 1300)]
+    ("rows", "cols"),
+    # The last two: enough for blocks of 8 and of 16 rows.
+    [(0, 4), (20, 0), (1, 1), (17, 20), (50, 517), (20, 1300), (3101, 3), (6149, 3)],
 )
 def test_pairwise_overlaps_match_reference(rows, cols, operator, dtype):
     float_type = torch.float64 if dtype == "float64" else torch.float32

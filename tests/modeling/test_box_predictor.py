@@ -348,6 +348,17 @@ def test_is_pseudo_knows_the_three_cases():
     unmarked = make_target(boxes)
     unmarked.remove("gt_is_pseudo")
     assert not is_pseudo(unmarked)
+    nothing_found = make_target([], pseudo=True)
+    nothing_found.gt_certainty = torch.zeros(0)
+    assert is_pseudo(nothing_found)  # by a mean teacher
+
+
+def test_a_loss_without_softmax_is_refused():
+    with pytest.raises(ValueError, match="USE_SIGMOID_CE"):
+        UncertaintyOutputLayers(
+            make_config("UncertaintyROIHeads", "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True),
+            ShapeSpec(channels=DIM),
+        )
 
 
 def test_weights_are_computed_without_gradient():

@@ -57,6 +57,14 @@ def test_uncertainty_known_values_paper(device):
     torch.testing.assert_close(weights.tolist(), by_hand, rtol=1e-5, atol=1e-6)
 
 
+def test_a_box_whose_area_has_no_finite_inverse_is_compared(device):
+    boxes = torch.tensor([[5, 5, 9, 9], [0, 0, 1e-20, 1e-20]], device=device)
+    embeddings = torch.ones(2, 4, device=device)
+    foreground = torch.tensor([True, False], device=device)
+    terms = uncertainty_terms(boxes, embeddings, foreground, [2])
+    assert terms[2].tolist() == pytest.approx([1.0, 0.0], abs=1e-6)  # 1 - |cosine| (1 - IoF)
+
+
 def test_uncertainty_known_values_released(device):
     boxes, embeddings, foreground = two_boxes(device)
     ground_truth = torch.tensor([[0.0, 0, 10, 20], [5, 0, 15, 10]], device=device)

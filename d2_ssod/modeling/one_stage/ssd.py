@@ -165,7 +165,9 @@ class SSD(nn.Module):
         maps = list(self.ssd.backbone(images.tensors).values())
         of_head = self.ssd.head(maps)
         # Not in half precision, which autocast may have all in: priors are pixels, losses are sums.
-        priors = self.ssd.anchor_generator(images, [each.float() for each in maps])[0]
+        # Those of one image, as they are the same for all.
+        one = ImageList(images.tensors[:1], images.image_sizes[:1])
+        priors = self.ssd.anchor_generator(one, [each[:1].float() for each in maps])[0]
         grids = [(each.shape[2], each.shape[3]) for each in maps]
         logits, deltas = of_head["cls_logits"].float(), of_head["bbox_regression"].float()
         return Outputs(logits, deltas, priors, grids)
