@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from d2_ssod.data.datasets.values import as_id, find_id
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import read_json, write_json
 
@@ -57,30 +58,38 @@ def split(
         Contents of the labeled images with their annotations, and of the others without.
 
     Raises:
-        ConfigError: no image would be labeled, or none unlabeled; or the file has no images.
+        ConfigError: no image would be labeled, or none unlabeled; the file has no images, or
+            annotations of others.
     """
     images = _records(contents, "images", "id", path)
     annotations = _records(contents, "annotations", "image_id", path)
+    known = {as_id(image["id"]) for image in images}
+    for annotation in annotations:
+        if find_id(annotation["image_id"], known) not in known:
+            raise ConfigError(
+                f"{path}: an annotation has image_id {annotation['image_id']!r}, which is no "
+                "image's id; correct it, or take the annotation out"
+            )
     count = round(len(images) * percent / 100)
     if not 0 < count < len(images):
         raise ConfigError(
             f"--percent is {percent:g}, which makes {count} of {len(images)} images of {path} "
             "labeled; there must be labeled and unlabeled ones"
         )
-    by_id = sorted(images, key=lambda image: str(image["id"]))
+    by_id = sorted(known, key=str)
     drawn = np.random.default_rng(seed).permutation(len(by_id))[:count]
-    labeled = {by_id[number]["id"] for number in drawn}
+    labeled = {by_id[number] for number in drawn}
     about = {"info": {"source": path.name, "percent": percent, "seed": seed}}
     common = {**about, "categories": contents.get("categories", [])}
     return (
         {
             **common,
-            "images": [image for image in images if image["id"] in labeled],
-            "annotations": [a for a in annotations if a["image_id"] in labeled],
+            "images": [image for image in images if as_id(image["id"]) in labeled],
+            "annotations": [a for a in annotations if find_id(a["image_id"], known) in labeled],
         },
         {
             **common,
-            "images": [image for image in images if image["id"] not in labeled],
+            "images": [image for image in images if as_id(image["id"]) not in labeled],
             "annotations": [],
         },
     )
@@ -90,10 +99,9 @@ def _records(contents: Any, key: str, needed: str, path: Path) -> list[dict[str,
     """Look up a list of the file, each of whose records must have a key."""
     records = contents.get(key) if isinstance(contents, dict) else None
     if not isinstance(records, list) or not all(
-        isinstance(record, dict) and isinstance(record.get(needed), (int, str))
-        for record in records
+        isinstance(record, dict) and as_id(record.get(needed)) is not None for record in records
     ):
         raise ConfigError(
-            f"{path}: {key!r} must be a list of records with {needed!r}, as in COCO's own files"
+            f"{path}: {key!r} must be a list of records with {needed!r}, a whole number or a text"
         )
     return records

@@ -79,3 +79,23 @@ def test_other_files_end_with_one_line(file, contents, capsys):
     error = capsys.readouterr().err
     assert error.startswith(f"error: {file}: ")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", [str, float])
+def test_ids_may_be_texts_or_decimals(file, tmp_path, kind):
+    """As readers of data sets take them, also if the annotations have whole numbers."""
+    split(file, "--percent", 10, "--output", tmp_path / "whole")
+    images = [{**image, "id": kind(image["id"])} for image in CONTENTS["images"]]
+    file.write_text(json.dumps({**CONTENTS, "images": images}))
+    split(file, "--percent", 10)
+    labeled, _ = parts(tmp_path, 10)
+    expected, _ = parts(tmp_path / "whole", 10)
+    assert ids(labeled) == [kind(own_id) for own_id in ids(expected)]
+    assert labeled["annotations"] == expected["annotations"]
+
+
+def test_an_annotation_of_no_image_is_said(file, tmp_path, capsys):
+    annotations = [*CONTENTS["annotations"], {"id": 1, "image_id": 99, "category_id": 7}]
+    file.write_text(json.dumps({**CONTENTS, "annotations": annotations}))
+    split(file, "--percent", 10, code=2)
+    assert "image_id 99, which is no image's id" in capsys.readouterr().err
