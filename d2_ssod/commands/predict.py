@@ -32,7 +32,9 @@ from d2_ssod.artifacts import (
     save_yolo,
     unique_stems,
 )
+from d2_ssod.data.checks import check_resizable
 from d2_ssod.data.datasets import ImageFolders
+from d2_ssod.data.findings import Findings
 from d2_ssod.data.images import ImageError, check_pictures
 from d2_ssod.data.loader import build_inference_loader
 from d2_ssod.drawing import draw_detections
@@ -42,6 +44,8 @@ from d2_ssod.inference import predict
 from d2_ssod.structures import Detections, Predictions
 
 from .trained_models import add_phase_argument, choose_phases, open_runs
+
+_NUMBERS_WITHOUT_SCORE = 5  # of a line: class and box
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
     configs = open_runs([arguments.output_dir, *arguments.others])
     cfg, classes = configs[0], load_classes(RunFolder(arguments.output_dir))
     model = _model(configs, arguments)
-    images, problems = _readable(_expand(arguments.images))
+    files, problems = _expand(arguments.images)
+    images, unreadable = _readable(files, cfg)
+    problems += unreadable
+    _check_targets(arguments, images)
     if images:
         found = predict(model, build_inference_loader(cfg, images), description="Predicting")
         found = {
@@ -106,23 +113,31 @@ def _model(configs: Sequence[CfgNode], arguments: argparse.Namespace) -> nn.Modu
     return EnsembleRCNN(models, fusion=fusion).eval()
 
 
-def _expand(places: Sequence[str]) -> list[str]:
-    """List the pictures that the names, folders and patterns stand for, each once."""
+def _expand(places: Sequence[str]) -> tuple[list[str], list[str]]:
+    """List the pictures that the names, folders and patterns stand for, each once.
+
+    Returns:
+        the files, and what is said of those that are not read.
+    """
     files: list[str] = []
+    findings = Findings()
     for place in places:
         if os.path.isdir(place):
-            files += ImageFolders((place,), place).files()
+            files += ImageFolders((place,), place).files(findings)
         elif os.path.exists(place) or not glob.has_magic(place):
             files.append(place)
         else:
             files += sorted(glob.glob(place, recursive=True))
+    problems = [str(finding) for finding in findings]
     if not files:
-        raise ConfigError(f"{', '.join(places)}: no pictures there; name pictures or folders")
-    return list(dict.fromkeys(files))
+        nothing = "; ".join([f"{', '.join(places)}: no pictures there", *problems])
+        raise ConfigError(f"{nothing}; name pictures or folders")
+    return list(dict.fromkeys(files)), problems
 
 
-def _readable(files: Sequence[str]) -> tuple[list[dict], list[str]]:
+def _readable(files: Sequence[str], cfg: CfgNode) -> tuple[list[dict], list[str]]:
     """Make the dicts of the pictures that can be read, and say what is wrong with the others."""
+    resizing = ("INPUT.MIN_SIZE_TEST", cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     images, problems = [], []
     sizes = check_pictures(files, description="Checking pictures")
     for number, (file, size) in enumerate(zip(files, sizes, strict=True), start=1):
@@ -130,8 +145,50 @@ def _readable(files: Sequence[str]) -> tuple[list[dict], list[str]]:
             problems.append(f"{file} {size}")
             continue
         height, width = size
-        images.append({"file_name": file, "image_id": number, "height": height, "width": width})
+        image = {"file_name": file, "image_id": number, "height": height, "width": width}
+        check_resizable([image], [resizing], "", too_long := Findings())
+        problems += map(str, too_long)
+        if not too_long:
+            images.append(image)
     return images, problems
+
+
+def _check_targets(arguments: argparse.Namespace, images: Sequence[dict]) -> None:
+    """Check what is to be written before anything is predicted.
+
+    Raises:
+        ConfigError: it is something else, or would overwrite a picture or a person's labels.
+    """
+    if arguments.json and os.path.isdir(arguments.json):
+        raise ConfigError(f"--json {arguments.json} is a folder; name a file")
+    for option in ("yolo", "draw"):
+        folder = getattr(arguments, option)
+        if folder and os.path.exists(folder) and not os.path.isdir(folder):
+            raise ConfigError(f"--{option} {folder} is a file; name a folder")
+    given = {os.path.realpath(image["file_name"]) for image in images}
+    for name in unique_stems(images):
+        if arguments.draw and os.path.realpath(_drawing(arguments.draw, name)) in given:
+            raise ConfigError(
+                f"--draw {arguments.draw} would overwrite the picture {name}.jpg; name another "
+                "folder"
+            )
+        if arguments.yolo and _is_of_a_person(Path(arguments.yolo) / f"{name}.txt"):
+            raise ConfigError(
+                f"--yolo {arguments.yolo} would overwrite the labels {name}.txt, which have no "
+                "scores; name another folder"
+            )
+
+
+def _drawing(folder: str, name: str) -> Path:
+    return Path(folder) / f"{name}.jpg"
+
+
+def _is_of_a_person(path: Path) -> bool:
+    """Tell whether a text file has boxes as YOLO's, without a score, as predictions have it."""
+    if not path.is_file():
+        return False
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return len(file.readline().split()) == _NUMBERS_WITHOUT_SCORE
 
 
 def _write(
@@ -147,7 +204,7 @@ def _write(
     for image, name in zip(images, unique_stems(images), strict=True):
         of_image = found[image["image_id"]]
         if arguments.draw:
-            _draw(Path(arguments.draw) / f"{name}.jpg", image, of_image, classes)
+            _draw(_drawing(arguments.draw, name), image, of_image, classes)
         if not (arguments.json or arguments.yolo or arguments.draw):
             print(f"{image['file_name']}: {_describe(of_image, classes)}")
     places = [p for p in (arguments.json, arguments.yolo, arguments.draw) if p]

@@ -138,7 +138,58 @@ def test_pictures_that_cannot_be_read_are_left_out_and_named(output, pictures, t
 
 def test_patterns_and_repeated_pictures(output, pictures, capsys):
     files = sorted(map(str, pictures.iterdir()))
-    assert command._expand([f"{pictures}/*.png", files[1], str(pictures)]) == files
+    assert command._expand([f"{pictures}/*.png", files[1], str(pictures)]) == (files, [])
+
+
+def test_pictures_that_cannot_be_used_are_left_out_before_predicting(
+    output, pictures, tmp_path, capsys
+):
+    own = shutil.copytree(pictures, tmp_path / "own")
+    Image.new("RGB", (3000, 1)).save(own / "long.png")
+    (own / "phone.heic").touch()
+    code, text, errors = predicted(capsys, output, own)
+    assert code == 1
+    assert text.count("\n") == 3
+    assert re.search(r"left out: .*long\.png is 3000 x 1 pixels, resized by INPUT", errors)
+    assert re.search(r"left out: .*skipped .*phone\.heic; convert it", errors)
+    only = tmp_path / "only"
+    only.mkdir()
+    (own / "phone.heic").rename(only / "phone.heic")
+    code, _, errors = predicted(capsys, output, only)
+    assert code == 2
+    assert re.search(r"no pictures there; .*phone\.heic; convert it", errors)
+
+
+def test_nothing_of_the_users_is_overwritten(output, pictures, tmp_path, capsys):
+    own = tmp_path / "own"
+    own.mkdir()
+    for file in pictures.iterdir():
+        Image.open(file).save(own / f"{file.stem}.jpg")
+    labels = own / f"{file.stem}.txt"
+    labels.write_text("0 .5 .5 .1 .1\n")
+    before = {path: path.read_bytes() for path in own.iterdir()}
+    for option, line in (("--draw", "would overwrite the picture"), ("--yolo", "the labels")):
+        code, _, errors = predicted(capsys, output, own, option, own)
+        assert code == 2
+        assert line in errors
+    assert before == {path: path.read_bytes() for path in own.iterdir()}
+    for _ in range(2):  # its own files are, if it is asked again
+        places = ("--draw", tmp_path / "d", "--yolo", tmp_path / "y", "--score", "0.01")
+        assert predicted(capsys, output, own, *places)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "is_folder"), [("--json", True), ("--yolo", False), ("--draw", False)]
+)
+def test_targets_of_another_kind_are_said_first(
+    output, pictures, tmp_path, capsys, monkeypatch, option, is_folder
+):
+    target = tmp_path / "there"
+    target.mkdir() if is_folder else target.touch()
+    monkeypatch.setattr(command, "predict", None)  # would fail if called
+    code, _, errors = predicted(capsys, output, pictures, option, target)
+    assert code == 2
+    assert errors.startswith(f"error: {option} {target} is a ")
 
 
 @pytest.mark.parametrize(
