@@ -132,5 +132,4 @@ class StopOnSignal(HookBase):
             name = f"model_{self.trainer.iter:07d}"
             self.trainer.checkpointer.save(name, iteration=self.trainer.iter)
         comm.synchronize()
-        self.trainer.iter = done  # as at the end of training: so many
         raise Stopped(number)
