@@ -23,7 +23,8 @@ _BAR_FROM = 1000  # files from which a progress bar is worth showing
 # Pillow's modes of more than 8 bits: converted to 8, all above 255 is 255.
 _DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 _ORIENTATION = 0x0112  # EXIF tag
-_SIDEWAYS = frozenset({5, 6, 7, 8})  # its values that exchange width and height
+_TURNED = frozenset(range(2, 9))  # its values that turn or mirror the picture
+_SIDEWAYS = frozenset({5, 6, 7, 8})  # those that exchange width and height
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -63,12 +64,15 @@ def read_size(path: str | os.PathLike) -> tuple[int, int]:
 def check_picture(path: str | os.PathLike) -> tuple[int, int]:
     """`read_size` for a picture that must also be read rightly by Detectron2; it is decoded.
 
-    Detectron2 itself would give a black picture for a damaged PNG, and white for 16 bits.
+    Detectron2 itself would give a black picture for a damaged PNG, white for 16 bits, and turn
+    TIFFs with an orientation twice.
 
     Raises:
-        ImageError: the file is missing, no image, truncated or damaged, or has more than 8 bits.
+        ImageError: the file is missing, no image, truncated or damaged, has more than 8 bits, or is
+            a TIFF with an orientation.
     """
     with _open(path) as image:
+        _check_turned_once(image)
         _decode(image)
         if image.mode in _DEEP:
             raise ImageError(
@@ -134,12 +138,26 @@ def _open(path: str | os.PathLike) -> Image.Image:
 
 def _oriented_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
+    return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
+
+
+def _orientation(image: Image.Image) -> int | None:
     try:
         # Not image.getexif(): for a PNG without EXIF data that one decodes the whole picture.
-        orientation = Image.Image.getexif(image).get(_ORIENTATION)
+        return Image.Image.getexif(image).get(_ORIENTATION)
     except Exception:  # damaged EXIF data; Detectron2 ignores it as well
-        orientation = None
-    return (width, height) if orientation in _SIDEWAYS else (height, width)
+        return None
+
+
+def _check_turned_once(image: Image.Image) -> None:
+    """Refuse what Pillow turns while it decodes, which forgets the tag, and Detectron2 again."""
+    orientation = _orientation(image) if image.format == "TIFF" else None
+    if orientation in _TURNED:
+        raise ImageError(
+            f"is a TIFF with an orientation ({orientation}), by which it would be turned twice",
+            "TIFFs with an orientation",
+            "save it as it is to be seen, without one",
+        )
 
 
 def size_or_error(

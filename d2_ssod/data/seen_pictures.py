@@ -10,7 +10,7 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-_TABLE = "good_1"  # another number once the check finds more
+_TABLE = "good_2"  # another number once the check finds more
 _COMMIT_EVERY = 1000
 
 

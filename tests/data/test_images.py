@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from detectron2.data.detection_utils import read_image
 from pictures import cut, save_picture
-from PIL import Image
+from PIL import Image, ImageOps
 
 from d2_ssod.data import images
 from d2_ssod.data.images import (
@@ -76,6 +76,36 @@ def test_check_picture_refuses_more_than_8_bits(tmp_path, dtype, name):
     with pytest.raises(ImageError, match="more than 8 bits") as caught:
         check_picture(tmp_path / name)
     assert caught.value.kind == "pictures of 16 bits or more"
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_check_picture_refuses_what_would_be_turned_twice(tmp_path, orientation):
+    path = save_picture(tmp_path / "a.tif", 24, 16, orientation)
+    seen, trained = np.asarray(Image.open(path)), read_image(str(path), "RGB")
+    assert not np.array_equal(seen, trained)
+    with pytest.raises(ImageError, match=rf"TIFF with an orientation \({orientation}\)") as caught:
+        check_picture(path)
+    assert caught.value.kind == "TIFFs with an orientation"
+
+
+def test_check_picture_refuses_a_tiff_with_its_orientation_in_xmp(tmp_path):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    Image.new("RGB", (24, 16)).save(tmp_path / "a.tif", tiffinfo={700: xmp})
+    with pytest.raises(ImageError, match="would be turned twice"):
+        check_picture(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("name", "orientations"),
+    [("a.tif", (0, 1, 9)), *((f"a.{e}", range(1, 9)) for e in ("jpg", "png", "webp"))],
+)
+def test_check_picture_accepts_what_is_turned_once(tmp_path, name, orientations):
+    for orientation in orientations:
+        path = save_picture(tmp_path / name, 24, 16, orientation)
+        trained = read_image(str(path), "RGB")
+        upright = ImageOps.exif_transpose(Image.open(path))
+        assert np.array_equal(np.asarray(upright), trained)
+        assert check_picture(path) == trained.shape[:2]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
