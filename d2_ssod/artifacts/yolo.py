@@ -3,48 +3,82 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from d2_ssod.file_names import relative_names
 from d2_ssod.structures import Detections, Predictions
+
+# YOLO takes an image without a text file for one without objects.
+_PLACES = """\
+# Put the images that have a text file in labels/ into images/, beside labels/, and no others: each
+# under the name of its text file, folders included, as images/a/1.jpg beside labels/a/1.txt.
+"""
 
 
 def save_yolo(
     folder: Path, images: Sequence[dict], found: Predictions, *, with_scores: bool
 ) -> None:
-    """Write a text file for each image, named after it.
+    """Write a text file for each image that was looked at, named by `unique_stems`.
 
     Args:
-        folder: made if it does not exist.
-        images: their dicts, with ``width`` and ``height``.
-        found: the boxes of each.
+        folder: made if it does not exist, as are the folders in it.
+        images: their dicts, with ``width`` and ``height``; all that names must be told apart from.
+        found: the boxes of each; images without an entry get no file.
         with_scores: add the score to each line, which tools that train on the files do not take.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for image, name in zip(images, unique_stems(images), strict=True):
-        lines = _lines(found[image["image_id"]], image, with_scores)
-        (folder / f"{name}.txt").write_text(lines, encoding="utf-8")
+        if image["image_id"] in found:
+            path = folder / f"{name}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = _lines(found[image["image_id"]], image, with_scores)
+            path.write_text(lines, encoding="utf-8")
 
 
 def save_yolo_data(folder: Path, classes: Sequence[str]) -> None:
     """Write Ultralytics' ``data.yaml`` beside ``labels/``, with the names of the classes."""
     names = "".join(f"  {n}: {json.dumps(name)}\n" for n, name in enumerate(classes))
-    text = (
-        f"# Put the images into images/, beside labels/.\npath: .\ntrain: images\nnames:\n{names}"
-    )
+    text = f"{_PLACES}path: .\ntrain: images\nnames:\n{names}"
     (folder / "data.yaml").write_text(text, encoding="utf-8")
 
 
 def unique_stems(images: Sequence[dict]) -> list[str]:
-    """Name what is written of each image, after it; with its id if others are named so."""
-    stems = [Path(image["file_name"]).stem for image in images]
-    times = Counter(stems)
-    return [
-        s if times[s] == 1 else f"{s}_{i['image_id']}" for s, i in zip(stems, images, strict=True)
-    ]
+    """Name what is written of each image, after it and without its extension.
+
+    Where no two share it, that is the base name. Else all images are named relative to the deepest
+    folder that has all of them, as YOLO finds ``labels/a/1.txt`` for ``images/a/1.jpg``.
+
+    Images of one folder that differ by extension only, such as ``1.jpg`` and ``1.png``, keep it.
+    YOLO has one text file for both, and would train one on the boxes of the other; so it finds
+    none (``1.jpg.txt``), unless the image is renamed (``1.jpg.jpg``).
+
+    An image that is listed twice has one name.
+    """
+    if not images:
+        return []
+    files = relative_names(images)
+    stems = {file: _stem(os.path.basename(file)) for file in files}
+    if len(set(stems.values())) < len(stems):
+        stems = _apart({file: _stem(file) for file in stems})
+    return [stems[file] for file in files]
+
+
+def _stem(file: str) -> str:
+    return os.path.splitext(file)[0]
+
+
+def _apart(stems: Mapping[str, str]) -> dict[str, str]:
+    """Give the files that share a stem their whole name instead, until none share one."""
+    stems = dict(stems)
+    while len(set(stems.values())) < len(stems):
+        times = Counter(stems.values())
+        stems = {file: stem if times[stem] == 1 else file for file, stem in stems.items()}
+    return stems
 
 
 def _lines(found: Detections, image: dict, with_scores: bool) -> str:

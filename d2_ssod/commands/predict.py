@@ -6,8 +6,8 @@
 
 Takes pictures, folders and patterns. Writes a COCO instances file whose annotations have a score
 (--json), text files as YOLO's with the score at the end of a line (--yolo), pictures with boxes
-(--draw); without any of them, a line for each picture. Pictures that cannot be read are left out,
-named at the end, and make it exit with 1.
+(--draw), in sub-folders as the pictures' where names repeat; without any of them, a line for each
+picture. Pictures that cannot be read are left out, named at the end, and make it exit with 1.
 """
 
 from __future__ import annotations

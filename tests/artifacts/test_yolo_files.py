@@ -1,15 +1,43 @@
 """YOLO's text files."""
 
+import pytest
 import yaml
 from samples import detections
 
 from d2_ssod.artifacts import save_yolo, save_yolo_data, unique_stems
 
 
-def test_images_of_one_name_are_written_apart():
-    images = [{"file_name": f"{f}/a.png", "image_id": n} for n, f in enumerate("xyz", start=1)]
-    images.append({"file_name": "b.png", "image_id": 4})
-    assert unique_stems(images) == ["a_1", "a_2", "a_3", "b"]
+def named(*files):
+    return [{"file_name": file, "image_id": n} for n, file in enumerate(files, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("files", "stems"),
+    [
+        ([], []),
+        (["/d/x/a.png", "/d/y/b.png", "/d/b.c.png"], ["a", "b", "b.c"]),
+        (["/d/x/a.png", "/d/y/a.jpg", "/d/b.png"], ["x/a", "y/a", "b"]),
+        (["/d/a/f.jpg", "/d/a/f_1.jpg", "/d/b/f.jpg"], ["a/f", "a/f_1", "b/f"]),
+        (["/d/f.jpg", "/d/b/f.jpg", "/d/b/c/g.jpg"], ["f", "b/f", "b/c/g"]),
+        (["/d/a.jpg", "/d/a.png", "/d/b.png"], ["a.jpg", "a.png", "b"]),
+        (["/d/a.jpg", "/d/a.png", "/d/a.jpg.png"], ["a.jpg", "a.png", "a.jpg.png"]),
+        (["/d/a", "/d/a.png"], ["a", "a.png"]),
+        (["/d/a.jpg", "/d/./a.jpg", "/d/x/b.jpg"], ["a", "a", "b"]),
+    ],
+)
+def test_images_of_one_name_are_named_by_their_folders(files, stems):
+    assert unique_stems(named(*files)) == stems
+
+
+def test_every_image_has_a_file_where_yolo_looks_for_it(tmp_path):
+    images = [
+        {**image, "width": 8, "height": 8}
+        for image in named("/d/a/f.jpg", "/d/a/f_1.jpg", "/d/b/f.jpg", "/d/c/f.jpg")
+    ]
+    found = {n: detections((0, 0, 8, 8, 0.5, n)) for n in (1, 2, 3)}
+    save_yolo(tmp_path, images, found, with_scores=False)
+    files = {str(p.relative_to(tmp_path)): p.read_text()[0] for p in tmp_path.rglob("*.txt")}
+    assert files == {"a/f.txt": "1", "a/f_1.txt": "2", "b/f.txt": "3"}
 
 
 def test_boxes_are_parts_of_the_image(tmp_path):
@@ -30,3 +58,10 @@ def test_names_of_classes_may_be_any_text(tmp_path):
     save_yolo_data(tmp_path, classes)
     data = yaml.safe_load((tmp_path / "data.yaml").read_text(encoding="utf-8"))
     assert data["names"] == dict(enumerate(classes))
+
+
+def test_it_is_said_where_images_are_put(tmp_path):
+    save_yolo_data(tmp_path, ["cat"])
+    text = (tmp_path / "data.yaml").read_text()
+    assert "images/a/1.jpg beside labels/a/1.txt" in text
+    assert "that have a text file in labels/" in text
