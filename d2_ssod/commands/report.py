@@ -3,18 +3,22 @@
     python -m d2_ssod report output/mine
     python -m d2_ssod report output/mine --control output/labels_only --images 500
 
-Reads what the run has left so far, also one that has not ended; needs no model and no GPU. Writes
-report.html into the run's folder, and review/: queue.csv and queue.json (unlabeled images that are
-worth labeling), label_errors.csv (labels that the last model contradicts).
+Reads what the run has left so far, also one that has not ended, or whose data lie elsewhere now;
+needs no model and no GPU. Writes report.html into the run's folder, and review/: queue.csv and
+queue.json (unlabeled images that are worth labeling), label_errors.csv (labels that the last model
+contradicts).
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from d2_ssod.artifacts import RunFolder
-from d2_ssod.data.datasets import register_from_config
+from d2_ssod.data.datasets import Naming, register_entry
 from d2_ssod.engine import read_run_config
+from d2_ssod.errors import ConfigError
 from d2_ssod.report import write_report, write_yolo
 
 
@@ -25,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--control", metavar="DIR", help="of another run, such as of labeled images only"
     )
     parser.add_argument(
-        "--images", type=int, default=200, metavar="N", help="images in review/queue.json (200)"
+        "--images", type=_count, default=200, metavar="N", help="images in review/queue.json (200)"
     )
     parser.add_argument(
         "--yolo", metavar="DIR", help="also write the last phase's pseudo-labels as YOLO's files"
@@ -35,9 +39,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the report and say where it is."""
     cfg = read_run_config(RunFolder(arguments.output_dir))
-    register_from_config(cfg.SSOD.REGISTER, "SSOD.REGISTER")
-    path = write_report(cfg, control=arguments.control, images_to_label=arguments.images)
+    problems = _register(cfg.SSOD.REGISTER or ())
+    path = write_report(
+        cfg, control=arguments.control, images_to_label=arguments.images, problems=problems
+    )
     print(f"Report: {path}")
     if arguments.yolo:
-        print(f"Pseudo-labels: {write_yolo(cfg, arguments.yolo)}")
+        print(f"Pseudo-labels: {write_yolo(cfg, arguments.yolo, problems=problems)}")
     return 0
+
+
+def _count(text: str) -> int:
+    """Read a number of images, as ``argparse`` asks for it."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+    return number
+
+
+def _register(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Register a run's data sets that are there, and say what is wrong with the others."""
+    problems = []
+    for number, entry in enumerate(entries):
+        try:
+            register_entry(entry, _naming(number))
+        except ConfigError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _naming(number: int) -> Naming:
+    place = f"SSOD.REGISTER[{number}]"
+    return lambda key: f"{place}.{key}" if key else place

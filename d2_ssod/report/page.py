@@ -37,7 +37,11 @@ _SHOWN = 50  # rows of a long table
 
 
 def write_report(
-    cfg: CfgNode, *, control: str | Path | None = None, images_to_label: int = 200
+    cfg: CfgNode,
+    *,
+    control: str | Path | None = None,
+    images_to_label: int = 200,
+    problems: Sequence[str] = (),
 ) -> Path:
     """Write ``OUTPUT_DIR/report.html`` and ``review/`` from what a run has left so far.
 
@@ -45,11 +49,13 @@ def write_report(
         cfg: the run's config, with ``OUTPUT_DIR`` where it lies now.
         control: the folder of another run, such as of labeled images only, to compare with.
         images_to_label: how many images ``review/queue.json`` has.
+        problems: what is known to be missing, such as data sets that lie elsewhere now.
 
     Raises:
         ConfigError: ``control`` is no run that has ended.
     """
     run = collect(cfg, None if control is None else Path(control))
+    run.problems.extend(problems)
     content = _content(run, images_to_label)
     templates = Environment(
         loader=PackageLoader("d2_ssod.report"),
@@ -69,24 +75,26 @@ def write_report(
     return run.folder.report
 
 
-def write_yolo(cfg: CfgNode, folder: str | Path) -> Path:
+def write_yolo(cfg: CfgNode, folder: str | Path, *, problems: Sequence[str] = ()) -> Path:
     """Write the pseudo-labels of the last phase that has any as YOLO's text files.
 
     Args:
         cfg: the run's config.
         folder: gets ``labels/`` and ``data.yaml``.
+        problems: as in :func:`write_report`.
 
     Raises:
         ConfigError: there are none, or the unlabeled images cannot be read.
     """
     folder, run = Path(folder), collect(cfg)
+    run.problems.extend(problems)
     images = RunImages(run)
     if not images.labels:
-        reason = "; ".join(run.problems) or "no phase has any yet"
+        made = any(phase.files.pseudo_labels.exists() for phase in run.phases)
+        reason = (made and "; ".join(run.problems)) or "no phase has any yet"
         raise ConfigError(f"{run.folder.root}: no pseudo-labels to write ({reason})")
     labels = images.labels[max(images.labels)]
-    of_labels = [images.unlabeled[image_id] for image_id in labels]
-    save_yolo(folder / "labels", of_labels, labels, with_scores=False)
+    save_yolo(folder / "labels", list(images.unlabeled.values()), labels, with_scores=False)
     save_yolo_data(folder, run.classes)
     return folder
 

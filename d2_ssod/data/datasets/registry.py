@@ -150,7 +150,7 @@ def _images(given: Mapping[str, Any], naming: Naming) -> tuple[Files, dict]:
         if not os.path.exists(place):
             raise ConfigError(
                 f"{naming('IMAGES')}: {place} is not a folder, nor a text file that lists "
-                "pictures; correct the path"
+                f"pictures{_looked_for(place)}; correct the path"
             )
     return ImageFolders(expanded, naming("IMAGES")), {}
 
@@ -161,15 +161,26 @@ _FORMATS = {"JSON": _coco, "VOC": _voc, "YOLO": _yolo, "IMAGES": _images}
 def _folder(given: Mapping[str, Any], name: str, naming: Naming) -> str:
     value = given[name]
     if not isinstance(value, str) or not os.path.isdir(os.path.expanduser(value)):
-        raise ConfigError(f"{naming(name)}: {value} is not a folder; correct the path")
+        raise ConfigError(
+            f"{naming(name)}: {value} is not a folder{_looked_for(value)}; correct the path"
+        )
     return os.path.expanduser(value)
 
 
 def _file(given: Mapping[str, Any], name: str, naming: Naming) -> str:
     value = given[name]
     if not isinstance(value, str) or not os.path.isfile(os.path.expanduser(value)):
-        raise ConfigError(f"{naming(name)}: {value} is not a file; correct the path")
+        raise ConfigError(
+            f"{naming(name)}: {value} is not a file{_looked_for(value)}; correct the path"
+        )
     return os.path.expanduser(value)
+
+
+def _looked_for(path: Any) -> str:
+    """Say where a relative path was looked for, as part of a sentence; of others nothing."""
+    if not isinstance(path, str) or os.path.isabs(os.path.expanduser(path)):
+        return ""
+    return f" (looked for in {os.getcwd()}; relative paths count from where the command is run)"
 
 
 def _flag(given: Mapping[str, Any], name: str, naming: Naming) -> bool:
