@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
@@ -22,6 +21,10 @@ _LINE = (
     "a line is `class x y width height`, or `class x1 y1 x2 y2 ...` for a polygon, in units of the "
     "image (0 to 1)"
 )
+_POSE_LINE = (
+    "by kpt_shape a line is `class x y width height`, alone or with {} values of keypoints, in "
+    "units of the image (0 to 1)"
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class YoloSplit:
 
     Attributes:
         yaml_file: with ``names`` (a list, or numbers to names), the splits, and maybe ``path``.
+            With ``kpt_shape`` keypoints follow the boxes, and are passed over; without, a line may
+            be a polygon.
         split: ``train``, ``val``, ``test``, ...: a folder of pictures, a text file that lists them,
             or a list of such. The labels of ``images/a.jpg`` are in ``labels/a.txt``, or beside it.
         annotations: False: pictures alone.
@@ -52,7 +57,9 @@ class YoloSplit:
         if not self.annotations:
             return listed
         names = self._names(content)
-        read = functools.partial(self._read_labels, num_classes=len(names))
+        read = functools.partial(
+            self._read_labels, num_classes=len(names), num_values=self._keypoint_values(content)
+        )
         labels = map_threaded(read, listed.images, description=f"Reading {self.yaml_file}")
         without = 0
         for record, (found, of_image) in zip(listed.images, labels, strict=True):
@@ -95,6 +102,20 @@ class YoloSplit:
             )
         return [str(name) for name in names]
 
+    def _keypoint_values(self, content: dict) -> int:
+        """Count the values of an object's keypoints; 0 if it has none."""
+        shape = content.get("kpt_shape")
+        if shape is None:
+            return 0
+        sides = list(map(as_whole, shape)) if isinstance(shape, list) else []
+        if len(sides) != 2 or None in sides or sides[0] < 1 or sides[1] not in (2, 3):
+            raise ConfigError(
+                f"{self.yaml_file}: kpt_shape is {shape!r}; expected the number of keypoints and "
+                "of values of each, 2 or 3, such as [17, 3]; correct it, or remove it if there are "
+                "no keypoints"
+            )
+        return sides[0] * sides[1]
+
     def _places(self, content: dict) -> tuple[str, ...]:
         """Find the folders and lists of the split, relative to ``path`` or to the YAML file."""
         given = content.get(self.split)
@@ -124,7 +145,9 @@ class YoloSplit:
             f"{candidates[0]}"
         )
 
-    def _read_labels(self, record: dict, num_classes: int) -> tuple[list[dict] | None, Findings]:
+    def _read_labels(
+        self, record: dict, num_classes: int, num_values: int
+    ) -> tuple[list[dict] | None, Findings]:
         """Read the annotations of a picture; None if there is no file for them."""
         findings = Findings()
         path = _label_file(record["file_name"])
@@ -132,29 +155,47 @@ class YoloSplit:
             return None, findings
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             lines = [(number, line.split()) for number, line in enumerate(file, 1) if line.strip()]
-        rows = (self._read_line(f"{path}:{n}", w, num_classes, record, findings) for n, w in lines)
-        return [row for row in rows if row is not None], findings
+        found = []
+        for number, words in lines:
+            who = f"{path}:{number}"
+            row = _read_line(words, num_classes, num_values)
+            if isinstance(row, str):
+                findings.error(
+                    self.yaml_file,
+                    "label lines that cannot be read",
+                    f"{who} {row}",
+                    _POSE_LINE.format(num_values) if num_values else _LINE,
+                )
+                continue
+            category, numbers = row
+            box = _corners(numbers, record["width"], record["height"])
+            if is_usable(box, record, self.yaml_file, who, findings):
+                found.append(corner_annotation(category, box))
+        return found, findings
 
-    def _read_line(
-        self, who: str, words: list[str], num_classes: int, record: dict, findings: Findings
-    ) -> dict[str, Any] | None:
-        category, numbers = as_whole(words[0]), [as_number(word) for word in words[1:]]
-        problem = None
-        if category is None or None in numbers or not (len(numbers) == 4 or _is_polygon(numbers)):
-            problem = f"reads {' '.join(words)[:80]!r}"
-        elif not 0 <= category < num_classes:
-            problem = f"has the class {category}, of {num_classes} classes"
-        elif min(numbers) < -0.01 or max(numbers) > 1.01:
-            problem = f"has the value {max(numbers, key=abs):g}, outside 0 to 1"
-        if problem is not None:
-            findings.error(
-                self.yaml_file, "label lines that cannot be read", f"{who} {problem}", _LINE
-            )
-            return None
-        box = _corners(numbers, record["width"], record["height"])
-        if not is_usable(box, record, self.yaml_file, who, findings):
-            return None
-        return corner_annotation(category, box)
+
+def _read_line(
+    words: list[str], num_classes: int, num_values: int
+) -> tuple[int, list[float]] | str:
+    """Read the class, and the numbers of the box or polygon; or say what is wrong.
+
+    Args:
+        words: of the line.
+        num_classes: how many there are.
+        num_values: numbers of keypoints after the box; 0: there may be polygons instead.
+    """
+    category, numbers = as_whole(words[0]), [as_number(word) for word in words[1:]]
+    if num_values:
+        fits, outline = len(numbers) in (4, 4 + num_values), numbers[:4]
+    else:
+        fits, outline = len(numbers) == 4 or _is_polygon(numbers), numbers
+    if category is None or None in numbers or not fits:
+        return f"reads {' '.join(words)[:80]!r}, {len(numbers)} values after the class"
+    if not 0 <= category < num_classes:
+        return f"has the class {category}, of {num_classes} classes"
+    if min(outline) < -0.01 or max(outline) > 1.01:
+        return f"has the value {max(outline, key=abs):g}, outside 0 to 1"
+    return category, outline
 
 
 def _label_file(image: str) -> str | None:

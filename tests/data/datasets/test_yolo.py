@@ -49,6 +49,31 @@ def test_labels_may_lie_beside_the_pictures(yolo):
     assert len(read(yolo).images[0]["annotations"]) == 2
 
 
+POSE = "train: images/train\nnames: [cat, dog]\nkpt_shape: [4, 2]\n"
+
+
+def test_keypoints_after_the_box_are_passed_over(yolo):
+    (yolo / "data.yaml").write_text(POSE)
+    label(yolo, "1 0.5 0.5 0.5 0.2 0 0 0.9 0.1 1 1 0.2 0.8\n0 0.5 0.5 0.5 0.2\n")
+    annotations = read(yolo).images[0]["annotations"]
+    assert [a["category_id"] for a in annotations] == [1, 0]
+    assert [a["bbox"] for a in annotations] == [pytest.approx([10, 8, 30, 12])] * 2
+
+
+def test_the_visibility_of_keypoints_is_no_part_of_the_box(yolo):
+    (yolo / "data.yaml").write_text(POSE.replace("[4, 2]", "[2, 3]"))
+    label(yolo, "1 0.5 0.5 0.5 0.2 0 0 2 1 1 1\n")
+    (annotation,) = read(yolo).usable_images()[0]["annotations"]
+    assert annotation["bbox"] == pytest.approx([10, 8, 30, 12])
+
+
+def test_a_line_that_does_not_fit_the_keypoints_is_named(yolo):
+    (yolo / "data.yaml").write_text(POSE)
+    label(yolo, "0 0.5 0.5 0.5 0.2\n0 0 0 0.5 0.1 0.25 1\n")
+    with pytest.raises(ConfigError, match=r"a.txt:2 reads .*, 6 values .*with 8 values of keyp"):
+        read(yolo).usable_images()
+
+
 def test_annotations_can_be_left_out(yolo):
     assert all("annotations" not in image for image in read(yolo, annotations=False).images)
 
@@ -96,6 +121,9 @@ def test_a_line_that_cannot_be_read_is_named(yolo, line, message):
         ("names: [cat]\nval: x\n", r"the split 'train' is None.*the file has val"),
         ("names: [cat]\ntrain: [3]\n", r"the split 'train' is \[3\]"),
         ("names: [cat]\ntrain: nowhere\n", "train names nowhere, which is not there"),
+        (POSE.replace("[4, 2]", "[4]"), r"kpt_shape is \[4\]"),
+        (POSE.replace("[4, 2]", "[4, x]"), r"kpt_shape is \[4, 'x'\]"),
+        (POSE.replace("[4, 2]", "4"), "kpt_shape is 4"),
         ("- 3", "is not a data.yaml"),
         ("{", "is not a YAML file"),
         ("!!python/object/apply:os.system [echo]", "is not a YAML file"),
