@@ -6,7 +6,7 @@ import functools
 import logging
 import mimetypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +68,7 @@ class ImageFolders:
         return [file for file in files if file not in said]
 
     def _list_folder(self, folder: str, findings: Findings) -> list[str]:
-        files = sorted(_walk(folder))
+        files = sorted(walk_files(folder))
         images = [file for file in files if is_image_name(file)]
         skipped = [file for file in files if not is_image_name(file)]
         if skipped:
@@ -107,9 +107,15 @@ def _is_of_the_system(folder: str) -> bool:
     return folder.startswith(".") or folder in ("__MACOSX", "@eaDir")
 
 
-def _walk(folder: str) -> Iterator[str]:
+def walk_files(folder: str, on_error: Callable[[OSError], None] | None = None) -> Iterator[str]:
+    """Yield the paths of all files below a folder, as :class:`ImageFolders` searches it.
+
+    Args:
+        folder: where to begin.
+        on_error: called for a folder that cannot be read; None: it is passed over.
+    """
     visited = set()
-    for place, subfolders, files in os.walk(folder, followlinks=True):
+    for place, subfolders, files in os.walk(folder, onerror=on_error, followlinks=True):
         if os.path.realpath(place) in visited:
             subfolders.clear()
             continue

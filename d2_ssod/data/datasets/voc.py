@@ -6,22 +6,25 @@ import functools
 import logging
 import os
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.file_names import base_name
+from d2_ssod.file_names import parts_of
 
 from ..findings import Findings
 from ..images import EXTENSIONS, ImageError, map_threaded, read_size, size_or_error
 from .boxes import corner_annotation, is_usable
 from .catalog import DataSet
-from .folder import is_image_name
+from .folder import is_image_name, walk_files
 from .values import as_flag, as_number, as_whole
 
 logger = logging.getLogger(__name__)
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_EXTENSIONS = EXTENSIONS | {".xml"}
+_PARTS = frozenset({"train", "val", "valid", "validation", "test"})
 _OWN_CLASSES = (
     "correct it; data sets with classes of their own are registered in SSOD.REGISTER, with CLASSES"
 )
@@ -30,6 +33,9 @@ _OWN_CLASSES = (
 @dataclass(frozen=True)
 class VocFolder:
     """A folder of VOC annotation files, and its pictures.
+
+    Both may be in sub-folders. A picture belongs to the XML file of the same path in its own
+    folder, without extension; this path, with ``/``, is the image's name and id.
 
     Attributes:
         folder: with ``Annotations`` and ``JPEGImages``, as VOC has them, or with XML files and
@@ -61,12 +67,15 @@ class VocFolder:
         be missing (taken from the picture), and so may ``pose``, ``truncated``, ``difficult``.
 
         Raises:
-            ConfigError: there is no such folder or list.
+            ConfigError: there is no such folder or list, or no XML file.
         """
         findings = Findings()
-        names = self._image_names()
-        pictures = self._pictures()
-        read = functools.partial(self._read_image, pictures=pictures)
+        listed = self._listed()
+        files = self._find_files(with_annotations=self.annotations or listed is None)
+        if listed is None:
+            self._check_one_part(files)
+        names = sorted(files.annotations) if listed is None else list(map(files.find, listed))
+        read = functools.partial(self._read_image, files=files)
         found = list(map_threaded(read, names, description=f"Reading {self.folder}"))
         images = [record for record, _ in found]
         for _, of_image in found:
@@ -78,49 +87,66 @@ class VocFolder:
             self._drop_difficult(images)
         return DataSet(images, classes, findings=findings)
 
-    def _image_names(self) -> list[str]:
-        """List the images as the list, or the XML files, name them."""
+    def _listed(self) -> list[str] | None:
+        """Read the lines of the list; None if there is none."""
         path = self.list_file
         if self.split:
             path = os.path.join(self.folder, "ImageSets", "Main", f"{self.split}.txt")
+        if not path:
+            return None
         try:
-            if not path:
-                return sorted(
-                    os.path.splitext(name)[0]
-                    for name in os.listdir(self._annotation_folder())
-                    if name.lower().endswith(".xml") and not name.startswith(".")
-                )
             with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
-                # The per-class lists have a second column; the first one is the image everywhere.
-                names = [line.split()[0] for line in file if line.strip()]
+                return [line.strip() for line in file if line.strip()]
         except OSError as error:
-            raise ConfigError(
-                f"{path or self.folder}: cannot be read ({error.strerror}); {self.advice}"
-            ) from None
-        return [_stem(name) for name in names]
+            self._refuse(error, path)
+
+    def _refuse(self, error: OSError, path: str = "") -> NoReturn:
+        raise ConfigError(
+            f"{path or error.filename}: cannot be read ({error.strerror}); {self.advice}"
+        ) from None
 
     def _annotation_folder(self) -> str:
-        own = os.path.join(self.folder, "Annotations")
-        return own if os.path.isdir(own) else self.folder
+        places = (os.path.join(self.folder, name) for name in ("Annotations", "annotations"))
+        return next(filter(os.path.isdir, places), self.folder)
 
     def _image_folder(self) -> str:
         places = (os.path.join(self.folder, name) for name in ("JPEGImages", "images", "Images"))
         return self.image_root or next(filter(os.path.isdir, places), self.folder)
 
-    def _pictures(self) -> dict[str, str]:
-        """Find each picture, by its name without extension."""
-        folder = self._image_folder()
-        if not os.path.isdir(folder):
-            return {}
-        names = filter(is_image_name, sorted(os.listdir(folder), reverse=True))
-        return {os.path.splitext(name)[0]: os.path.join(folder, name) for name in names}
+    def _find_files(self, *, with_annotations: bool) -> _Files:
+        """Find the pictures and XML files, in one walk of each folder."""
+        images, annotations = self._image_folder(), self._annotation_folder()
+        folders = {images} if os.path.isdir(images) else set()
+        if with_annotations:
+            folders.add(annotations)
+        walked = {folder: list(walk_files(folder, self._refuse)) for folder in folders}
+        xml = list(filter(_is_xml_name, walked.get(annotations, ()))) if with_annotations else []
+        if with_annotations and not xml:
+            raise ConfigError(
+                f"{annotations}: was read as Pascal VOC, but there are no .xml files in it or its "
+                f"sub-folders; {self.advice}, or for YOLO name its data.yaml"
+            )
+        below = os.path.join(images, "")
+        if annotations == self.folder and all(path.startswith(below) for path in xml):
+            annotations = images  # side by side, in a folder of the pictures
+        pictures = filter(is_image_name, walked.get(images, ()))
+        return _Files(_by_name(xml, annotations), _by_name(pictures, images), annotations, images)
 
-    def _read_image(self, name: str, pictures: dict[str, str]) -> tuple[dict[str, Any], Findings]:
+    def _check_one_part(self, files: _Files) -> None:
+        """Refuse what has test images beside those to be learned, as Roboflow's exports."""
+        parts = sorted({name.split("/")[0] for name in files.annotations if "/" in name} & _PARTS)
+        if len(parts) > 1:
+            raise ConfigError(
+                f"{files.annotation_folder}: has annotations of several parts, {', '.join(parts)}; "
+                "give one as a folder of its own, or list its images in ImageSets/Main (SPLIT)"
+            )
+
+    def _read_image(self, name: str, files: _Files) -> tuple[dict[str, Any], Findings]:
         """Read one image; its annotations have the class's name as ``category_id``."""
         findings = Findings()
-        path = pictures.get(name, os.path.join(self._image_folder(), f"{name}.jpg"))
+        path = files.picture(name)
         record: dict[str, Any] = {"file_name": path, "image_id": name}
-        root = self._parse(name, findings) if self.annotations else None
+        root = self._parse(files.xml(name), findings) if self.annotations else None
         size = [as_whole(_text(root, f"size/{side}")) or 0 for side in ("height", "width")]
         if min(size) <= 0:
             size = size_or_error(read_size, path)
@@ -137,8 +163,7 @@ class VocFolder:
             record["annotations"] = self._annotations(root, name, record, findings)
         return record, findings
 
-    def _parse(self, name: str, findings: Findings) -> ElementTree.Element | None:
-        path = self._xml_file(name)
+    def _parse(self, path: str, findings: Findings) -> ElementTree.Element | None:
         try:
             return ElementTree.parse(path).getroot()
         except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
@@ -149,9 +174,6 @@ class VocFolder:
                 "correct it, or take the image out of the list",
             )
             return None
-
-    def _xml_file(self, name: str) -> str:
-        return os.path.join(self._annotation_folder(), f"{name}.xml")
 
     def _annotations(
         self, root: ElementTree.Element, name: str, record: dict, findings: Findings
@@ -214,11 +236,63 @@ class VocFolder:
         )
 
 
-def _stem(name: str) -> str:
-    """Take the image's name out of a list's entry, which may be a path with an extension."""
-    base = base_name(name)
-    stem, extension = os.path.splitext(base)
-    return stem if extension.lower() in EXTENSIONS | {".xml"} else base
+@dataclass(frozen=True)
+class _Files:
+    """Where the XML file and the picture of each name are.
+
+    Attributes:
+        annotations: paths of XML files, by name.
+        pictures: paths of pictures, by name.
+        annotation_folder: where a missing XML file should be.
+        image_folder: where a missing picture should be.
+    """
+
+    annotations: dict[str, str]
+    pictures: dict[str, str]
+    annotation_folder: str
+    image_folder: str
+
+    def xml(self, name: str) -> str:
+        return self.annotations.get(name) or os.path.join(self.annotation_folder, f"{name}.xml")
+
+    def picture(self, name: str) -> str:
+        return self.pictures.get(name) or os.path.join(self.image_folder, f"{name}.jpg")
+
+    def find(self, line: str) -> str:
+        """Find the name that a line of a list means; if no such file is there, the likely one.
+
+        Names may have spaces, but the per-class lists have a second column.
+        """
+        first = line.split()[0]
+        for entry in (line, line.rsplit(maxsplit=1)[0], first):
+            for name in _names_in(entry):
+                if name in self.annotations or name in self.pictures:
+                    return name
+        *_, base = _names_in(line if _has_known_extension(line) else first)
+        return base
+
+
+def _names_in(entry: str) -> Iterator[str]:
+    """Yield what a path may name: itself without extension, without its first folder, ..."""
+    stem = os.path.splitext(entry)[0] if _has_known_extension(entry) else entry
+    parts = parts_of(stem) or (stem,)
+    yield from ("/".join(parts[start:]) for start in range(len(parts)))
+
+
+def _has_known_extension(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in _EXTENSIONS
+
+
+def _is_xml_name(path: str) -> bool:
+    name = os.path.basename(path)
+    return name.lower().endswith(".xml") and not name.startswith(".")
+
+
+def _by_name(paths: Iterable[str], folder: str) -> dict[str, str]:
+    """Give each path the name of its image; of several with one name, the first is taken."""
+    start = len(os.path.join(folder, ""))
+    stems = ((os.path.splitext(path)[0][start:], path) for path in sorted(paths, reverse=True))
+    return {stem.replace(os.sep, "/"): path for stem, path in stems}
 
 
 def _text(item: ElementTree.Element | None, path: str) -> str:

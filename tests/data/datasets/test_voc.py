@@ -1,4 +1,5 @@
 import logging
+import shutil
 
 import pytest
 from detectron2.data.datasets.pascal_voc import load_voc_instances
@@ -21,7 +22,7 @@ def object_xml(name, box, difficult):
 def write_image(folder, image_id, objects):
     save_picture(folder / "JPEGImages" / f"{image_id}.jpg", 40, 30)
     path = folder / "Annotations" / f"{image_id}.xml"
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     size = "<size><width>40</width><height>30</height><depth>3</depth></size>"
     body = "".join(object_xml(*item) for item in objects)
     path.write_text(f"<annotation>{size}{body}</annotation>")
@@ -203,3 +204,117 @@ def test_all_mistakes_are_found_at_once(voc):
     (voc / "Annotations" / "000005.xml").write_text("<")
     findings = list(VocFolder(str(voc), "trainval", class_names=CLASSES).read().findings)
     assert sorted(finding.count for finding in findings) == [1, 2]
+
+
+@pytest.fixture
+def cameras(tmp_path):
+    """A picture of each class by name: at the top, and the same name in two sub-folders."""
+    for folder, kind in (("", "bird"), ("cam1/", "bicycle"), ("cam2/day/", "aeroplane")):
+        write_image(tmp_path, f"{folder}f0", [(kind, (1, 1, 9, 9), None)])
+    return tmp_path
+
+
+def listed(folder, *lines):
+    """Read what a list names; image ids, pictures relative to JPEGImages, and classes."""
+    path = folder / "ImageSets" / "Main" / "some.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return described(folder, load(folder, "some"))
+
+
+def described(folder, records):
+    return [
+        (
+            record["image_id"],
+            record["file_name"].removeprefix(f"{folder}/JPEGImages/"),
+            CLASSES[record["annotations"][0]["category_id"]],
+        )
+        for record in records
+    ]
+
+
+def test_files_in_sub_folders_are_found(cameras):
+    assert described(cameras, load(cameras, "")) == [
+        ("cam1/f0", "cam1/f0.jpg", "bicycle"),
+        ("cam2/day/f0", "cam2/day/f0.jpg", "aeroplane"),
+        ("f0", "f0.jpg", "bird"),
+    ]
+
+
+def test_all_files_may_be_in_sub_folders(cameras):
+    for path in (cameras / "Annotations" / "f0.xml", cameras / "JPEGImages" / "f0.jpg"):
+        path.unlink()
+    assert [image_id for image_id, *_ in described(cameras, load(cameras, ""))] == [
+        "cam1/f0",
+        "cam2/day/f0",
+    ]
+
+
+@pytest.mark.parametrize("top", ["", "images"])
+def test_sub_folders_may_have_files_side_by_side(cameras, top):
+    for name in ("cam1/f0", "cam2/day/f0"):
+        (cameras / top / name).parent.mkdir(parents=True, exist_ok=True)
+        (cameras / "Annotations" / f"{name}.xml").rename(cameras / top / f"{name}.xml")
+        (cameras / "JPEGImages" / f"{name}.jpg").rename(cameras / top / f"{name}.jpg")
+    for folder in ("Annotations", "JPEGImages"):
+        shutil.rmtree(cameras / folder)
+    records = load(cameras, "")
+    assert [record["image_id"] for record in records] == ["cam1/f0", "cam2/day/f0"]
+    assert records[0]["file_name"] == str(cameras / top / "cam1" / "f0.jpg")
+
+
+def test_pictures_may_lie_beside_the_folder_of_annotations(cameras):
+    (cameras / "JPEGImages" / "f0.jpg").rename(cameras / "f0.jpg")
+    (cameras / "JPEGImages" / "cam1").rename(cameras / "cam1")
+    shutil.rmtree(cameras / "JPEGImages")
+    shutil.rmtree(cameras / "Annotations" / "cam2")
+    (cameras / "Annotations").rename(cameras / "annotations")
+    files = [record["file_name"] for record in load(cameras, "")]
+    assert files == [f"{cameras}/cam1/f0.jpg", f"{cameras}/f0.jpg"]
+
+
+def test_a_list_names_files_in_sub_folders(cameras):
+    names = ["cam1/f0", "JPEGImages/cam2/day/f0.jpg", "f0", "elsewhere/f0.jpg"]
+    assert listed(cameras, *names) == [
+        ("cam1/f0", "cam1/f0.jpg", "bicycle"),
+        ("cam2/day/f0", "cam2/day/f0.jpg", "aeroplane"),
+        *[("f0", "f0.jpg", "bird")] * 2,
+    ]
+
+
+def test_names_in_a_list_may_have_spaces(cameras):
+    write_image(cameras, "cam1/f0 at noon", [("bird", (1, 1, 9, 9), None)])
+    lines = ["cam1/f0 at noon", "cam1/f0 at noon.jpg ", "cam1/f0 at noon  1", "f0 -1", "cam1/f0 1"]
+    noon = ("cam1/f0 at noon", "cam1/f0 at noon.jpg", "bird")
+    assert listed(cameras, *lines) == [
+        *[noon] * 3,
+        ("f0", "f0.jpg", "bird"),
+        ("cam1/f0", "cam1/f0.jpg", "bicycle"),
+    ]
+
+
+def test_unlabeled_pictures_of_a_list_may_be_in_sub_folders(cameras):
+    shutil.rmtree(cameras / "Annotations")
+    (cameras / "own.txt").write_text("cam1/f0\n")
+    files = VocFolder(str(cameras), list_file=str(cameras / "own.txt"), annotations=False)
+    (record,) = files.read().usable_images()
+    assert record["file_name"] == f"{cameras}/JPEGImages/cam1/f0.jpg"
+
+
+def test_a_folder_without_xml_files_may_be_one_of_yolo(tmp_path):
+    save_picture(tmp_path / "images" / "a.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    message = error_of(tmp_path, split="")
+    assert f"{tmp_path}: was read as Pascal VOC, but there are no .xml files in it" in message
+    assert "for YOLO name its data.yaml" in message
+
+
+def test_an_export_of_several_parts_is_not_one_data_set(tmp_path):
+    """As Roboflow's, with test/ beside train/."""
+    for part in ("train", "test"):
+        save_picture(tmp_path / part / "a.jpg")
+        (tmp_path / part / "a.xml").write_text("<annotation/>")
+    message = error_of(tmp_path, split="")
+    assert "has annotations of several parts, test, train; give one" in message
+    assert [r["file_name"] for r in load(tmp_path / "train", "")] == [f"{tmp_path}/train/a.jpg"]
