@@ -138,7 +138,7 @@ class VocFolder:
         if len(parts) > 1:
             raise ConfigError(
                 f"{files.annotation_folder}: has annotations of several parts, {', '.join(parts)}; "
-                "give one as a folder of its own, or list its images in ImageSets/Main (SPLIT)"
+                "give one as a folder of its own, or list its images (SPLIT or LIST)"
             )
 
     def _read_image(self, name: str, files: _Files) -> tuple[dict[str, Any], Findings]:
