@@ -33,6 +33,7 @@ from d2_ssod.config import shipped_configs
 from d2_ssod.data import read_data_set, statistics
 from d2_ssod.data.datasets import DataSet, Naming, register_entry
 from d2_ssod.data.findings import Findings, raise_first
+from d2_ssod.data.images import read_size, size_or_error
 from d2_ssod.data.presence import check_present
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
@@ -152,6 +153,7 @@ def run(arguments: argparse.Namespace) -> int:
     labeled = sets["TRAIN"]
     if not labeled.thing_classes or not any(i.get("annotations") for i in labeled.images):
         raise ConfigError(f"{arguments.labeled}: has no annotations; name a file that has")
+    _check_learnable(labeled.images, arguments.labeled)
     lines = _lines(
         arguments, entries, labeled.images, labeled.thing_classes, len(sets["UNLABELED"].images)
     )
@@ -200,6 +202,27 @@ def _check_usable(data_set: DataSet, images_option: str) -> None:
     paths = [record["file_name"] for record in data_set.images]
     check_present(paths, len(paths), images_option, "name the folder that has them", findings)
     raise_first(findings)
+
+
+def _check_learnable(images: Sequence[dict], file: str) -> None:
+    """Stop where there is nothing to choose sizes and anchors by."""
+    useful = [
+        image
+        for image in images
+        if any(not annotation.get("iscrowd") for annotation in image.get("annotations", ()))
+    ]
+    if not useful:
+        raise ConfigError(
+            f"{file}: has no object that can be learned, as all are crowds (iscrowd) or difficult; "
+            "correct the annotations, or name others"
+        )
+    if not any(image.get("height") and image.get("width") for image in useful):
+        first = useful[0]["file_name"]
+        problem = size_or_error(read_size, first)
+        raise ConfigError(
+            f"{file}: no labeled picture can be read, such as {first}, which {problem}; correct "
+            "the files, or name the folder of the pictures with --images"
+        )
 
 
 def _annotated(name: str, path: str, images: str | None, split: str) -> dict[str, Any]:

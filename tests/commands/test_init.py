@@ -193,6 +193,42 @@ def test_data_that_cannot_be_used_are_one_line(folder, capsys):
     assert "no.json is not a file" in capsys.readouterr().err
 
 
+def refusal(folder, labeled, capsys):
+    unlabeled = ["--unlabeled", folder / "unlabeled", "-o", folder / "x.yaml"]
+    assert ran("init", "--labeled", labeled, *unlabeled, "--name", folder.name) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_crowds_alone_are_one_line(folder, capsys):
+    path = folder / "labeled" / "instances.json"
+    path.write_text(path.read_text().replace('"iscrowd": 0', '"iscrowd": 1'))
+    line = refusal(folder, path, capsys)
+    assert line.startswith(f"error: {path}: has no object that can be learned")
+
+
+def test_difficult_objects_alone_are_one_line(folder, capsys):
+    save_picture(folder / "voc" / "a.png", 40, 20)
+    (folder / "voc" / "a.xml").write_text(
+        "<annotation><object><name>cat</name><difficult>1</difficult><bndbox><xmin>1</xmin>"
+        "<ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
+    )
+    line = refusal(folder, folder / "voc", capsys)
+    assert line.startswith(f"error: {folder}/voc: has no object that can be learned")
+
+
+def test_pictures_of_unknown_size_that_cannot_be_read_are_one_line(folder, capsys):
+    path = folder / "labeled" / "instances.json"
+    contents = json.loads(path.read_text())
+    for image in contents["images"]:
+        del image["width"], image["height"]
+        (folder / "labeled" / image["file_name"]).write_text("no picture")
+    path.write_text(json.dumps(contents))
+    line = refusal(folder, path, capsys)
+    assert line.startswith(f"error: {path}: no labeled picture can be read, such as ")
+    assert "1.png, which is not a readable image; correct the files" in line
+
+
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
