@@ -125,11 +125,11 @@ def check_label_settings(cfg: CfgNode, phase: int) -> None:
     made = _by_key(manifest["settings"])
     now = _by_key(json.loads(json.dumps(label_settings(cfg))))
     differences = differences_between(made, now)
-    if fractions := cfg.SSOD.EASY_FRACTIONS:  # those by default depend on N, which may grow
-        now = easy_fraction(phase, cfg.SSOD.NUM_PHASES, fractions)
-        made = manifest.get("selection", {}).get("fraction", now)
-        if made != now:
-            differences.append(f"SSOD.EASY_FRACTIONS gave phase {phase} {made} and gives it {now}")
+    if given := cfg.SSOD.EASY_FRACTIONS:  # those by default depend on N, which may grow
+        wanted = easy_fraction(phase, cfg.SSOD.NUM_PHASES, given)
+        had = manifest.get("selection", {}).get("fraction", wanted)
+        if had != wanted:
+            differences.append(f"SSOD.EASY_FRACTIONS gave phase {phase} {had}, now {wanted}")
     refuse(cfg, f"{files.pseudo_labels} was made with other settings", differences)
 
 

@@ -136,7 +136,7 @@ class PhaseTrainer(DefaultTrainer):
             AverageOverRanks(period, self._average_over_ranks),
             *saves,
             StopOnSignal(),
-            *evaluation,  # may take long: what was trained is on disk, and a signal ends it before
+            *evaluation,  # may take long, so after what a signal ends and what saves
             *writes,
         ]
 
