@@ -24,6 +24,7 @@ STUDIES = {
     "Digits": ("digits", (1500, 2400), (0.003, 0.003)),
     "Steel (NEU)": ("neu", (3000, 5000), (0.003, 0.002)),
     "Steel (NEU), shorter": ("neu", (1500, 2400), (0.003, 0.003)),
+    "Steel (NEU), 30 labeled images": ("neu_30", (1500, 2400), (0.003, 0.003)),
     "Blood cells (BCCD) at 256 pixels": ("bccd_256", (1500, 2400), (0.003, 0.003)),
 }
 _KEYS = ("AP50", "AP")
