@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 
 from ablation.figures import (
     Results,
@@ -17,7 +18,8 @@ from ablation.figures import (
 from ablation.figures import table as format_table
 from d2_ssod.json_files import read_json
 
-from .rows import ROWS, SPLITS, RealRun
+from .factorial import main_effects
+from .rows import CHOICES, FACTORS, ROWS, SPLITS, RealRun, cell
 
 # Data, iterations and learning rates of what there are results of.
 STUDIES = {
@@ -44,6 +46,7 @@ def parts() -> Iterator[str]:
                 yield f"### {title}, {split}"
                 yield _accuracy_table(rows)
                 yield from _difference_parts(rows)
+                yield from _factorial_parts(rows)
                 yield _provenance(rows)
 
 
@@ -96,6 +99,34 @@ def _difference_parts(rows: Mapping[str, Results]) -> Iterator[str]:
     if controls and len(lines) > 1:
         yield "Differences of the last AP50 / AP seed by seed (in brackets how many):"
         yield format_table(lines, ["", *(f"to: {ROWS[c].title}" for c in controls)])
+
+
+def _factorial_parts(rows: Mapping[str, Results]) -> Iterator[str]:
+    """What each part of two-tier labels is worth, by the seeds that have all combinations."""
+    cells = [rows.get(cell(on), {}) for on in CHOICES]
+    seeds = sorted(set.intersection(*(set(of_cell) for of_cell in cells)))
+    if not seeds:
+        return
+    effects = [
+        main_effects(
+            {
+                on: mean([of_cell[seed]["metrics"]["phase_2"][key] for seed in seeds])
+                for on, of_cell in zip(CHOICES, cells, strict=True)
+            }
+        )
+        for key in _KEYS
+    ]
+    yield (
+        f"What the parts of two-tier labels add to the last AP50 / AP, each on average over all "
+        f"combinations of the others (seeds: {', '.join(map(str, seeds))}; ± by the interactions):"
+    )
+    yield format_table(
+        [
+            [f, " / ".join("{:+.1f} ± {:.1f}".format(*of_key[f]) for of_key in effects)]
+            for f in FACTORS
+        ],
+        ["", "effect"],
+    )
 
 
 def _provenance(rows: Mapping[str, Results]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 from ablation.rows import RESULTS
@@ -52,6 +53,37 @@ _FUSED = {"SSOD.LABELS": "tiers", "SSOD.TIERS.CERTAIN": 1.0, **_ALL_EDGES}
 _ROUNDS = {**_SHIPPED, **_FUSED, "SSOD.EASY_FRACTIONS": [1.0, 1.0]}
 # So much did the method's weights amount to on the digits: docs/ablation.md.
 _MEAN_WEIGHT = 0.345
+
+_CELL_ON = {
+    "soft": {"SSOD.TIERS.UNCERTAIN": "soft"},
+    "gate": {"SSOD.TIERS.MAX_SPREAD": 0.05},
+    "average": {"SSOD.AVERAGE.DECAY": 0.999},
+}
+_CELL_OFF = {
+    "soft": {"SSOD.TIERS.UNCERTAIN": "hard"},
+    "gate": _ALL_EDGES,
+    "average": {"SSOD.AVERAGE.DECAY": 0.0},
+}
+# Every combination of the parts of two-tier labels, in two phases, so that there are two models.
+FACTORS = tuple(_CELL_ON)
+
+
+def cell(on: frozenset[str]) -> str:
+    """Name the row that has these factors."""
+    return "cell_" + "_".join(factor if factor in on else f"no_{factor}" for factor in FACTORS)
+
+
+def _cell(on: frozenset[str]) -> Row:
+    keys = {k: v for f in FACTORS for k, v in (_CELL_ON if f in on else _CELL_OFF)[f].items()}
+    tiers = {**_SOFT, **_NO_RAMP, "SSOD.LABELS": "tiers", "SSOD.EASY_FRACTIONS": [1.0, 1.0]}
+    parts = ", ".join(f"{'' if factor in on else 'no '}{factor}" for factor in FACTORS)
+    return Row(f"two phases, labels of two tiers: {parts}", 2, {**tiers, **keys})
+
+
+CHOICES = [
+    frozenset(factor for factor, is_on in zip(FACTORS, choice, strict=True) if is_on)
+    for choice in product((True, False), repeat=len(FACTORS))
+]
 
 # No row has the similarity loss, and one that does not say so no re-weighting. One phase goes on
 # from the model of phase 0; its strong augmentation is that of the pseudo-labeled images.
@@ -129,6 +161,12 @@ ROWS = {
         2,
         {**_ROUNDS, "SSOD.TTA.ENABLED": True},
     ),
+    "rounds_best_box": Row(
+        "two such phases, the better box of both models instead of fused ones",
+        2,
+        {**_SHIPPED, "SSOD.EASY_FRACTIONS": [1.0, 1.0], "SSOD.CONSENSUS.MIN_VOTES": 1},
+    ),
+    **{cell(on): _cell(on) for on in CHOICES},
     "oracle_deleted": Row(
         "one phase, strong augmentation, wrong boxes deleted", 1, _STRONG, oracle="wrong_deleted"
     ),

@@ -152,6 +152,21 @@ def test_rows_are_paired_where_they_share_phase_0(data, monkeypatch):
     assert two_phases == ["+3.0 ± 0.0 (2) / +1.5 ± 0.0 (2)"]
 
 
+def test_parts_of_labels_are_judged_once_a_seed_has_all_combinations(data, monkeypatch):
+    monkeypatch.setattr(report, "STUDIES", {"Steel": (data.name, (300, 500), (0.003, 0.002))})
+    finish(run_of(data, "cell_soft_gate_average", seed=2), 90.0)
+    assert not any("add to the last" in part for part in report.parts())
+    for on in rows.CHOICES:
+        finish(run_of(data, rows.cell(on)), 50.0 + 2 * ("soft" in on) - ("average" in on))
+    *_, heading, effects, _ = report.parts()
+    assert "(seeds: 1;" in heading
+    assert cells_of(effects) == {
+        "soft": ["+2.0 ± 0.0 / +1.0 ± 0.0"],
+        "gate": ["+0.0 ± 0.0 / +0.0 ± 0.0"],
+        "average": ["-1.0 ± 0.0 / -0.5 ± 0.0"],
+    }
+
+
 @pytest.mark.parametrize(
     ("row", "phases"),
     [("fs_plus_x2", [0]), ("none_held_x2", [1]), ("none_held_all_x2", [0, 1])],
