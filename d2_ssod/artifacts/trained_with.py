@@ -95,14 +95,14 @@ def check_training(
     if _has_other_pseudo_labels(files, made.get("pseudo_labels_sha256")):
         differences.append(
             f"{files.pseudo_labels} has been changed since (to train the phase again, delete "
-            f"{files.model.name} and last_checkpoint beside it)"
+            "model_*.pth beside it)"
         )
     refuse(own, f"phase {phase} in {folder.root} was trained with other settings", differences)
 
 
 def _has_other_pseudo_labels(files: PhaseFolder, trained_with: str | None) -> bool:
     """Tell whether a model, or a part of its training, is of other pseudo-labels than there are."""
-    is_trained = files.model.exists() or (files.folder / "last_checkpoint").exists()
+    is_trained = next(files.folder.glob("model_*.pth"), None) is not None
     if trained_with is None or not is_trained or not files.pseudo_labels.exists():
         return False
     return _digest_of_file(files.pseudo_labels) != trained_with

@@ -183,7 +183,7 @@ def test_every_key_of_ours_is_compared_or_harmless_by_choice(cfg):
     assert {key for key in noted if key.startswith(ours)} == expected
 
 
-@pytest.mark.parametrize("trained", ["model_final.pth", "last_checkpoint", None])
+@pytest.mark.parametrize("trained", ["model_final.pth", "model_0000003.pth", None])
 def test_pseudo_labels_may_change_until_something_is_learned_from_them(cfg, trained):
     folder = RunFolder(cfg.OUTPUT_DIR)
     files = folder.phase(1)
