@@ -39,6 +39,7 @@ from .validation import (
     keep_best,
     validate_ensembles,
     validate_phase,
+    yardstick,
 )
 
 logger = logging.getLogger(__name__)
@@ -82,16 +83,17 @@ def train_phases(
     if first == 0 or (first <= last and cfg.SSOD.PHASE_INIT == "pretrained"):
         check_weights(cfg.MODEL.WEIGHTS, first)
     save_run_config(cfg)  # Nothing refuses it any more.
-    discard_other_validations(cfg)
+    judged_by = yardstick(cfg)
+    discard_other_validations(cfg, judged_by)
     for phase in range(first):
-        validate_phase(cfg, phase)  # Validation images may have been named later.
+        validate_phase(cfg, phase, judged_by)  # Validation images may have been named later.
     for phase in range(first, last + 1):
         if folder.phase(phase).model.exists():
             label_next_phase(cfg, phase, data)  # It was interrupted between training and labeling.
         else:
             _train_phase(cfg, phase, data, trainer_class)
-        validate_phase(cfg, phase)
-    validate_ensembles(cfg)
+        validate_phase(cfg, phase, judged_by)
+    validate_ensembles(cfg, judged_by)
     keep_best(cfg)
     predict_labeled(cfg, last, data)
 

@@ -34,19 +34,8 @@ from .diagnostics import act_on
 logger = logging.getLogger(__name__)
 
 
-def discard_other_validations(cfg: CfgNode) -> None:
-    """Forget what was judged on other images than ``DATASETS.VAL``, or by other settings."""
-    if cfg.DATASETS.VAL and comm.is_main_process():
-        folder = RunFolder(cfg.OUTPUT_DIR)
-        for path in discard_validations(
-            folder, cfg.SSOD.NUM_PHASES, phases_by=_way(cfg), ensembles_by=_way_of_ensembles(cfg)
-        ):
-            logger.info("%s was of other images or settings; it is made anew", path)
-    comm.synchronize()
-
-
-def _way(cfg: CfgNode) -> str:
-    """Digest what a phase is judged on, and all settings of inference."""
+def yardstick(cfg: CfgNode) -> str:
+    """Digest what phases are judged by: the images of ``DATASETS.VAL``, settings of inference."""
     settings = [
         (key, value)
         for key, value in flat_keys(cfg)
@@ -56,13 +45,31 @@ def _way(cfg: CfgNode) -> str:
     return sha256(repr((settings, images)).encode()).hexdigest()
 
 
-def _way_of_ensembles(cfg: CfgNode) -> str:
+def _of_ensembles(cfg: CfgNode, judged_by: str) -> str:
     settings = list(flat_keys(cfg.SSOD.ENSEMBLE))
-    return sha256(repr((_way(cfg), settings)).encode()).hexdigest()
+    return sha256(repr((judged_by, settings)).encode()).hexdigest()
 
 
-def validate_phase(cfg: CfgNode, phase: int) -> None:
+def discard_other_validations(cfg: CfgNode, judged_by: str) -> None:
+    """Forget what was judged by another yardstick."""
+    if cfg.DATASETS.VAL and comm.is_main_process():
+        for path in discard_validations(
+            RunFolder(cfg.OUTPUT_DIR),
+            cfg.SSOD.NUM_PHASES,
+            phases_by=judged_by,
+            ensembles_by=_of_ensembles(cfg, judged_by),
+        ):
+            logger.info("%s was of other images or settings; it is made anew", path)
+    comm.synchronize()
+
+
+def validate_phase(cfg: CfgNode, phase: int, judged_by: str) -> None:
     """Evaluate the model of a finished phase on ``DATASETS.VAL``, once; on every rank.
+
+    Args:
+        cfg: of the run.
+        phase: 0..N.
+        judged_by: its :func:`yardstick`.
 
     Raises:
         ConfigError: it is worse than its predecessor, and ``SSOD.GUARD.VALIDATION`` is "stop".
@@ -75,14 +82,14 @@ def validate_phase(cfg: CfgNode, phase: int) -> None:
         found = [validate(cfg, name, model) for name in cfg.DATASETS.VAL]
         if comm.is_main_process():
             metrics = _mean(found)
-            save_validation(folder, phase, metrics, _way(cfg))
+            save_validation(folder, phase, metrics, judged_by)
             logger.info("Phase %d on the validation images: AP %.1f", phase, metrics["AP"])
         comm.synchronize()
     _guard(cfg, folder, phase)
 
 
-def validate_ensembles(cfg: CfgNode) -> None:
-    """Evaluate the ensembles of all phases on ``DATASETS.VAL``, once; on every rank."""
+def validate_ensembles(cfg: CfgNode, judged_by: str) -> None:
+    """Evaluate the ensembles of all phases as :func:`validate_phase` does a phase."""
     folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
     rows, known = ensembles_of(last), load_ensemble_validation(folder, last) is not None
     if not cfg.DATASETS.VAL or not rows or known:
@@ -94,7 +101,7 @@ def validate_ensembles(cfg: CfgNode) -> None:
         found.append(evaluate_rows(models, **how, rows=rows, fusion=Fusion.from_config(cfg)))
     if comm.is_main_process():
         ensembles = {row: _mean([metrics[row] for metrics in found]) for row in rows}
-        save_ensemble_validation(folder, last, ensembles, _way_of_ensembles(cfg))
+        save_ensemble_validation(folder, last, ensembles, _of_ensembles(cfg, judged_by))
         for row, metrics in ensembles.items():
             title = row.replace("N", str(last))
             logger.info("Ensemble %s on the validation images: AP %.1f", title, metrics["AP"])
