@@ -12,13 +12,10 @@ contradicts).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from d2_ssod.artifacts import RunFolder
-from d2_ssod.data.datasets import Naming, register_entry
+from d2_ssod.data.datasets import register_available
 from d2_ssod.engine import read_run_config
-from d2_ssod.errors import ConfigError
 from d2_ssod.report import write_report, write_yolo
 
 
@@ -39,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the report and say where it is."""
     cfg = read_run_config(RunFolder(arguments.output_dir))
-    problems = _register(cfg.SSOD.REGISTER or ())
+    problems = register_available(cfg.SSOD.REGISTER or (), "SSOD.REGISTER")
     path = write_report(
         cfg, control=arguments.control, images_to_label=arguments.images, problems=problems
     )
@@ -58,19 +55,3 @@ def _count(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
     return number
-
-
-def _register(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Register a run's data sets that are there, and say what is wrong with the others."""
-    problems = []
-    for number, entry in enumerate(entries):
-        try:
-            register_entry(entry, _naming(number))
-        except ConfigError as error:
-            problems.append(str(error))
-    return problems
-
-
-def _naming(number: int) -> Naming:
-    place = f"SSOD.REGISTER[{number}]"
-    return lambda key: f"{place}.{key}" if key else place

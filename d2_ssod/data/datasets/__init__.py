@@ -22,7 +22,7 @@ from .catalog import (
 )
 from .coco import CocoFile
 from .folder import ImageFolders
-from .registry import Naming, register_entry, register_from_config
+from .registry import Naming, register_available, register_entry, register_from_config
 from .voc import VocFolder
 from .yolo import YoloSplit
 
@@ -38,6 +38,7 @@ __all__ = [
     "datasets_root",
     "missing_paths",
     "read_data_set",
+    "register_available",
     "register_builtin",
     "register_entry",
     "register_files",

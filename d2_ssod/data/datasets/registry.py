@@ -55,6 +55,21 @@ def register_from_config(entries: Sequence[Mapping[str, Any]], key: str) -> list
     return [register_entry(e, _within(f"{key}[{number}]")) for number, e in enumerate(entries)]
 
 
+def register_available(entries: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    """Register the data sets of :func:`register_from_config` whose files are there.
+
+    Returns:
+        what is wrong with the others.
+    """
+    problems = []
+    for number, entry in enumerate(entries):
+        try:
+            register_entry(entry, _within(f"{key}[{number}]"))
+        except ConfigError as error:
+            problems.append(str(error))
+    return problems
+
+
 def _within(place: str) -> Naming:
     return lambda name: f"{place}.{name}" if name else place
 
