@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import compress, product
 from pathlib import Path
 
 from ablation.rows import RESULTS
@@ -50,22 +50,22 @@ _SHIPPED = {**_STRONG, **_NO_RAMP}  # as Base-Self-Training.yaml has it
 _ALL_EDGES = {"SSOD.TIERS.MAX_SPREAD": 1.0}
 # Fused boxes of all models so far, each learned as an object.
 _FUSED = {"SSOD.LABELS": "tiers", "SSOD.TIERS.CERTAIN": 1.0, **_ALL_EDGES}
-_ROUNDS = {**_SHIPPED, **_FUSED, "SSOD.EASY_FRACTIONS": [1.0, 1.0]}
+_ALL_IMAGES = {"SSOD.EASY_FRACTIONS": [1.0, 1.0]}  # in both of two phases
+_ROUNDS = {**_SHIPPED, **_FUSED, **_ALL_IMAGES}
 # So much did the method's weights amount to on the digits: docs/ablation.md.
 _MEAN_WEIGHT = 0.345
 
-_CELL_ON = {
-    "soft": {"SSOD.TIERS.UNCERTAIN": "soft"},
-    "gate": {"SSOD.TIERS.MAX_SPREAD": 0.05},
-    "average": {"SSOD.AVERAGE.DECAY": 0.999},
+# Parts of two-tier labels by their key, its value without and with them. All combinations are
+# rows, of two phases, so that there are two models.
+_PARTS = {
+    "soft": ("SSOD.TIERS.UNCERTAIN", "hard", "soft"),
+    "gate": ("SSOD.TIERS.MAX_SPREAD", 1.0, 0.05),
+    "average": ("SSOD.AVERAGE.DECAY", 0.0, 0.999),
 }
-_CELL_OFF = {
-    "soft": {"SSOD.TIERS.UNCERTAIN": "hard"},
-    "gate": _ALL_EDGES,
-    "average": {"SSOD.AVERAGE.DECAY": 0.0},
-}
-# Every combination of the parts of two-tier labels, in two phases, so that there are two models.
-FACTORS = tuple(_CELL_ON)
+FACTORS = tuple(_PARTS)
+CHOICES = [
+    frozenset(compress(FACTORS, chosen)) for chosen in product((True, False), repeat=len(FACTORS))
+]
 
 
 def cell(on: frozenset[str]) -> str:
@@ -74,16 +74,11 @@ def cell(on: frozenset[str]) -> str:
 
 
 def _cell(on: frozenset[str]) -> Row:
-    keys = {k: v for f in FACTORS for k, v in (_CELL_ON if f in on else _CELL_OFF)[f].items()}
-    tiers = {**_SOFT, **_NO_RAMP, "SSOD.LABELS": "tiers", "SSOD.EASY_FRACTIONS": [1.0, 1.0]}
+    keys = {key: values[part in on] for part, (key, *values) in _PARTS.items()}
+    tiers = {**_SOFT, **_NO_RAMP, **_ALL_IMAGES, "SSOD.LABELS": "tiers"}
     parts = ", ".join(f"{'' if factor in on else 'no '}{factor}" for factor in FACTORS)
     return Row(f"two phases, labels of two tiers: {parts}", 2, {**tiers, **keys})
 
-
-CHOICES = [
-    frozenset(factor for factor, is_on in zip(FACTORS, choice, strict=True) if is_on)
-    for choice in product((True, False), repeat=len(FACTORS))
-]
 
 # No row has the similarity loss, and one that does not say so no re-weighting. One phase goes on
 # from the model of phase 0; its strong augmentation is that of the pseudo-labeled images.
@@ -164,7 +159,7 @@ ROWS = {
     "rounds_best_box": Row(
         "two such phases, the better box of both models instead of fused ones",
         2,
-        {**_SHIPPED, "SSOD.EASY_FRACTIONS": [1.0, 1.0], "SSOD.CONSENSUS.MIN_VOTES": 1},
+        {**_SHIPPED, **_ALL_IMAGES, "SSOD.CONSENSUS.MIN_VOTES": 1},
     ),
     **{cell(on): _cell(on) for on in CHOICES},
     "oracle_deleted": Row(
