@@ -46,7 +46,7 @@ from .validation import (
     save_ensemble_validation,
     save_validation,
 )
-from .yolo import save_yolo, save_yolo_data, unique_stems
+from .yolo import lacks_scores, save_yolo, save_yolo_data, unique_stems
 
 __all__ = [
     "AtomicCheckpointer",
@@ -69,6 +69,7 @@ __all__ = [
     "keep_best_model",
     "keep_partial_predictions",
     "label_settings",
+    "lacks_scores",
     "load_classes",
     "load_earlier_predictions",
     "load_ensemble_validation",

@@ -19,6 +19,8 @@ _PLACES = """\
 # under the name of its text file, folders included, as images/a/1.jpg beside labels/a/1.txt.
 """
 
+_NUMBERS_WITHOUT_SCORE = 5  # of a line
+
 
 def save_yolo(
     folder: Path, images: Sequence[dict], found: Predictions, *, with_scores: bool
@@ -45,6 +47,14 @@ def save_yolo_data(folder: Path, classes: Sequence[str]) -> None:
     names = "".join(f"  {n}: {json.dumps(name)}\n" for n, name in enumerate(classes))
     text = f"{_PLACES}path: .\ntrain: images\nnames:\n{names}"
     (folder / "data.yaml").write_text(text, encoding="utf-8")
+
+
+def lacks_scores(path: Path) -> bool:
+    """Tell whether a file has boxes as a person's, ``class x y w h``, without scores."""
+    if not path.is_file():
+        return False
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return len(file.readline().split()) == _NUMBERS_WITHOUT_SCORE
 
 
 def unique_stems(images: Sequence[dict]) -> list[str]:

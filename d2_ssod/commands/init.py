@@ -31,6 +31,7 @@ import yaml
 
 from d2_ssod.config import shipped_configs
 from d2_ssod.data import read_data_set, statistics
+from d2_ssod.data.checks import has_objects
 from d2_ssod.data.datasets import DataSet, Naming, register_entry
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.images import read_size, size_or_error
@@ -206,11 +207,7 @@ def _check_usable(data_set: DataSet, images_option: str) -> None:
 
 def _check_learnable(images: Sequence[dict], file: str) -> None:
     """Stop where there is nothing to choose sizes and anchors by."""
-    useful = [
-        image
-        for image in images
-        if any(not annotation.get("iscrowd") for annotation in image.get("annotations", ()))
-    ]
+    useful = list(filter(has_objects, images))
     if not useful:
         raise ConfigError(
             f"{file}: has no object that can be learned, as all are crowds (iscrowd) or difficult; "

@@ -26,6 +26,7 @@ from torch import nn
 
 from d2_ssod.artifacts import (
     RunFolder,
+    lacks_scores,
     load_classes,
     load_phase_model,
     save_pseudo_labels,
@@ -44,8 +45,6 @@ from d2_ssod.inference import predict
 from d2_ssod.structures import Detections, Predictions
 
 from .trained_models import add_phase_argument, choose_phases, open_runs
-
-_NUMBERS_WITHOUT_SCORE = 5  # of a line: class and box
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -172,7 +171,7 @@ def _check_targets(arguments: argparse.Namespace, images: Sequence[dict]) -> Non
                 f"--draw {arguments.draw} would overwrite the picture {name}.jpg; name another "
                 "folder"
             )
-        if arguments.yolo and _is_of_a_person(Path(arguments.yolo) / f"{name}.txt"):
+        if arguments.yolo and lacks_scores(Path(arguments.yolo) / f"{name}.txt"):
             raise ConfigError(
                 f"--yolo {arguments.yolo} would overwrite the labels {name}.txt, which have no "
                 "scores; name another folder"
@@ -181,14 +180,6 @@ def _check_targets(arguments: argparse.Namespace, images: Sequence[dict]) -> Non
 
 def _drawing(folder: str, name: str) -> Path:
     return Path(folder) / f"{name}.jpg"
-
-
-def _is_of_a_person(path: Path) -> bool:
-    """Tell whether a text file has boxes as YOLO's, without a score, as predictions have it."""
-    if not path.is_file():
-        return False
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return len(file.readline().split()) == _NUMBERS_WITHOUT_SCORE
 
 
 def _write(

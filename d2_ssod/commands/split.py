@@ -64,8 +64,9 @@ def split(
     images = _records(contents, "images", "id", path)
     annotations = _records(contents, "annotations", "image_id", path)
     known = {as_id(image["id"]) for image in images}
-    for annotation in annotations:
-        if find_id(annotation["image_id"], known) not in known:
+    owners = [find_id(annotation["image_id"], known) for annotation in annotations]
+    for annotation, owner in zip(annotations, owners, strict=True):
+        if owner not in known:
             raise ConfigError(
                 f"{path}: an annotation has image_id {annotation['image_id']!r}, which is no "
                 "image's id; correct it, or take the annotation out"
@@ -85,7 +86,11 @@ def split(
         {
             **common,
             "images": [image for image in images if as_id(image["id"]) in labeled],
-            "annotations": [a for a in annotations if find_id(a["image_id"], known) in labeled],
+            "annotations": [
+                annotation
+                for annotation, owner in zip(annotations, owners, strict=True)
+                if owner in labeled
+            ],
         },
         {
             **common,

@@ -191,10 +191,14 @@ def check_annotations(
                 )
 
 
+def has_objects(image: dict[str, Any]) -> bool:
+    """Tell whether an image has an object; crowds are neither trained on nor counted."""
+    return any(not annotation.get("iscrowd") for annotation in image.get("annotations", ()))
+
+
 def check_has_objects(images: Sequence[dict[str, Any]], place: str, findings: Findings) -> None:
-    """Find a data set without objects; crowds are neither trained on nor counted."""
-    annotations = (o for image in images for o in image.get("annotations", ()))
-    if images and not any(o.get("iscrowd", 0) == 0 for o in annotations):
+    """Find a data set without objects."""
+    if images and not any(map(has_objects, images)):
         findings.error(
             place,
             "no objects",
