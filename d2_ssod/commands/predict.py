@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     files, problems = _expand(arguments.images)
     images, unreadable = _readable(files, cfg)
     problems += unreadable
-    _check_targets(arguments, images)
+    _check_targets(arguments, files, images)
     if images:
         found = predict(model, build_inference_loader(cfg, images), description="Predicting")
         found = {
@@ -152,7 +152,9 @@ def _readable(files: Sequence[str], cfg: CfgNode) -> tuple[list[dict], list[str]
     return images, problems
 
 
-def _check_targets(arguments: argparse.Namespace, images: Sequence[dict]) -> None:
+def _check_targets(
+    arguments: argparse.Namespace, files: Sequence[str], images: Sequence[dict]
+) -> None:
     """Check what is to be written before anything is predicted.
 
     Raises:
@@ -164,7 +166,7 @@ def _check_targets(arguments: argparse.Namespace, images: Sequence[dict]) -> Non
         folder = getattr(arguments, option)
         if folder and os.path.exists(folder) and not os.path.isdir(folder):
             raise ConfigError(f"--{option} {folder} is a file; name a folder")
-    given = {os.path.realpath(image["file_name"]) for image in images}
+    given = set(map(os.path.realpath, files))  # also those that are left out
     for name in unique_stems(images):
         if arguments.draw and os.path.realpath(_drawing(arguments.draw, name)) in given:
             raise ConfigError(

@@ -178,6 +178,14 @@ def test_nothing_of_the_users_is_overwritten(output, pictures, tmp_path, capsys)
         assert predicted(capsys, output, own, *places)[0] == 0
 
 
+def test_a_picture_that_is_left_out_is_not_drawn_over(output, pictures, tmp_path, capsys):
+    shutil.copy(next(pictures.iterdir()), tmp_path / "one.png")
+    (tmp_path / "one.jpg").write_text("damaged, but to be mended")
+    code, _, errors = predicted(capsys, output, tmp_path, "--draw", tmp_path)
+    assert code == 2
+    assert "would overwrite the picture one.jpg" in errors
+
+
 @pytest.mark.parametrize(
     ("option", "is_folder"), [("--json", True), ("--yolo", False), ("--draw", False)]
 )
