@@ -90,7 +90,8 @@ class PseudoLabelMapper(DatasetMapper):
         augmented = T.AugInput(image, boxes=_boxes_of(mapped))
         transforms = self.augmentations(augmented)
         image = augmented.image
-        mapped["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        # A copy in all cases: pixels that are used as decoded belong to the picture, read-only.
+        mapped["image"] = torch.from_numpy(image.transpose(2, 0, 1).copy())
         if not self.is_train:
             mapped.pop("annotations", None)
         elif "annotations" in mapped:

@@ -1,4 +1,5 @@
 import copy
+import warnings
 
 import pytest
 import torch
@@ -216,6 +217,19 @@ def test_mapper_for_inference_has_no_augmentation_and_no_targets(cfg, picture):
     assert "instances" not in first
     assert torch.equal(first["image"], second["image"])
     assert tuple(first["image"].shape) == (3, HEIGHT, WIDTH)
+
+
+def test_grey_pictures_are_mapped_without_a_warning(cfg, picture):
+    """Their channel needs no new order, so that the decoded pixels could be taken as they are."""
+    cfg.INPUT.FORMAT = "L"
+    mapper = PseudoLabelMapper(cfg, is_train=False)
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert len(mapper(record(picture, []))["image"]) == 1
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_no_augmentation_by_default(cfg):
