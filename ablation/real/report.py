@@ -27,6 +27,7 @@ STUDIES = {
     "Steel (NEU)": ("neu", (3000, 5000), (0.003, 0.002)),
     "Steel (NEU), shorter": ("neu", (1500, 2400), (0.003, 0.003)),
     "Steel (NEU), 30 labeled images": ("neu_30", (1500, 2400), (0.003, 0.003)),
+    "Steel (NEU), backbone trained on ImageNet": ("neu_lite", (1200, 2000), (0.001, 0.0005)),
     "Blood cells (BCCD) at 256 pixels": ("bccd_256", (1500, 2400), (0.003, 0.003)),
 }
 _KEYS = ("AP50", "AP")
