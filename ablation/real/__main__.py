@@ -8,8 +8,8 @@ a seed share; the truth about the unlabeled pictures is measured by, never train
 is the small one of ``configs/Base-SSOD-Small.yaml``, from scratch; a folder that
 ``python -m ablation.lite0`` has written gives it a backbone trained on ImageNet. Each run is
 ``train_net.py`` in a process with one thread, and goes on where it was interrupted; finished ones
-leave a small JSON file for each split under ``ablation/results``. Tune on ``val``; ``--split test`` is for what was
-chosen.
+leave a small JSON file for each split under ``ablation/results``. Tune on ``val``; ``--split test``
+is for what was chosen.
 """
 
 from __future__ import annotations
