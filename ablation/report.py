@@ -206,10 +206,11 @@ was tuned.
 
 """
 
-_REAL = """Made by `python -m ablation.real FOLDER`: the small detector, from scratch if a title does not
-say otherwise, batches of 8 images, moving averages of the weights as models; [real_images.md](real_images.md) says what to make
-of it. Differences to FS+, which shares only its labels with a row, are between means. Fused models
-of FS and FS+ are of other seeds in turn, so that their errors are not independent of each other."""
+_REAL = """Made by `python -m ablation.real FOLDER`: the small detector, from scratch unless a
+title says otherwise, batches of 8 images, moving averages of the weights as models;
+[real_images.md](real_images.md) says what to make of it. Differences to FS+, which shares only its
+labels with a row, are between means. Fused models of FS and FS+ are of other seeds in turn, so that
+their errors are not independent of each other."""
 
 _INTRODUCTION = f"""# What each part is worth on `digit_scenes`
 
