@@ -29,6 +29,11 @@ STUDIES = {
     "Steel (NEU), 30 labeled images": ("neu_30", (1500, 2400), (0.003, 0.003)),
     "Steel (NEU), backbone trained on ImageNet": ("neu_lite", (1200, 2000), (0.001, 0.0005)),
     "Blood cells (BCCD) at 256 pixels": ("bccd_256", (1500, 2400), (0.003, 0.003)),
+    "Blood cells (BCCD), backbone trained on ImageNet": (
+        "bccd_lite",
+        (600, 1000),
+        (0.001, 0.0005),
+    ),
 }
 _KEYS = ("AP50", "AP")
 
