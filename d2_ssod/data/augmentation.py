@@ -34,6 +34,11 @@ def build_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     return augmentations
 
 
+def channels_first(image: np.ndarray) -> Tensor:
+    """Copy pixels [H, W, C] to a Tensor[C, H, W]; as decoded they may be read-only."""
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())
+
+
 class RandomExpand(T.Augmentation):
     """Puts an image somewhere on a larger canvas, so that its objects become smaller."""
 
@@ -70,7 +75,7 @@ class RandomPhotometric(T.Augmentation):
 
     def _changed(self, image: np.ndarray) -> np.ndarray:
         """Change an image, uint8 [H, W, C]."""
-        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        pixels = channels_first(image)
         pixels = self._change(pixels.flip(0) if self._is_bgr else pixels)
         pixels = pixels.flip(0) if self._is_bgr else pixels
         return pixels.permute(1, 2, 0).numpy()

@@ -13,7 +13,7 @@ from detectron2.data import transforms as T
 
 from d2_ssod.structures import UNCERTAIN
 
-from .augmentation import StrongAugmentation, build_augmentations
+from .augmentation import StrongAugmentation, build_augmentations, channels_first
 from .box_checks import corners_of
 
 
@@ -90,8 +90,7 @@ class PseudoLabelMapper(DatasetMapper):
         augmented = T.AugInput(image, boxes=_boxes_of(mapped))
         transforms = self.augmentations(augmented)
         image = augmented.image
-        # A copy in all cases: pixels that are used as decoded belong to the picture, read-only.
-        mapped["image"] = torch.from_numpy(image.transpose(2, 0, 1).copy())
+        mapped["image"] = channels_first(image)
         if not self.is_train:
             mapped.pop("annotations", None)
         elif "annotations" in mapped:

@@ -12,7 +12,7 @@ from detectron2.utils.env import seed_all_rng
 from pictures import save_picture
 
 from d2_ssod.config import add_ssod_config
-from d2_ssod.data.augmentation import StrongAugmentation
+from d2_ssod.data.augmentation import RandomPhotometric, StrongAugmentation
 from d2_ssod.data.mapper import PseudoLabelMapper, build_augmentations
 
 WIDTH, HEIGHT = 60, 40
@@ -219,10 +219,12 @@ def test_mapper_for_inference_has_no_augmentation_and_no_targets(cfg, picture):
     assert tuple(first["image"].shape) == (3, HEIGHT, WIDTH)
 
 
-def test_grey_pictures_are_mapped_without_a_warning(cfg, picture):
+@pytest.mark.parametrize("is_photometric", [False, True])
+def test_grey_pictures_are_mapped_without_a_warning(cfg, picture, is_photometric):
     """Their channel needs no new order, so that the decoded pixels could be taken as they are."""
     cfg.INPUT.FORMAT = "L"
     mapper = PseudoLabelMapper(cfg, is_train=False)
+    mapper.augmentations = T.AugmentationList([RandomPhotometric("L")] if is_photometric else [])
     torch.set_warn_always(True)
     try:
         with warnings.catch_warnings():
