@@ -28,6 +28,8 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
 GENERATED = ROOT / "build" / "generated"
+OLDEST_GPU = (8, 0)  # whose instructions csrc/cuda/common/primitives.cuh has
+TOO_OLD = re.compile(r"[1-7]\.|Kepler|Maxwell|Pascal|Volta|Turing")  # in TORCH_CUDA_ARCH_LIST
 
 
 def find_cuda_home() -> Path | None:
@@ -87,16 +89,21 @@ def want_cuda() -> bool:
         problems.append("no CUDA toolkit was found (set CUDA_HOME)")
     if not cuda_sources():
         problems.append("there are no sources in csrc/cuda")
+    if not problems and not architectures():
+        problems.append("TORCH_CUDA_ARCH_LIST names nothing from 8.0 on, which the kernels need")
     if forced == "1" and problems:
         raise SystemExit(f"FORCE_CUDA=1, but {', and '.join(problems)}")
-    if not forced and not problems and not torch.cuda.is_available():
-        problems.append("there is no GPU (FORCE_CUDA=1 compiles without one)")
+    if not forced and not problems:
+        problems += problems_of_gpus()
     if forced == "0":
         problems.append("FORCE_CUDA=0")
     if problems:
         print(f"d2_ssod: building the CPU operators only: {', and '.join(problems)}")
         return False
-    print(f"d2_ssod: building the CPU and CUDA operators with the toolkit in {CUDA_HOME}")
+    print(
+        f"d2_ssod: building the CPU and CUDA operators with the toolkit in {CUDA_HOME}, for "
+        f"{', '.join(architectures())}"
+    )
     return True
 
 
@@ -107,14 +114,37 @@ def toolkit_knows(architecture: str) -> bool:
     return f"compute_{architecture}" in listed.split()
 
 
-def architectures() -> str:
-    """TORCH_CUDA_ARCH_LIST; without it the GPUs at hand, else the usual data-centre ones."""
-    if os.environ.get("TORCH_CUDA_ARCH_LIST"):
-        return os.environ["TORCH_CUDA_ARCH_LIST"]
-    if torch.cuda.is_available():
-        found = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
-        return ";".join(f"{major}.{minor}" for major, minor in sorted(found))
-    return "8.0;9.0;10.0+PTX" if toolkit_knows("100") else "8.0;9.0+PTX"
+def gpus_at_hand() -> list[tuple[int, int]]:
+    """Their compute capabilities, each once."""
+    if not torch.cuda.is_available():
+        return []
+    return sorted({torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())})
+
+
+def problems_of_gpus() -> list[str]:
+    """Why a build for the GPUs at hand would be of no use."""
+    found = gpus_at_hand()
+    if not found:
+        return ["there is no GPU (FORCE_CUDA=1 compiles without one)"]
+    if found[-1] < OLDEST_GPU:
+        return [
+            "the kernels need a GPU of compute capability 8.0 or more, and the newest here has "
+            f"{found[-1][0]}.{found[-1][1]} (FORCE_CUDA=1 compiles for others)"
+        ]
+    return []
+
+
+def architectures() -> list[str]:
+    """Those of TORCH_CUDA_ARCH_LIST; without it the GPUs at hand, else the usual data-centre ones.
+
+    Without what is too old for the kernels, which lists for any kind of program have, too.
+    """
+    listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
+    if listed:
+        return [name for name in listed if not TOO_OLD.match(name)]
+    if at_hand := [found for found in gpus_at_hand() if found >= OLDEST_GPU]:
+        return [f"{major}.{minor}" for major, minor in at_hand]
+    return ["8.0", "9.0", "10.0+PTX"] if toolkit_knows("100") else ["8.0", "9.0+PTX"]
 
 
 def toolkit_version() -> str:
@@ -126,7 +156,8 @@ def toolkit_version() -> str:
 
 def write_build_info(with_cuda: bool) -> None:
     """A header for pybind.cpp alone: macros on the command line would recompile everything."""
-    cuda = f'"{toolkit_version()} ({architectures()})"' if with_cuda else "pybind11::none()"
+    built_for = ";".join(architectures()) if with_cuda else ""
+    cuda = f'"{toolkit_version()} ({built_for})"' if with_cuda else "pybind11::none()"
     text = (
         "#pragma once\n"
         f'#define D2_SSOD_SOURCE_HASH "{load_source_hash()(CSRC, with_cuda)}"\n'
@@ -208,7 +239,7 @@ def extension():
     }
     if not with_cuda:
         return CppExtension("d2_ssod._C", sources, **options)
-    os.environ["TORCH_CUDA_ARCH_LIST"] = architectures()
+    os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(architectures())
     options["include_dirs"] += extra_cuda_includes()
     options["extra_compile_args"]["nvcc"] = ["-O3", *(f"-Xcompiler={flag}" for flag in openmp)]
     return CUDAExtension("d2_ssod._C", sources + cuda_sources(), **options)

@@ -89,6 +89,10 @@ def launch_everything() -> None:
         for cols in (1, 20, 517):
             ops.pairwise_iou(boxes[:40], boxes[:cols])
             ops.pairwise_iof(boxes[:40], boxes[:cols])
+        for rows in (3101, 6149):  # of 8 and of 16 rows in a block
+            many = boxes.repeat(10, 1)[:rows]
+            ops.pairwise_iou(many, boxes[:3])
+            ops.pairwise_iof(many, boxes[:3])
     with torch.no_grad():
         ops.similarity_loss(boxes, boxes, counts)
 

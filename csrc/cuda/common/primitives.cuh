@@ -7,7 +7,7 @@
 #include "cuda/common/launch.cuh"
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-#error "the CUDA operators need compute capability 8.0 or more: set TORCH_CUDA_ARCH_LIST"
+#error "the CUDA operators need compute capability 8.0 or more: FORCE_CUDA=0 builds without them"
 #endif
 
 #ifndef D2_SSOD_EMULATE_CUDA
