@@ -33,11 +33,11 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
         main: a module-level function.
         args: from Detectron2's ``default_argument_parser``. ``--num-gpus 0`` is one process on the
             CPU; without a CUDA device, ``--num-gpus N`` is N processes on the CPU, with a warning.
-            Under ``torchrun`` its processes are used, which end here, and ``--num-gpus`` does not
-            matter.
+            Under ``torchrun`` its processes are used, which end here, and of ``--num-gpus`` it
+            only matters whether it is 0.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        _join_torchrun()
+        _join_torchrun(on_gpus=args.num_gpus > 0 and torch.cuda.is_available())
         run_to_the_end(lambda: _run(main, args))
     processes = max(args.num_gpus, 1)
     cfg = _or_exit(lambda: build_config(args, processes * args.num_machines))
@@ -106,10 +106,9 @@ def _is_said_here(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], said))
 
 
-def _join_torchrun() -> None:
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    torch.distributed.init_process_group(backend, timeout=DEFAULT_TIMEOUT)
+def _join_torchrun(*, on_gpus: bool) -> None:
+    torch.distributed.init_process_group("nccl" if on_gpus else "gloo", timeout=DEFAULT_TIMEOUT)
     comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
-    if torch.cuda.is_available():
+    if on_gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     comm.synchronize()
