@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _C = _library.load()
-_registrations.register()
+_registrations.register(with_cuda=_C.build_info()["cuda"] is not None)
 
 
 def build_info() -> dict[str, object]:

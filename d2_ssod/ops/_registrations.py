@@ -1,6 +1,7 @@
 """What the dispatcher must know of the operators besides their kernels: fake, autograd, autocast.
 
 - Fake: shapes and dtypes of the results, for ``torch.compile``, ``torch.export`` and meta tensors.
+- CUDA, where nothing of it is compiled: the CPU computes.
 - Autograd: overlaps and weights are constants, so their autograd key falls through and their
   results require no gradient, whatever the inputs do. The similarity loss makes its gradient in the
   forward pass.
@@ -17,8 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._cpu_fallback import on_cpu
+
 _OVERLAPS = ("pairwise_iou", "pairwise_iof", "overlap_weights")
 _CONSTANTS = (*_OVERLAPS, "uncertainty_weights")
+_ALL = (*_CONSTANTS, "similarity_loss")
 
 # Registrations last as long as this object.
 _library = torch.library.Library("d2_ssod", "IMPL")
@@ -79,8 +83,15 @@ def _scale_gradient(ctx: Any, grad_loss: Tensor, _: Any) -> tuple:
     return None, scaled.to(embeddings.dtype), None, None, None, None
 
 
-def register() -> None:
-    """Register everything; once, after the compiled module is loaded."""
+def register(*, with_cuda: bool) -> None:
+    """Register everything; once, after the compiled module is loaded.
+
+    Args:
+        with_cuda: whether that has the CUDA operators.
+    """
+    if not with_cuda:
+        for name in _ALL:
+            _library.impl(name, on_cpu(getattr(torch.ops.d2_ssod, name).default), "CUDA")
     for name in ("pairwise_iou", "pairwise_iof"):
         torch.library.register_fake(f"d2_ssod::{name}", _fake_pairwise)
     torch.library.register_fake("d2_ssod::overlap_weights", _fake_overlap_weights)

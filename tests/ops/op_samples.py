@@ -192,3 +192,31 @@ SAMPLES: dict[str, Callable[[], Sample]] = {
 def sample_inputs() -> list:
     """``pytest.param`` of every sample, named."""
     return [pytest.param(make(), id=name) for name, make in SAMPLES.items()]
+
+
+OPERATORS = torch.ops.d2_ssod
+
+
+def operator_arguments(sample):
+    """Arguments of every operator, as the public functions pass them."""
+    curve = (0.25, 50.0, 15.0, 10.0)
+    gts = (sample.gt_boxes, sample.gts_per_image)
+    rois = (sample.boxes, sample.is_foreground, sample.rois_per_image)
+    loss = (sample.boxes, sample.embeddings, sample.rois_per_image, 0.7)
+    return {
+        "pairwise_iou": [(sample.boxes, sample.gt_boxes)],
+        "pairwise_iof": [(sample.boxes, sample.gt_boxes)],
+        "overlap_weights": [(*rois, *curve[:3], None, None), (*rois, *curve[:3], *gts)],
+        "uncertainty_weights": [
+            (*sample.rois(), *curve, None, None),
+            (*sample.rois(), *curve, *gts),
+        ],
+        "similarity_loss": [
+            (*loss, None, True),
+            (*loss, sample.classes, True),
+            (*loss, None, False),
+        ],
+    }
+
+
+NAMES = list(operator_arguments(make_sample([3], 2)))

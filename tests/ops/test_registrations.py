@@ -5,36 +5,9 @@ import dataclasses
 import pytest
 import torch
 import torch._dynamo.testing
-from op_samples import HALVES, make_sample, sample_inputs
+from op_samples import HALVES, NAMES, OPERATORS, make_sample, operator_arguments, sample_inputs
 
 from d2_ssod import ops
-
-OPERATORS = torch.ops.d2_ssod
-
-
-def operator_arguments(sample):
-    """Arguments of every operator, as the public functions pass them."""
-    curve = (0.25, 50.0, 15.0, 10.0)
-    gts = (sample.gt_boxes, sample.gts_per_image)
-    rois = (sample.boxes, sample.is_foreground, sample.rois_per_image)
-    loss = (sample.boxes, sample.embeddings, sample.rois_per_image, 0.7)
-    return {
-        "pairwise_iou": [(sample.boxes, sample.gt_boxes)],
-        "pairwise_iof": [(sample.boxes, sample.gt_boxes)],
-        "overlap_weights": [(*rois, *curve[:3], None, None), (*rois, *curve[:3], *gts)],
-        "uncertainty_weights": [
-            (*sample.rois(), *curve, None, None),
-            (*sample.rois(), *curve, *gts),
-        ],
-        "similarity_loss": [
-            (*loss, None, True),
-            (*loss, sample.classes, True),
-            (*loss, None, False),
-        ],
-    }
-
-
-NAMES = list(operator_arguments(make_sample([3], 2)))
 
 
 @pytest.mark.parametrize("name", NAMES)

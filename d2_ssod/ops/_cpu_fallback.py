@@ -1,0 +1,51 @@
+"""What computes on a GPU's tensors where the CUDA operators are not compiled: the CPU.
+
+So for GPUs before compute capability 8.0 (T4, V100), which the kernels cannot use, and for builds
+without a CUDA toolkit.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Results = Tensor | tuple[Tensor, ...]
+
+
+def on_cpu(operator: torch._ops.OpOverload) -> Callable[..., Results]:
+    """Make a kernel that has the CPU compute, with results on the device of the first argument.
+
+    Args:
+        operator: its arguments are those of the kernel, which raises ValueError unless all tensors
+            among them are on one device.
+    """
+
+    def compute(*arguments: Any) -> Results:
+        warnings.warn(
+            "the CUDA operators of d2_ssod are not compiled: the CPU computes, which is slower. "
+            "For GPUs of compute capability 8.0 or more compile them with a CUDA toolkit, `python "
+            "setup.py build_ext --inplace`, which says what it lacks",
+            stacklevel=1,  # said once
+        )
+        device = arguments[0].device
+        results = operator(*(_moved(argument, device) for argument in arguments))
+        if isinstance(results, Tensor):
+            return results.to(device)
+        return tuple(result.to(device) for result in results)
+
+    return compute
+
+
+def _moved(argument: Any, device: torch.device) -> Any:
+    """Bring a tensor that is on the device to the CPU."""
+    if not isinstance(argument, Tensor):
+        return argument
+    if argument.device != device:
+        raise ValueError(
+            f"all tensors must be on {device} like the first, got one on {argument.device}"
+        )
+    return argument.cpu()
