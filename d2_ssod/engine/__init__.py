@@ -9,6 +9,7 @@ config_checks.py   what a config must agree with
 data_checks.py     what the data sets of a run must agree with
 run_data.py        the data sets of a run, loaded
 multi_phase.py     the loop over the phases (Algorithm 1)
+resuming.py        ... and where it goes on
 schedule.py        the config of a phase: its length, learning rate and start
 mixed_precision.py bfloat16 on the CPU
 phase_trainer.py   the training of a phase

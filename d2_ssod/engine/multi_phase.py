@@ -16,7 +16,6 @@ from d2_ssod.artifacts import (
     record_training,
     save_classes,
 )
-from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import load_truth
 from d2_ssod.modeling import detector_of
 
@@ -31,6 +30,7 @@ from .labeling import (
     warn_of_unused_corrections,
 )
 from .phase_trainer import PhaseTrainer, check_weights
+from .resuming import first_unfinished_phase
 from .run_data import RunData
 from .schedule import WARM_UP_REMEDY, describe_schedule, phase_config, warm_up_problem
 from .setup import save_run_config
@@ -75,27 +75,44 @@ def train_phases(
     first, last = first_unfinished_phase(cfg), cfg.SSOD.NUM_PHASES
     check_existing_predictions(cfg, data)
     for phase in range(last + 1):
-        # Of its length, which alone depends on the number of pseudo-labeled images, anything fits.
-        own = phase_config(cfg, phase, 1, 1)
-        check_training(own, phase, data.labeled, folder, _unlabeled_in(cfg, phase, data))
+        _check_training(cfg, phase, data)
         if phase > 0:
             check_label_settings(cfg, phase)
-    if first == 0 or (first <= last and cfg.SSOD.PHASE_INIT == "pretrained"):
-        check_weights(cfg.MODEL.WEIGHTS, first)
+    if starting := _phases_from_weights(cfg, first):
+        check_weights(cfg.MODEL.WEIGHTS, starting[0])
     save_run_config(cfg)  # Nothing refuses it any more.
     judged_by = yardstick(cfg)
     discard_other_validations(cfg, judged_by)
     for phase in range(first):
         validate_phase(cfg, phase, judged_by)  # Validation images may have been named later.
     for phase in range(first, last + 1):
-        if folder.phase(phase).model.exists():
-            label_next_phase(cfg, phase, data)  # It was interrupted between training and labeling.
-        else:
+        _check_training(cfg, phase, data)  # Its labels may have been made anew.
+        if not folder.phase(phase).model.exists():
             _train_phase(cfg, phase, data, trainer_class)
+        elif phase < last:
+            label_next_phase(cfg, phase, data)  # It was interrupted between training and labeling.
         validate_phase(cfg, phase, judged_by)
     validate_ensembles(cfg, judged_by)
     keep_best(cfg)
     predict_labeled(cfg, last, data)
+
+
+def _phases_from_weights(cfg: CfgNode, first: int) -> list[int]:
+    """List the phases, from this one on, that are to be trained from ``MODEL.WEIGHTS``."""
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    return [
+        phase
+        for phase in range(first, cfg.SSOD.NUM_PHASES + 1)
+        if (phase == 0 or cfg.SSOD.PHASE_INIT == "pretrained")
+        and not folder.phase(phase).model.exists()
+    ]
+
+
+def _check_training(cfg: CfgNode, phase: int, data: RunData) -> None:
+    """Check that what exists of a phase was trained with what it would be trained with now."""
+    # Of its length, which alone depends on the number of pseudo-labeled images, anything fits.
+    own, folder = phase_config(cfg, phase, 1, 1), RunFolder(cfg.OUTPUT_DIR)
+    check_training(own, phase, data.labeled, folder, _unlabeled_in(cfg, phase, data))
 
 
 def _train_phase(
@@ -152,36 +169,3 @@ def _beside_labeled(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:
 def _unlabeled_in(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:
     """List the images that a phase learns from without labels."""
     return data.unlabeled if phase == 0 and detector_of(cfg).learns_unlabeled else []
-
-
-def first_unfinished_phase(cfg: CfgNode) -> int:
-    """Find the first phase that lacks its model, or the labels of the next; N + 1 if none does.
-
-    Raises:
-        ConfigError: there are predictions of a later model, with which a new one would be mixed.
-    """
-    folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
-    files = [folder.phase(phase) for phase in range(last + 1)]
-    first = next(
-        (
-            phase
-            for phase in range(last + 1)
-            if not files[phase].model.exists()
-            or (phase < last and not files[phase + 1].pseudo_labels.exists())
-        ),
-        last + 1,
-    )
-    for of_phase in files[first:]:
-        if of_phase.predictions.exists() and not of_phase.model.exists():
-            raise ConfigError(
-                f"{of_phase.predictions} exists, but not {of_phase.model}, which it was made with: "
-                "restore it, delete the predictions to train that phase again, or start anew "
-                "without --resume, which sets the folder aside"
-            )
-    if (folder.root / "last_checkpoint").exists():
-        logger.warning(
-            "%s is a checkpoint of an older version, which trained all phases as one: it is not "
-            "used, training goes on after the last finished phase",
-            folder.root / "last_checkpoint",
-        )
-    return first

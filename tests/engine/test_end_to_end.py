@@ -468,6 +468,38 @@ def test_run_interrupted_between_phases_is_resumed(copied_run, finished_run, dat
     assert summary_of(copied_run) == summary_of(finished_run)
 
 
+def test_weights_that_no_phase_starts_from_any_more_may_be_gone(copied_run, data):
+    cut_back_to_phase_0(copied_run)
+    keys = {
+        "SSOD__NUM_PHASES": 1,
+        "SSOD__SCHEDULE__MAX_ITER": [24, 6],
+        "MODEL__WEIGHTS": "gone.pth",
+    }
+    run_here(runs.arguments(data, copied_run, "--resume", SSOD__PHASE_INIT="previous", **keys))
+    assert (copied_run / "phase_1" / "model_final.pth").exists()
+
+
+def test_labels_that_were_deleted_are_made_again_of_the_same_models(copied_run, finished_run, data):
+    made = Path("phase_1/pseudo_labels.json")
+    (copied_run / made).unlink()
+    run_here(runs.arguments(data, copied_run, "--resume"))
+    assert (copied_run / made).read_bytes() == (finished_run / made).read_bytes()
+    assert summary_of(copied_run) == summary_of(finished_run)
+    trained = [e for e in read_history(RunFolder(copied_run)) if e["event"] == "trained"]
+    assert len(trained) == 3  # as before
+
+
+def test_labels_that_cannot_be_made_as_they_were_are_refused(copied_run, data, tmp_path, capfd):
+    made = copied_run / "phase_1" / "pseudo_labels.json"
+    own = tmp_path / "own.json"  # in which a person has said that a picture has no object
+    content = read(made)
+    made.unlink()
+    write_json(own, content | {"images": content["images"][:1], "annotations": []})
+    argv = runs.arguments(data, copied_run, "--resume", SSOD__PSEUDO_LABEL__CORRECTED=str(own))
+    parts = ("phase_1/pseudo_labels.json has been changed since", "delete model_*.pth beside it")
+    assert_one_error_line(error_of(capfd, argv), *parts)
+
+
 def test_a_run_is_not_gone_on_with_by_other_settings(copied_run, data, capfd):
     (copied_run / "phase_2" / "model_final.pth").unlink()
     files = [copied_run / "config.yaml", *copied_run.glob("phase_*/*.json")]
@@ -663,7 +695,10 @@ def test_labels_that_a_person_made_take_the_place_of_those_of_the_models(
         # Nothing is on the second one: it is trained on no more.
         "images": [{"id": 5, "file_name": "00001.png"}, {"id": 6, "file_name": "00000.png"}],
         "categories": [{"id": 9, "name": "3"}],
-        "annotations": [{"id": 1, "image_id": 5, "category_id": 9, "bbox": [10, 20, 30, 40]}],
+        "annotations": [
+            {"id": 1, "image_id": 5, "category_id": 9, "bbox": [10, 20, 30, 40]},
+            {"id": 2, "image_id": 5, "category_id": 9, "bbox": [50, 60, 60, 60], "iscrowd": 1},
+        ],
     }
     corrected.write_text(json.dumps(content))
     keys = {"SSOD__PSEUDO_LABEL__CORRECTED": corrected, "SSOD__NUM_PHASES": 1}
