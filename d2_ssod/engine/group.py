@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -19,12 +20,26 @@ from .logs import record_traceback
 
 USER_ERROR = 2  # exit code; the process that had it has said it
 _FAULT = 1  # exit code
+_FIRST_IS_HEARD = 5.0  # seconds
 
 
 def say_stopped(number: int) -> None:
     """Say that a signal ended the run."""
     name = signal.Signals(number).name
     _say(f"stopped by {name}: what was done is kept, go on with --resume")
+
+
+def say_once(error: str) -> None:
+    """Say an error that the other processes of this machine may have, too.
+
+    The first of them says it at once and ends, which ends the others. What is not ended by then is
+    alone with its error, and says that.
+    """
+    if comm.get_local_rank() == 0:
+        _say(f"error: {error}")
+        return
+    time.sleep(_FIRST_IS_HEARD)
+    _say(f"error: rank {comm.get_rank()}: {error}")
 
 
 def end_of_group(

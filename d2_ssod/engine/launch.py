@@ -18,7 +18,14 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from d2_ssod.artifacts import RunFolder
 from d2_ssod.errors import ConfigError, described
 
-from .group import USER_ERROR, end_of_group, end_of_rank, run_to_the_end, say_stopped
+from .group import (
+    USER_ERROR,
+    end_of_group,
+    end_of_rank,
+    run_to_the_end,
+    say_once,
+    say_stopped,
+)
 from .interruption import Stopped, handled_signals
 from .logs import has_logs, record_traceback
 from .setup import build_config
@@ -84,8 +91,7 @@ def _or_exit(function: Callable[[], _Result]) -> _Result:
     except ConfigError as error:
         if error.__cause__ is not None:
             record_traceback()
-        if comm.get_local_rank() == 0:  # once on each machine, whose own it may be
-            print(f"error: {error}", file=sys.stderr)
+        say_once(str(error))
         sys.exit(USER_ERROR)
     except OSError as error:
         if error.strerror is None:  # not of the system's

@@ -69,6 +69,16 @@ def test_the_fault_of_a_rank_is_what_is_said(data, tmp_path, monkeypatch, fault,
     assert_none_left(run)
 
 
+def test_a_users_error_that_a_rank_has_alone_is_said(data, tmp_path, monkeypatch):
+    run = start_faulty(data, tmp_path, "has a user's error", monkeypatch)
+    stdout, stderr = run.communicate(timeout=120)
+    assert run.returncode == USER_ERROR
+    errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert errors == ["error: rank 1: its disk is full; free some space"]
+    assert "Traceback" not in stdout + stderr
+    assert_none_left(run)
+
+
 def test_a_signal_ends_prediction_where_one_rank_waits_for_another(data, tmp_path, monkeypatch):
     run = start_faulty(data, tmp_path, "is slow", monkeypatch, **PREDICTING)
     kept = tmp_path / "phase_0" / "partial_predictions" / "rank_1.jsonl"

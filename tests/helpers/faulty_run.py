@@ -17,6 +17,7 @@ from detectron2.utils import comm
 
 from d2_ssod import heartbeat
 from d2_ssod.engine import PhaseTrainer, agreement, default_argument_parser, launch
+from d2_ssod.errors import ConfigError
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -33,6 +34,8 @@ def faulty_step(self):
             os.kill(os.getpid(), signal.SIGKILL)
         if FAULT == "raises":
             raise ValueError("rank 1 has\nenough")
+        if FAULT == "has a user's error":
+            raise ConfigError("its disk is full; free some space")
     _step(self)
 
 
