@@ -160,7 +160,8 @@ class PhaseTrainer(DefaultTrainer):
             ConfigError: there is no such file, none of the checkpoints is whole, or it is beyond
                 the schedule's end.
         """
-        checkpoints = self.checkpointer.usable_checkpoints() if resume else []
+        # Those that the main process sees: all ranks go on from the same one.
+        checkpoints = comm.all_gather(self.checkpointer.usable_checkpoints())[0] if resume else []
         resume = bool(checkpoints)
         if not resume:
             check_weights(self.cfg.MODEL.WEIGHTS, self.phase)
@@ -183,16 +184,20 @@ class PhaseTrainer(DefaultTrainer):
             )
 
     def _load_first_whole(self, checkpoints: Sequence[str]) -> None:
+        """Load the first that every rank can read."""
         for number, path in enumerate(checkpoints):
+            damage = None
             try:
                 self.checkpointer.load(path)
             except DamagedCheckpoint as error:
-                if number == len(checkpoints) - 1:
-                    raise
-                logger.warning("%s. Going on from the checkpoint before it", error)
-            else:
+                damage = error
+            problems = list(filter(None, comm.all_gather(damage and str(damage))))
+            if not problems:
                 self.start_iter = self.iter + 1
                 return
+            if number == len(checkpoints) - 1:
+                raise DamagedCheckpoint(problems[0]) from damage
+            logger.warning("%s. Going on from the checkpoint before it", problems[0])
 
     def train(self) -> None:
         """Train from ``start_iter`` to the end of the phase."""
@@ -209,7 +214,8 @@ class PhaseTrainer(DefaultTrainer):
         self._trainer.model.train()
         if self.start_iter >= self.max_iter:
             self._end_as_trained()
-        super().train()
+        # Not DefaultTrainer's, which then looks for results to compare with TEST.EXPECTED_RESULTS.
+        TrainerBase.train(self, self.start_iter, self.max_iter)
         comm.synchronize()  # The main process has saved the model, which all read from now on.
 
     def _end_as_trained(self) -> None:

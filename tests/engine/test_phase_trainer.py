@@ -171,6 +171,29 @@ def test_a_damaged_checkpoint_is_gone_back_behind(tmp_path, caplog, damage):
             resume_after(cfg, 4)
 
 
+def test_all_ranks_go_back_behind_a_checkpoint_that_one_cannot_read(tmp_path, monkeypatch, caplog):
+    cfg = make_config(tmp_path)
+    train(cfg)
+    newest = str(tmp_path / "model_0000003.pth")
+
+    def from_two_ranks(own):
+        """Give what both have: the other sees the same files, and cannot read the newest."""
+        loaded = isinstance(own, str) or own is None
+        fails = loaded and not any("cannot" in record.message for record in caplog.records)
+        return [own, f"{newest}: cannot be read" if fails else own]
+
+    monkeypatch.setattr(phase_trainer.comm, "all_gather", from_two_ranks)
+    resumed = resume_after(cfg, 4)
+    assert f"{newest}: cannot be read. Going on from the checkpoint before it" in caplog.text
+    assert sorted(resumed.rates) == [3, 4, 5]
+
+
+def test_expected_results_of_detectron2s_own_runs_change_nothing(tmp_path):
+    cfg = make_config(tmp_path)
+    cfg.TEST.EXPECTED_RESULTS = [["bbox", "AP", 38.5, 0.2]]
+    assert len(train(cfg).rates) == LENGTH
+
+
 def test_a_model_that_is_not_finite_is_not_saved(tmp_path):
     class Diverging(RecordingTrainer):
         def run_step(self):
