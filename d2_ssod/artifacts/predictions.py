@@ -55,8 +55,8 @@ def load_predictions(
         remedy: what to do about a file that is none.
 
     Raises:
-        ConfigError: not a COCO results list, or an image or category that the data set does not
-            have.
+        ConfigError: not a COCO results list, a score that is not in [0, 1], or an image or category
+            that the data set does not have.
     """
     records = read_json(path)
     if not isinstance(records, list):
@@ -82,7 +82,7 @@ def _by_image(
             classes.append(class_of[record["category_id"]])
             x, y, w, h = record["bbox"]
             boxes.append((float(x), float(y), float(w), float(h)))
-            scores.append(float(record["score"]))
+            scores.append(_score(record["score"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"{path}: detection {number} is no COCO result or does not fit the data set "
@@ -96,6 +96,13 @@ def _by_image(
         )
         for image_id, (boxes, scores, classes) in columns.items()
     }
+
+
+def _score(value: float) -> float:
+    score = float(value)
+    if not 0 <= score <= 1:
+        raise ValueError(f"score {value!r} is not in [0, 1]")
+    return score
 
 
 def coco_rows(

@@ -18,3 +18,10 @@ def detections_of(annotations: Sequence[dict]) -> Detections:
         np.array([a.get("score", 1.0) for a in annotations], dtype=np.float32),
         np.array([a["category_id"] for a in annotations], dtype=np.int64),
     )
+
+
+def objects_and_crowds(annotations: Sequence[dict]) -> tuple[Detections, Detections]:
+    """Give the boxes of single objects and those of crowds (``iscrowd``), which nothing learns."""
+    crowds = [annotation for annotation in annotations if annotation.get("iscrowd", 0)]
+    objects = [annotation for annotation in annotations if not annotation.get("iscrowd", 0)]
+    return detections_of(objects), detections_of(crowds)

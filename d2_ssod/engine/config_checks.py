@@ -73,6 +73,12 @@ def _check_model(cfg: CfgNode) -> None:
             "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE is True; RoI re-weighting is defined for the "
             "softmax cross-entropy: set it to False"
         )
+    if detector_of(cfg).needs_unlabeled and cfg.SSOD.NUM_PHASES > 0:
+        raise ConfigError(
+            f"SSOD.NUM_PHASES is {cfg.SSOD.NUM_PHASES}, but MODEL.META_ARCHITECTURE "
+            f"{cfg.MODEL.META_ARCHITECTURE!r} learns from images without labels, of which only "
+            "phase 0 has any: set it to 0"
+        )
     if cfg.SSOD.TTA.ENABLED and not detector_of(cfg).has_tta:
         raise ConfigError(
             f"SSOD.TTA.ENABLED is True, but MODEL.META_ARCHITECTURE is "

@@ -32,7 +32,10 @@ def check_labels(cfg: CfgNode, phase: int, labels: PseudoLabels, data: RunData) 
         "VANISHED_CLASS": guard.vanished_classes(
             labels.boxes_per_class, objects, data.thing_classes, labels.fraction
         ),
-        "BOX_RATE": guard.box_rate(labels.num_boxes, images, float(objects.sum())),
+        # A selected image has a box or more.
+        "BOX_RATE": guard.box_rate(
+            labels.num_boxes, images, float(data.objects_per_image_with_objects.sum())
+        ),
         "CONSENSUS": guard.little_consensus(
             labels.boxes_after_consensus, labels.boxes_after_threshold
         ),

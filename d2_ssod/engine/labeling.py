@@ -36,7 +36,7 @@ from d2_ssod.artifacts import (
 )
 from d2_ssod.data.datasets import with_unique_ids
 from d2_ssod.data.loader import build_inference_loader
-from d2_ssod.data.objects import detections_of
+from d2_ssod.data.objects import objects_and_crowds
 from d2_ssod.inference import predict
 from d2_ssod.json_files import read_json, write_json
 from d2_ssod.pseudo_label import (
@@ -48,6 +48,7 @@ from d2_ssod.pseudo_label import (
 )
 from d2_ssod.structures import Predictions
 
+from .agreement import on_main_process
 from .diagnostics import LabelTruth, check_labels
 from .run_data import RunData
 
@@ -107,7 +108,7 @@ def check_existing_predictions(cfg: CfgNode, data: RunData) -> None:
     if last > 0 and not folder.phase(last).pseudo_labels.exists():
         for phase in range(last):
             check_predictions(cfg, phase, data.unlabeled)
-        _load_extra_sources(cfg, data)
+        on_main_process(lambda: _load_extra_sources(cfg, data))
     elif last > 0 and folder.phase(0).predictions_source.exists():
         added = len(data.unlabeled) - read_source(folder.phase(0))["images"]
         if added > 0:
@@ -277,14 +278,15 @@ def load_corrected(cfg: CfgNode, data: RunData) -> Predictions:
     """Load the labels of unlabeled images that a person has made: ``PSEUDO_LABEL.CORRECTED``.
 
     Returns:
-        The boxes, with score 1, of every image in that file, also of those without an object.
+        The boxes, with score 1, of every image in that file, also of those without an object;
+        crowds are left out, as in labeled images.
 
     Raises:
         ConfigError: it does not fit the unlabeled images.
     """
     path = cfg.SSOD.PSEUDO_LABEL.CORRECTED
     images = load_labels(path, data.unlabeled, data.thing_classes) if path else []
-    return {image["image_id"]: detections_of(image["annotations"]) for image in images}
+    return {image["image_id"]: objects_and_crowds(image["annotations"])[0] for image in images}
 
 
 def _describe_corrected(cfg: CfgNode, corrected: Predictions) -> dict[str, Any] | None:

@@ -39,7 +39,7 @@ class RunData:
         """Objects of each class per labeled image that has any; float64 [C]."""
         classes = len(self.thing_classes)
         images = [image for image in self.labeled if objects_per_image([image], classes).any()]
-        return objects_per_image(images, classes)
+        return objects_per_image(images, classes) if images else np.zeros(classes)
 
 
 def load_run_data(cfg: CfgNode) -> RunData:
@@ -66,11 +66,16 @@ def _load(cfg: CfgNode) -> RunData:
         trained = filter_images_with_only_crowd_annotations(labeled)
     return RunData(
         trained,
-        with_unique_ids(sets.of_key("UNLABELED")),
+        with_unique_ids([_without_labels(image) for image in sets.of_key("UNLABELED")]),
         objects_per_image(labeled, len(classes)),
         classes,
         category_ids_of(sets.first_labeled),
     )
+
+
+def _without_labels(image: dict) -> dict:
+    """Drop the objects of an image that is unlabeled here, if its data set has any."""
+    return {key: value for key, value in image.items() if key != "annotations"}
 
 
 _TITLES = {"TRAIN": "Labeled", "UNLABELED": "Unlabeled", "VAL": "Validation", "TEST": "Test"}

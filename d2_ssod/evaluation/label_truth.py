@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog
 from d2_ssod.class_lists import GIVE_THE_SAME, describe_difference
 from d2_ssod.data.datasets import read_data_set
 from d2_ssod.data.findings import raise_first
-from d2_ssod.data.objects import detections_of
+from d2_ssod.data.objects import objects_and_crowds
 from d2_ssod.errors import ConfigError
 from d2_ssod.pseudo_label import TrueObjects
 from d2_ssod.structures import ImageId
@@ -56,8 +56,4 @@ def _identity(image: dict) -> str:
 
 
 def _true_objects(image: dict) -> TrueObjects:
-    annotations = image.get("annotations", ())
-    return TrueObjects(
-        detections_of([a for a in annotations if not a.get("iscrowd", 0)]),
-        detections_of([a for a in annotations if a.get("iscrowd", 0)]),
-    )
+    return TrueObjects(*objects_and_crowds(image.get("annotations", ())))

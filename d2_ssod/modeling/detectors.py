@@ -31,7 +31,8 @@ class Detector:
         has_roi_heads: it samples RoIs, which can be re-weighted.
         has_anchors: it has those of ``MODEL.ANCHOR_GENERATOR``.
         learns_certainty: labels that are not all certain are learned as such.
-        learns_unlabeled: it trains on unlabeled images beside the labeled ones, from phase 0 on.
+        learns_unlabeled: it trains on unlabeled images beside the labeled ones, in phase 0.
+        needs_unlabeled: it cannot train without them, so that there is no phase after phase 0.
         running_attributes: plain numbers of the model that training changes and that no
             ``state_dict`` keeps, such as running means.
     """
@@ -43,6 +44,7 @@ class Detector:
     has_anchors: bool = True
     learns_certainty: bool = True
     learns_unlabeled: bool = False
+    needs_unlabeled: bool = False
     running_attributes: tuple[str, ...] = ()
 
 
@@ -83,7 +85,7 @@ _RETINANET = Detector(
 # By meta-architecture; a subclass is of the family of its nearest ancestor.
 DETECTORS: dict[type[nn.Module], Detector] = {
     GeneralizedRCNN: _RCNN,
-    ProposalLearningRCNN: dataclasses.replace(_RCNN, learns_unlabeled=True),
+    ProposalLearningRCNN: dataclasses.replace(_RCNN, learns_unlabeled=True, needs_unlabeled=True),
     RetinaNet: _RETINANET,
     UncertaintyRetinaNet: dataclasses.replace(_RETINANET, learns_certainty=True),
     SSD: _SSD,

@@ -67,7 +67,7 @@ class Guard:
         Args:
             boxes: pseudo-boxes on the selected images.
             images: selected images.
-            objects_per_image: labeled objects per labeled image.
+            objects_per_image: labeled objects per labeled image with objects.
         """
         if images == 0 or objects_per_image == 0:
             return None
@@ -75,8 +75,8 @@ class Guard:
         if 1 / self.rate_factor <= rate <= self.rate_factor:
             return None
         return (
-            f"a selected image has {boxes / images:.2f} pseudo-boxes, a labeled one "
-            f"{objects_per_image:.2f} objects: the unlabeled images may be of another kind, or the "
+            f"a selected image has {boxes / images:.2f} pseudo-boxes, a labeled one with "
+            f"objects {objects_per_image:.2f}: the unlabeled images may be of another kind, or the "
             "model too weak; look at the labels, train phase 0 longer, or relax SSOD.CONSENSUS"
         )
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from d2_ssod.artifacts import RunFolder
-from d2_ssod.data.objects import detections_of
+from d2_ssod.data.objects import objects_and_crowds
 from d2_ssod.file_names import printable
 from d2_ssod.json_files import atomic_open
 from d2_ssod.ops import pairwise_iou
@@ -58,8 +58,7 @@ def suspect_labels(images: Iterable[tuple[dict, Detections]]) -> list[Suspect]:
 
 def _of_image(image: dict, seen: Detections) -> list[Suspect]:
     annotations = image.get("annotations", ())
-    labels = detections_of([a for a in annotations if not a.get("iscrowd", 0)])
-    crowds = detections_of([a for a in annotations if a.get("iscrowd", 0)])
+    labels, crowds = objects_and_crowds(annotations)
     overlap = _iou(seen, labels)
     return [
         *_unlabeled(image, seen, labels, overlap, _iou(seen, crowds)),

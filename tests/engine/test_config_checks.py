@@ -225,6 +225,15 @@ def test_detector_that_takes_all_labels_for_certain_is_refused(key):
     check_config(cfg, 1)
 
 
+def test_detector_that_needs_unlabeled_images_has_no_phase_without_them():
+    cfg = make_config()
+    cfg.MODEL.META_ARCHITECTURE = "ProposalLearningRCNN"
+    with pytest.raises(ConfigError, match=r"SSOD\.NUM_PHASES is 2, .*'ProposalLearningRCNN'"):
+        check_config(cfg, 1)
+    cfg.SSOD.NUM_PHASES = 0
+    check_config(cfg, 1)
+
+
 def test_given_labels_and_a_teacher_that_makes_all_anew_are_refused():
     cfg = make_config()
     cfg.SSOD.AVERAGE.DECAY, cfg.SSOD.TEACHER.ENABLED = 0.999, True

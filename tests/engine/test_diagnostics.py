@@ -1,5 +1,6 @@
 """What is said about pseudo-labels before they are trained on."""
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -27,7 +28,8 @@ def cfg(tmp_path):
 @pytest.fixture
 def data(tmp_path):
     images = [{"file_name": str(tmp_path / f"{n}.png"), "image_id": n} for n in range(4)]
-    return RunData([], images, np.array([1.0, 1.0]), CLASSES, [1, 2])
+    pair = {"annotations": [{"category_id": 0}, {"category_id": 1}]}
+    return RunData([pair], images, np.array([1.0, 1.0]), CLASSES, [1, 2])
 
 
 @pytest.fixture
@@ -73,6 +75,13 @@ def test_every_guard_has_its_own_limit(cfg, data, caplog):
     cfg.SSOD.GUARD.RATE_FACTOR = 1.0
     check_labels(cfg, 1, labels_of(0, 1, 0, 1), data)  # 1 box per image, 2 objects
     assert "(SSOD.GUARD.BOX_RATE)" in caplog.text
+
+
+def test_images_without_objects_do_not_count_for_the_rate_of_boxes(cfg, data, caplog):
+    nine_empty = [*data.labeled, *({"annotations": []} for _ in range(9))]
+    rare = dataclasses.replace(data, labeled=nine_empty, objects_per_image=np.array([0.1, 0.1]))
+    check_labels(cfg, 1, labels_of(0, 1, 0, 1), rare)
+    assert caplog.text == ""
 
 
 def test_truth_is_matched_by_picture(cfg, data, truth):

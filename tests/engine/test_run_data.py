@@ -123,6 +123,13 @@ def test_images_without_objects_are_left_out_as_by_detectron2(cfg, registered, r
         assert data.objects_per_image_with_objects == pytest.approx([0, 1])
 
 
+def test_objects_of_unlabeled_images_are_not_known(cfg, registered, register, images):
+    register("run_data_annotated", images("a", 2))
+    cfg.DATASETS.UNLABELED = ("run_data_annotated",)
+    assert all("annotations" not in image for image in load_run_data(cfg).unlabeled)
+    assert all("annotations" in image for image in DatasetCatalog.get("run_data_annotated"))
+
+
 @pytest.mark.parametrize("key", ["TRAIN", "UNLABELED", "TEST"])
 def test_unknown_data_set_is_named(cfg, registered, key):
     cfg.DATASETS[key] = ("no_such_set",)
