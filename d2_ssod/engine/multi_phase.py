@@ -62,25 +62,7 @@ def train_phases(
     Raises:
         ConfigError: what is in ``OUTPUT_DIR`` was made with other images or settings.
     """
-    folder = RunFolder(cfg.OUTPUT_DIR)
-    check_classes(cfg, data.thing_classes)
-    if comm.is_main_process():
-        save_classes(folder, data.thing_classes)
-    if cfg.SSOD.DIAGNOSTICS.UNLABELED_TRUTH:
-        # What is wrong with it shows now, not after phase 0.
-        load_truth(cfg, data.unlabeled, data.thing_classes)
-    adopt_phase_0(cfg)
-    adopt_pseudo_labels(cfg, data)
-    warn_of_unused_corrections(cfg, load_corrected(cfg, data))  # So does what is wrong with them.
-    first, last = first_unfinished_phase(cfg), cfg.SSOD.NUM_PHASES
-    check_existing_predictions(cfg, data)
-    for phase in range(last + 1):
-        _check_training(cfg, phase, data)
-        if phase > 0:
-            check_label_settings(cfg, phase)
-    if starting := _phases_from_weights(cfg, first):
-        check_weights(cfg.MODEL.WEIGHTS, starting[0])
-    save_run_config(cfg)  # Nothing refuses it any more.
+    folder, first, last = RunFolder(cfg.OUTPUT_DIR), _begin(cfg, data), cfg.SSOD.NUM_PHASES
     judged_by = yardstick(cfg)
     discard_other_validations(cfg, judged_by)
     for phase in range(first):
@@ -95,6 +77,34 @@ def train_phases(
     validate_ensembles(cfg, judged_by)
     keep_best(cfg)
     predict_labeled(cfg, last, data)
+
+
+def _begin(cfg: CfgNode, data: RunData) -> int:
+    """Check what ``OUTPUT_DIR`` holds of the run, take what is made elsewhere, keep the config.
+
+    Returns:
+        the first phase that is not finished.
+    """
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    check_classes(cfg, data.thing_classes)
+    if comm.is_main_process():
+        save_classes(folder, data.thing_classes)
+    if cfg.SSOD.DIAGNOSTICS.UNLABELED_TRUTH:
+        # What is wrong with it shows now, not after phase 0.
+        load_truth(cfg, data.unlabeled, data.thing_classes)
+    adopt_phase_0(cfg)
+    adopt_pseudo_labels(cfg, data)
+    warn_of_unused_corrections(cfg, load_corrected(cfg, data))  # So does what is wrong with them.
+    first = first_unfinished_phase(cfg)
+    check_existing_predictions(cfg, data)
+    for phase in range(cfg.SSOD.NUM_PHASES + 1):
+        _check_training(cfg, phase, data)
+        if phase > 0:
+            check_label_settings(cfg, phase)
+    if starting := _phases_from_weights(cfg, first):
+        check_weights(cfg.MODEL.WEIGHTS, starting[0])
+    save_run_config(cfg)  # Nothing refuses it any more.
+    return first
 
 
 def _phases_from_weights(cfg: CfgNode, first: int) -> list[int]:
