@@ -18,7 +18,11 @@ manifest.py              ``manifest.json``: how the pseudo-labels came about
 """
 
 from .checkpoints import AtomicCheckpointer, DamagedCheckpoint, load_model, load_phase_model
-from .earlier_predictions import load_earlier_predictions, set_aside_predictions
+from .earlier_predictions import (
+    load_earlier_predictions,
+    load_predictions_by_file,
+    set_aside_predictions,
+)
 from .history import read_history, record_event, timed_event
 from .layout import PhaseFolder, RunFolder
 from .lock import lock_folder, release_folder
@@ -32,7 +36,7 @@ from .predictions import load_predictions, save_predictions
 from .provenance import check_predictions, prediction_source, read_source
 from .pseudo_labels import load_labels, load_pseudo_labels, save_pseudo_labels
 from .run_classes import check_classes, load_classes, save_classes
-from .trained_with import check_training, digest_of, had_teacher, record_training
+from .trained_with import check_training, digest_of, had_teacher, has_learned, record_training
 from .validation import (
     best_of,
     best_phase,
@@ -66,6 +70,7 @@ __all__ = [
     "discard_validations",
     "ensembles_of",
     "had_teacher",
+    "has_learned",
     "keep_best_model",
     "keep_partial_predictions",
     "label_settings",
@@ -78,6 +83,7 @@ __all__ = [
     "load_partial_predictions",
     "load_phase_model",
     "load_predictions",
+    "load_predictions_by_file",
     "load_pseudo_labels",
     "load_validation",
     "lock_folder",

@@ -1,4 +1,4 @@
-"""What was predicted on the unlabeled images before others were added to them.
+"""What was predicted on the unlabeled images, also before others were added to them.
 
 Predictions name images by ids, which a folder counts anew when pictures are added. So they are set
 aside by file name, in a file beside what the next pass keeps, which then leaves their images out.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open, read_json_lines, write_json_line
 from d2_ssod.structures import Detections, ImageId, Predictions
 
@@ -27,8 +28,7 @@ def set_aside_predictions(files: PhaseFolder, category_ids: Sequence[int]) -> No
         files: of the phase; there is a note of what its predictions are of.
         category_ids: the data set's category id of each contiguous class id.
     """
-    source = read_source(files)
-    name_of: dict[ImageId, str] = dict(zip(source["image_ids"], source["files"], strict=True))
+    name_of = _names(files)
     if files.predictions.exists():
         found = load_predictions(files.predictions, list(name_of), category_ids)
     else:
@@ -42,6 +42,39 @@ def set_aside_predictions(files: PhaseFolder, category_ids: Sequence[int]) -> No
     files.predictions.unlink(missing_ok=True)
     for path in files.partial_predictions.glob("rank_*.jsonl"):
         path.unlink()
+
+
+def load_predictions_by_file(
+    files: PhaseFolder, images: Sequence[dict], category_ids: Sequence[int]
+) -> Predictions:
+    """Read a phase's predictions, with the ids that their images have now.
+
+    Args:
+        files: of the phase; without a note of what they are of, ids are taken as they are.
+        images: dicts of all unlabeled images, of which some may have no predictions.
+        category_ids: the data set's category id of each contiguous class id.
+
+    Raises:
+        ConfigError: they are damaged, or images of theirs are gone.
+    """
+    path = files.predictions
+    name_of = _names(files) if files.predictions_source.exists() else {}
+    if not name_of:
+        return load_predictions(path, [image["image_id"] for image in images], category_ids)
+    numbers = match_files(list(name_of.values()), images)
+    if numbers is None:
+        raise ConfigError(
+            f"{path}: made of {len(name_of)} images, of which some are not among the {len(images)} "
+            "unlabeled ones any more; restore these"
+        )
+    found = load_predictions(path, list(name_of), category_ids)
+    return {numbers[name_of[image_id]]: of_image for image_id, of_image in found.items()}
+
+
+def _names(files: PhaseFolder) -> dict[ImageId, str]:
+    """Name the file of each image that a phase's predictions are of; {} if the note is older."""
+    source = read_source(files)
+    return dict(zip(source.get("image_ids", ()), source.get("files", ()), strict=True))
 
 
 def load_earlier_predictions(folder: Path, images: Sequence[dict]) -> Predictions:

@@ -112,6 +112,12 @@ def _digest_of_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def has_learned(folder: RunFolder, phase: int, labeled: Sequence[dict]) -> bool:
+    """Tell whether a phase was trained on these labeled images, also where that is not known."""
+    path = folder.phase(phase).trained_with
+    return not path.exists() or _read(path)["labeled_sha256"] == digest_of(labeled)
+
+
 def had_teacher(folder: RunFolder, phase: int) -> bool:
     """Tell whether a phase is finished, and a mean teacher labeled its images."""
     files = folder.phase(phase)

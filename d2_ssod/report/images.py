@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from detectron2.data import DatasetCatalog
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 
-from d2_ssod.artifacts import load_labels, load_predictions
+from d2_ssod.artifacts import (
+    has_learned,
+    load_labels,
+    load_predictions,
+    load_predictions_by_file,
+)
 from d2_ssod.data.datasets import category_ids_of, read_data_set, with_unique_ids
 from d2_ssod.data.findings import raise_first
 from d2_ssod.data.objects import detections_of
@@ -53,14 +57,19 @@ class RunImages:
 
     @cached_property
     def predictions(self) -> dict[int, Predictions]:
-        """The raw detections on the unlabeled images, by phase."""
+        """The raw detections on the unlabeled images that all phases have seen, by phase."""
         found = {}
         for phase in self.run.phases:
-            if phase.files.predictions.exists() and self.unlabeled:
-                predictions = self._load(phase.files.predictions, list(self.unlabeled))
+            if phase.files.predictions.exists() and self.unlabeled and self.labeled:
+                predictions = self.run.read(lambda phase=phase: self._predictions(phase), {})
                 if predictions:
                     found[phase.number] = predictions
-        return found
+        # Images may have been added between two passes over them.
+        seen_by_all = set(self.unlabeled).intersection(*found.values())
+        return {
+            number: {image_id: of[image_id] for image_id in of if image_id in seen_by_all}
+            for number, of in found.items()
+        }
 
     @cached_property
     def labels(self) -> dict[int, Predictions]:
@@ -74,26 +83,38 @@ class RunImages:
     @cached_property
     def on_labeled(self) -> dict[ImageId, tuple[dict, Detections]]:
         """What the last model finds in the labeled images, beside their dicts."""
-        path = self.run.phases[-1].files.labeled_predictions
-        if not (path.exists() and self.labeled):
+        last = self.run.phases[-1]
+        if not (last.files.labeled_predictions.exists() and self.labeled):
             return {}
         trained = self.labeled
         if self.run.cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
             trained = filter_images_with_only_crowd_annotations(trained)
-        images = {image["image_id"]: image for image in with_unique_ids(trained)}
-        found = self._load(path, list(images))
-        return {image_id: (images[image_id], of_image) for image_id, of_image in found.items()}
+        return self.run.read(lambda: self._on_labeled(last, trained), {})
 
     def _labels(self, phase: Phase) -> Predictions:
         unlabeled = list(self.unlabeled.values())
         images = load_labels(phase.files.pseudo_labels, unlabeled, self.run.classes)
         return {image["image_id"]: detections_of(image["annotations"]) for image in images}
 
-    def _load(self, path: Path, image_ids: Sequence[ImageId]) -> Predictions:
-        if not self.labeled:  # which knows the ids of the classes
-            return {}
-        category_ids = category_ids_of(self.run.cfg.DATASETS.TRAIN[0])
-        return self.run.read(lambda: load_predictions(path, image_ids, category_ids), {})
+    def _predictions(self, phase: Phase) -> Predictions:
+        unlabeled = list(self.unlabeled.values())
+        return load_predictions_by_file(phase.files, unlabeled, self._category_ids())
+
+    def _on_labeled(
+        self, phase: Phase, trained: Sequence[dict]
+    ) -> dict[ImageId, tuple[dict, Detections]]:
+        path = phase.files.labeled_predictions
+        if not has_learned(self.run.folder, phase.number, trained):
+            raise ConfigError(
+                f"{path}: the labeled images or their objects have changed since it was made, so "
+                "that no labels are checked; a new run checks those that there are now"
+            )
+        images = {image["image_id"]: image for image in with_unique_ids(trained)}
+        found = load_predictions(path, list(images), self._category_ids())
+        return {image_id: (images[image_id], of_image) for image_id, of_image in found.items()}
+
+    def _category_ids(self) -> list[int]:
+        return category_ids_of(self.run.cfg.DATASETS.TRAIN[0])
 
     def _read_sets(self, names: Sequence[str]) -> list[dict]:
         return self.run.read(lambda: _read_sets(names), [])

@@ -1,13 +1,50 @@
 """Whose predictions are whose, where data sets count for themselves."""
 
+import shutil
+from pathlib import Path
+
 from made_run import make_run
 from pictures import coco_contents, write_coco
-from samples import detections
+from samples import assert_same, detections
 
-from d2_ssod.artifacts import RunFolder, save_predictions
+from d2_ssod.artifacts import RunFolder, prediction_source, record_training, save_predictions
 from d2_ssod.data.datasets import register_from_config
+from d2_ssod.json_files import write_json
 from d2_ssod.report.collect import collect
 from d2_ssod.report.images import RunImages
+
+
+def test_predictions_stay_with_their_pictures_where_one_was_added(tmp_path):
+    cfg = make_run(tmp_path)
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    before = RunImages(collect(cfg))
+    for phase in (0, 1):
+        note = prediction_source(cfg, list(before.unlabeled.values()))
+        write_json(folder.phase(phase).predictions_source, note)
+    x_of = {before.unlabeled[i]["file_name"]: found for i, found in before.predictions[0].items()}
+    pictures = Path(next(iter(x_of))).parent
+    shutil.copy(next(iter(x_of)), pictures / "0.png")  # the first of all, by its name
+    after = RunImages(collect(cfg))
+    assert len(after.unlabeled) == len(x_of) + 1
+    for found in after.predictions.values():
+        assert len(found) == len(x_of)
+    for image_id, found in after.predictions[0].items():
+        assert_same(found, x_of[after.unlabeled[image_id]["file_name"]])
+    assert after.run.problems == []
+    Path(next(iter(x_of))).unlink()
+    assert RunImages(collect(cfg)).predictions == {}
+
+
+def test_labels_that_have_changed_are_not_compared(tmp_path):
+    cfg = make_run(tmp_path)
+    folder, before = RunFolder(cfg.OUTPUT_DIR), RunImages(collect(cfg))
+    assert before.on_labeled
+    record_training(cfg, 2, before.labeled[:-1], folder)
+    after = RunImages(collect(cfg))
+    assert after.on_labeled == {}
+    assert "the labeled images or their objects have changed" in after.run.problems[-1]
+    record_training(cfg, 2, before.labeled, folder)
+    assert RunImages(collect(cfg)).on_labeled.keys() == before.on_labeled.keys()
 
 
 def test_labeled_images_have_the_ids_that_they_were_predicted_by(tmp_path):
