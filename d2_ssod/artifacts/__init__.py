@@ -50,7 +50,7 @@ from .validation import (
     save_ensemble_validation,
     save_validation,
 )
-from .yolo import lacks_scores, save_yolo, save_yolo_data, unique_stems
+from .yolo import check_yolo_data, labels_of_a_person, save_yolo, save_yolo_data, unique_stems
 
 __all__ = [
     "AtomicCheckpointer",
@@ -65,6 +65,7 @@ __all__ = [
     "check_label_settings",
     "check_predictions",
     "check_training",
+    "check_yolo_data",
     "digest_of",
     "discard_partial_predictions",
     "discard_validations",
@@ -74,7 +75,7 @@ __all__ = [
     "keep_best_model",
     "keep_partial_predictions",
     "label_settings",
-    "lacks_scores",
+    "labels_of_a_person",
     "load_classes",
     "load_earlier_predictions",
     "load_ensemble_validation",

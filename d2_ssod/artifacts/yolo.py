@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import relative_names
 from d2_ssod.structures import Detections, Predictions
 
@@ -19,7 +20,7 @@ _PLACES = """\
 # under the name of its text file, folders included, as images/a/1.jpg beside labels/a/1.txt.
 """
 
-_NUMBERS_WITHOUT_SCORE = 5  # of a line
+_NUMBERS_WITH_SCORE = 6  # of a line
 
 
 def save_yolo(
@@ -42,19 +43,50 @@ def save_yolo(
             path.write_text(lines, encoding="utf-8")
 
 
-def save_yolo_data(folder: Path, classes: Sequence[str]) -> None:
-    """Write Ultralytics' ``data.yaml`` beside ``labels/``, with the names of the classes."""
+def check_yolo_data(folder: Path) -> None:
+    """Check that a folder has nothing that :func:`save_yolo_data` would overwrite, or mix with.
+
+    Raises:
+        ConfigError: it has a data set already, also if that is of an earlier phase.
+    """
+    for path in (folder / "data.yaml", folder / "labels"):
+        if path.exists():
+            raise ConfigError(f"{path} exists, and may have somebody's labels; name another folder")
+
+
+def save_yolo_data(
+    folder: Path, images: Sequence[dict], found: Predictions, classes: Sequence[str]
+) -> None:
+    """Write ``labels/`` and Ultralytics' ``data.yaml``, with the names of the classes.
+
+    Args:
+        folder: made if it does not exist.
+        images: as in :func:`save_yolo`.
+        found: the boxes of each; they are written without scores.
+        classes: their names.
+    """
+    save_yolo(folder / "labels", images, found, with_scores=False)
     names = "".join(f"  {n}: {json.dumps(name)}\n" for n, name in enumerate(classes))
     text = f"{_PLACES}path: .\ntrain: images\nnames:\n{names}"
     (folder / "data.yaml").write_text(text, encoding="utf-8")
 
 
-def lacks_scores(path: Path) -> bool:
-    """Tell whether a file has boxes as a person's, ``class x y w h``, without scores."""
-    if not path.is_file():
-        return False
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return len(file.readline().split()) == _NUMBERS_WITHOUT_SCORE
+def labels_of_a_person(paths: Iterable[Path]) -> Path | None:
+    """Find a text file that may be a person's among those that predictions are to be written to.
+
+    Boxes without scores are, and polygons. Empty files are, unless others beside them have scores.
+    """
+    empty, are_predictions = None, False
+    for path in paths:
+        if not path.is_file():
+            continue
+        with open(path, encoding="utf-8", errors="replace") as file:
+            numbers = len(file.readline().split())
+        if numbers not in (0, _NUMBERS_WITH_SCORE):
+            return path
+        empty = empty or (None if numbers else path)
+        are_predictions |= numbers == _NUMBERS_WITH_SCORE
+    return None if are_predictions else empty
 
 
 def unique_stems(images: Sequence[dict]) -> list[str]:

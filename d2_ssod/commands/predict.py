@@ -26,7 +26,7 @@ from torch import nn
 
 from d2_ssod.artifacts import (
     RunFolder,
-    lacks_scores,
+    labels_of_a_person,
     load_classes,
     load_phase_model,
     save_pseudo_labels,
@@ -167,16 +167,19 @@ def _check_targets(
         if folder and os.path.exists(folder) and not os.path.isdir(folder):
             raise ConfigError(f"--{option} {folder} is a file; name a folder")
     given = set(map(os.path.realpath, files))  # also those that are left out
-    for name in unique_stems(images):
+    names = unique_stems(images)
+    for name in names:
         if arguments.draw and os.path.realpath(_drawing(arguments.draw, name)) in given:
             raise ConfigError(
                 f"--draw {arguments.draw} would overwrite the picture {name}.jpg; name another "
                 "folder"
             )
-        if arguments.yolo and lacks_scores(Path(arguments.yolo) / f"{name}.txt"):
+    if arguments.yolo:
+        labels = labels_of_a_person(Path(arguments.yolo) / f"{name}.txt" for name in names)
+        if labels is not None:
             raise ConfigError(
-                f"--yolo {arguments.yolo} would overwrite the labels {name}.txt, which have no "
-                "scores; name another folder"
+                f"--yolo {arguments.yolo} would overwrite {labels.name}, which may be a person's "
+                "labels, as it has no scores; name another folder"
             )
 
 

@@ -37,12 +37,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Write the report and say where it is."""
     cfg = read_run_config(RunFolder(arguments.output_dir))
     problems = register_available(cfg.SSOD.REGISTER or (), "SSOD.REGISTER")
+    if arguments.yolo:
+        print(f"Pseudo-labels: {write_yolo(cfg, arguments.yolo, problems=problems)}")
     path = write_report(
         cfg, control=arguments.control, images_to_label=arguments.images, problems=problems
     )
     print(f"Report: {path}")
-    if arguments.yolo:
-        print(f"Pseudo-labels: {write_yolo(cfg, arguments.yolo, problems=problems)}")
     return 0
 
 

@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from d2_ssod.artifacts import save_yolo, save_yolo_data
+from d2_ssod.artifacts import check_yolo_data, save_yolo_data
 from d2_ssod.data.datasets import category_ids_of
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
@@ -80,13 +80,15 @@ def write_yolo(cfg: CfgNode, folder: str | Path, *, problems: Sequence[str] = ()
 
     Args:
         cfg: the run's config.
-        folder: gets ``labels/`` and ``data.yaml``.
+        folder: gets ``labels/`` and ``data.yaml``, of which it has none yet.
         problems: as in :func:`write_report`.
 
     Raises:
-        ConfigError: there are none, or the unlabeled images cannot be read.
+        ConfigError: the folder has labels, the run has none, or the unlabeled images cannot be
+            read.
     """
     folder, run = Path(folder), collect(cfg)
+    check_yolo_data(folder)
     run.problems.extend(problems)
     images = RunImages(run)
     if not images.labels:
@@ -94,8 +96,7 @@ def write_yolo(cfg: CfgNode, folder: str | Path, *, problems: Sequence[str] = ()
         reason = (made and "; ".join(run.problems)) or "no phase has any yet"
         raise ConfigError(f"{run.folder.root}: no pseudo-labels to write ({reason})")
     labels = images.labels[max(images.labels)]
-    save_yolo(folder / "labels", list(images.unlabeled.values()), labels, with_scores=False)
-    save_yolo_data(folder, run.classes)
+    save_yolo_data(folder, list(images.unlabeled.values()), labels, run.classes)
     return folder
 
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from samples import detections
 
-from d2_ssod.artifacts import save_yolo, save_yolo_data, unique_stems
+from d2_ssod.artifacts import labels_of_a_person, save_yolo, save_yolo_data, unique_stems
 
 
 def named(*files):
@@ -53,15 +53,34 @@ def test_boxes_are_parts_of_the_image(tmp_path):
     assert (tmp_path / "scored" / "1.txt").read_text().endswith(" 0.400000 0.75000\n")
 
 
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ([None], None),
+        (["0 .5 .5 .1 .1 .9\n", "", None], None),  # predictions: nothing is in the second one
+        (["0 .5 .5 .1 .1\n"], 0),
+        (["0 .5 .5 .1 .1 .9\n", "0 .1 .1 .2 .1 .2 .2\n"], 1),  # a polygon
+        (["0 .5 .5 .1 .1 .2 .3 2\n"], 0),  # a pose
+        ([None, "", ""], 1),
+    ],
+)
+def test_labels_of_a_person_are_told_from_predictions(tmp_path, texts, expected):
+    paths = [tmp_path / f"{number}.txt" for number in range(len(texts))]
+    for path, text in zip(paths, texts, strict=True):
+        if text is not None:
+            path.write_text(text)
+    assert labels_of_a_person(paths) == (None if expected is None else paths[expected])
+
+
 def test_names_of_classes_may_be_any_text(tmp_path):
     classes = ["cat: 1", 'a "dog"', "猫", "yes"]
-    save_yolo_data(tmp_path, classes)
+    save_yolo_data(tmp_path, [], {}, classes)
     data = yaml.safe_load((tmp_path / "data.yaml").read_text(encoding="utf-8"))
     assert data["names"] == dict(enumerate(classes))
 
 
 def test_it_is_said_where_images_are_put(tmp_path):
-    save_yolo_data(tmp_path, ["cat"])
+    save_yolo_data(tmp_path, [], {}, ["cat"])
     text = (tmp_path / "data.yaml").read_text()
     assert "images/a/1.jpg beside labels/a/1.txt" in text
     assert "that have a text file in labels/" in text

@@ -168,7 +168,10 @@ def test_nothing_of_the_users_is_overwritten(output, pictures, tmp_path, capsys)
     labels = own / f"{file.stem}.txt"
     labels.write_text("0 .5 .5 .1 .1\n")
     before = {path: path.read_bytes() for path in own.iterdir()}
-    for option, line in (("--draw", "would overwrite the picture"), ("--yolo", "the labels")):
+    for option, line in (
+        ("--draw", "would overwrite the picture"),
+        ("--yolo", "a person's labels"),
+    ):
         code, _, errors = predicted(capsys, output, own, option, own)
         assert code == 2
         assert line in errors

@@ -220,6 +220,10 @@ def test_pseudo_labels_come_as_yolo_files(cfg, tmp_path, capsys):
     assert [float(part) for part in line.split()] == pytest.approx(expected, abs=1e-5)
     data = yaml.safe_load((tmp_path / "yolo" / "data.yaml").read_text())
     assert data["names"] == {0: "cat", 1: "dog"}
+    for name in ("data.yaml", "labels"):  # of anybody
+        with pytest.raises(ConfigError, match=rf"{name} exists, and may have somebody's labels"):
+            write_yolo(cfg, tmp_path / "yolo")
+        (tmp_path / "yolo" / "data.yaml").unlink(missing_ok=True)
     for phase in (1, 2):
         RunFolder(cfg.OUTPUT_DIR).phase(phase).pseudo_labels.unlink()
     with pytest.raises(ConfigError, match="no pseudo-labels to write"):
