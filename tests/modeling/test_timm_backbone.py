@@ -9,6 +9,7 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone, build_model
+from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from d2_ssod.config import add_ssod_config
@@ -89,7 +90,6 @@ def test_pyramid_of_one_stage_has_two_more_levels():
     backbone = build(backbone="build_retinanet_timm_fpn_backbone")
     features = backbone(torch.randn(1, 3, 128, 256))
     assert {name: tuple(f.shape[2:]) for name, f in features.items()} == {
-        "p2": (32, 64),
         "p3": (16, 32),
         "p4": (8, 16),
         "p5": (4, 8),
@@ -440,10 +440,19 @@ def test_number_of_frozen_stages_is_a_number():
         check_timm_backbone(cfg)
 
 
-def test_retinanet_is_built_on_levels_3_to_7():
+@pytest.mark.parametrize("name", [RESNET, "vit_tiny_patch16_224"])
+def test_retinanet_is_built_on_levels_3_to_7(name):
     cfg = make_config(backbone="build_retinanet_timm_fpn_backbone")
     cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
     cfg.MODEL.RETINANET.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
+    cfg.MODEL.TIMM.NAME = name
+    model = build_model(cfg)
+    target = Instances((64, 64), gt_boxes=Boxes([[8, 8, 40, 40]]), gt_classes=torch.tensor([0]))
+    losses = model([{"image": torch.zeros(3, 64, 64), "instances": target}])
+    sum(losses.values()).backward()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    # Several processes wait for the gradient of each.
+    assert [name for name, parameter in trained.items() if parameter.grad is None] == []
     with torch.no_grad():
-        build_model(cfg).eval()([{"image": torch.zeros(3, 64, 64)}])
+        model.eval()([{"image": torch.zeros(3, 64, 64)}])

@@ -56,15 +56,25 @@ def layout_of(cfg: CfgNode, in_channels: int) -> Layout:
         ConfigError: timm is not installed, or no feature pyramid can be built from the model.
     """
     import_timm(cfg)
-    timm = cfg.MODEL.TIMM
+    timm, backbone = cfg.MODEL.TIMM, cfg.MODEL.BACKBONE
     return _find_layout(
-        timm.NAME, in_channels, tuple(timm.OUT_INDICES), cfg.MODEL.BACKBONE.FREEZE_AT
+        *(timm.NAME, in_channels, tuple(timm.OUT_INDICES)),
+        *(backbone.FREEZE_AT, finest_stride(backbone.NAME)),
     )
+
+
+def finest_stride(backbone: str) -> int:
+    """Give the stride of the finest map that a pyramid is built on where none are chosen.
+
+    RetinaNet's is 8: what it does not read would be computed in vain, and have no gradients, which
+    training with several processes does not take.
+    """
+    return 8 if backbone == "build_retinanet_timm_fpn_backbone" else 4
 
 
 @functools.lru_cache(maxsize=32)
 def _find_layout(
-    name: str, in_channels: int, out_indices: tuple[int, ...], freeze_at: int
+    name: str, in_channels: int, out_indices: tuple[int, ...], freeze_at: int, finest: int
 ) -> Layout:
     """Build the model on the meta device, and see what it makes of an image."""
     from timm.data import resolve_model_data_config
@@ -72,7 +82,7 @@ def _find_layout(
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         options, net = create_for_any_size(name, in_channels)
         reductions = [info["reduction"] for info in net.feature_info.info]
-        indices = _choose(name, reductions, out_indices)
+        indices = _choose(name, reductions, out_indices, finest)
         # Those that are taken, and finer ones, up to which the model may be frozen.
         frozen_maps = {i for i in range(max(indices) + 1) if log2(reductions[i]) <= freeze_at}
         wanted = sorted({*indices, *frozen_maps})
@@ -99,7 +109,9 @@ def _find_layout(
     )
 
 
-def _choose(name: str, reductions: list[int], out_indices: tuple[int, ...]) -> tuple[int, ...]:
+def _choose(
+    name: str, reductions: list[int], out_indices: tuple[int, ...], finest: int
+) -> tuple[int, ...]:
     """Choose which maps are taken: ``out_indices``, or the last one of each usual stride."""
     known = ", ".join(f"{i}: {reduction}" for i, reduction in enumerate(reductions[:9]))
     known += ", ..." if len(reductions) > 9 else ""
@@ -109,7 +121,7 @@ def _choose(name: str, reductions: list[int], out_indices: tuple[int, ...]) -> t
             f"its stride: {known}; choose from these"
         )
     last = {reduction: i for i, reduction in enumerate(reductions)}
-    usual = tuple(last[stride] for stride in _STRIDES if stride in last)
+    usual = tuple(last[stride] for stride in _STRIDES if stride >= finest and stride in last)
     indices = out_indices or usual or (len(reductions) - 1,)
     strides = [reductions[i] for i in indices]
     is_power = all(stride >= 4 and stride.bit_count() == 1 for stride in strides)

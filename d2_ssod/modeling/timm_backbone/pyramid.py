@@ -8,7 +8,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone, SimpleFeatureP
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import Tensor, nn
 
-from .layout import Layout, layout_of, log2
+from .layout import Layout, finest_stride, layout_of, log2
 from .net import build_net, with_norm
 
 _SCALES = (4.0, 2.0, 1.0, 0.5)  # of one map's size, that SimpleFeaturePyramid can make
@@ -72,7 +72,8 @@ def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
 def build_retinanet_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """Build the pyramid of ``MODEL.TIMM`` with two more levels by convolutions, for one stage.
 
-    ``p2`` .. ``p7`` where the model has maps of strides 4 to 32; RetinaNet's are ``p3`` .. ``p7``.
+    ``p3`` .. ``p7``, as ``build_retinanet_resnet_fpn_backbone``, where the model has maps of
+    strides 8 to 32; others with ``MODEL.TIMM.OUT_INDICES``.
     """
     features = build_timm_features(cfg, input_shape)
     channels = cfg.MODEL.FPN.OUT_CHANNELS
@@ -122,15 +123,15 @@ def _build_pyramid(cfg: CfgNode, features: TimmFeatures, top_block: nn.Module) -
         features,
         names[0],
         fpn.OUT_CHANNELS,
-        _scales(features.output_shape()[names[0]].stride),
+        _scales(features.output_shape()[names[0]].stride, finest_stride(cfg.MODEL.BACKBONE.NAME)),
         top_block=top_block,
         norm=fpn.NORM or "LN",
     )
 
 
-def _scales(stride: int) -> list[float]:
-    """Choose the scales of one map's size that lead to strides from 4."""
-    return [scale for scale in _SCALES if stride / scale >= 4]
+def _scales(stride: int, finest: int) -> list[float]:
+    """Choose the scales of one map's size that lead to strides from the finest one."""
+    return [scale for scale in _SCALES if stride / scale >= finest]
 
 
 def _top_stride(features: TimmFeatures) -> int:
