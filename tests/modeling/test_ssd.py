@@ -6,6 +6,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
+from detectron2.utils import comm
 from runs import ROOT
 from torch import nn
 from torch.nn import functional as F
@@ -112,6 +113,33 @@ def test_losses_are_those_of_the_paper(model):
     expected = reference_losses(outputs.logits, outputs.deltas, outputs.priors, expected_targets)
     assert float(losses["loss_cls"]) == pytest.approx(expected[0], rel=1e-4)
     assert float(losses["loss_box_reg"]) == pytest.approx(expected[1], rel=1e-4)
+
+
+def test_losses_of_ranks_are_together_those_of_the_whole_batch(model, monkeypatch):
+    """A rank has two of the images, one of which has objects, and another the last, or none."""
+    model.train()
+    with torch.no_grad():
+        images, targets = model.prepare(IMAGES)
+        outputs = model.outputs(images)
+        whole = model.losses(outputs, targets)
+        positives = []
+        monkeypatch.setattr(comm, "get_world_size", lambda: 3)
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda n: positives.append(n.clone()))
+        shares = [slice(0, 1), slice(1, 3), slice(0, 0)]
+        for _ in range(2):  # first every rank's own positives, then with the sum of all
+            ranks = [
+                model.losses(
+                    outputs._replace(logits=outputs.logits[own], deltas=outputs.deltas[own]),
+                    targets[own],
+                )
+                for own in shares
+            ]
+            total = sum(positives[: len(shares)])
+            monkeypatch.setattr(torch.distributed, "all_reduce", lambda n: n.fill_(total))
+    assert [n > 0 for n in positives] == [True, True, False]
+    for name, loss in whole.items():
+        of_ranks = sum(float(rank[name]) for rank in ranks) / len(ranks)
+        assert of_ranks == pytest.approx(float(loss), rel=1e-5)
 
 
 def test_images_without_objects_give_no_loss(model):

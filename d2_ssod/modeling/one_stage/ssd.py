@@ -11,6 +11,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
+from detectron2.utils import comm
 from torch import Tensor, nn
 from torchvision.models.detection import ssd as torchvision_ssd
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
@@ -173,8 +174,13 @@ class SSD(nn.Module):
         return Outputs(logits, deltas, priors, grids)
 
     def losses(self, outputs: Outputs, targets: Targets) -> dict[str, Tensor]:
-        """Compute SSD's losses of the first ``len(targets)`` images; 0 if there are none."""
+        """Compute SSD's losses of the first ``len(targets)`` images; 0 if there are none.
+
+        They are sums over the batch of all ranks, divided by its positive priors, so that it does
+        not matter how images, labeled or not, are shared out.
+        """
         if not targets:
+            _share_of_all_ranks(outputs.logits.new_zeros(()))  # which others wait for
             nothing = outputs.logits.new_zeros(())
             return {"loss_cls": nothing, "loss_box_reg": nothing}
         taught = [self._teach(outputs, number, target) for number, target in enumerate(targets)]
@@ -182,7 +188,11 @@ class SSD(nn.Module):
         of_head = {"cls_logits": torch.stack(logits), "bbox_regression": torch.stack(deltas)}
         priors = [outputs.priors] * len(targets)
         losses = self.ssd.compute_loss(targets, of_head, priors, list(matched))
-        return {"loss_cls": losses["classification"], "loss_box_reg": losses["bbox_regression"]}
+        share = _share_of_all_ranks(torch.stack([(m >= 0).sum() for m in matched]).sum())
+        return {
+            "loss_cls": share * losses["classification"],
+            "loss_box_reg": share * losses["bbox_regression"],
+        }
 
     @property
     def device(self) -> torch.device:
@@ -261,3 +271,17 @@ def _rename_foreign(model: SSD, state: dict[str, Tensor], prefix: str, *_: objec
     """Give the tensors of a file of the backbone alone the names that they have in the model."""
     for name, own in model.ssd.backbone.own_names(state).items():
         state[f"{prefix}ssd.backbone.{own}"] = state.pop(name)
+
+
+def _share_of_all_ranks(positives: Tensor) -> Tensor | float:
+    """Give the factor of losses that are divided by a rank's own positives, at least 1.
+
+    With it, the mean over ranks, which their gradients are, is the sum divided by the positives of
+    all. To be called on every rank.
+    """
+    ranks = comm.get_world_size()
+    if ranks == 1:
+        return 1.0
+    of_all = positives.detach().float().clone()
+    torch.distributed.all_reduce(of_all)
+    return ranks * positives.clamp(min=1) / of_all.clamp(min=1)
