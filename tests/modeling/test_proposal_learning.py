@@ -129,8 +129,9 @@ def test_it_detects_as_any_other(detector):
     assert found["instances"].image_size == (64, 64)
 
 
-def test_heads_of_several_predictors_are_refused():
-    cfg = config("MODEL.ROI_HEADS.NAME", "UncertaintyCascadeROIHeads")
+@pytest.mark.parametrize("name", ["UncertaintyCascadeROIHeads", "UncertaintyRes5ROIHeads"])
+def test_heads_of_several_predictors_or_of_one_map_are_refused(name):
+    cfg = config("MODEL.ROI_HEADS.NAME", name)
     cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True
-    with pytest.raises(ConfigError, match=r"MODEL\.ROI_HEADS\.NAME is 'UncertaintyCascade"):
+    with pytest.raises(ConfigError, match=rf"MODEL\.ROI_HEADS\.NAME is '{name}"):
         build_model(cfg)

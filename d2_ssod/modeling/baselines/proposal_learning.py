@@ -172,11 +172,12 @@ class ProposalLearningRCNN(GeneralizedRCNN):
         """Arguments of ``__init__`` from the config.
 
         Raises:
-            ConfigError: the heads have more than one predictor, or none.
+            ConfigError: the heads have more than one predictor, or none, or are not on a pyramid.
         """
         arguments, own = super().from_config(cfg), cfg.MODEL.PROPOSAL_LEARNING
         heads = arguments["roi_heads"]
-        if not isinstance(getattr(heads, "box_predictor", None), FastRCNNOutputLayers):
+        has_one = isinstance(getattr(heads, "box_predictor", None), FastRCNNOutputLayers)
+        if not (has_one and hasattr(heads, "box_pooler")):  # which the last block of C4 is not
             raise ConfigError(
                 f"MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME!r}; Proposal Learning is for "
                 "heads with one box predictor: choose StandardROIHeads or UncertaintyROIHeads"
