@@ -74,3 +74,12 @@ def test_every_config_is_told_of_and_every_one_told_of_exists():
     assert {
         name for name in told - known if not name.endswith(("labeled", "test", "minival", "val"))
     } == set()
+
+
+def test_batches_of_data_distillation_are_half_of_labeled_images():
+    named = [path for path in CONFIGS if "data_distillation" in path.stem]
+    assert len(named) > 2
+    for path in named:
+        cfg = read_config(str(path))
+        # Sorted by shape, a batch is that on average only.
+        assert (cfg.SSOD.SAMPLING, cfg.DATALOADER.ASPECT_RATIO_GROUPING) == ("balanced", False)

@@ -59,8 +59,10 @@ class RandomExpand(T.Augmentation):
 class RandomPhotometric(T.Augmentation):
     """SSD's changes of colour: brightness, contrast, saturation, hue and the order of channels.
 
-    Each with probability 0.5; brightness by 32 of 255, contrast and saturation by half, hue by 18
-    of 360 degrees (Liu et al., ECCV 2016). Grey images (``INPUT.FORMAT`` L) keep their hue.
+    Each with probability 0.5 (Liu et al., ECCV 2016), and as torchvision makes them: brightness by a
+    factor of 0.875 to 1.125, where SSD adds up to 32 of 255; contrast, about the mean grey, and
+    saturation by 0.5 to 1.5; hue by up to 18 of 360 degrees. Grey images (``INPUT.FORMAT`` L) keep
+    their hue.
     """
 
     def __init__(self, image_format: str) -> None:
@@ -85,8 +87,9 @@ class StrongAugmentation:
     """Changes of colour and erased parts, which leave every box where it is.
 
     Color jitter (brightness, contrast, saturation by 0.4, hue by 0.1; probability 0.8), grey (0.2),
-    Gaussian blur (sigma 0.1 to 2 pixels; 0.5), up to three rectangles made grey (0.7, 0.5, 0.3), as
-    in Unbiased Teacher (Liu et al., ICLR 2021).
+    Gaussian blur (sigma 0.1 to 2 pixels; 0.5), up to three rectangles made grey (0.7, 0.5, 0.3) of
+    0.02 to 0.2 of the image: the kinds and probabilities of Unbiased Teacher (Liu et al., ICLR
+    2021), which fills its rectangles with noise.
     """
 
     def __init__(self, image_format: str) -> None:
