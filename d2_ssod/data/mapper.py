@@ -20,7 +20,8 @@ from .box_checks import corners_of
 class PseudoLabelMapper(DatasetMapper):
     """:class:`DatasetMapper` whose targets also carry ``gt_scores`` and ``gt_is_pseudo``.
 
-    The dict of a pseudo-labeled image says ``is_pseudo: True``, its annotations have a ``score``;
+    The dict of a pseudo-labeled image says ``is_pseudo: True`` (and ``is_corrected: True`` where a
+    person has labeled it, whose labels are not pseudo), its annotations have a ``score``;
     annotations without one count as certain, score 1. Where annotations have a ``tier``, targets
     carry ``gt_certainty`` and ``gt_box_gate``, too (see ``modeling/certainty.py``).
 
@@ -108,9 +109,10 @@ class PseudoLabelMapper(DatasetMapper):
         instances = utils.annotations_to_instances(
             annotations, image_shape, mask_format=self.instance_mask_format
         )
-        is_pseudo = bool(dataset_dict.get("is_pseudo", False))
+        # What a person has labeled of the unlabeled images is labeled.
+        is_pseudo = dataset_dict.get("is_pseudo", False) and not dataset_dict.get("is_corrected")
         instances.gt_scores = torch.tensor([float(obj.get("score", 1.0)) for obj in kept])
-        instances.gt_is_pseudo = torch.full((len(kept),), is_pseudo)
+        instances.gt_is_pseudo = torch.full((len(kept),), bool(is_pseudo))
         if any("tier" in obj for obj in kept):
             instances.gt_certainty = torch.tensor([self._certainty(obj) for obj in kept])
             instances.gt_box_gate = torch.tensor([self._box_gate(obj) for obj in kept])

@@ -75,6 +75,11 @@ def test_pseudo_labels_carry_score_and_mark(cfg, picture):
     assert instances.gt_is_pseudo.tolist() == [True, True]
 
 
+def test_labels_of_people_on_unlabeled_images_are_not_pseudo(cfg, picture):
+    of_person = record(picture, [annotation((1, 2, 20, 30))], is_pseudo=True, is_corrected=True)
+    assert PseudoLabelMapper(cfg)(of_person)["instances"].gt_is_pseudo.tolist() == [False]
+
+
 def test_scores_follow_their_boxes_through_the_filter(cfg, picture):
     """The crop cuts the middle box away, and others' scores stay with their classes."""
     boxes = [
