@@ -59,8 +59,8 @@ class RandomExpand(T.Augmentation):
 class RandomPhotometric(T.Augmentation):
     """SSD's changes of colour: brightness, contrast, saturation, hue and the order of channels.
 
-    Each with probability 0.5 (Liu et al., ECCV 2016), and as torchvision makes them: brightness by a
-    factor of 0.875 to 1.125, where SSD adds up to 32 of 255; contrast, about the mean grey, and
+    Each with probability 0.5 (Liu et al., ECCV 2016), and as torchvision makes them: brightness by
+    a factor of 0.875 to 1.125, where SSD adds up to 32 of 255; contrast, about the mean grey, and
     saturation by 0.5 to 1.5; hue by up to 18 of 360 degrees. Grey images (``INPUT.FORMAT`` L) keep
     their hue.
     """

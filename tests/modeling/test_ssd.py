@@ -1,5 +1,6 @@
 """SSD beside torchvision's own, its losses beside a reference, and VGG-16's weights of others."""
 
+import functools
 import math
 
 import pytest
@@ -115,6 +116,10 @@ def test_losses_are_those_of_the_paper(model):
     assert float(losses["loss_box_reg"]) == pytest.approx(expected[1], rel=1e-4)
 
 
+def _fill(count, total):
+    count.fill_(total)
+
+
 def test_losses_of_ranks_are_together_those_of_the_whole_batch(model, monkeypatch):
     """A rank has two of the images, one of which has objects, and another the last, or none."""
     model.train()
@@ -134,8 +139,8 @@ def test_losses_of_ranks_are_together_those_of_the_whole_batch(model, monkeypatc
                 )
                 for own in shares
             ]
-            total = sum(positives[: len(shares)])
-            monkeypatch.setattr(torch.distributed, "all_reduce", lambda n: n.fill_(total))
+            fill = functools.partial(_fill, total=sum(positives[: len(shares)]))
+            monkeypatch.setattr(torch.distributed, "all_reduce", fill)
     assert [n > 0 for n in positives] == [True, True, False]
     for name, loss in whole.items():
         of_ranks = sum(float(rank[name]) for rank in ranks) / len(ranks)
