@@ -78,6 +78,7 @@ _OPTIONS = {
     "VAL": ("val", "val_images"),
     "TEST": ("test", "test_images"),
 }
+_DETECTIONS = 100  # Detectron2's TEST.DETECTIONS_PER_IMAGE
 _OBJECT_SIDE = 24  # pixels that nine of ten objects should have at least, once resized
 _ITERATIONS = 2000  # that a phase should have at least
 _EPOCHS = (12, 120)  # limits
@@ -116,7 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         metavar="DIR",
-        help="folders, or lists, of pictures",
+        help="folders, or lists, of pictures; or a COCO file of some in --images",
     )
     parser.add_argument("--val", metavar="FILE", help="with annotations; to choose the best model")
     parser.add_argument("--val-images", metavar="DIR", help="folder of their pictures")
@@ -152,6 +153,9 @@ def run(arguments: argparse.Namespace) -> int:
     for key, data_set in sets.items():
         _check_usable(data_set, _option(_OPTIONS[key][1]))
     labeled = sets["TRAIN"]
+    for entry in entries.values():
+        if "VOC" in entry:  # whose own are those that it has objects of
+            entry["CLASSES"] = labeled.thing_classes
     if not labeled.thing_classes or not any(i.get("annotations") for i in labeled.images):
         raise ConfigError(f"{arguments.labeled}: has no annotations; name a file that has")
     _check_learnable(labeled.images, arguments.labeled)
@@ -172,10 +176,7 @@ def _entries(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     places = [os.path.abspath(place) for place in arguments.unlabeled]
     entries = {
         "TRAIN": _annotated(f"{name}_labeled", arguments.labeled, arguments.images, "train"),
-        "UNLABELED": {
-            "NAME": f"{name}_unlabeled",
-            "IMAGES": places[0] if len(places) == 1 else places,
-        },
+        "UNLABELED": _unlabeled(f"{name}_unlabeled", places, arguments.images),
     }
     for key in ("val", "test"):
         given = getattr(arguments, key)
@@ -238,6 +239,13 @@ def _annotated(name: str, path: str, images: str | None, split: str) -> dict[str
     return {**entry, **({"IMAGES": os.path.abspath(images)} if images else {})}
 
 
+def _unlabeled(name: str, places: list[str], images: str | None) -> dict[str, Any]:
+    """Describe folders and lists of pictures, or one COCO file whose annotations do not count."""
+    if len(places) == 1 and places[0].lower().endswith(".json"):
+        return {**_annotated(name, places[0], images, ""), "UNLABELED": True}
+    return {"NAME": name, "IMAGES": places[0] if len(places) == 1 else places}
+
+
 def _lines(
     arguments: argparse.Namespace,
     entries: dict[str, dict[str, Any]],
@@ -276,6 +284,7 @@ def _lines(
         "DATASETS:",
         *(f"  {key}: [{_scalar(entry['NAME'])}]" for key, entry in entries.items()),
         *([] if "TEST" in entries else nothing),
+        *_limit_lines(images),
         "INPUT:",
         *_comment(
             f"The median picture is {_median_size(images)}. With a short edge of {short}, nine of "
@@ -294,6 +303,18 @@ def _lines(
         "  REGISTER:",
         *(f"    - {_flow(entry)}" for entry in entries.values()),
         f"OUTPUT_DIR: {_scalar(f'output/{Path(arguments.output).stem}')}",
+    ]
+
+
+def _limit_lines(images: Sequence[dict]) -> list[str]:
+    """Have a model find as many objects as images have, where that is more than by default."""
+    most = max(map(statistics.num_objects, images))
+    if most <= _DETECTIONS:
+        return []
+    limit = math.ceil(1.5 * most / 100) * 100
+    return [
+        "TEST:",
+        f"  DETECTIONS_PER_IMAGE: {limit}  # by default {_DETECTIONS}; labeled: up to {most}",
     ]
 
 

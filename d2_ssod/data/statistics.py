@@ -15,6 +15,7 @@ from .findings import Findings
 
 _RARE = 10  # objects below which a class can hardly be learned
 _IMBALANCE = 100  # times as many objects of the most frequent class
+_CELL = 4.0  # pixels: a cell of the finest feature map
 _TINY = 0.4  # of the smallest anchor, below which an object has no IoU of about 0.16 with any
 
 
@@ -88,6 +89,11 @@ def objects_per_class(images: Sequence[dict[str, Any]], classes: Sequence[str]) 
     return {name: counts[number] for number, name in enumerate(classes)}
 
 
+def num_objects(image: dict[str, Any]) -> int:
+    """Count the objects of an image, crowds apart."""
+    return sum(not annotation.get("iscrowd") for annotation in image.get("annotations", ()))
+
+
 def check_balance(
     images: Sequence[dict[str, Any]], classes: Sequence[str], place: str, findings: Findings
 ) -> None:
@@ -147,6 +153,38 @@ def check_anchors(
         )
 
 
+def check_visible(
+    images: Sequence[dict[str, Any]], resizing: tuple[int, int], place: str, findings: Findings
+) -> None:
+    """Warn of objects of which resizing leaves next to nothing; arguments as ``check_anchors``."""
+    side = BoxShapes.of(images, *resizing).side
+    if len(side) and (side < _CELL).mean() > 0.05:
+        findings.warning(
+            place,
+            "objects that resizing makes vanish",
+            f"{(side < _CELL).mean():.0%} of the objects have a side below {_CELL:.0f} pixels once "
+            f"the picture is resized (median {np.median(side):.1f})",
+            "raise INPUT.MIN_SIZE_TRAIN, MAX_SIZE_TRAIN and those of _TEST, or cut the pictures "
+            "into tiles",
+        )
+
+
+def check_number_of_objects(
+    images: Sequence[dict[str, Any]], most: int, place: str, findings: Findings
+) -> None:
+    """Warn of images with more objects than a model may find (``TEST.DETECTIONS_PER_IMAGE``)."""
+    counts = np.array([num_objects(image) for image in images])
+    above = counts[counts > most]
+    if len(above):
+        findings.warning(
+            place,
+            "more objects than are looked for",
+            f"{len(above)} images have more than {most}, up to {above.max()}",
+            "raise TEST.DETECTIONS_PER_IMAGE, which is the most that a model finds in an image: "
+            "pseudo-labels and results lack all others",
+        )
+
+
 def fit_anchors(
     shapes: BoxShapes, num_sizes: int, num_ratios: int
 ) -> tuple[list[float], list[float]]:
@@ -158,9 +196,9 @@ def fit_anchors(
         num_ratios: how many ratios; fewer if objects have fewer.
 
     Returns:
-        sizes (whole pixels) and ratios (two digits), each sorted.
+        sizes (whole pixels, 1 or more) and ratios (two digits), each sorted.
     """
-    sizes = {float(round(value)) for value in _centers(shapes.side, num_sizes)}
+    sizes = {max(1.0, float(round(value))) for value in _centers(shapes.side, num_sizes)}
     ratios = {round(float(value), 2) for value in _centers(shapes.ratio, num_ratios)}
     return sorted(sizes), sorted(ratios)
 

@@ -202,14 +202,17 @@ def _check_labeled(
             check_boxes(found.images, place, findings)
     labeled = sets.of_key("TRAIN")
     if not findings.has_errors:
-        statistics.check_balance(labeled, classes, "DATASETS.TRAIN", findings)
+        resizing, place = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST), "DATASETS.TRAIN"
+        statistics.check_balance(labeled, classes, place, findings)
+        statistics.check_visible(labeled, resizing, place, findings)
+        statistics.check_number_of_objects(labeled, cfg.TEST.DETECTIONS_PER_IMAGE, place, findings)
     if not findings.has_errors and detector_of(cfg).has_anchors:
         statistics.check_anchors(
             labeled,
             [size for of_level in cfg.MODEL.ANCHOR_GENERATOR.SIZES for size in of_level],
             [ratio for of_level in cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS for ratio in of_level],
-            (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
-            "DATASETS.TRAIN",
+            resizing,
+            place,
             findings,
         )
 

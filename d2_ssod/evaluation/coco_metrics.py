@@ -14,8 +14,16 @@ from d2_ssod.structures import Detections
 
 Metrics = dict[str, float]
 
-# As Detectron2 names COCO's summary numbers, in their order.
-_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+# COCO's summary numbers as Detectron2 names them: IoU thresholds (0.5 to 0.95), range of areas.
+_SUMMARY = {
+    "AP": (slice(None), 0),
+    "AP50": (0, 0),
+    "AP75": (5, 0),
+    "APs": (slice(None), 1),
+    "APm": (slice(None), 2),
+    "APl": (slice(None), 3),
+}
+_DETECTIONS = 100  # of a class in an image, the best ones, that COCO judges
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,8 @@ def box_metrics(
 
     Ids are made here, from 1: the COCO API takes a match with an annotation of id 0 for none. Uses
     ``faster-coco-eval`` where it is installed (the same numbers, compiled), else ``pycocotools``.
+    As in COCO, the 100 best detections of a class in an image are judged; where one has more
+    objects of a class, as many as these.
 
     Args:
         truths: of each image.
@@ -63,18 +73,21 @@ def box_metrics(
             side.createIndex()
             sides.append(side)
         evaluation = COCOeval(*sides, "bbox")
+        evaluation.params.maxDets = [max([_DETECTIONS, *map(_most_of_a_class, truths)])]
         evaluation.evaluate()
         evaluation.accumulate()
-        evaluation.summarize()
-    metrics = {n: _percent(v) for n, v in zip(_NAMES, evaluation.stats, strict=False)}
+    # [IoU threshold, recall, class, area range]; -1 where there is no object.
+    precision = np.asarray(evaluation.eval["precision"])[..., -1]
+    metrics = {name: _mean(precision[iou, ..., area]) for name, (iou, area) in _SUMMARY.items()}
     if len(class_names) > 1:
-        # [IoU threshold, recall, class, area range, most detections]; -1 where there is no object.
-        precision = np.asarray(evaluation.eval["precision"])[:, :, :, 0, -1]
         for number, name in enumerate(class_names):
-            of_class = precision[:, :, number]
-            found = of_class[of_class > -1]
-            metrics[f"AP-{name}"] = _percent(found.mean() if found.size else -1)
+            metrics[f"AP-{name}"] = _mean(precision[:, :, number, 0])
     return metrics
+
+
+def _most_of_a_class(truth: Truth) -> int:
+    """Count the objects in an image of the class that has most."""
+    return int(np.bincount(truth.classes).max(initial=0))
 
 
 def _api() -> tuple[Any, Any]:
@@ -120,5 +133,7 @@ def _detection_rows(detections: Sequence[Detections]) -> Iterable[dict[str, Any]
             }
 
 
-def _percent(value: float) -> float:
-    return float(value) * 100 if value >= 0 else float("nan")
+def _mean(precision: np.ndarray) -> float:
+    """Average in percent what is known of it."""
+    known = precision[precision > -1]
+    return float(np.mean(known)) * 100 if known.size else float("nan")

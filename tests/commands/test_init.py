@@ -172,6 +172,46 @@ def test_yolo_and_voc_are_taken(folder):
     assert yaml.safe_load(path.read_text())["MODEL"]["ROI_HEADS"]["NUM_CLASSES"] == 1
 
 
+def test_classes_of_voc_are_those_of_the_labeled_pictures(folder, capsys):
+    for place, names in (("labeled_voc", ["cat", "dog"]), ("val_voc", ["cat"])):
+        for number, name in enumerate(names):
+            save_picture(folder / place / f"{place}_{number}.png", 40, 20)
+            (folder / place / f"{place}_{number}.xml").write_text(
+                f"<annotation><object><name>{name}</name><bndbox><xmin>1</xmin><ymin>1</ymin>"
+                "<xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
+            )
+    with catalogs.restored_catalogs():  # of a process of its own
+        path = init(folder, "--val", folder / "val_voc", labeled=("--labeled", "labeled_voc"))
+    entries = yaml.safe_load(path.read_text())["SSOD"]["REGISTER"]
+    assert [entry.get("CLASSES") for entry in entries] == [["cat", "dog"], None, ["cat", "dog"]]
+    capsys.readouterr()
+    assert ran("check", "--config-file", path) == 0
+
+
+def test_the_parts_of_a_split_are_taken(folder):
+    file = folder / "labeled" / "instances.json"
+    assert ran("split", file, "--percent", 50) == 0
+    parts = [file.with_name(f"instances_50_percent_{n}.json") for n in ("labeled", "unlabeled")]
+    arguments = ["--labeled", parts[0], "--unlabeled", parts[1], "--name", folder.name]
+    assert ran("init", *arguments, "--images", file.parent, "-o", folder / "split.yaml") == 0
+    entries = yaml.safe_load((folder / "split.yaml").read_text())["SSOD"]["REGISTER"]
+    assert entries[1] == {
+        "NAME": f"{folder.name}_unlabeled",
+        "JSON": str(parts[1]),
+        "IMAGES": str(file.parent),
+        "UNLABELED": True,
+    }
+    assert ran("check", "--config-file", folder / "split.yaml") == 0
+
+
+def test_models_may_find_as_many_objects_as_there_are(folder):
+    boxes = [(n % 10, n // 10, 8, 8) for n in range(130)]
+    write_coco(folder / "labeled", coco_contents(2, boxes=boxes))
+    written = yaml.safe_load(init(folder).read_text())
+    assert written["TEST"]["DETECTIONS_PER_IMAGE"] == 200
+    assert written["DATASETS"]["TEST"] == []
+
+
 def test_an_existing_file_is_kept(folder, capsys):
     path = init(folder)
     before = path.read_text()

@@ -59,6 +59,25 @@ def test_anchors_are_the_centers_of_what_there_is():
     assert statistics.fit_anchors(shapes, 5, 4) == ([10, 40, 160], [0.5, 2])
 
 
+def test_anchors_have_a_size_however_small_the_objects():
+    tiny = BoxShapes(np.array([0.2, 0.6, 3.0]), np.array([0.2, 0.6, 3.0]))
+    assert statistics.fit_anchors(tiny, 3, 1)[0] == [1, 3]
+
+
+def test_objects_that_vanish_are_counted():
+    images = [image((0, 0, 5, 5), (0, 0, 60, 60))]  # 100 x 100
+    assert lines_of(statistics.check_visible, images, (100, 1000), "KEY") == []
+    (line,) = lines_of(statistics.check_visible, images, (50, 1000), "KEY")
+    assert line.startswith("KEY: 50% of the objects have a side below 4 pixels once the picture is")
+
+
+def test_more_objects_than_are_looked_for_are_said():
+    images = [image(*[(0, 0, 9, 9)] * n) for n in (3, 5, 8)]
+    assert lines_of(statistics.check_number_of_objects, images, 8, "KEY") == []
+    (line,) = lines_of(statistics.check_number_of_objects, images, 4, "KEY")
+    assert line.startswith("KEY: 2 images have more than 4, up to 8; raise TEST.DETECTIONS_PER")
+
+
 def test_classes_with_few_objects_are_named():
     boxes = [(0, 0, 9, 9)]
     images = [image(*boxes * 40, classes=[0] * 30 + [1] * 3 + [3] * 7)]

@@ -11,6 +11,8 @@ from lookup import CAT, DOG, HALF, OBJECT, batches, finding, instances, register
 
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import BoxEvaluator, VocEvaluator, build_evaluator, evaluator_kind
+from d2_ssod.evaluation.coco_metrics import Truth, box_metrics
+from d2_ssod.structures import Detections
 
 
 @pytest.fixture
@@ -248,6 +250,23 @@ def test_numbers_are_the_official_ones(tmp_path, monkeypatch, seed, api):
     # Detectron2 names the classes in the order of the model's, the API has that of the ids.
     assert ours["AP-cat"] == pytest.approx(theirs["AP-dog"])
     assert ours["AP-dog"] == pytest.approx(theirs["AP-cat"])
+
+
+@pytest.mark.parametrize("api", ["pycocotools", "faster_coco_eval"])
+def test_all_objects_of_a_crowded_image_can_be_found(monkeypatch, api):
+    if api == "faster_coco_eval":
+        pytest.importorskip("faster_coco_eval")
+    else:
+        monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    corners = np.array([[20 * (n % 20), 20 * (n // 20)] for n in range(300)], dtype=float)
+    size, kinds = np.full((300, 2), 15.0), np.zeros(300, dtype=np.int64)
+    truth = Truth(np.hstack([corners, size]), kinds, kinds > 0, np.full(300, 225.0))
+    boxes = np.hstack([corners, corners + size]).astype(np.float32)
+    found = Detections(boxes, np.linspace(1, 0.5, 300, dtype=np.float32), kinds)
+    metrics = box_metrics([truth], [found], ["cell"])
+    assert metrics["AP"] == pytest.approx(100)
+    assert metrics["APs"] == pytest.approx(100)
+    assert np.isnan(metrics["APl"])
 
 
 @pytest.mark.parametrize(

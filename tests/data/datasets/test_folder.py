@@ -97,6 +97,13 @@ def test_several_folders_and_lists_are_joined(tmp_path):
     assert len(load(tmp_path / "one", tmp_path / "two", tmp_path / "one")) == 3
 
 
+def test_a_list_may_be_written_on_windows(tmp_path):
+    for name in ("two/a.png", "two/b c.png"):
+        save_picture(tmp_path / name)
+    (tmp_path / "list.txt").write_text("two\\a.png\r\ntwo\\b c.png\r\n")
+    assert names_of(load(tmp_path / "list.txt"), tmp_path) == ["two/a.png", "two/b c.png"]
+
+
 def test_a_list_of_pictures_that_are_elsewhere_is_named(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("images/a.png\nimages/b.png\n")
