@@ -58,3 +58,14 @@ def spellings(file_name: str) -> Iterator[str]:
         if without != base:
             candidates.append("/".join([*folders, without]))
     yield from dict.fromkeys(candidate for candidate in candidates if candidate)
+
+
+def find_file(folder: str, file_name: str) -> str:
+    """Give the path of the file below a folder that a name means; the name as it is if none is."""
+    literal = os.path.join(folder, file_name)
+    others = [name for name in spellings(file_name) if name != file_name]
+    # Most names have no other spelling: nothing is looked for on the disk then.
+    if not others or os.path.exists(literal):
+        return literal
+    candidates = (os.path.join(folder, name) for name in others)
+    return next(filter(os.path.exists, candidates), literal)

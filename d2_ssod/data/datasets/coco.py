@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from detectron2.structures import BoxMode
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.file_names import spellings
+from d2_ssod.file_names import find_file
 from d2_ssod.json_files import read_json
 
 from ..findings import Findings
@@ -18,6 +20,8 @@ from ..images import ImageError, read_size
 from .boxes import is_usable, read_four
 from .catalog import DataSet
 from .values import as_flag, as_id, as_number, as_whole, find_id
+
+logger = logging.getLogger(__name__)
 
 # Not copied into our dicts: what every COCO image has, and what Detectron2's mapper would act on.
 _DROPPED_IMAGE_KEYS = frozenset(
@@ -89,7 +93,15 @@ class CocoFile:
     def _categories(self, content: dict, findings: Findings) -> dict[int | str, str]:
         """Read the name of each category, by its id in the file; in the order of the ids."""
         names: dict[int | str, str] = {}
-        for row in self._list(content, "categories", findings):
+        rows = self._list(content, "categories", findings)
+        group = _only_a_group(rows, content.get("annotations"))
+        if group is not None:
+            logger.info(
+                "%s: category %r only groups the others: left out", self.json_file, group["name"]
+            )
+        for row in rows:
+            if row is group:
+                continue
             category_id, name = _category_id(row.get("id")), row.get("name")
             if category_id is None or name is None or name == "" or isinstance(name, (list, dict)):
                 missing = "name" if category_id is not None else "id"
@@ -141,7 +153,7 @@ class CocoFile:
 
     def _image(self, image_id: int | str, row: dict, findings: Findings) -> dict[str, Any]:
         extra = {key: value for key, value in row.items() if key not in _DROPPED_IMAGE_KEYS}
-        path = self._path(row["file_name"])
+        path = find_file(self.image_root, row["file_name"])
         record = {"file_name": path, "height": 0, "width": 0, "image_id": image_id, **extra}
         given = {side: row.get(side) for side in ("height", "width")}
         sizes = {side: as_whole(value) or 0 for side, value in given.items() if value is not None}
@@ -160,16 +172,6 @@ class CocoFile:
             except ImageError:  # said where the images are looked at
                 del record["height"], record["width"]
         return record
-
-    def _path(self, file_name: str) -> str:
-        """Find the file that a name means; the name as it is if there is none."""
-        literal = os.path.join(self.image_root, file_name)
-        others = [name for name in spellings(file_name) if name != file_name]
-        # Most names have no other spelling: nothing is looked for on the disk then.
-        if not others or os.path.exists(literal):
-            return literal
-        candidates = (os.path.join(self.image_root, name) for name in others)
-        return next(filter(os.path.exists, candidates), literal)
 
     def _annotate(
         self,
@@ -235,6 +237,7 @@ class CocoFile:
             )
             return None
         x, y, width, height = box
+        _warn_of_rotation(row, self.json_file, who, findings)
         if not is_usable((x, y, x + width, y + height), record, self.json_file, who, findings):
             return None
         area = as_number(row.get("area"))
@@ -262,3 +265,31 @@ def _category_id(value: Any) -> int | str | None:
     """Read a category's id, also a number that is given as a text: their order is that of ids."""
     whole = as_whole(value)
     return as_id(value) if whole is None else whole
+
+
+def _only_a_group(categories: Sequence[dict], annotations: Any) -> dict | None:
+    """Find a category without objects that is there to group the others, as Roboflow writes it."""
+    rows = annotations if isinstance(annotations, list) else []
+    used = {repr(row.get("category_id")) for row in rows if isinstance(row, dict)}
+    grouping = {repr(row.get("supercategory")) for row in categories}
+    groups = (
+        row
+        for row in categories
+        if row.get("supercategory") == "none"
+        and repr(row.get("name")) in grouping
+        and repr(row.get("id")) not in used
+    )
+    return next(groups, None)
+
+
+def _warn_of_rotation(row: dict, file: str, who: str, findings: Findings) -> None:
+    """Say that a box is an upright one, though it was drawn turned, as CVAT writes it."""
+    attributes = row.get("attributes")
+    angle = as_number(attributes.get("rotation")) if isinstance(attributes, dict) else None
+    if angle is not None and angle % 180 != 0:
+        findings.warning(
+            file,
+            "boxes that were drawn turned",
+            f"{who} has a rotation of {angle:g} degrees, which its bbox is without",
+            "export them as polygons, or draw upright boxes: it is read as an upright one",
+        )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from d2_ssod.file_names import spellings
+from d2_ssod.file_names import find_file
 
 from ..findings import Findings
 from ..images import EXTENSIONS, ImageError, map_threaded, read_size, size_or_error
@@ -95,16 +95,7 @@ def read_list(path: str) -> list[str]:
     """Read a text file that names a picture per line, relative to its own folder."""
     folder = os.path.dirname(path)
     with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
-        names = [line.strip() for line in file if line.strip()]
-    return [os.path.join(folder, _as_here(folder, name)) for name in names]
-
-
-def _as_here(folder: str, name: str) -> str:
-    """Find by which of its spellings a file is there; if by none, give the name as it is."""
-    if os.path.exists(os.path.join(folder, name)):
-        return name
-    found = (s for s in spellings(name) if os.path.exists(os.path.join(folder, s)))
-    return next(found, name)
+        return [find_file(folder, line.strip()) for line in file if line.strip()]
 
 
 def is_image_name(file: str) -> bool:

@@ -37,6 +37,38 @@ def test_records_are_those_of_detectron2_with_areas(tmp_path):
     assert not list(data_set.findings)
 
 
+def test_a_category_that_groups_the_others_is_no_class(tmp_path):
+    contents = coco_contents(2)  # of category 1
+    contents["categories"] = [
+        {"id": 0, "name": "pets", "supercategory": "none"},
+        {"id": 1, "name": "cat", "supercategory": "pets"},
+        {"id": 2, "name": "dog", "supercategory": "pets"},
+    ]
+    data_set = read(tmp_path, contents)
+    assert (data_set.thing_classes, data_set.category_ids) == (["cat", "dog"], [1, 2])
+    contents["annotations"][0]["category_id"] = 0  # it has an object
+    assert read(tmp_path, contents).thing_classes == ["pets", "cat", "dog"]
+    contents["annotations"][0]["category_id"] = 1
+    contents["categories"][0]["name"] = "other"  # it groups nothing
+    assert read(tmp_path, contents).thing_classes == ["other", "cat", "dog"]
+    contents["categories"] = [
+        {"id": 0, "name": "cat", "supercategory": "none"},
+        {"id": 1, "name": "cat", "supercategory": "cat"},
+    ]
+    assert read(tmp_path, contents).category_ids == [1]
+
+
+def test_boxes_that_were_drawn_turned_are_said(tmp_path):
+    contents = coco_contents(2)
+    contents["annotations"][0]["attributes"] = {"rotation": 180.0, "occluded": False}
+    assert list(read(tmp_path, contents).findings) == []
+    contents["annotations"][0]["attributes"]["rotation"] = 45.0
+    data_set = read(tmp_path, contents)
+    (finding,) = data_set.findings
+    assert "has a rotation of 45 degrees" in str(finding)
+    assert boxes_of(data_set.images) == [[[1, 2, 10, 8]], [[1, 2, 10, 8]]]
+
+
 def test_load_coco_keeps_additional_image_keys(tmp_path):
     records = load(tmp_path, coco_contents(difficulty=0.25, license=1, coco_url="x"))
     assert [record["difficulty"] for record in records] == [0.25, 0.25]
