@@ -10,6 +10,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 _GREY = 127  # of what is erased
+_LARGE = 2_000_000  # pixels of a picture up to which it costs little to change all
+_MARGIN = 1.25  # of what is left for the resizing
 
 
 def build_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
@@ -31,12 +33,38 @@ def build_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
         augmentations.append(T.RandomApply(RandomExpand(aug.EXPAND, fill), prob=0.5))
     if aug.IOU_CROP:
         augmentations.append(T.MinIoURandomCrop())
+    cuts_out = aug.IOU_CROP or cfg.INPUT.CROP.ENABLED  # then all pixels may be needed
+    if augmentations and not cuts_out and min(cfg.INPUT.MIN_SIZE_TRAIN) > 0:
+        factor = _MARGIN / min(1.0, *aug.SCALE)
+        edges = max(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN
+        augmentations.insert(0, ShrinkLarge(*(round(factor * edge) for edge in edges)))
     return augmentations
 
 
 def channels_first(image: np.ndarray) -> Tensor:
     """Copy pixels [H, W, C] to a Tensor[C, H, W]; as decoded they may be read-only."""
     return torch.from_numpy(image.transpose(2, 0, 1).copy())
+
+
+class ShrinkLarge(T.Augmentation):
+    """Makes a picture of millions of pixels smaller before others change all of them.
+
+    Not below what the resizing after them leaves of its details: a photograph of 12 million pixels
+    takes a quarter of the time so.
+    """
+
+    def __init__(self, short: int, most: int) -> None:
+        """Take the short edge that is left, and the most of the long one."""
+        super().__init__()
+        self.short, self.most = short, most
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Give the resizing; none of a picture that is not large."""
+        height, width = image.shape[:2]
+        shape = T.ResizeShortestEdge.get_output_shape(height, width, self.short, self.most)
+        if height * width <= _LARGE or min(shape) >= min(height, width):
+            return T.NoOpTransform()
+        return T.ResizeTransform(height, width, *shape)
 
 
 class RandomExpand(T.Augmentation):

@@ -1,12 +1,19 @@
-"""SSD's augmentations: what they change, and where boxes are afterwards."""
+"""Augmentations: what they change, and where boxes are afterwards."""
 
 import numpy as np
 import pytest
 import torch
 from detectron2.data import transforms as T
+from detectron2.utils.env import seed_all_rng
+from PIL import Image
 from runs import bare_config
 
-from d2_ssod.data.augmentation import RandomExpand, RandomPhotometric, build_augmentations
+from d2_ssod.data.augmentation import (
+    RandomExpand,
+    RandomPhotometric,
+    ShrinkLarge,
+    build_augmentations,
+)
 
 
 def picture(height=40, width=60, channels=3):
@@ -90,3 +97,46 @@ def test_those_of_the_config_are_built_in_ssds_order():
     assert isinstance(photometric, RandomPhotometric)
     assert isinstance(crop, T.MinIoURandomCrop)
     assert (expand.prob, expand.aug.max_ratio, expand.aug.fill) == (0.5, 4.0, 100.0)
+
+
+def large_picture(cfg):
+    """Pixels of a smooth picture of 3 million, what is done to them, and a box on it."""
+    cfg.SSOD.AUG.COLOR, cfg.SSOD.AUG.SCALE, cfg.SSOD.AUG.SHIFT = 0.2, (0.8, 1.2), 0.1
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 256, (15, 20, 3), dtype=np.uint8))
+    pixels = np.asarray(small.resize((2000, 1500), Image.Resampling.BICUBIC))
+    return pixels, build_augmentations(cfg), np.array([[400.0, 300.0, 900.0, 1100.0]])
+
+
+def test_large_pictures_are_made_smaller_first_and_end_the_same():
+    cfg = bare_config("output")
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (200,), 400
+    pixels, (shrink, *others), boxes = large_picture(cfg)
+    assert (shrink.short, shrink.most) == (312, 625)  # 1.25 / 0.8 of these
+    resize = T.ResizeShortestEdge(200, 400)
+    ends = []
+    for augmentations in ([shrink, *others], others):
+        seed_all_rng(0)
+        given = T.AugInput(pixels, boxes=boxes.copy())
+        T.AugmentationList([*augmentations, resize])(given)
+        ends.append(given)
+    smaller, direct = ends
+    assert smaller.image.shape == direct.image.shape
+    assert smaller.boxes == pytest.approx(direct.boxes, abs=1)
+    assert np.abs(smaller.image.astype(float) - direct.image).mean() < 1.5
+
+
+def test_pictures_that_are_not_large_or_are_cut_stay_as_they_are():
+    cfg = bare_config("output")
+    cfg.INPUT.MIN_SIZE_TRAIN = (200,)
+    pixels, (shrink, *_), _ = large_picture(cfg)
+    assert isinstance(shrink.get_transform(pixels), T.ResizeTransform)
+    assert isinstance(shrink.get_transform(pixels[:900]), T.NoOpTransform)
+    shrink.short = shrink.most = 2000
+    assert isinstance(shrink.get_transform(pixels), T.NoOpTransform)
+    for key in ("INPUT.CROP.ENABLED", "SSOD.AUG.IOU_CROP"):
+        cut = cfg.clone()
+        cut.merge_from_list([key, True])
+        assert not any(isinstance(a, ShrinkLarge) for a in build_augmentations(cut))
+    cfg.INPUT.MIN_SIZE_TRAIN = (0,)  # nothing is resized
+    assert not any(isinstance(a, ShrinkLarge) for a in build_augmentations(cfg))
