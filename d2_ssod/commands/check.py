@@ -3,7 +3,8 @@
     python -m d2_ssod check --config-file configs/mine.yaml
 
 Errors cannot be trained with; warnings can, but should be understood. Every picture is decoded,
-once: a second call is quick. Exits with 1 if there are errors.
+once: a second call is quick. ``--all`` shows every case, such as all damaged pictures. Exits with 1
+if there are errors.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _SHOWN = 5  # cases of each kind
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--all", action="store_true", help=f"show more than {_SHOWN} of each kind")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config")
 
 
@@ -30,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     cfg = build_config(arguments, world_size=1)
     findings = sorted(check_run_data(cfg), key=lambda finding: finding.level)
     for finding in findings:
-        print("\n".join(_lines(finding)))
+        print("\n".join(_lines(finding, len(finding.cases) if arguments.all else _SHOWN)))
     errors = _cases(findings, "error")
     print(
         f"{errors} errors, {_cases(findings, 'warning')} warnings" if findings else "All is well."
@@ -42,13 +44,15 @@ def _cases(findings: Sequence[Finding], level: str) -> int:
     return sum(finding.count for finding in findings if finding.level == level)
 
 
-def _lines(finding: Finding) -> list[str]:
-    """Show a kind of findings: what and where, the first cases, the remedy."""
+def _lines(finding: Finding, most: int) -> list[str]:
+    """Show a kind of findings: what and where, so many cases at most, the remedy."""
     place = f"{finding.place}: " if finding.place else ""
     lines = [f"{finding.level}: {place}{finding.kind} ({finding.count})"]
-    lines += [f"    {' '.join(case.split())}" for case in finding.cases[:_SHOWN]]
-    if finding.count > _SHOWN:
-        lines.append(f"    ... and {finding.count - min(_SHOWN, len(finding.cases))} more")
+    shown = finding.cases[:most]
+    lines += [f"    {' '.join(case.split())}" for case in shown]
+    if finding.count > len(shown):
+        hint = " (--all)" if len(shown) < len(finding.cases) else ""
+        lines.append(f"    ... and {finding.count - len(shown)} more{hint}")
     if finding.remedy:
         lines.append(f"  -> {finding.remedy}")
     return [*lines, ""]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from d2_ssod.errors import ConfigError, shortened
@@ -13,7 +13,7 @@ from d2_ssod.errors import ConfigError, shortened
 logger = logging.getLogger(__name__)
 
 Level = Literal["error", "warning"]
-_EXAMPLES = 20  # kept of each kind
+_KEPT = 10_000  # cases of each kind; others are counted
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Findings:
     """Gathers findings; those of one level, place and kind become one."""
 
     def __init__(self, findings: Iterable[Finding] = ()) -> None:
-        self._by_kind: dict[tuple[Level, str, str], Finding] = {}
+        self._by_kind: dict[tuple[Level, str, str], _Kind] = {}
         self.extend(findings)
 
     def error(self, place: str, kind: str, case: str, remedy: str) -> None:
@@ -67,7 +67,8 @@ class Findings:
 
     def __iter__(self) -> Iterator[Finding]:
         """Yield the findings in the order in which they were made."""
-        return iter(self._by_kind.values())
+        for kind in self._by_kind.values():
+            yield replace(kind.first, cases=tuple(kind.cases), count=kind.count)
 
     def __len__(self) -> int:
         return len(self._by_kind)
@@ -75,15 +76,21 @@ class Findings:
     @property
     def has_errors(self) -> bool:
         """Tell whether anything was found that cannot be used."""
-        return any(finding.level == "error" for finding in self)
+        return any(level == "error" for level, _, _ in self._by_kind)
 
     def _add(self, new: Finding) -> None:
-        key = (new.level, new.place, new.kind)
-        known = self._by_kind.get(key)
-        if known is not None:
-            cases = (*known.cases, *new.cases)[:_EXAMPLES]
-            new = replace(known, cases=cases, count=known.count + new.count)
-        self._by_kind[key] = new
+        kind = self._by_kind.setdefault((new.level, new.place, new.kind), _Kind(new))
+        kind.cases += new.cases[: _KEPT - len(kind.cases)]
+        kind.count += new.count
+
+
+@dataclass
+class _Kind:
+    """Findings that are one: the first of them, and the cases of all."""
+
+    first: Finding
+    cases: list[str] = field(default_factory=list)
+    count: int = 0
 
 
 def raise_first(findings: Iterable[Finding]) -> None:

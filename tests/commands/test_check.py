@@ -54,7 +54,11 @@ def test_every_finding_is_printed(config, capsys, tmp_path):
     assert code == 1
     assert "annotations of unknown categories (7)" in text
     assert "annotation 5 of image 5.png has category_id 9" in text
-    assert "... and 2 more" in text
+    assert "... and 2 more (--all)" in text
+    code, all_of_it = checked(config, capsys, "--all")
+    assert code == 1
+    assert "annotation 7 of image 7.png has category_id 9" in all_of_it
+    assert " more" not in all_of_it
     assert "  -> add the category, or correct the annotation" in text
     assert "warning: " + str(path) + ": boxes without area (1)" in text
     assert f"{tmp_path}/unlabeled/unlabeled_a.png is truncated or damaged" in text

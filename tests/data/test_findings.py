@@ -2,11 +2,12 @@ import logging
 
 import pytest
 
+from d2_ssod.data import findings as findings_module
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.errors import ConfigError
 
 
-def test_alike_findings_are_one_and_keep_examples():
+def test_alike_findings_are_one_with_all_cases():
     findings = Findings()
     for number in range(50):
         findings.error(
@@ -15,12 +16,23 @@ def test_alike_findings_are_one_and_keep_examples():
     findings.error("b.json", "boxes without area", "annotation 7 is empty", "correct it")
     findings.warning("a.json", "odd boxes", "annotation 8 is odd", "look at it")
     first, second, third = findings
-    assert (first.count, len(first.cases)) == (50, 20)
+    assert (first.count, len(first.cases)) == (50, 50)
     assert str(first) == (
         "a.json: annotation 0 is empty (and 49 more: boxes without area); correct it"
     )
     assert str(second) == "b.json: annotation 7 is empty; correct it"
     assert (third.level, len(findings), findings.has_errors) == ("warning", 3, True)
+
+
+def test_cases_beyond_a_limit_are_counted(monkeypatch):
+    monkeypatch.setattr(findings_module, "_KEPT", 3)
+    findings, joined = Findings(), Findings()
+    for number in range(5):
+        findings.warning("KEY", "odd", f"{number} is odd", "look")
+    for _ in range(2):
+        joined.extend(findings)
+    (found,) = joined
+    assert (found.cases, found.count) == (("0 is odd", "1 is odd", "2 is odd"), 10)
 
 
 def test_joined_findings_are_counted_together():
