@@ -6,6 +6,8 @@ from typing import Any
 
 from tabulate import tabulate
 
+from d2_ssod.artifacts import ensembles_of
+
 from .coco_metrics import Metrics
 from .evaluate import PhaseResults
 
@@ -55,7 +57,7 @@ def summarize(
 
 
 def format_table(summary: Mapping[str, Any]) -> str:
-    """Format the summary as a table for the terminal: a row for each phase and ensemble.
+    """Format the summary as a table for the terminal: a row for each phase and ensemble of several.
 
     Args:
         summary: as ``summarize`` gives it, or as read from ``summary.json``.
@@ -63,8 +65,9 @@ def format_table(summary: Mapping[str, Any]) -> str:
     last = len(summary["phases"]) - 1
     metrics = {f"phase {phase['phase']}": phase["metrics"] for phase in summary["phases"]}
     counts = dict(zip(metrics, summary["phases"], strict=True))
-    for name, fused in summary["ensembles"].items():
-        metrics[f"ensemble {name.replace('N', str(last))}"] = fused
+    for name in ensembles_of(last):
+        if name in summary["ensembles"]:
+            metrics[f"ensemble {name.replace('N', str(last))}"] = summary["ensembles"][name]
     return format_metrics(str(summary["dataset"]), metrics, counts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from d2_ssod.artifacts import better_ensemble
+from d2_ssod.artifacts import better_ensemble, ensembles_of
 
 from .collect import Metrics, Phase, Run
 
@@ -58,9 +58,11 @@ class Results:
         if run.summary is not None:
             phases = run.summary.phases
             rows = [Row(f"phase {n}", str(n), metrics) for n, metrics in phases.items()]
-            for name, metrics in run.summary.ensembles.items():
-                name = name.replace("N", str(max(phases, default=0)))
-                rows.append(Row(f"phases {name} together", name, metrics, "ensemble"))
+            last = max(phases, default=0)
+            for name in ensembles_of(last):
+                if name in run.summary.ensembles:
+                    metrics, name = run.summary.ensembles[name], name.replace("N", str(last))
+                    rows.append(Row(f"phases {name} together", name, metrics, "ensemble"))
         if run.control is not None:
             folder, metrics = run.control
             rows.append(Row(f"for comparison: {folder.name}", "control", metrics, "control"))
