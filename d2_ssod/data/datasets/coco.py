@@ -270,14 +270,14 @@ def _category_id(value: Any) -> int | str | None:
 def _only_a_group(categories: Sequence[dict], annotations: Any) -> dict | None:
     """Find a category without objects that is there to group the others, as Roboflow writes it."""
     rows = annotations if isinstance(annotations, list) else []
-    used = {repr(row.get("category_id")) for row in rows if isinstance(row, dict)}
+    used = {_category_id(row.get("category_id")) for row in rows if isinstance(row, dict)}
     grouping = {repr(row.get("supercategory")) for row in categories}
     groups = (
         row
         for row in categories
         if row.get("supercategory") == "none"
         and repr(row.get("name")) in grouping
-        and repr(row.get("id")) not in used
+        and _category_id(row.get("id")) not in used
     )
     return next(groups, None)
 
