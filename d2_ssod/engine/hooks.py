@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -19,7 +20,7 @@ from d2_ssod.artifacts import (
 from d2_ssod.data.objects import detections_of
 from d2_ssod.drawing import draw_detections
 
-from .interruption import may_stop_after
+from .interruption import Stopped, may_stop_after
 from .labeling import label_next_phase
 from .run_data import RunData
 
@@ -75,6 +76,8 @@ class RecordTraining(HookBase):
         """Note what was done, also when training has failed or was stopped."""
         ended = self.trainer.iter >= self.trainer.max_iter
         first, last = self.trainer.start_iter, self.trainer.iter
+        if isinstance(sys.exc_info()[1], Stopped):  # after the iteration, which is not counted yet
+            last += 1
         if last > first:
             record_event(
                 self._folder,

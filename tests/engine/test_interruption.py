@@ -11,6 +11,7 @@ import pytest
 import runs
 import torch
 
+from d2_ssod.artifacts import RunFolder, read_history
 from d2_ssod.engine import interruption
 from d2_ssod.engine.interruption import INTERRUPTED, PREEMPTED, Stopped, handled_signals
 
@@ -90,6 +91,8 @@ def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
     assert 19 <= iteration_of(tmp_path / "stopped") < 49
     assert not (tmp_path / "stopped" / "phase_0" / "model_final.pth").exists()
     runs.run_here(runs.arguments(data, tmp_path / "stopped", "--resume", **length))
+    history = read_history(RunFolder(tmp_path / "stopped"))
+    assert sum(event["iterations"] for event in history if event["event"] == "trained") == 50
     runs.run_here(runs.arguments(data, tmp_path / "whole", **length))
     assert_same_models(tmp_path / "stopped", tmp_path / "whole")
 
