@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
@@ -21,6 +21,8 @@ from detectron2.utils import comm
 from d2_ssod.config import flat_keys
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
+
+_Result = TypeVar("_Result")
 
 _PATIENCE = 30.0  # seconds; by default NFS looks at a folder anew after as many
 _AGAIN_AFTER = 0.2  # seconds
@@ -108,6 +110,25 @@ def on_main_process(function: Callable[[], object]) -> None:
         raise error
     if said is not None:
         raise ConfigError(f"rank 0: {said}")
+
+
+def on_all_ranks(
+    function: Callable[[], _Result], error: type[ConfigError] = ConfigError
+) -> _Result:
+    """Call ``function`` on every rank; where it fails on any by such an error, it does on all.
+
+    Raises:
+        ConfigError: ``error``, on every rank the same: that of the first rank that has one.
+    """
+    result, own = None, None
+    try:
+        result = function()
+    except error as caught:
+        own = caught
+    problems = list(filter(None, comm.all_gather(own and str(own))))
+    if problems:
+        raise error(problems[0]) from (own and own.__cause__)
+    return result
 
 
 def _write_token(path: Path) -> None:

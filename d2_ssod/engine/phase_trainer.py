@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import weakref
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ from d2_ssod.evaluation import validate
 from d2_ssod.modeling import UncertaintyOutputLayers, detector_of, running_attributes
 from d2_ssod.randomness import Purpose, derive_seed, seed_generators, with_drawn_seed
 
+from .agreement import on_all_ranks
 from .averaging import AverageWeights
 from .hooks import AverageOverRanks
 from .interruption import StopOnSignal
@@ -186,18 +188,15 @@ class PhaseTrainer(DefaultTrainer):
     def _load_first_whole(self, checkpoints: Sequence[str]) -> None:
         """Load the first that every rank can read."""
         for number, path in enumerate(checkpoints):
-            damage = None
             try:
-                self.checkpointer.load(path)
+                on_all_ranks(functools.partial(self.checkpointer.load, path), DamagedCheckpoint)
             except DamagedCheckpoint as error:
-                damage = error
-            problems = list(filter(None, comm.all_gather(damage and str(damage))))
-            if not problems:
+                if number == len(checkpoints) - 1:
+                    raise
+                logger.warning("%s. Going on from the checkpoint before it", error)
+            else:
                 self.start_iter = self.iter + 1
                 return
-            if number == len(checkpoints) - 1:
-                raise DamagedCheckpoint(problems[0]) from damage
-            logger.warning("%s. Going on from the checkpoint before it", problems[0])
 
     def train(self) -> None:
         """Train from ``start_iter`` to the end of the phase."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +13,9 @@ from detectron2.utils import comm
 
 from d2_ssod.data.datasets import category_ids_of, with_unique_ids
 from d2_ssod.data.findings import raise_first
-from d2_ssod.errors import ConfigError
 from d2_ssod.pseudo_label import objects_per_image
 
+from .agreement import on_all_ranks
 from .data_checks import NamedDataSets, check_contents, check_pictures
 
 logger = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ def load_run_data(cfg: CfgNode) -> RunData:
     Raises:
         ConfigError: the first error, in one line that names the key or file, on every rank alike.
     """
-    return _on_all_ranks(lambda: _load(cfg))
+    return on_all_ranks(lambda: _load(cfg))
 
 
 def _load(cfg: CfgNode) -> RunData:
@@ -94,16 +93,3 @@ def _log_sizes(sets: NamedDataSets, classes: list[str]) -> None:
             *(title, len(images), f", {objects} objects" if key != "UNLABELED" else ""),
             ", ".join(sets.names(key)),
         )
-
-
-def _on_all_ranks(load: Callable[[], RunData]) -> RunData:
-    """Run ``load`` on every rank; where it fails on any, every rank raises the same error."""
-    result, problem = None, None
-    try:
-        result = load()
-    except ConfigError as error:
-        problem = str(error)
-    problems = [found for found in comm.all_gather(problem) if found is not None]
-    if problems:
-        raise ConfigError(problems[0])
-    return result
