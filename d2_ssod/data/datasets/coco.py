@@ -269,17 +269,17 @@ def _category_id(value: Any) -> int | str | None:
 
 def _only_a_group(categories: Sequence[dict], annotations: Any) -> dict | None:
     """Find a category without objects that is there to group the others, as Roboflow writes it."""
-    rows = annotations if isinstance(annotations, list) else []
-    used = {_category_id(row.get("category_id")) for row in rows if isinstance(row, dict)}
-    grouping = {repr(row.get("supercategory")) for row in categories}
-    groups = (
+    grouping = [row.get("supercategory") for row in categories]
+    groups = [
         row
         for row in categories
-        if row.get("supercategory") == "none"
-        and repr(row.get("name")) in grouping
-        and _category_id(row.get("id")) not in used
-    )
-    return next(groups, None)
+        if row.get("supercategory") == "none" and row.get("name") in grouping
+    ]
+    if not groups:  # as in most files, of whose annotations there may be millions
+        return None
+    rows = annotations if isinstance(annotations, list) else []
+    used = {_category_id(row.get("category_id")) for row in rows if isinstance(row, dict)}
+    return next((row for row in groups if _category_id(row.get("id")) not in used), None)
 
 
 def _warn_of_rotation(row: dict, file: str, who: str, findings: Findings) -> None:
