@@ -68,11 +68,11 @@ def train_phases(
     for phase in range(first):
         validate_phase(cfg, phase, judged_by)  # Validation images may have been named later.
     for phase in range(first, last + 1):
-        _check_training(cfg, phase, data)  # Its labels may have been made anew.
         if not folder.phase(phase).model.exists():
             _train_phase(cfg, phase, data, trainer_class)
         elif phase < last:
-            label_next_phase(cfg, phase, data)  # It was interrupted between training and labeling.
+            label_next_phase(cfg, phase, data)  # Interrupted before, or the labels were deleted.
+            _check_training(cfg, phase + 1, data)  # Then it may have learned from others.
         validate_phase(cfg, phase, judged_by)
     validate_ensembles(cfg, judged_by)
     keep_best(cfg)
