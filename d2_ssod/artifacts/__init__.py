@@ -50,7 +50,7 @@ from .validation import (
     save_ensemble_validation,
     save_validation,
 )
-from .yolo import check_yolo_data, labels_of_a_person, save_yolo, save_yolo_data, unique_stems
+from .yolo import labels_of_a_person, save_yolo, save_yolo_data, unique_stems
 
 __all__ = [
     "AtomicCheckpointer",
@@ -65,7 +65,6 @@ __all__ = [
     "check_label_settings",
     "check_predictions",
     "check_training",
-    "check_yolo_data",
     "digest_of",
     "discard_partial_predictions",
     "discard_validations",

@@ -43,17 +43,6 @@ def save_yolo(
             path.write_text(lines, encoding="utf-8")
 
 
-def check_yolo_data(folder: Path) -> None:
-    """Check that a folder has nothing that :func:`save_yolo_data` would overwrite, or mix with.
-
-    Raises:
-        ConfigError: it has a data set already, also if that is of an earlier phase.
-    """
-    for path in (folder / "data.yaml", folder / "labels"):
-        if path.exists():
-            raise ConfigError(f"{path} exists, and may have somebody's labels; name another folder")
-
-
 def save_yolo_data(
     folder: Path, images: Sequence[dict], found: Predictions, classes: Sequence[str]
 ) -> None:
@@ -64,7 +53,13 @@ def save_yolo_data(
         images: as in :func:`save_yolo`.
         found: the boxes of each; they are written without scores.
         classes: their names.
+
+    Raises:
+        ConfigError: it has a data set already, also if that is of an earlier phase.
     """
+    for path in (folder / "data.yaml", folder / "labels"):
+        if path.exists():
+            raise ConfigError(f"{path} exists, and may have somebody's labels; name another folder")
     save_yolo(folder / "labels", images, found, with_scores=False)
     names = "".join(f"  {n}: {json.dumps(name)}\n" for n, name in enumerate(classes))
     text = f"{_PLACES}path: .\ntrain: images\nnames:\n{names}"

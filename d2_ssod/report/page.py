@@ -14,8 +14,9 @@ from detectron2.utils import comm
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from d2_ssod.artifacts import check_yolo_data, save_yolo_data
+from d2_ssod.artifacts import save_yolo_data
 from d2_ssod.data.datasets import category_ids_of
+from d2_ssod.data.statistics import num_objects
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
 from d2_ssod.progress import progress_bar
@@ -88,7 +89,6 @@ def write_yolo(cfg: CfgNode, folder: str | Path, *, problems: Sequence[str] = ()
             read.
     """
     folder, run = Path(folder), collect(cfg)
-    check_yolo_data(folder)
     run.problems.extend(problems)
     images = RunImages(run)
     if not images.labels:
@@ -216,9 +216,7 @@ def _scores(predictions: Predictions) -> np.ndarray:
 
 
 def _objects_per_image(images: Sequence[dict]) -> np.ndarray:
-    return np.array(
-        [sum(not a.get("iscrowd", 0) for a in image.get("annotations", ())) for image in images]
-    )
+    return np.array([num_objects(image) for image in images])
 
 
 def _number(value: float | None, decimals: int = 1) -> str:

@@ -180,8 +180,8 @@ class SSD(nn.Module):
         not matter how images, labeled or not, are shared out.
         """
         if not targets:
-            _share_of_all_ranks(outputs.logits.new_zeros(()))  # which others wait for
             nothing = outputs.logits.new_zeros(())
+            _share_of_all_ranks(nothing)  # which others wait for
             return {"loss_cls": nothing, "loss_box_reg": nothing}
         taught = [self._teach(outputs, number, target) for number, target in enumerate(targets)]
         matched, logits, deltas = zip(*taught, strict=True)
