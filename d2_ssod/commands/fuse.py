@@ -23,6 +23,7 @@ from d2_ssod.artifacts import RunFolder, load_classes, load_phase_model
 from d2_ssod.data import read_data_set, register_from_config
 from d2_ssod.data.checks import check_disjoint
 from d2_ssod.data.findings import Findings
+from d2_ssod.data.picture_files import PictureFiles
 from d2_ssod.engine import check_judging_sets
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import Fusion, evaluate_rows, format_metrics, judged_on
@@ -99,7 +100,7 @@ def _judging_sets(cfg: CfgNode) -> dict[str, list[dict]]:
 
 def _warn_of_trained_on(cfg: CfgNode, sets: Mapping[str, list[dict]]) -> None:
     """Say which images to judge by a run has learned the labels of."""
-    findings = Findings()
+    findings, files = Findings(), PictureFiles()
     try:
         labeled = _labeled_images(cfg)
     except ConfigError as error:
@@ -108,7 +109,7 @@ def _warn_of_trained_on(cfg: CfgNode, sets: Mapping[str, list[dict]]) -> None:
         return
     words = ("test", f"labeled (of {cfg.OUTPUT_DIR})", "results on them mean nothing")
     for name, images in sets.items():
-        check_disjoint(labeled, images, words, name, findings)
+        check_disjoint(labeled, images, files, words, name, findings)
     for finding in findings:
         print(finding, file=sys.stderr)
 

@@ -36,8 +36,9 @@ from d2_ssod.artifacts import (
 from d2_ssod.data.checks import check_resizable
 from d2_ssod.data.datasets import ImageFolders
 from d2_ssod.data.findings import Findings
-from d2_ssod.data.images import ImageError, check_pictures
+from d2_ssod.data.images import ImageError
 from d2_ssod.data.loader import build_inference_loader
+from d2_ssod.data.picture_files import PictureFiles
 from d2_ssod.drawing import draw_detections
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import EnsembleRCNN, Fusion
@@ -138,7 +139,7 @@ def _readable(files: Sequence[str], cfg: CfgNode) -> tuple[list[dict], list[str]
     """Make the dicts of the pictures that can be read, and say what is wrong with the others."""
     resizing = ("INPUT.MIN_SIZE_TEST", cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     images, problems = [], []
-    sizes = check_pictures(files, description="Checking pictures")
+    sizes = PictureFiles().sizes(files, "Checking pictures")
     for number, (file, size) in enumerate(zip(files, sizes, strict=True), start=1):
         if isinstance(size, ImageError):
             problems.append(f"{file} {size}")

@@ -5,7 +5,8 @@ findings.py       what is wrong or odd, gathered
 checks.py         what may be wrong with data sets, said before training
 box_checks.py     boxes that are implausible as a whole
 statistics.py     sizes, shapes and numbers of objects, and the anchors that fit
-images.py         looking at picture files
+images.py         looking at a picture file
+picture_files.py  looking at many, each once
 presence.py       whether they are there at all
 seen_pictures.py  which of them were found good before
 augmentation.py   the augmentations of ``SSOD.AUG``

@@ -6,13 +6,10 @@ with: the config key and the name of the data set.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import numbers
-import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from detectron2.data.transforms import ResizeShortestEdge
@@ -21,7 +18,8 @@ from d2_ssod.class_lists import GIVE_THE_SAME, describe_difference
 
 from .box_checks import corners_of, is_plain
 from .findings import Findings
-from .images import ImageError, check_pictures
+from .images import ImageError
+from .picture_files import PictureFiles
 from .presence import check_present
 
 _CORRECT_PATHS = (
@@ -68,17 +66,20 @@ def check_same_classes(classes: Mapping[str, list[str] | None], findings: Findin
             )
 
 
-def check_images(images: Sequence[dict[str, Any]], place: str, findings: Findings) -> None:
+def check_images(
+    images: Sequence[dict[str, Any]], files: PictureFiles, place: str, findings: Findings
+) -> None:
     """Find image files that are not there, are damaged, or not of the size the data set says.
 
     Args:
         images: Detectron2 dicts with ``file_name`` and, optionally, ``height`` and ``width``. Every
             file is decoded, unless it was found good before and has not changed since.
+        files: looks at them.
         place: begins the lines.
         findings: what is found is added to it.
     """
     paths = [record["file_name"] for record in images]
-    found = check_pictures(paths, description=f"Checking images of {place}")
+    found = files.sizes(paths, f"Checking images of {place}")
     bad = [path for path, size in zip(paths, found, strict=True) if isinstance(size, ImageError)]
     said = check_present(bad, len(paths), place, _CORRECT_PATHS, findings)
     for record, size in zip(images, found, strict=True):
@@ -210,6 +211,7 @@ def check_has_objects(images: Sequence[dict[str, Any]], place: str, findings: Fi
 def check_disjoint(
     first: Sequence[dict[str, Any]],
     second: Sequence[dict[str, Any]],
+    files: PictureFiles,
     words: tuple[str, str, str],
     place: str,
     findings: Findings,
@@ -221,27 +223,30 @@ def check_disjoint(
     Args:
         first: Detectron2 dicts.
         second: Detectron2 dicts, the ones that are counted.
+        files: looks at them.
         words: what the second ones are, what they are too, and what follows, for the line.
         place: begins the line; the key of the second ones.
         findings: what is found is added to it.
     """
-    known = {os.path.realpath(record["file_name"]) for record in first}
-    shared = {n for n, r in enumerate(second) if os.path.realpath(r["file_name"]) in known}
-    shared |= _copies(first, second)
+    paths, others = ([record["file_name"] for record in images] for images in (second, first))
+    shared = _shared(others, paths, files)
     if shared:
         what, too, consequence = words
         findings.warning(
             place,
             f"{what} images that are {too} too",
-            f"{len(shared)} of {len(second)} {what} images are {too} images too, such as "
-            f"{second[min(shared)]['file_name']}; {consequence}",
+            f"{len(shared)} of {len(paths)} {what} images are {too} images too, such as "
+            f"{paths[min(shared)]}; {consequence}",
             "take them out of one of the two",
         )
 
 
-def check_repeated(images: Sequence[dict[str, Any]], place: str, findings: Findings) -> None:
+def check_repeated(
+    images: Sequence[dict[str, Any]], files: PictureFiles, place: str, findings: Findings
+) -> None:
     """Warn of pictures that a data set has more than once."""
-    times = Counter(os.path.realpath(record["file_name"]) for record in images)
+    paths = [record["file_name"] for record in images]
+    times = Counter(state.path for state in files.states(paths))
     for path, count in times.items():
         if count > 1:
             findings.warning(
@@ -252,36 +257,19 @@ def check_repeated(images: Sequence[dict[str, Any]], place: str, findings: Findi
             )
 
 
-def _copies(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> set[int]:
-    """Find the second ones whose file has the content of one of the first; their indices."""
-    of_length: dict[int, list[str]] = defaultdict(list)
-    for record in first:
-        of_length[_length(record)].append(record["file_name"])
-    found = set()
-    digests: dict[str, str] = {}
-    for number, record in enumerate(second):
-        length = _length(record)
-        same_length = of_length.get(length, []) if length > 0 else []
-        own = _digest(record["file_name"], digests) if same_length else ""
-        if any(own == _digest(path, digests) for path in same_length):
-            found.add(number)
-    return found
-
-
-def _length(record: dict[str, Any]) -> int:
-    try:
-        return os.stat(record["file_name"]).st_size
-    except OSError:  # said where the images are looked at
-        return -1
-
-
-def _digest(path: str, known: dict[str, str]) -> str:
-    if path not in known:
-        try:
-            known[path] = hashlib.sha1(Path(path).read_bytes()).hexdigest()
-        except OSError:
-            known[path] = path
-    return known[path]
+def _shared(first: Sequence[str], second: Sequence[str], files: PictureFiles) -> set[int]:
+    """Find the second ones that are a file of the first, or have its content; their indices."""
+    of_first, of_second = files.states(first), files.states(second)
+    known = {state.path for state in of_first}
+    shared = {number for number, state in enumerate(of_second) if state.path in known}
+    lengths = {state.length for state in of_first if state.length > 0}
+    alike = [n for n, s in enumerate(of_second) if s.length in lengths and n not in shared]
+    lengths = {of_second[number].length for number in alike}
+    contents = set(
+        files.digests([p for p, s in zip(first, of_first, strict=True) if s.length in lengths])
+    )
+    found = files.digests([second[number] for number in alike])
+    return shared | {n for n, own in zip(alike, found, strict=True) if own in contents}
 
 
 def _annotation_problem(annotation: dict[str, Any], num_classes: int) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +10,6 @@ from typing import TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from d2_ssod.progress import progress_bar
-
-from .seen_pictures import SeenPictures
 
 EXTENSIONS = frozenset(
     {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff"}
@@ -81,31 +78,6 @@ def check_picture(path: str | os.PathLike) -> tuple[int, int]:
                 "scale it to 8 bits",
             )
         return _oriented_size(image)
-
-
-def check_pictures(paths: Sequence[str], *, description: str) -> list[tuple[int, int] | ImageError]:
-    """`check_picture` for many; what was good is remembered, by path, size and time of change.
-
-    Args:
-        paths: the files.
-        description: shown before the progress bar.
-
-    Returns:
-        of each file height and width, or what is wrong with it.
-    """
-    with SeenPictures() as seen:
-        results = [seen.get(path) for path in paths]
-        new = [number for number, result in enumerate(results) if result is None]
-        checked = map_threaded(
-            functools.partial(size_or_error, check_picture),
-            [paths[n] for n in new],
-            description=description,
-        )
-        for number, result in zip(new, checked, strict=True):
-            results[number] = result
-            if not isinstance(result, ImageError):
-                seen.add(paths[number], result)
-    return results
 
 
 def map_threaded(

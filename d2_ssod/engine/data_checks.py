@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
@@ -13,6 +13,7 @@ from d2_ssod.data import checks, datasets_root, statistics
 from d2_ssod.data.box_checks import check_boxes
 from d2_ssod.data.datasets import DataSet, missing_paths, read_data_set
 from d2_ssod.data.findings import Findings, raise_first
+from d2_ssod.data.picture_files import PictureFiles
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import evaluator_kind
 from d2_ssod.modeling import detector_of, num_classes
@@ -58,10 +59,11 @@ def check_judging_sets(cfg: CfgNode, thing_classes: Sequence[str]) -> dict[str, 
         classes[place] = found.thing_classes
     checks.check_same_classes(classes, findings)
     raise_first(findings)
+    files = PictureFiles()
     for place, found in sets.placed(*_JUDGING):
         checks.check_not_empty(found.images, place, findings)
         checks.check_annotations(found.images, len(thing_classes), place, findings)
-        checks.check_images(found.images, place, findings)
+        checks.check_images(found.images, files, place, findings)
     raise_first(findings)
     return {name: found.images for (_, name), found in sets.named.items()}
 
@@ -217,19 +219,22 @@ def _check_labeled(
         )
 
 
-def check_pictures(cfg: CfgNode, sets: NamedDataSets) -> Findings:
-    """Check the pictures themselves."""
-    findings = Findings()
+def check_pictures(
+    cfg: CfgNode, sets: NamedDataSets, on_step: Callable[[], object] = lambda: None
+) -> Findings:
+    """Check the pictures themselves; ``on_step`` is called after each that was looked at."""
+    findings, files = Findings(), PictureFiles(on_step)
     test = ("INPUT.MIN_SIZE_TEST", cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     least = min(cfg.INPUT.MIN_SIZE_TRAIN)
     train = ("INPUT.MIN_SIZE_TRAIN", least, cfg.INPUT.MAX_SIZE_TRAIN)
     for place, found in sets.placed(*_KEYS):
-        checks.check_repeated(found.images, place, findings)
-        checks.check_images(found.images, place, findings)
+        checks.check_repeated(found.images, files, place, findings)
+        checks.check_images(found.images, files, place, findings)
         checks.check_resizable(found.images, [train, test], place, findings)
     for second, first, words in _APART:
         place = f"DATASETS.{second}"
-        checks.check_disjoint(sets.of_key(first), sets.of_key(second), words, place, findings)
+        sharing = sets.of_key(first), sets.of_key(second)
+        checks.check_disjoint(*sharing, files, words, place, findings)
     return findings
 
 

@@ -12,7 +12,8 @@ from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.utils import comm
 
 from d2_ssod.data.datasets import category_ids_of, with_unique_ids
-from d2_ssod.data.findings import raise_first
+from d2_ssod.data.findings import Findings, raise_first
+from d2_ssod.heartbeat import Heartbeat, Ranks
 from d2_ssod.pseudo_label import objects_per_image
 
 from .agreement import on_all_ranks
@@ -49,14 +50,29 @@ def load_run_data(cfg: CfgNode) -> RunData:
     Raises:
         ConfigError: the first error, in one line that names the key or file, on every rank alike.
     """
-    return on_all_ranks(lambda: _load(cfg))
+    sets = on_all_ranks(lambda: _read(cfg))
+    findings = _findings_in_pictures(cfg, sets)
+    on_all_ranks(lambda: raise_first(findings))
+    return _assemble(cfg, sets)
 
 
-def _load(cfg: CfgNode) -> RunData:
+def _read(cfg: CfgNode) -> NamedDataSets:
     sets = NamedDataSets.read(cfg)
     raise_first(check_contents(cfg, sets))
-    if comm.is_main_process():
-        raise_first(check_pictures(cfg, sets))
+    return sets
+
+
+def _findings_in_pictures(cfg: CfgNode, sets: NamedDataSets) -> Findings:
+    """Have the main process look at the pictures; the others wait as long as it goes on."""
+    findings = Findings()
+    with Heartbeat("checking pictures", Ranks.of_run()) as heartbeat:
+        if comm.is_main_process():
+            findings = check_pictures(cfg, sets, heartbeat.beat)
+        heartbeat.wait_for_others()
+    return findings
+
+
+def _assemble(cfg: CfgNode, sets: NamedDataSets) -> RunData:
     labeled = sets.of_key("TRAIN")
     classes = list(MetadataCatalog.get(sets.first_labeled).thing_classes)
     _log_sizes(sets, classes)

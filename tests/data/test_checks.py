@@ -9,6 +9,9 @@ from pictures import cut, save_picture
 from d2_ssod.data import checks
 from d2_ssod.data.box_checks import check_boxes
 from d2_ssod.data.findings import Findings
+from d2_ssod.data.picture_files import PictureFiles
+
+FILES = PictureFiles()  # of paths that no other test has
 
 
 def record(path, width=24, height=16, **keys):
@@ -80,32 +83,32 @@ def test_check_images_accepts_good_files(tmp_path):
     records = [record(save_picture(tmp_path / name)) for name in names]
     turned = record(save_picture(tmp_path / "d.jpg", 24, 16, orientation=6), 16, 24)
     undeclared = {"file_name": str(tmp_path / "a.png")}
-    assert found_by(checks.check_images, [*records, turned, undeclared], "KEY") == []
-    assert found_by(checks.check_images, [], "KEY") == []
+    assert found_by(checks.check_images, [*records, turned, undeclared], FILES, "KEY") == []
+    assert found_by(checks.check_images, [], FILES, "KEY") == []
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
 def test_check_images_finds_truncated_files(tmp_path, name):
     path = cut(save_picture(tmp_path / name, 120, 90))
-    line = error_by(checks.check_images, [record(path, 120, 90)], "DATASETS.UNLABELED")
+    line = error_by(checks.check_images, [record(path, 120, 90)], FILES, "DATASETS.UNLABELED")
     assert line.startswith(f"DATASETS.UNLABELED: {path} is truncated")
 
 
 def test_check_images_finds_wrong_sizes(tmp_path):
     path = save_picture(tmp_path / "a.png", 24, 16)
-    line = error_by(checks.check_images, [record(path, 17, 24)], "KEY")
+    line = error_by(checks.check_images, [record(path, 17, 24)], FILES, "KEY")
     assert f"KEY: {path} is 24 x 16 pixels, but 17 x 24 in the data set" in line
 
 
 def test_check_images_explains_turned_pictures(tmp_path):
     path = save_picture(tmp_path / "a.jpg", 24, 16, orientation=6)
-    assert "EXIF orientation" in error_by(checks.check_images, [record(path, 24, 16)], "KEY")
+    assert "EXIF orientation" in error_by(checks.check_images, [record(path, 24, 16)], FILES, "KEY")
 
 
 def test_check_images_finds_missing_files_and_counts_the_rest(tmp_path):
     good = record(save_picture(tmp_path / "a.png"))
     missing = [record(tmp_path / f"{n}.png") for n in range(3)]
-    line = error_by(checks.check_images, [good, *missing], "KEY")
+    line = error_by(checks.check_images, [good, *missing], FILES, "KEY")
     assert line.startswith(
         f"KEY: {tmp_path}/0.png does not exist (and 2 more: unreadable pictures)"
     )
@@ -122,14 +125,14 @@ def test_check_images_says_that_all_are_elsewhere(tmp_path, there, said):
     records = [record(tmp_path / "a" / f"{n:02}.png") for n in range(20)]
     for each in records[:there]:
         save_picture(Path(each["file_name"]))
-    line = error_by(checks.check_images, records, "KEY")
+    line = error_by(checks.check_images, records, FILES, "KEY")
     assert line.startswith(f"KEY: {said.format(folder=tmp_path / 'a')} correct IMAGES")
 
 
 def test_check_images_looks_at_the_few_that_are_there(tmp_path):
     records = [record(tmp_path / "sub" / f"{n:02}.png") for n in range(20)]
     cut(save_picture(Path(records[3]["file_name"]), 120, 90))
-    (_, elsewhere), (_, damaged) = found_by(checks.check_images, records, "KEY")
+    (_, elsewhere), (_, damaged) = found_by(checks.check_images, records, FILES, "KEY")
     assert elsewhere.startswith("KEY: 19 of 20 pictures are not in")
     assert "03.png is truncated" in damaged
 
@@ -139,13 +142,13 @@ def test_check_images_names_single_missing_files(tmp_path, count, there):
     records = [record(tmp_path / f"{n:02}.png") for n in range(count)]
     for each in records[:there]:
         save_picture(Path(each["file_name"]))
-    line = error_by(checks.check_images, records, "KEY")
+    line = error_by(checks.check_images, records, FILES, "KEY")
     assert line.startswith(f"KEY: {tmp_path}/{there:02}.png does not exist")
 
 
 def test_check_images_finds_files_that_are_no_images(tmp_path):
     (tmp_path / "a.png").write_text("<html>404</html>")
-    line = error_by(checks.check_images, [record(tmp_path / "a.png")], "KEY")
+    line = error_by(checks.check_images, [record(tmp_path / "a.png")], FILES, "KEY")
     assert "is not a readable image" in line
 
 
@@ -269,7 +272,7 @@ def test_check_disjoint_is_silent_for_different_images(tmp_path):
         record(tmp_path / "u" / "1.png", image_id=1),  # data sets count from 1, each its own
         record(save_picture(tmp_path / "y.bmp")),  # as long as x.bmp
     ]
-    assert found_by(checks.check_disjoint, labeled, unlabeled, WORDS, "KEY") == []
+    assert found_by(checks.check_disjoint, labeled, unlabeled, FILES, WORDS, "KEY") == []
 
 
 def test_check_disjoint_warns_of_shared_images(tmp_path):
@@ -282,10 +285,10 @@ def test_check_disjoint_warns_of_shared_images(tmp_path):
         record(tmp_path / "other.png", image_id=1),
         record(tmp_path / "renamed.png", image_id=9),  # the same content
     ]
-    line = warning_by(checks.check_disjoint, labeled, same, WORDS, "KEY")
+    line = warning_by(checks.check_disjoint, labeled, same, FILES, WORDS, "KEY")
     assert line.startswith("KEY: 2 of 3 unlabeled images are labeled images too, such as")
 
 
 def test_repeated_pictures_are_warned_of(tmp_path):
     images = [record(tmp_path / name) for name in ("a.png", "b.png", "./a.png")]
-    assert "a.png is named 2 times" in warning_by(checks.check_repeated, images, "KEY")
+    assert "a.png is named 2 times" in warning_by(checks.check_repeated, images, FILES, "KEY")

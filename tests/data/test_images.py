@@ -4,14 +4,7 @@ from detectron2.data.detection_utils import read_image
 from pictures import cut, save_picture
 from PIL import Image, ImageOps
 
-from d2_ssod.data import images
-from d2_ssod.data.images import (
-    ImageError,
-    check_picture,
-    check_pictures,
-    map_threaded,
-    read_size,
-)
+from d2_ssod.data.images import ImageError, check_picture, map_threaded, read_size
 
 FORMATS = ["a.png", "a.jpg", "a.bmp", "a.gif", "a.tif", "a.webp", "a.ppm"]
 
@@ -113,35 +106,6 @@ def test_check_picture_accepts_what_can_be_converted(tmp_path, mode):
     name = "a.tif" if mode == "CMYK" else "a.png"
     Image.new(mode, (24, 16)).save(tmp_path / name)
     assert check_picture(tmp_path / name) == (16, 24)
-
-
-def test_pictures_found_good_are_not_decoded_again(tmp_path, monkeypatch):
-    paths = [str(save_picture(tmp_path / f"{n}.png")) for n in range(3)]
-    cut(tmp_path / "1.png")
-    first = check_pictures(paths, description="x")
-    assert [first[0], first[2]] == [(16, 24), (16, 24)]
-    assert isinstance(first[1], ImageError)
-    decoded = []
-    monkeypatch.setattr(images, "_decode", lambda image: decoded.append(image.filename))
-    save_picture(tmp_path / "2.png", 30, 20)
-    assert check_pictures(paths, description="x") == [(16, 24), (16, 24), (20, 30)]
-    assert sorted(decoded) == paths[1:]
-
-
-def test_without_a_cache_every_picture_is_decoded(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    paths = [str(save_picture(tmp_path / "a.png"))]
-    assert check_pictures(paths, description="x") == [(16, 24)]
-    assert check_pictures(paths, description="x") == [(16, 24)]
-
-
-def test_a_damaged_cache_is_done_without(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    (tmp_path / "d2_ssod").mkdir()
-    (tmp_path / "d2_ssod" / "pictures.sqlite").write_text("no database" * 100)
-    paths = [str(save_picture(tmp_path / "a.png"))]
-    assert check_pictures(paths, description="x") == [(16, 24)]
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])

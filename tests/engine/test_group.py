@@ -90,21 +90,24 @@ def test_a_signal_ends_prediction_where_one_rank_waits_for_another(data, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("keys", "activity"),
+    ("fault", "rank", "keys", "activity"),
     [
-        (PREDICTING, "Phase 0's model on the unlabeled images"),
-        (EVALUATING, "evaluating"),
+        ("hangs before it trains", 0, {}, "checking pictures"),
+        ("hangs", 1, PREDICTING, "Phase 0's model on the unlabeled images"),
+        ("hangs", 1, EVALUATING, "evaluating"),
     ],
-    ids=["predicting", "evaluating"],
+    ids=["checking", "predicting", "evaluating"],
 )
-def test_a_rank_that_hangs_is_named_by_one_that_waits(data, tmp_path, monkeypatch, keys, activity):
+def test_a_rank_that_hangs_is_named_by_one_that_waits(
+    data, tmp_path, monkeypatch, fault, rank, keys, activity
+):
     monkeypatch.setenv("SHORT_SILENCE", "1")
-    run = start_faulty(data, tmp_path, "hangs", monkeypatch, **keys)
+    run = start_faulty(data, tmp_path, fault, monkeypatch, **keys)
     stdout, stderr = run.communicate(timeout=90)
     assert run.returncode == 1
     (error,) = [found for found in stderr.splitlines() if found.startswith("error: ")]
-    assert error.startswith("error: rank 0: TimeoutError: rank 1 on ")
-    assert " is alive, but has made no progress for 8 s, while rank 0 on " in error
+    assert error.startswith(f"error: rank {1 - rank}: TimeoutError: rank {rank} on ")
+    assert f" is alive, but has made no progress for 8 s, while rank {1 - rank} on " in error
     assert f" waits for it ({activity}); see what that machine is doing" in error
     assert "Traceback" not in stdout + stderr
     assert_none_left(run)

@@ -16,7 +16,7 @@ from detectron2.modeling import GeneralizedRCNN
 from detectron2.utils import comm
 
 from d2_ssod import heartbeat
-from d2_ssod.engine import PhaseTrainer, agreement, default_argument_parser, launch
+from d2_ssod.engine import PhaseTrainer, agreement, default_argument_parser, launch, run_data
 from d2_ssod.errors import ConfigError
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -46,6 +46,11 @@ def faulty_inference(self, *args, **kwargs):
     return _inference(self, *args, **kwargs)
 
 
+def endless_check(*args):
+    """Look at pictures, which only the first rank does, for ever."""
+    time.sleep(1000)
+
+
 class AbortsWhenFinalized:
     """Does so as a thread of gloo may, in the processes of the group."""
 
@@ -57,6 +62,8 @@ if FAULT == "aborts when finalized" and __name__ == "__mp_main__":
     sys.aborts_when_finalized = AbortsWhenFinalized()
     atexit.register(lambda: print(f"exit functions of {os.getpid()}"))
 agreement._PATIENCE = 1.0  # seconds, of disks that are this machine's own
+if FAULT == "hangs before it trains":
+    run_data.check_pictures = endless_check
 if "SHORT_SILENCE" in os.environ:
     heartbeat._EVERY, heartbeat.NO_SIGN, heartbeat.NO_PROGRESS = 0.5, 5.0, 8.0
 PhaseTrainer.run_step, GeneralizedRCNN.inference = faulty_step, faulty_inference
