@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from d2_ssod.json_files import write_json
-
 from .rows import KEPT_METRICS, RESULTS
-from .training import commit, metrics_of, train, versions
+from .training import keep, metrics_of, train
+from .waves import after_needs, do_in_waves, missing
 
 FIRST, OTHERS = 1500, 2400  # iterations of phase 0, and of the others together
 
@@ -70,8 +69,17 @@ class OneStageRun:
         """Where its result lies once it is finished."""
         return RESULTS / f"{self.name}.json"
 
+    @property
+    def needs(self) -> list[OneStageRun]:
+        """Runs whose models must be there before: one phase starts from the phase 0 of two."""
+        return [OneStageRun("two_phase", self.seed)] if self.row == "one_phase" else []
+
+    def phase_0(self, output: Path) -> Path:
+        """The model of its phase 0."""
+        return output / self.name / "phase_0" / "model_final.pth"
+
     def overrides(self, output: Path) -> dict[str, object]:
-        """Config keys of the run; one phase starts from the same phase 0 as two."""
+        """Config keys of the run."""
         row = ROWS[self.row]
         keys = {
             "SEED": self.seed,
@@ -79,9 +87,8 @@ class OneStageRun:
             "SSOD.SCHEDULE.MAX_ITER": row.lengths,
             "SSOD.REPORT": False,
         }
-        if self.row == "one_phase":
-            shared = output / OneStageRun("two_phase", self.seed).name / "phase_0"
-            keys["SSOD.START.PHASE_0"] = (shared / "model_final.pth").resolve()
+        for need in self.needs:
+            keys["SSOD.START.PHASE_0"] = need.phase_0(output).resolve()
         return keys
 
 
@@ -93,36 +100,33 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="runs at a time")
     parser.add_argument("--output", type=Path, default=Path("output/ablation"))
     args = parser.parse_args()
-    failed = []
-    with ThreadPoolExecutor(args.processes) as pool:
-        for row in args.rows:  # one after the other: one phase needs what two have left
-            runs = [OneStageRun(row, seed) for seed in args.seeds]
-            failed += [run.name for run in pool.map(lambda r: do(r, args.output), runs) if run]
-    if failed:
-        sys.exit(f"{len(failed)} runs failed: {', '.join(failed)}; see their run.log")
+    runs = [OneStageRun(row, seed) for row in args.rows for seed in args.seeds]
+    if failed := do_all(runs, args.processes, args.output):
+        names = ", ".join(run.name for run in failed)
+        sys.exit(f"{len(failed)} runs failed: {names}; see their run.log")
 
 
-def do(run: OneStageRun, output: Path) -> OneStageRun | None:
-    """Train and evaluate a run unless it has a result; returns it if it failed."""
-    if run.result.exists():
-        return None
+def do_all(runs: Sequence[OneStageRun], processes: int, output: Path) -> list[OneStageRun]:
+    """Do the runs that are missing, after what they need; returns those that failed."""
+
+    def is_usable(run: OneStageRun) -> bool:
+        return run.result.exists() and run.phase_0(output).exists()
+
+    wanted = list(dict.fromkeys(each for run in runs for each in after_needs(run)))
+    return do_in_waves(
+        missing(wanted, is_usable), lambda run: do(run, output), is_usable, processes
+    )
+
+
+def do(run: OneStageRun, output: Path) -> bool:
+    """Train and evaluate a run; False if it failed."""
     row, folder, started = ROWS[run.row], output / run.name, time.time()
     if not train(row.config, run.overrides(output), folder):
         print(f"{run.name}: FAILED", flush=True)
-        return run
-    result = {
-        "row": run.row,
-        "seed": run.seed,
-        "lengths": row.lengths,
-        "views": row.views,
-        "metrics": metrics_of(folder, KEPT_METRICS),
-        "seconds": round(time.time() - started),
-        "commit": commit(),
-        "versions": versions(),
-    }
-    write_json(run.result, result)
-    print(f"{run.name}: done", flush=True)
-    return None
+        return False
+    own = {"row": run.row, "seed": run.seed, "lengths": row.lengths, "views": row.views}
+    keep(run.result, {**own, "metrics": metrics_of(folder, KEPT_METRICS)}, started)
+    return True
 
 
 if __name__ == "__main__":

@@ -206,17 +206,20 @@ was tuned.
 
 """
 
-_REAL = """Made by `python -m ablation.real FOLDER`: the small detector, from scratch unless a
+_REAL = f"""Made by `python -m ablation.real FOLDER`: the small detector, from scratch unless a
 title says otherwise, batches of 8 images, moving averages of the weights as models;
 [real_images.md](real_images.md) says what to make of it. Differences to FS+, which shares only its
 labels with a row, are between means. Fused models of FS and FS+ are of other seeds in turn, so that
-their errors are not independent of each other."""
+their errors are not independent of each other. {real_report.OLDER}: some seeds of the row are of
+older code, with another phase 0 than FS and FS+ of today; trained again, an FS+ moved by up to 5
+AP50, so read such differences with care."""
 
 _INTRODUCTION = f"""# What each part is worth on `digit_scenes`
 
 Made by `make ablation`, which trains what has no result yet, and `python -m ablation.report`. One
 row is one way to train; rows that are compared seed by seed share phase 0 and, in a setting, the
-pseudo-labels of phase 1. Figures are percentages on the 1000 test images: mean ± standard error
+pseudo-labels of phase 1; the one of a single phase has its own, and fewer iterations (2700, all
+others 3900). Figures are percentages on the 1000 test images: mean ± standard error
 over seeds. Nothing was tuned on the test set: all constants are those of the method, and `constant`
 uses the mean weight that `paper` gave with the same seed. The rows
 {", ".join(f"`{r}`" for r in MAIN_ROWS)} carry the main question, so they get more seeds.

@@ -32,7 +32,7 @@ LENGTHS = {"fs": 1500, "fs_plus": 3900}
 # Rows of phases 1..N: title and config overrides.
 SEMI_SUPERVISED = {
     "one_phase": (
-        "one phase, no re-weighting",
+        "one phase, no re-weighting (2700 iterations)",
         [
             *("SSOD.NUM_PHASES", "1", "SSOD.ROI_WEIGHTING.NAME", "none"),
             *("SSOD.SCHEDULE.MAX_ITER", "(1500, 1200)"),

@@ -28,7 +28,7 @@ from .rows import (
     Run,
     all_runs,
 )
-from .training import commit, evaluate_together, in_process_config, kept, versions
+from .training import evaluate_together, in_process_config, keep, kept
 from .waves import do_in_waves, missing
 
 
@@ -100,9 +100,7 @@ def run_folder(run: Run, output: Path) -> Path:
 
 
 def do(run: Run, output: Path) -> None:
-    """Train and evaluate one run in this process, and write its result unless it has one."""
-    from d2_ssod.json_files import write_json
-
+    """Train and evaluate one run in this process, and keep its result."""
     started = time.time()
     if run.row in LENGTHS:
         result = _supervised(run, output)
@@ -110,36 +108,8 @@ def do(run: Run, output: Path) -> None:
         result = _supervised_ensemble(run, output)
     else:
         result = _semi_supervised(run, output)
-    metrics = kept(result["metrics"], KEPT_METRICS)
-    if run.result.exists():
-        _compare_with_kept(run, metrics)
-        return
-    write_json(
-        run.result,
-        {
-            "setting": run.setting,
-            "row": run.row,
-            "seed": run.seed,
-            **result,
-            "metrics": metrics,
-            "seconds": round(time.time() - started),
-            "commit": commit(),
-            "versions": versions(),
-        },
-    )
-
-
-def _compare_with_kept(run: Run, metrics: dict[str, dict]) -> None:
-    """Say whether a run that was done again came out as before; the kept result stays."""
-    kept = json.loads(run.result.read_text())["metrics"]
-    if metrics == kept:
-        print(f"{_name(run)}: as in {run.result}")
-    else:
-        print(
-            f"WARNING: {_name(run)}: {metrics}, but {run.result} has {kept}: another processor, or "
-            "version of torch or of this code. Rows trained from here on start from another phase "
-            "0 than those before, and are not compared with them."
-        )
+    own = {"setting": run.setting, "row": run.row, "seed": run.seed}
+    keep(run.result, {**own, **result, "metrics": kept(result["metrics"], KEPT_METRICS)}, started)
 
 
 def _supervised(run: Run, output: Path) -> dict:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+
+from d2_ssod.json_files import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,7 +42,7 @@ def metrics_of(
     folder: Path, keys: Collection[str], summary: str = "summary.json"
 ) -> dict[str, dict[str, float]]:
     """Read from a run's summary these metrics of each phase and ensemble."""
-    content = json.loads((folder / summary).read_text(encoding="utf-8"))
+    content = read_json(folder / summary)
     models = {f"phase_{phase['phase']}": phase["metrics"] for phase in content["phases"]}
     return kept(models | content["ensembles"], keys)
 
@@ -50,6 +52,31 @@ def kept(metrics: Mapping[str, Mapping[str, float]], keys: Collection[str]) -> d
     return {
         model: {key: round(values[key], 3) for key in keys} for model, values in metrics.items()
     }
+
+
+def keep(result: Path, content: Mapping[str, object], started: float) -> None:
+    """Write a run's result, with what it depends on, unless there is one, which stays.
+
+    Args:
+        result: a JSON file.
+        content: its content, with ``metrics``.
+        started: when the run was; by ``time.time()``.
+    """
+    if not result.exists():
+        made = {"seconds": round(time.time() - started), "commit": commit(), "versions": versions()}
+        write_json(result, {**content, **made})
+        print(f"{result}: done", flush=True)
+        return
+    before = read_json(result)["metrics"]
+    if content["metrics"] == before:
+        print(f"{result}: done again, with the same result", flush=True)
+    else:
+        print(
+            f"WARNING: done again, with {content['metrics']}, but {result} has {before}: another "
+            "processor, or version of torch or of this code. What is trained from here on starts "
+            "from other models than what was trained before, and is not compared with it.",
+            flush=True,
+        )
 
 
 def in_process_config(config: str, overrides: Sequence[object]):

@@ -37,13 +37,16 @@ def missing(runs: Sequence[AnyRun], is_usable: Callable[[AnyRun], bool]) -> list
     seed is trained again as soon as a row of that seed is missing.
 
     Args:
-        runs: with all that they need.
+        runs: with all that they need, each after what it needs.
         is_usable: whether other runs can build on this one.
     """
-    needed = {need for run in runs if not run.result.exists() for need in run.needs}
-    return [
-        run for run in runs if not run.result.exists() or (run in needed and not is_usable(run))
-    ]
+    needed: set[AnyRun] = set()
+    found = []
+    for run in reversed(runs):
+        if not run.result.exists() or (run in needed and not is_usable(run)):
+            needed.update(run.needs)
+            found.append(run)
+    return found[::-1]
 
 
 def do_in_waves(

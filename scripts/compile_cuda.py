@@ -170,7 +170,9 @@ def main() -> None:
         else:
             print(f"sm_{arch}: unknown to this toolkit, left out")
     sources = [Path(name).resolve() for name in sys.argv[1:] or build["cuda_sources"]()]
-    failed = False
+    if not archs or not sources:
+        raise SystemExit("Nothing to compile: set CUDA_ARCHS to what this toolkit knows.")
+    failed, kernels = False, 0
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [
             pool.submit(compile_source, home / "bin" / "nvcc", includes, arch, source, Path(folder))
@@ -181,8 +183,11 @@ def main() -> None:
             report = job.result()
             print(report, flush=True)
             failed |= "SPILLS" in report
+            kernels += report.count(" registers ")
     if disassembler() is None:
         print("No cuobjdump and nvdisasm were found: instructions were not counted.")
+    if kernels == 0:
+        raise SystemExit("The compiler says nothing of registers: are its words other ones now?")
     if failed:
         raise SystemExit("Kernels spill registers to memory (see SPILLS above).")
 

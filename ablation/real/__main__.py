@@ -24,13 +24,12 @@ from pathlib import Path
 import d2_ssod.quiet  # noqa: F401
 
 from ablation.training import (
-    commit,
     evaluate_together,
     evaluation_config,
+    keep,
     kept,
     metrics_of,
     train,
-    versions,
 )
 from ablation.waves import after_needs, do_in_waves, missing
 from d2_ssod.artifacts import RunFolder
@@ -134,26 +133,11 @@ def _mates(seeds: Sequence[int], seed: int, models: int) -> tuple[int, ...]:
 
 
 def _keep(run: RealRun, metrics: dict, started: float, known: dict[str, object]) -> None:
-    """Write the result for each split, unless it has one."""
+    """Keep the result for each split."""
     for split in SPLITS:
-        result = replace(run, split=split).result
-        if not result.exists():
-            write_json(
-                result,
-                {
-                    "data": run.data.name,
-                    "row": run.row,
-                    "split": split,
-                    "seed": run.seed,
-                    "image_passes": run.image_passes,
-                    **known,
-                    "metrics": metrics[split],
-                    "seconds": round(time.time() - started),
-                    "commit": commit(),
-                    "versions": versions(),
-                },
-            )
-    print(f"{run.name}: done", flush=True)
+        own = {"data": run.data.name, "row": run.row, "split": split, "seed": run.seed}
+        content = {**own, "image_passes": run.image_passes, **known, "metrics": metrics[split]}
+        keep(replace(run, split=split).result, content, started)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ STUDIES = {
     ),
 }
 _KEYS = ("AP50", "AP")
+OLDER = "†"
 
 
 def parts() -> Iterator[str]:
@@ -84,7 +85,7 @@ def _line(row: str, rows: Mapping[str, Results]) -> list[object]:
     fs_plus = _values(rows.get("fs_plus", {}), "phase_0")
     fs_plus_fused = _values(rows.get(f"fs_plus_x{models}", {}), "0~N")
     return [
-        *(ROWS[row].title, len(results), _passes(results)),
+        *(ROWS[row].title + _mark(row, rows), len(results), _passes(results)),
         _both(_values(results, "phase_0")) if phases else "",
         _both(alone),
         "" if row == "fs_plus" else _both_differences(alone, fs_plus),
@@ -92,6 +93,18 @@ def _line(row: str, rows: Mapping[str, Results]) -> list[object]:
         "" if row.startswith("fs_plus") else _both_differences(fused, fs_plus_fused),
         _label_quality(results),
     ]
+
+
+def _mark(row: str, rows: Mapping[str, Results]) -> str:
+    """Mark a row that began from another phase 0 than the one of its seed in this table."""
+    phase_0 = rows.get("fs", {})
+    if ROWS[row].fuses or ROWS[row].phases == 0:
+        return ""
+    is_other = any(
+        seed in phase_0 and result["metrics"]["phase_0"] != phase_0[seed]["metrics"]["phase_0"]
+        for seed, result in rows[row].items()
+    )
+    return f" {OLDER}" if is_other else ""
 
 
 def _difference_parts(rows: Mapping[str, Results]) -> Iterator[str]:
@@ -124,7 +137,7 @@ def _factorial_parts(rows: Mapping[str, Results]) -> Iterator[str]:
     ]
     yield (
         f"What the parts of two-tier labels add to the last AP50 / AP, each on average over all "
-        f"combinations of the others (seeds: {', '.join(map(str, seeds))}; ± by the interactions):"
+        f"combinations of the others ({_of_seeds(seeds)}; ± by the interactions):"
     )
     yield format_table(
         [
@@ -133,6 +146,12 @@ def _factorial_parts(rows: Mapping[str, Results]) -> Iterator[str]:
         ],
         ["", "effect"],
     )
+
+
+def _of_seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return f"seed {seeds[0]} alone"
+    return f"seeds {', '.join(map(str, seeds))}"
 
 
 def _provenance(rows: Mapping[str, Results]) -> str:

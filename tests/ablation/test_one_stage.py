@@ -38,18 +38,35 @@ def test_a_finished_run_leaves_what_the_table_needs(results, monkeypatch, tmp_pa
         return True
 
     monkeypatch.setattr(one_stage, "train", train)
-    assert one_stage.do(run, tmp_path / "output") is None
+    assert one_stage.do_all([run], 1, tmp_path / "output") == []
     kept = json.loads((results / "one_stage" / "csd" / "seed_2.json").read_text())
     assert kept["metrics"]["phase_0"]["AP50"] == 41.235
     assert (kept["row"], kept["seed"], kept["views"]) == ("csd", 2, 2)
     monkeypatch.setattr(one_stage, "train", None)  # would fail if called
-    assert one_stage.do(run, tmp_path / "output") is None
+    assert one_stage.do_all([run], 1, tmp_path / "output") == []
+
+
+def test_one_phase_trains_the_phase_0_it_needs(results, monkeypatch, tmp_path):
+    two, one = (OneStageRun(row, 2) for row in ("two_phase", "one_phase"))
+    two.result.parent.mkdir(parents=True)
+    two.result.write_text("{}")  # kept, but not its models
+    done = []
+
+    def do(run, output):
+        done.append(run)
+        run.phase_0(output).parent.mkdir(parents=True)
+        run.phase_0(output).write_text("")
+        return True
+
+    monkeypatch.setattr(one_stage, "do", do)
+    assert one_stage.do_all([one], 2, tmp_path / "output") == []
+    assert done == [two, one]
 
 
 def test_a_run_that_fails_leaves_no_result(results, monkeypatch, tmp_path):
     run = OneStageRun("isd", 2)
     monkeypatch.setattr(one_stage, "train", lambda *_: False)
-    assert one_stage.do(run, tmp_path / "output") is run
+    assert one_stage.do_all([run], 1, tmp_path / "output") == [run]
     assert not run.result.exists()
 
 

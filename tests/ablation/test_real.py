@@ -8,6 +8,7 @@ from ablation.digits_folder import lay_out
 from ablation.real import __main__ as real
 from ablation.real import report, rows
 from ablation.real.rows import BATCH, ROWS, SPLITS, RealRun
+from ablation.waves import after_needs, missing
 
 FUSED = [name for name, row in ROWS.items() if row.fuses]
 TRAINED = [name for name in ROWS if name not in FUSED]
@@ -159,7 +160,7 @@ def test_parts_of_labels_are_judged_once_a_seed_has_all_combinations(data, monke
     for on in rows.CHOICES:
         finish(run_of(data, rows.cell(on)), 50.0 + 2 * ("soft" in on) - ("average" in on))
     *_, heading, effects, _ = report.parts()
-    assert "(seeds: 1;" in heading
+    assert "(seed 1 alone; ±" in heading
     assert cells_of(effects) == {
         "soft": ["+2.0 ± 0.0 / +1.0 ± 0.0"],
         "gate": ["+0.0 ± 0.0 / +0.0 ± 0.0"],
@@ -258,3 +259,27 @@ def test_folder_for_a_backbone_trained_on_imagenet_has_its_keys_and_the_same_pic
     assert own["MODEL.ROI_HEADS.NUM_CLASSES"] == 2
     assert Path(own["MODEL.TIMM.WEIGHTS"]).is_file()
     assert not (data / "lite0.pth").exists()
+
+
+def test_what_a_missing_run_needs_is_done_however_far_below(data, tmp_path):
+    fused = run_of(data, "none_held_x2", mates=(2,))
+    wanted = list(dict.fromkeys(after_needs(fused)))
+    for run in wanted[:-1]:
+        run.result.parent.mkdir(parents=True, exist_ok=True)
+        run.result.write_text("{}")  # kept, but not the models
+    assert missing(wanted, lambda run: False) == wanted
+    assert [run.row for run in wanted] == ["fs", "none_held", "fs", "none_held", "none_held_x2"]
+    # Of those that are there, nothing below is needed.
+    assert missing(wanted, lambda run: run.row == "none_held") == [fused]
+
+
+def test_rows_of_another_phase_0_than_that_of_their_seed_are_marked(data):
+    for seed, of_teacher in ((1, 40.0), (2, 39.0)):
+        finish(run_of(data, "fs", seed), 40.0)
+        finish(run_of(data, "none", seed), 50.0, phase_0=40.0)
+        finish(run_of(data, "teacher", seed), 50.0, phase_0=of_teacher)
+    lines = report.table(
+        [run_of(data, row, s) for row in ("fs", "none", "teacher") for s in (1, 2)]
+    )
+    titles = list(cells_of(lines))
+    assert titles == [ROWS["fs"].title, ROWS["none"].title, f"{ROWS['teacher'].title} †"]

@@ -72,7 +72,7 @@ def test_runs_whose_phase_0_failed_are_not_tried(output, monkeypatch):
     assert run.do_all([FS, PAPER], 2, output) == [FS, PAPER]
 
 
-@pytest.mark.parametrize(("value", "said"), [(70.0, "as in"), (71.0, "WARNING")])
+@pytest.mark.parametrize(("value", "said"), [(70.0, "the same result"), (71.0, "WARNING")])
 def test_a_run_done_again_keeps_its_result_and_says_whether_it_came_out_alike(
     output, monkeypatch, capsys, value, said
 ):
