@@ -10,6 +10,7 @@ from d2_ssod.artifacts import (
     keep_partial_predictions,
     load_earlier_predictions,
     load_partial_predictions,
+    load_predictions_by_file,
     prediction_source,
     save_predictions,
     set_aside_predictions,
@@ -97,3 +98,10 @@ def test_what_is_set_aside_is_discarded_with_the_pass(files):
     set_aside_predictions(files, CATEGORY_IDS)
     discard_partial_predictions(files.partial_predictions)
     assert load_earlier_predictions(files.partial_predictions, MORE) == {}
+
+
+def test_predictions_are_those_of_the_files_whatever_their_ids_are_now(files):
+    whole(files)
+    found = load_predictions_by_file(files, images("0.png", "a.png", "c.png"), CATEGORY_IDS)
+    assert found.keys() == {2, 3}
+    assert_same(found[2], scored(0.75))

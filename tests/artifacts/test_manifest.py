@@ -137,6 +137,7 @@ def test_settings_of_tiers_count_where_there_are_tiers(tmp_path):
     check(cfg, "SSOD.TIERS.CERTAIN", 0.25)
     cfg.SSOD.LABELS = "tiers"
     check(cfg, "SSOD.CONSENSUS.IOU_THRESH", 0.75, "SSOD.TIERS.UNCERTAIN", "hard")
+    check(cfg, "SSOD.TIERS.MAX_SPREAD", 0.5)  # of how labels are learned
     with pytest.raises(ConfigError, match=r"SSOD\.TIERS\.CERTAIN was 0\.25 and is 0\.5"):
         check(cfg, "SSOD.TIERS.CERTAIN", 0.5)
 

@@ -67,6 +67,10 @@ def test_other_images_are_refused(cfg, made, files):
     [
         ("SSOD.TTA.ENABLED", True, "SSOD.TTA.ENABLED False, which is True now"),
         ("INPUT.MIN_SIZE_TEST", 600, "INPUT.MIN_SIZE_TEST 800, which is 600 now"),
+        ("INPUT.MAX_SIZE_TEST", 99, "INPUT.MAX_SIZE_TEST 1333, which is 99 now"),
+        ("INPUT.FORMAT", "RGB", "INPUT.FORMAT BGR, which is RGB now"),
+        ("TEST.DETECTIONS_PER_IMAGE", 7, "TEST.DETECTIONS_PER_IMAGE 100, which is 7 now"),
+        ("SSOD.INFERENCE_BATCH_SIZE", 3, "SSOD.INFERENCE_BATCH_SIZE "),
         ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.2, "SCORE_THRESH_TEST 0.05, which is 0.2 now"),
     ],
 )
@@ -160,3 +164,14 @@ def test_a_note_of_an_older_version_knows_no_names(cfg, made):
 )
 def test_files_are_found_by_their_names(now, expected):
     assert match_files(FILES, images(now)) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("MIN_SIZES", (99,)), ("MAX_SIZE", 99), ("FLIP", False)]
+)
+def test_each_key_of_multi_transform_inference_counts(cfg, tmp_path, key, value):
+    cfg.SSOD.TTA.ENABLED = True
+    write_json(tmp_path / "phase_0" / "predictions_source.json", prediction_source(cfg, images()))
+    write_json(tmp_path / "phase_0" / "predictions.json", [])
+    cfg.TEST.AUG[key] = value
+    assert f"TEST.AUG.{key}" in error_of(cfg, images())

@@ -204,3 +204,27 @@ def test_pseudo_labels_may_change_until_something_is_learned_from_them(cfg, trai
     cfg.SSOD.RESUME_ANYWAY = False
     (files.folder / trained).unlink()  # as the message says
     check_training(cfg, 1, LABELED, folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bbox": [1.0, 2.0, 3.0, 4.3]},
+        {"iscrowd": 1},
+        {"bbox_mode": BoxMode.XYXY_ABS},
+        {"category_id": 1},
+    ],
+)
+def test_each_part_of_an_object_counts(cfg, change):
+    changed = copy.deepcopy(LABELED)
+    changed[0]["annotations"][0].update(change)
+    with pytest.raises(ConfigError, match="labeled images or their objects are others"):
+        check(cfg, 0, labeled=changed)
+
+
+def test_the_order_of_channels_is_of_the_architecture(cfg):
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    record_training(cfg, 0, LABELED, folder)
+    cfg.INPUT.FORMAT = "RGB"
+    with pytest.raises(ConfigError, match=r"INPUT\.FORMAT was"):
+        check_architecture(cfg, 0, folder)

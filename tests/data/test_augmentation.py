@@ -26,7 +26,7 @@ def seeded():
 
 
 def test_image_lies_on_the_canvas_and_its_boxes_with_it():
-    image = picture()
+    image, places = picture(), set()
     for _ in range(20):
         given = T.AugInput(image, boxes=np.array([[10.0, 5.0, 30.0, 25.0]]))
         RandomExpand(4.0, fill=99)(given)
@@ -34,10 +34,13 @@ def test_image_lies_on_the_canvas_and_its_boxes_with_it():
         assert 40 <= height <= 160
         assert 60 <= width <= 240
         x0, y0, x1, y1 = given.boxes[0].astype(int)
+        places.add(((x0 - 10) / max(width - 60, 1), (y0 - 5) / max(height - 40, 1)))
         assert (given.image[y0:y1, x0:x1] == image[5:25, 10:30]).all()
         assert given.image.sum(dtype=int) - image.sum(dtype=int) == 3 * 99 * (
             height * width - 40 * 60
         )
+    assert min(x for x, _ in places) < 0.2 < 0.8 < max(x for x, _ in places)
+    assert min(y for _, y in places) < 0.2 < 0.8 < max(y for _, y in places)
 
 
 def test_sides_of_the_canvas_grow_by_one_factor_up_to_the_greatest():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg
+from detectron2.data import detection_utils
 from detectron2.utils import comm
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -281,6 +282,7 @@ def test_inference_loader_leaves_out_batches_that_are_done(cfg, tmp_path, as_ran
     assert of_rank(0, 2, done.keys()) == [["i2", "i3"], ["i6", "i7"]]
     assert of_rank(1, 2, done.keys()) == [["i4", "i5"]]
     assert of_rank(0, 1, {r["image_id"] for r in records}) == []
+    assert of_rank(0, 1, {"i0", "i2", "i3", "i6", "i7"}) == [["i0", "i1"], ["i4", "i5"]]
 
 
 def test_inference_loaders_share_out_neighbours(cfg, tmp_path, as_rank):
@@ -309,3 +311,13 @@ def test_inference_batches_are_the_same_for_any_number_of_ranks(cfg, tmp_path, a
         loader = build_inference_loader(cfg, records)
         found += [[image["image_id"] for image in batch] for batch in loader]
     assert sorted(found) == [[0, 1, 2], [3, 4, 5], [6, 7]]
+
+
+@pytest.mark.parametrize("image_format", ["RGB", "BGR"])
+def test_pictures_of_the_original_size_are_as_they_are(cfg, tmp_path, image_format):
+    file = str(save_picture(tmp_path / "0.png"))
+    cfg.INPUT.FORMAT, cfg.INPUT.MIN_SIZE_TEST = image_format, 99
+    record = {"file_name": file, "image_id": 0, "height": 16, "width": 24}
+    (((mapped),),) = build_inference_loader(cfg, [record], original_size=True)
+    expected = detection_utils.read_image(file, image_format).transpose(2, 0, 1)
+    assert (mapped["image"].numpy() == expected).all()

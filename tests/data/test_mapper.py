@@ -378,3 +378,39 @@ def test_strong_augmentation_of_bgr_is_that_of_rgb():
 def test_grey_pictures_are_augmented_strongly():
     seed_all_rng(0)
     assert StrongAugmentation("L")(torch.zeros(1, 16, 16, dtype=torch.uint8)).shape == (1, 16, 16)
+
+
+@pytest.mark.parametrize("image_format", ["RGB", "BGR"])
+def test_augmentations_are_told_the_order_of_channels(cfg, image_format):
+    cfg.INPUT.FORMAT, cfg.SSOD.AUG.STRONG, cfg.SSOD.AUG.PHOTOMETRIC = image_format, "all", True
+    mapper = PseudoLabelMapper(cfg)
+    photometric = mapper.augmentations.augs[1]  # after ShrinkLarge
+    assert isinstance(photometric, RandomPhotometric)  # before Detectron2's own
+    assert photometric._is_bgr == mapper.strong._is_bgr == (image_format == "BGR")
+
+
+def test_augmentations_see_the_boxes(cfg, picture):
+    seen = []
+
+    class Look(T.Augmentation):
+        def get_transform(self, image, boxes):
+            seen.append(boxes.tolist())
+            return T.NoOpTransform()
+
+    boxes = [annotation((2, 2, 18, 18)), annotation((5, 5, 50, 30), iscrowd=1)]
+    mapper_with(cfg, Look())(record(picture, boxes))
+    assert seen == [[[2, 2, 18, 18], [5, 5, 50, 30]]]
+
+
+def test_color_makes_pictures_darker_and_brighter(cfg, picture):
+    cfg.SSOD.AUG.COLOR = 0.2
+    names = [type(a).__name__ for a in build_augmentations(cfg)]
+    assert names == ["ShrinkLarge", "RandomBrightness", "RandomContrast", "RandomSaturation"]
+    for augmentation in build_augmentations(cfg)[1:]:
+        assert (augmentation.intensity_min, augmentation.intensity_max) == (0.8, 1.2)
+
+
+def test_each_part_of_the_strong_augmentation_has_its_probability():
+    kinds = StrongAugmentation("RGB")._transform.transforms
+    assert [getattr(kind, "p", None) for kind in kinds] == [0.8, 0.2, 0.5, 0.7, 0.5, 0.3]
+    assert [kind.value for kind in kinds[3:]] == [[127.0]] * 3

@@ -74,3 +74,14 @@ def test_weights_of_no_detector_are_always_forgotten(tmp_path, phase, starts_fro
     cfg.SSOD.PHASE_INIT = starts_from
     trainer = PhaseTrainer(cfg, phase, [{"file_name": "none"}])
     assert trainer.averaging._ramp == forgets
+
+
+def test_the_weights_are_back_after_an_error():
+    model = Model(8)
+    hook = AverageWeights(model, 0.75)
+    hook.before_train()
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    with pytest.raises(OSError, match="full"), hook.in_place_of_weights():
+        raise OSError("full")
+    assert model.weight.item() == 1.0

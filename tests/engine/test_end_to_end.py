@@ -581,6 +581,22 @@ def test_a_phase_that_is_trained_again_looks_at_the_labeled_images_again(copied_
     assert (folder / "labeled_predictions.json").read_bytes() == kept
 
 
+def test_a_phase_that_is_trained_again_is_judged_again(copied_run, data):
+    argv = runs.arguments(data, copied_run, "--resume", DATASETS__VAL=[runs.TEST])
+    run_here(argv)
+    files = [copied_run / "phase_2" / "validation.json", copied_run / "validation.json"]
+    judged = [read(path) for path in files]
+    write_json(files[0], judged[0] | {"metrics": {"AP": 99.0}})
+    write_json(files[1], judged[1] | {"ensembles": {"0~N": {"AP": 99.0}}})
+    for name in ("model_final.pth", "last_checkpoint"):
+        (copied_run / "phase_2" / name).unlink()
+    run_here(argv)
+    assert [read(path) for path in files] == judged
+    run_here([*argv, "INPUT.MIN_SIZE_TEST", "96"])  # another yardstick
+    for path, before in zip(files, judged, strict=True):
+        assert read(path)["judged_by"] != before["judged_by"]
+
+
 def test_phase_0_alone_and_then_the_others(data, finished_run, tmp_path):
     alone = {"SSOD__NUM_PHASES": 0, "SSOD__SCHEDULE__MAX_ITER": PHASE_LENGTHS[:1]}
     run_here(runs.arguments(data, tmp_path, **alone))

@@ -8,7 +8,7 @@ import runs
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
-from detectron2.engine import AMPTrainer
+from detectron2.engine import AMPTrainer, HookBase
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
@@ -481,3 +481,133 @@ def test_mixed_precision_may_begin_at_a_checkpoint(tmp_path):
     resumed._trainer = AMPTrainer(own.model, None, own.optimizer, grad_scaler=GradScaler("cpu"))
     resumed.resume_or_load(resume=True)
     assert resumed.start_iter == LENGTH
+
+
+def test_adamw_has_detectron2s_parameter_groups(tmp_path):
+    cfg = make_config(
+        tmp_path,
+        "AdamW",
+        WEIGHT_DECAY=0.1, WEIGHT_DECAY_NORM=0.2, WEIGHT_DECAY_BIAS=0.3, BIAS_LR_FACTOR=2.0,
+    )  # fmt: skip
+    model = build_model(cfg)
+    optimizer = PhaseTrainer.build_optimizer(cfg, model)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    found = {
+        id(p): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    norms = {
+        id(p)
+        for module in model.modules()
+        if isinstance(module, (torch.nn.modules.batchnorm._BatchNorm, torch.nn.GroupNorm))
+        for p in module.parameters(recurse=False)
+    }
+    assert norms
+    for name, parameter in model.named_parameters():
+        expected = (0.2, 0.1)
+        if name.endswith("bias"):  # those of normalizations, too
+            expected = (0.4, 0.3)
+        elif id(parameter) in norms:
+            expected = (0.2, 0.2)
+        assert found[id(parameter)] == pytest.approx(expected), name
+
+
+def test_adamws_gradients_are_clipped_where_that_is_asked_for(tmp_path):
+    cfg = make_config(tmp_path)
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "value"
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.5
+    model = build_model(cfg)
+    optimizer = PhaseTrainer.build_optimizer(cfg, model)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 7.0)
+    optimizer.step()
+    assert all((parameter.grad == 0.5).all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("init", ["previous", "pretrained"])
+def test_a_model_of_an_earlier_phase_must_fit(tmp_path, init):
+    cfg = make_config(tmp_path / "phase_1")
+    model = build_model(cfg)
+    state = dict(model.state_dict())
+    state.pop("roi_heads.box_predictor.cls_score.weight")
+    torch.save({"model": state}, tmp_path / "start.pth")
+    cfg.MODEL.WEIGHTS, cfg.SSOD.PHASE_INIT = str(tmp_path / "start.pth"), init
+    trainer = RecordingTrainer(cfg)
+    if init == "pretrained":  # weights from elsewhere may lack a head
+        trainer.resume_or_load()
+    else:
+        with pytest.raises(ConfigError, match=r"cls_score\.weight is missing"):
+            trainer.resume_or_load()
+
+
+def test_statistics_of_the_average_are_averaged_over_ranks_too(tmp_path):
+    trainer = StepTrainer(averaged_config(tmp_path, 0.5))
+    trainer.averaging.before_train()
+    name = next(n for n in trainer.averaging.average if n.endswith("running_var"))
+    before = {
+        "model": dict(trainer.bare_model.named_buffers())[name].clone(),
+        "average": trainer.averaging.average[name].clone(),
+    }
+    with two_ranks():
+        trainer._average_over_ranks()
+    assert torch.allclose(trainer.averaging.average[name], 1.5 * before["average"])
+    assert torch.allclose(dict(trainer.bare_model.named_buffers())[name], 1.5 * before["model"])
+
+
+def test_what_is_validated_within_a_phase_is_the_average(tmp_path, monkeypatch):
+    cfg = averaged_config(tmp_path, 0.5)
+    cfg.DATASETS.VAL = ("val",)
+    trainer = StepTrainer(cfg)
+    trainer.averaging.before_train()
+    name = next(n for n, _ in trainer.bare_model.named_parameters())
+    trainer.averaging.average[name].fill_(7.0)
+    seen = []
+
+    def validated(cfg, _, model):
+        seen.append(model.state_dict()[name].unique().tolist())
+
+    monkeypatch.setattr(phase_trainer, "validate", validated)
+    trainer._validate()
+    assert seen == [[7.0]]
+
+
+def test_every_rank_goes_on_from_the_checkpoint_that_the_first_one_sees(tmp_path, monkeypatch):
+    cfg = make_config(tmp_path)
+    train(cfg)
+    of_first = [str(tmp_path / "model_0000001.pth")]  # this rank sees all, and model_final.pth
+    monkeypatch.setattr(
+        phase_trainer.comm,
+        "all_gather",
+        lambda own: [of_first, own] if isinstance(own, list) else [None, own],
+    )
+    trainer = RecordingTrainer(cfg)
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 2
+
+
+def test_a_teacher_counts_iterations_on_from_the_checkpoint(tmp_path):
+    class Teacher(HookBase):
+        def relabel(self, batches, first):
+            firsts.append(first)
+            return batches
+
+    firsts, cfg = [], make_config(tmp_path)
+    train(cfg)
+    (tmp_path / "last_checkpoint").write_text("model_0000003.pth")
+    trainer = RecordingTrainer(cfg)
+    trainer.teacher = Teacher()
+    trainer.resume_or_load(resume=True)
+    trainer.train()
+    assert firsts == [4]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "groups"), [("union", [[0, 0, 0, 1]]), ("balanced", [[0], [1]])]
+)
+def test_images_are_drawn_as_the_config_says(tmp_path, sampling, groups):
+    cfg = make_config(tmp_path)
+    cfg.SSOD.SAMPLING, cfg.SSOD.LABELED_REPEAT = sampling, 3
+    trainer = PhaseTrainer(cfg, 1, [{"file_name": "l"}], [{"file_name": "p"}])
+    assert trainer.images.groups == groups

@@ -207,3 +207,21 @@ def test_a_phase_that_is_all_warm_up_is_said(warm_up, steps, highest):
         assert f"Phase 0 has 100 iterations, but SOLVER.WARMUP_ITERS is {warm_up}" in said
         assert f"rises most of the time, to {highest} (" in said
         assert "BASE_LR is 0.02" in said
+
+
+@pytest.mark.parametrize(("num_phases", "expected"), [(0, [False]), (2, [False, False, True])])
+def test_the_last_phase_alone_has_a_teacher(num_phases, expected):
+    cfg = make_config().clone()
+    cfg.defrost()
+    cfg.SSOD.TEACHER.ENABLED, cfg.SSOD.NUM_PHASES = True, num_phases
+    own = [phase_config(cfg, phase, 10, 5) for phase in range(num_phases + 1)]
+    assert [each.SSOD.TEACHER.ENABLED for each in own] == expected
+
+
+def test_warm_up_of_just_half_of_a_phase_is_fine():
+    cfg = make_config().clone()
+    cfg.defrost()
+    cfg.SOLVER.WARMUP_ITERS = 50
+    assert warm_up_problem(phase_config(cfg, 0, 10, 0), 0) is None
+    cfg.SOLVER.WARMUP_ITERS = 51
+    assert warm_up_problem(phase_config(cfg, 0, 10, 0), 0) is not None

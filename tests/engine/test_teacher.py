@@ -236,3 +236,40 @@ def test_run_with_a_teacher_goes_on_bit_for_bit_after_an_interruption(data, tmp_
     runs.run_here(runs.arguments(data, tmp_path, "--resume", **more))
     assert torch.load(folder / "model_final.pth", weights_only=True)["iteration"] == 5
     assert "teacher/all_boxes" in (tmp_path / "phase_2" / "metrics.json").read_text()
+
+
+def test_thresholds_follow_the_counts_by_the_rule():
+    thresholds = CountThresholds(torch.tensor([2.0, 0.05], dtype=torch.float64), 0.7, 0.05)
+    thresholds.update(torch.tensor([16.0, 0.0]), torch.tensor(4.0))
+    # 0.7 + 0.02 (16 / 4 - 2) / (2 + 0.25), 0.7 + 0.02 (0 - 0.05) / (0.05 + 0.25)
+    assert thresholds.values.tolist() == pytest.approx([0.7 + 0.04 / 2.25, 0.7 - 0.001 / 0.3])
+
+
+def test_a_box_that_is_certain_counts_whatever_the_threshold_of_all_is():
+    teacher = teacher_of(Scripted([0.5], [0]))
+    teacher._certain.values, teacher._all.values = (
+        teacher._certain.values - 0.3,
+        (teacher._all.values + 0.2),
+    )
+    ((pseudo,),) = relabel(teacher, batch_of(True))
+    assert pseudo["instances"].gt_certainty.tolist() == [1.0]
+
+
+def test_teacher_reads_its_keys(tmp_path):
+    cfg = runs.bare_config(tmp_path)
+    keys = {"TEACHER.START": 7, "TEACHER.BOX_LOSS": True, "TIERS.CERTAIN": 0.25, "TIERS.ALL": 2.0}
+    keys |= {"TIERS.UNCERTAIN": "hard", "TIERS.MIN_SCORE": 0.125}
+    cfg.merge_from_list([part for k, v in keys.items() for part in (f"SSOD.{k}", v)])
+    model = Scripted([0.5], [0])
+    teacher = Teacher.from_config(cfg, model, AverageWeights(model, 0.9), np.array([4.0]))
+    assert teacher._certain._goal.tolist() == [1.0]
+    assert teacher._all._goal.tolist() == [8.0]
+    assert (teacher._start, teacher._soft, teacher._box_loss) == (7, False, True)
+    assert teacher._certain._low == teacher._all._low == 0.125
+
+
+def test_each_threshold_follows_its_own_counts():
+    teacher = teacher_of(Scripted([0.9, 0.5], [0, 0]))  # one above 0.7, two above 0.4
+    relabel(teacher, batch_of(True))
+    assert teacher.state_dict()["certain"][0] == pytest.approx(0.7 + 0.02 * (1 - 0.5) / 0.75)
+    assert teacher.state_dict()["all"][0] == pytest.approx(0.4 + 0.02 * (2 - 1) / 1.25)

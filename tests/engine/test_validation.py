@@ -225,3 +225,26 @@ def test_metrics_that_not_all_sets_have_are_left_out(cfg, monkeypatch):
     validate_phase(cfg, 0, yardstick(cfg))
     content = json.loads(RunFolder(cfg.OUTPUT_DIR).phase(0).validation.read_text())
     assert content["metrics"] == {"AP": 15.0}
+
+
+def test_a_phase_is_compared_with_the_one_before(cfg, monkeypatch, caplog):
+    with_results(monkeypatch, 30.0, 10.0, 20.0)
+    for phase in range(3):
+        validate_phase(cfg, phase, yardstick(cfg))
+    assert "Phase 1: AP 10.0" in caplog.text
+    assert "Phase 2: AP" not in caplog.text
+
+
+def test_other_objects_on_the_same_images_are_another_yardstick(cfg, monkeypatch):
+    before = yardstick(cfg)
+    box = {"bbox": [0, 0, 5, 5], "bbox_mode": 1, "category_id": 0}
+    labeled = {"val": [{"file_name": "val.png", "annotations": [box]}]}
+    monkeypatch.setattr(validation.DatasetCatalog, "get", labeled.get)
+    assert yardstick(cfg) != before
+
+
+def test_the_earlier_of_equal_phases_is_the_best(cfg):
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    for phase, ap in enumerate([20.0, 25.0, 25.0]):
+        save_validation(folder, phase, {"AP": ap})
+    assert best_phase(folder, 2) == 1

@@ -10,18 +10,17 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # not a package that is installed elsewhere
+
 import d2_ssod.quiet  # noqa: F401  before what it silences
 
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.utils import comm
 
+import train_net
 from d2_ssod import heartbeat
 from d2_ssod.engine import PhaseTrainer, agreement, default_argument_parser, launch, run_data
 from d2_ssod.errors import ConfigError
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-import train_net
 
 FAULT, RANK = os.environ["FAULT"], int(os.environ.get("FAULTY_RANK", "1"))
 _step, _inference = PhaseTrainer.run_step, GeneralizedRCNN.inference

@@ -292,3 +292,27 @@ def test_images_without_labels_may_stand_beside_uncertain_ones_in_one_stage(arch
     assert all(torch.isfinite(loss) for loss in losses.values())
     sum(losses.values()).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_gates_are_of_the_offsets_of_their_own_axis_in_ssd():
+    model = one_stage("SSD")
+    half = sized(say_how_certain(make_target(BOXES, [0, 1]), [1.0, 1.0], [[1.0, 0.0]] * 2))
+    pixels = torch.zeros(3, 128, 128, dtype=torch.uint8)
+    images, targets = model.prepare([{"image": pixels, "instances": half}])
+    outputs = model.outputs(images)
+    deltas = outputs.deltas.detach().requires_grad_()
+    model.losses(outputs._replace(deltas=deltas), targets)["loss_box_reg"].backward()
+    assert deltas.grad[0].any(dim=0).tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("heads", ["UncertaintyROIHeads", "UncertaintyCascadeROIHeads"])
+def test_an_image_in_which_the_teacher_found_nothing_may_stand_beside_others(heads):
+    torch.manual_seed(0)
+    model = build_model(make_config(heads, "MODEL.PROPOSAL_GENERATOR.NAME", "UncertaintyRPN"))
+    inputs = [make_input(0, pseudo=True), make_input(1, pseudo=True, boxes=())]
+    say_how_certain(inputs[0]["instances"], [1.0, 0.3], [[1.0, 0.0], [0.0, 0.0]])
+    nothing = inputs[1]["instances"]
+    nothing.gt_certainty, nothing.gt_box_gate = torch.zeros(0), torch.zeros(0, 2)
+    with EventStorage():
+        losses = model.train()(inputs)
+    assert all(torch.isfinite(loss) for loss in losses.values())

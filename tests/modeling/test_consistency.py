@@ -265,3 +265,82 @@ def test_losses_in_half_precision_are_near_those_in_full(architecture):
     assert {loss.dtype for loss in half.values()} == {torch.float32}
     for name, loss in full.items():
         assert half[name].item() == pytest.approx(loss.item(), rel=0.1, abs=1e-3)
+
+
+def test_a_mixture_is_of_an_image_and_the_mirror_image_of_another(monkeypatch):
+    detector = model("ISD").eval()
+    drawn, given = [], {}
+
+    class Beta:
+        def __init__(self, a, b):
+            drawn.append((a, b))
+
+        def sample(self):
+            return torch.tensor(0.25)
+
+    def with_mixture(first, second, mixed, share):
+        given.update(first=first, second=second, mixed=mixed, share=share)
+        return {}
+
+    monkeypatch.setattr(torch.distributions, "Beta", Beta)
+    monkeypatch.setattr(torch, "randperm", lambda count: torch.tensor([1, 0]))
+    monkeypatch.setattr(detector, "with_mixture", with_mixture)
+    x = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    other = x.flip(3)[[1, 0]]
+    with torch.no_grad():
+        found = detector.outputs_of(x)
+        detector.consistency(x, found)
+        expected = {"second": other, "mixed": 0.25 * x + 0.75 * other}
+        expected = {name: detector.outputs_of(pixels) for name, pixels in expected.items()}
+    assert drawn == [(100.0, 100.0)]
+    assert given["share"] == 0.25
+    assert given["first"] is found
+    for name, outputs_ in expected.items():
+        assert torch.allclose(given[name].logits, outputs_.logits, atol=1e-5), name
+        assert torch.allclose(given[name].deltas, outputs_.deltas, atol=1e-5), name
+
+
+def requiring_gradient(of):
+    return of._replace(
+        logits=of.logits.clone().requires_grad_(), deltas=of.deltas.clone().requires_grad_()
+    )
+
+
+def test_offsets_of_both_views_are_learned_but_of_a_mixture_alone(of_one_shape):
+    image, mirrored = (
+        requiring_gradient(outputs([SURE, OTHER], [D0, D1])),
+        requiring_gradient(outputs([OTHER, SURE], [D1, D2])),
+    )
+    of_one_shape.with_mirrored(image, mirrored)["loss_consistency_box"].backward()
+    assert image.deltas.grad.any()
+    assert mirrored.deltas.grad.any()
+    first, second, mixed = (
+        requiring_gradient(outputs(rows, of_rows))
+        for rows, of_rows in (
+            ([SURE, NONE], [D0, D1]),
+            ([NONE, SURE], [D0, D1]),
+            ([OTHER, OTHER], [D2, D2]),
+        )
+    )
+    of_one_shape.with_mixture(first, second, mixed, 0.25)["loss_mixed_one"].backward()
+    assert first.deltas.grad is None
+    assert second.deltas.grad is None
+    assert mixed.deltas.grad.any()
+
+
+def test_weight_and_ramp_are_the_configs():
+    detector = model("CSD", WEIGHT=3.0, RAMP_UP=0.3, RAMP_DOWN=0.2)
+    assert detector.weight == 3.0
+    assert detector.ramp == Ramp(length=100, up=0.3, down=0.2)
+    with torch.no_grad():
+        for convolution in detector.ssd.head.classification_head.module_list:
+            convolution.bias.view(-1, 6)[:, 0] = -1.0
+    detector.eval()
+    detector.training = True
+    batch = [{"image": pixels(5)}]
+    weighted = losses(detector, batch, 50)
+    detector.weight = 1.0
+    plain = losses(detector, batch, 50)
+    for name in NAMES["CSD"]:
+        assert plain[name].item() > 0
+        assert weighted[name].item() == pytest.approx(3 * plain[name].item(), rel=1e-5)

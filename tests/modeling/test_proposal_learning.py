@@ -1,6 +1,7 @@
 """Proposal Learning's losses beside values computed by hand."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,10 +9,18 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from runs import ROOT
+from torch import nn
 
 from d2_ssod.engine.setup import read_config
 from d2_ssod.errors import ConfigError
-from d2_ssod.modeling.baselines.proposal_learning import Noise, _places, box_loss, contrast
+from d2_ssod.modeling.baselines.proposal_learning import (
+    Noise,
+    ProposalLearner,
+    Weights,
+    _places,
+    box_loss,
+    contrast,
+)
 
 CONFIG = ROOT / "configs" / "digits_proposal_learning.yaml"
 LOSSES = {"loss_location", "loss_contrast", "loss_noisy_cls", "loss_noisy_box"}
@@ -135,3 +144,82 @@ def test_heads_of_several_predictors_or_of_one_map_are_refused(name):
     cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True
     with pytest.raises(ConfigError, match=rf"MODEL\.ROI_HEADS\.NAME is '{name}"):
         build_model(cfg)
+
+
+def learner_of(noise):
+    """Of features of two numbers, which are compared as they are, and three classes."""
+    torch.manual_seed(0)
+    learner = ProposalLearner(2, noise=noise, weights=Weights(2.0, 3.0, 5.0, 7.0), temperature=0.5)
+    learner.locate, learner.project = nn.Linear(2, 4), nn.Identity()
+    predictor = SimpleNamespace(cls_score=nn.Linear(2, 4), bbox_pred=nn.Linear(2, 12))
+    pooled = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 2.0]]).view(3, 2, 1, 1).requires_grad_()
+    return learner, pooled, (nn.Flatten(), predictor)
+
+
+def test_copies_stand_for_their_own_proposal():
+    learner, pooled, heads = learner_of(Noise(copies=2, drop=0.0))
+    features, images = pooled.detach().flatten(1), torch.tensor([0, 0, 1])
+    places = learner.locate(features).detach()
+    found = learner(pooled, places, images, *heads)
+    assert found["loss_location"].item() == pytest.approx(0, abs=1e-10)
+    own = torch.tensor([0, 1, 2, 0, 1, 2])
+    expected = contrast(features.repeat(2, 1), own, images[own], 0.5)
+    assert found["loss_contrast"].item() == pytest.approx(3 * expected.item())
+    found["loss_contrast"].backward()
+    assert pooled.grad.any()  # the head learns from it
+
+
+def test_clean_features_are_only_aimed_at():
+    class Shift:
+        copies = 1
+
+        def __call__(self, pooled):
+            return pooled.detach() + 1.0
+
+    learner, pooled, heads = learner_of(Shift())
+    found = learner(pooled, torch.zeros(3, 4), torch.tensor([0, 0, 1]), *heads)
+    assert found["loss_noisy_box"].item() > 0
+    (found["loss_noisy_cls"] + found["loss_noisy_box"]).backward()
+    assert pooled.grad is None
+
+
+def test_labels_are_learned_from_their_own_images(detector):
+    found = []
+    for batch in ([image(1, False), image(2, True)], [image(2, True), image(1, False)]):
+        torch.manual_seed(3)
+        with EventStorage():
+            found.append(detector(batch))
+    for name in ("loss_rpn_cls", "loss_rpn_loc"):
+        assert found[0][name].item() == pytest.approx(found[1][name].item(), rel=1e-4)
+
+
+def test_the_best_proposals_of_each_image_are_learned_from(detector, monkeypatch):
+    def proposed(count):
+        proposals = Instances((128, 128))
+        proposals.proposal_boxes = Boxes(torch.tensor([[8.0, 8, 40 + i, 40] for i in range(count)]))
+        return proposals
+
+    given = []
+    monkeypatch.setattr(
+        detector.proposal_generator, "forward", lambda *_: ([proposed(3), proposed(9)], {})
+    )
+    monkeypatch.setattr(detector.learner, "forward", lambda *of: given.append(of) or {})
+    detector.proposals = 5
+    images = detector.preprocess_image([image(1, False), image(2, False)])
+    detector._learn_from_proposals(images, detector.backbone(images.tensor))
+    ((pooled, places, numbers, *_),) = given
+    assert numbers.tolist() == [0] * 3 + [1] * 5
+    assert len(pooled) == len(places) == 8
+
+
+def test_learner_reads_its_keys():
+    keys = {
+        "COPIES": 3, "DROP": 0.25, "LOCATION_WEIGHT": 2.0, "CONTRAST_WEIGHT": 3.0,
+        "CLASS_WEIGHT": 5.0, "BOX_WEIGHT": 7.0, "TEMPERATURE": 0.5, "PROPOSALS": 11,
+    }  # fmt: skip
+    pairs = [(f"MODEL.PROPOSAL_LEARNING.{key}", str(value)) for key, value in keys.items()]
+    detector = build_model(config(*(part for pair in pairs for part in pair)))
+    assert detector.learner.noise == Noise(3, 0.25)
+    assert detector.learner.weights == Weights(2.0, 3.0, 5.0, 7.0)
+    assert detector.learner.temperature == 0.5
+    assert detector.proposals == 11

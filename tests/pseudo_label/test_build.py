@@ -5,6 +5,7 @@ from samples import PREDICTIONS, assert_same, detections, rows, scored
 
 from d2_ssod.pseudo_label import (
     Consensus,
+    Tiers,
     build_pseudo_labels,
     keep_best,
     match_counts,
@@ -93,3 +94,20 @@ def test_build_is_the_steps_one_after_another(predictions):
     assert tuple(labels.selected) == kept
     for image_id in kept:
         assert_same(labels.selected[image_id], agreed[image_id])
+
+
+def test_tiers_are_of_the_raw_boxes_that_thresholds_would_drop():
+    sources = [{1: scored(0.9, 0.3), 2: scored(0.2)}]
+    # Thresholds keep the best box of the two images; the tiers take as many uncertain ones more.
+    made = build_pseudo_labels(
+        sources, np.array([0.5]), fraction=1.0, consensus=Tiers(certain=1.0, all_boxes=3.0)
+    )
+    assert made.boxes_after_threshold == (1,)
+    assert made.boxes_after_consensus == 3
+
+
+def test_selected_images_are_in_the_order_of_their_scores():
+    source = {1: scored(0.5), 2: scored(0.9), 3: scored(0.7), 4: scored(0.3)}
+    made = build_pseudo_labels([source], np.array([1.0]), fraction=0.75)
+    assert list(made.selected) == [2, 3, 1]
+    assert made.score_of_last_kept == pytest.approx(0.5)

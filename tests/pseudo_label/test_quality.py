@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from samples import detections
 
-from d2_ssod.pseudo_label import TrueObjects, measure_labels
+from d2_ssod.pseudo_label import TrueObjects, match_greedily, measure_labels
 from d2_ssod.structures import Detections
 
 NONE = Detections.empty()
@@ -112,3 +112,17 @@ def plain_iou(one, other):
         return 0.0
     areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (one, other)]
     return width * height / (sum(areas) - width * height)
+
+
+def test_a_right_box_in_a_crowd_counts():
+    found = detections((0, 0, 10, 10, 0.9, 0), (20, 0, 30, 10, 0.8, 0))
+    crowds = detections((0, 0, 40, 40, 1.0, 0))
+    truth = {0: TrueObjects(detections((0, 0, 10, 10, 1.0, 0)), crowds)}
+    quality = measure_labels({0: found}, truth, 1)
+    assert (quality.boxes.tolist(), quality.correct.tolist()) == ([1], [1])
+
+
+def test_the_better_box_takes_the_object_wherever_it_stands():
+    found = detections((1, 0, 11, 10, 0.4, 0), (0, 0, 10, 10, 0.9, 0))
+    taken, iou = match_greedily(found, np.array([[0.0, 0, 10, 10]]), np.array([0]), 0.5)
+    assert (taken.tolist(), iou.tolist()) == ([-1, 0], [0.0, 1.0])

@@ -163,3 +163,9 @@ def test_keep_best_all_changes_nothing():
 def test_keep_best_refuses_a_bad_fraction():
     with pytest.raises(ValueError, match=r"fraction must be in \[0, 1\], got 1.5"):
         keep_best({0: scored(0.5)}, 1.5)
+
+
+def test_rounding_does_not_decide_a_tie():
+    # 3 / 22 objects per image, 55 images: 7.5 boxes, which is 7.499... in float64.
+    source = {i: scored(0.9 if i < 7 else 0.5) if i < 8 else scored() for i in range(55)}
+    assert match_counts(source, np.array([3 / 22])).values.tolist() == [0.10]

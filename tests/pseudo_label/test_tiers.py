@@ -166,3 +166,38 @@ def test_settings_are_those_of_the_config():
     cfg = get_cfg()
     add_ssod_config(cfg)
     assert Tiers.from_config(cfg) == Tiers(0.55, 0.05, 0.5, 1.0)
+
+
+def test_a_box_joins_a_cluster_and_not_a_box_of_one():
+    # B joins A (IoU .6); C overlaps B (.63), but less the box of both (.47), and begins its own,
+    # which D then joins, as it overlaps C most.
+    boxes = detections(
+        (0, 0, 100, 10, 0.9, 0), (25, 0, 125, 10, 0.8, 0),
+        (48, 0, 148, 10, 0.7, 0), (58, 0, 158, 10, 0.6, 0),
+    )  # fmt: skip
+    found, _, _ = fuse([boxes])
+    lefts = [25 * 0.8 / 1.7, (48 * 0.7 + 58 * 0.6) / 1.3]
+    assert found.boxes[:, 0].tolist() == pytest.approx(lefts)
+
+
+def test_boxes_that_overlap_by_the_threshold_are_two():
+    pair = detections((0, 0, 10, 10, 0.9, 0), (0, 0, 10, 5, 0.8, 0))
+    assert len(fuse([pair], iou_thresh=0.5)[0]) == 2
+    assert len(fuse([pair], iou_thresh=0.49)[0]) == 1
+
+
+def test_spread_is_that_of_the_edge_that_differs_most():
+    a, b = detections((0, 0, 10, 10, 0.5, 0)), detections((2, 0, 10, 10, 0.5, 0))
+    _, _, spread = fuse([a, b])
+    assert spread.tolist() == [[pytest.approx(1 / 9), 0.0]]  # of a width of 9
+
+
+def test_a_part_of_an_object_is_rounded_up_for_both_tiers():
+    labels = label([{1: scored(0.9, 0.8, 0.7, 0.6, 0.5)}], [2.5], certain=0.5, all_boxes=1.0)
+    assert labels[1].certain.tolist() == [True, True, False]  # 1.25 and 2.5 boxes
+
+
+def test_boxes_join_clusters_in_the_order_of_their_scores():
+    x, y, z = (0, 0, 100, 10, 0.5, 0), (25, 0, 125, 10, 0.9, 0), (50, 0, 150, 10, 0.8, 0)
+    found, _, _ = fuse([detections(x, y, z)])  # {y, z} at 36.8, which x overlaps by .46
+    assert sorted(found.boxes[:, 0].tolist()) == pytest.approx([0, (25 * 0.9 + 50 * 0.8) / 1.7])

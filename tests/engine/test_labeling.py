@@ -1,0 +1,94 @@
+"""What the labels of a phase are made by: the config's keys, and the predictions on disk."""
+
+import numpy as np
+import pytest
+import runs
+from detectron2.structures import BoxMode
+from samples import detections
+
+from d2_ssod.artifacts import RunFolder, keep_partial_predictions, save_predictions
+from d2_ssod.engine import labeling, multi_phase
+from d2_ssod.engine.run_data import RunData
+from d2_ssod.pseudo_label import Consensus
+
+OBJECT = {"bbox": [0, 0, 9, 9], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+# Another labeled image has no object, and is not trained on.
+DATA = RunData(
+    labeled=[{"file_name": "l.png", "image_id": 1, "annotations": [OBJECT] * 3}],
+    unlabeled=[
+        {"file_name": f"{i}.png", "image_id": i, "width": 100, "height": 80} for i in (1, 2)
+    ],
+    objects_per_image=np.array([1.5]),
+    thing_classes=["cat"],
+    category_ids=[7],
+)
+
+
+def test_labels_are_made_by_the_configs_keys(tmp_path, monkeypatch):
+    cfg = runs.bare_config(tmp_path)
+    keys = {"NUM_PHASES": 2, "EASY_FRACTIONS": [0.3, 0.9], "SELECTION": "class_balanced"}
+    keys |= {"PSEUDO_LABEL.KEEP_FRACTION": 0.5, "CONSENSUS.IOU_THRESH": 0.7}
+    cfg.merge_from_list([part for k, v in keys.items() for part in (f"SSOD.{k}", v)])
+    for phase in (0, 1):
+        path = RunFolder(tmp_path).phase(phase).predictions
+        path.parent.mkdir()
+        save_predictions(path, {1: detections((0, 0, 9, 9 + phase, 0.5, 0))}, [7])
+    given, build = {}, labeling.build_pseudo_labels
+
+    def watched(sources, target, **keys):
+        given.update(keys, heights=[s[1].boxes[0, 3] for s in sources], target=target.tolist())
+        return build(sources, target, **keys)
+
+    monkeypatch.setattr(labeling, "build_pseudo_labels", watched)
+    labeling._make_pseudo_labels(cfg, 2, DATA)
+    assert given.pop("observe")
+    assert given == {
+        "heights": [9, 10],  # oldest first
+        "target": [1.5],
+        "fraction": 0.9,
+        "consensus": Consensus(iou_thresh=0.7),
+        "keep_fraction": 0.5,
+        "selection_rule": "class_balanced",
+    }
+
+
+def test_a_teacher_expects_the_objects_of_images_that_have_some(tmp_path, monkeypatch):
+    class Seen(Exception):
+        pass
+
+    class Trainer:
+        def __init__(self, *_):
+            pass
+
+        def learn_from_teacher(self, objects):
+            raise Seen(objects.tolist())
+
+    cfg = runs.bare_config(tmp_path)
+    cfg.merge_from_list(["SSOD.NUM_PHASES", 1, "SSOD.TEACHER.ENABLED", True])
+    monkeypatch.setattr(multi_phase, "read_pseudo_labels", lambda *_: [])
+    with pytest.raises(Seen, match=r"3\.0"):
+        multi_phase._train_phase(cfg, 1, DATA, Trainer)
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_unlabeled_images_are_predicted_as_the_config_says(tmp_path, monkeypatch, tta):
+    cfg, given = runs.bare_config(tmp_path), {}
+    cfg.SSOD.TTA.ENABLED = tta
+    files = RunFolder(tmp_path).phase(0)
+    with keep_partial_predictions(files.partial_predictions) as keep:
+        keep({2: detections()})
+
+    def predict(model, loader, **_):
+        given["model"] = model
+        return {1: detections()}
+
+    def build_loader(cfg, images, **keys):
+        given.update(keys, images=[image["image_id"] for image in images])
+
+    monkeypatch.setattr(labeling, "GeneralizedRCNNWithTTA", lambda cfg, model: ("tta", model))
+    monkeypatch.setattr(labeling, "predict", predict)
+    monkeypatch.setattr(labeling, "build_inference_loader", build_loader)
+    labeling._predict_remaining(cfg, 0, DATA, "model")
+    assert given.pop("model") == (("tta", "model") if tta else "model")
+    assert list(given.pop("done")) == [2]
+    assert given == {"images": [1, 2], "original_size": tta}
