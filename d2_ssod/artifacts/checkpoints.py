@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
 
+import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
@@ -26,6 +28,19 @@ from .trained_with import check_architecture
 logger = logging.getLogger(__name__)
 
 _SHOWN = 3  # names of tensors in a message
+# What files hold beside tensors, and torch.load refuses though it is no code: numbers and arrays
+# of NumPy, under the names of its versions 1 and 2, and options of a command line.
+_PLAIN_DATA = [
+    argparse.Namespace,
+    np.dtype,
+    np.ndarray,
+    *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
+    *(
+        (part.__reduce__()[0], f"numpy.{core}.multiarray.{part.__reduce__()[0].__name__}")
+        for part in (np.float64(0), np.zeros(1))
+        for core in ("core", "_core")
+    ),
+]
 
 
 class DamagedCheckpoint(ConfigError):
@@ -93,22 +108,43 @@ class AtomicCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         try:
-            return super()._load_file(filename)
+            with torch.serialization.safe_globals(_PLAIN_DATA):
+                loaded = super()._load_file(filename)
         except (RuntimeError, OSError, EOFError, ValueError, LookupError, UnpicklingError) as error:
             what = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
             if isinstance(error, UnpicklingError):
-                what = "it is none, or has code in it, which is not run"
+                code = re.search(r"GLOBAL (\S+)", str(error))
+                what = f"it has code in it, {code[1]}, which is not run" if code else "it is none"
+            remedy = (
+                "restore the file, or delete it to have it made again"
+                if self.must_fit
+                else "name a file of weights alone"
+            )
             raise DamagedCheckpoint(
-                f"{self._path}: cannot be read as a checkpoint ({what}); restore the file, or "
-                "delete it to have it made again"
+                f"{self._path}: cannot be read as a checkpoint ({what}); {remedy}"
             ) from error
+        inner = loaded["model"].get("state_dict")  # as MMDetection, Lightning and timm write it
+        return {**loaded, "model": inner} if isinstance(inner, dict) else loaded
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        incompatible = super()._load_model(checkpoint)
+        given: set[str] = set()
+        hook = self.model._register_load_state_dict_pre_hook(
+            lambda state, prefix, *_: given.update(state)
+        )
+        try:
+            incompatible = super()._load_model(checkpoint)
+        finally:
+            hook.remove()
         shapes = {name: (file, model) for name, file, model in incompatible.incorrect_shapes}
         missing = [name for name in incompatible.missing_keys if name not in shapes]
-        judge = _check_fit if self.must_fit else _report_start
-        judge(self._path, self.model, shapes, missing, incompatible.unexpected_keys)
+        if self.must_fit:
+            _check_fit(self._path, self.model, shapes, missing, incompatible.unexpected_keys)
+        else:
+            # Not counted by what is missing, of which normalization layers make up a part.
+            loaded = len(given & self.model.state_dict().keys())
+            _report_start(
+                self._path, self.model, loaded, shapes, missing, incompatible.unexpected_keys
+            )
         return incompatible
 
 
@@ -149,15 +185,20 @@ def _iteration(path: Path) -> int | None:
 
 
 def _report_start(
-    path: str, model: nn.Module, shapes: Shapes, missing: Sequence[str], unused: Sequence[str]
+    path: str,
+    model: nn.Module,
+    loaded: int,
+    shapes: Shapes,
+    missing: Sequence[str],
+    unused: Sequence[str],
 ) -> None:
     """Say how much of the model comes from the file, and what does not."""
     total = len(model.state_dict())
-    loaded = total - len(shapes) - len(missing)
-    if loaded <= 0:
+    if loaded == 0:
         raise ConfigError(
             f"{path} has nothing of the config's model, whose parameters are "
-            f"{_some(list(model.state_dict()))}; correct MODEL.WEIGHTS (empty for random weights)"
+            f"{_some(list(model.state_dict()))}, but {_some(unused) or 'nothing at all'}; correct "
+            "MODEL.WEIGHTS (empty for random weights), or the names in the file"
         )
     logger.info(
         "Start from %s: %d of %d tensors%s%s%s",

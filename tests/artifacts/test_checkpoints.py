@@ -1,6 +1,8 @@
+import argparse
 import logging
 import math
 
+import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
@@ -132,6 +134,42 @@ def test_a_start_that_has_nothing_of_the_model_is_refused(tmp_path):
     path = saved(tmp_path, nn.Conv2d(1, 1, 1))
     with pytest.raises(ConfigError, match=r"model\.pth has nothing of the config's model"):
         AtomicCheckpointer(small()).load(path)
+
+
+def test_what_normalization_layers_make_up_does_not_come_from_the_file(tmp_path):
+    """Those of a file without their version are silently filled in."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    torch.save(
+        {"model": {f"modelTeacher.{k}": v for k, v in model.state_dict().items()}},
+        path := tmp_path / "m.pth",
+    )
+    with pytest.raises(ConfigError, match=r"nothing of the config.*but modelTeacher\.0\.weight"):
+        AtomicCheckpointer(model).load(str(path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda state: {"state_dict": state, "meta": {"epoch": 3}},
+        lambda state: {"model": state, "best": np.float64(0.3), "iteration": np.int64(5)},
+        lambda state: {"model": {k: v.numpy() for k, v in state.items()}},
+        lambda state: {"model": state, "args": argparse.Namespace(lr=0.1)},
+    ],
+    ids=["state_dict", "numpy's numbers", "numpy's arrays", "options"],
+)
+def test_files_of_other_projects_are_started_from(tmp_path, content):
+    there, here = small(), small()
+    torch.save(content(there.state_dict()), tmp_path / "m.pth")
+    AtomicCheckpointer(here).load(str(tmp_path / "m.pth"))
+    assert all(map(torch.equal, here.parameters(), there.parameters()))
+
+
+def test_a_file_with_code_in_it_is_refused_by_its_name(tmp_path):
+    torch.save({"model": small()}, tmp_path / "m.pth")
+    with pytest.raises(
+        ConfigError, match=r"m\.pth: .*code in it, torch\.nn\.\S+, which is not run"
+    ):
+        AtomicCheckpointer(small()).load(str(tmp_path / "m.pth"))
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 no archive"])
