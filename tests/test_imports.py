@@ -19,7 +19,7 @@ PACKAGE = ROOT / "d2_ssod"
 # sub-packages, and modules that lie beside them. Each layer is written in terms of those below it.
 FILES = {"file_names", "json_files"}
 BASE = FILES | {"__init__", "class_lists", "errors", "heartbeat", "progress", "quiet", "randomness"}
-CONFIG = BASE | {"config"}
+CONFIG = BASE | {"config", "values"}
 STRUCTURES = CONFIG | {"ops", "structures"}
 ARTIFACTS = STRUCTURES | {"artifacts", "pseudo_label", "modeling"}
 EVALUATION = ARTIFACTS | {"data", "drawing", "inference", "evaluation"}
@@ -34,6 +34,7 @@ ALLOWED = {
     "heartbeat": set(),
     "json_files": {"errors"},
     "config": {"errors"},
+    "values": {"config"},
     "ops": {"_C"},
     "structures": BASE | {"ops"},
     # Three that do not know each other, ...

@@ -29,6 +29,7 @@ from d2_ssod.structures import (
     TieredDetections,
     concatenate,
 )
+from d2_ssod.values import as_flag, as_id, as_number, find_id
 
 from .predictions import coco_rows, has_area
 
@@ -124,11 +125,11 @@ def load_pseudo_labels(
         thing_classes: class names.
 
     Returns:
-        A Detectron2 dict for each image with annotations, in the order of the file: a copy of the
+        A Detectron2 dict for each image with objects, in the order of the file: a copy of the
         data set's, with ``is_pseudo`` True and ``annotations`` of ``bbox`` (XYWH_ABS),
         ``category_id`` (contiguous), ``iscrowd`` and ``score``, and where the file has them
         ``tier`` and ``spread``; ``is_corrected`` True if the image's record has ``corrected`` true.
-        Images without annotations are dropped; the log says how many.
+        Images without objects, or with crowds alone, are dropped; the log says how many.
 
     Raises:
         ConfigError: an image or category that the data set does not have, an image size that
@@ -137,10 +138,12 @@ def load_pseudo_labels(
             annotation.
     """
     images = load_labels(path, dataset_dicts, thing_classes)
-    with_boxes = [image for image in images if image["annotations"]]
+    with_boxes = [
+        image for image in images if any(not own["iscrowd"] for own in image["annotations"])
+    ]
     dropped = len(images) - len(with_boxes)
     if dropped:
-        logger.info("%s: dropped %d of %d images, no annotations", path, dropped, len(images))
+        logger.info("%s: dropped %d of %d images, no objects", path, dropped, len(images))
     return with_boxes
 
 
@@ -159,11 +162,12 @@ def load_labels(
     with no_garbage_collection():
         for number, annotation in enumerate(annotations):
             name = f"{path}: annotation {annotation.get('id', f'number {number + 1}')}"
-            image_id = annotation.get("image_id")
+            image_id = find_id(annotation.get("image_id"), matched)
             if image_id not in matched:
-                raise ConfigError(f"{name}: image_id {image_id!r} is not one of the file's images")
+                given = annotation.get("image_id")
+                raise ConfigError(f"{name}: image_id {given!r} is not one of the file's images")
             boxes[image_id].append(_read_annotation(name, annotation, class_of, matched[image_id]))
-    corrected = {image.get("id") for image in images if image.get("corrected") is True}
+    corrected = {as_id(image.get("id")) for image in images if image.get("corrected") is True}
     return [
         {
             **record,
@@ -177,9 +181,9 @@ def load_labels(
 
 # What JSON may give for the keys that tie the records together.
 _KEY_TYPES = {
-    "id": (int, str),
-    "image_id": (int, str),
-    "category_id": (int, str),
+    "id": (int, float, str),
+    "image_id": (int, float, str),
+    "category_id": (int, float, str),
     "file_name": str,
     "name": str,
 }
@@ -207,7 +211,7 @@ def _match_categories(categories: list[dict], thing_classes: Sequence[str]) -> d
     """Map the file's category id to the class id, or to the name if the data set lacks it."""
     numbers = {name: number for number, name in enumerate(thing_classes)}
     return {
-        category.get("id"): numbers.get(category.get("name"), category.get("name"))
+        as_id(category.get("id")): numbers.get(category.get("name"), category.get("name"))
         for category in categories
     }
 
@@ -222,7 +226,7 @@ def _match_images(
     seen: set[ImageId] = set()
     renamed = 0
     for image in images:
-        image_id, file_name = image.get("id"), image.get("file_name")
+        image_id, file_name = as_id(image.get("id")), image.get("file_name")
         name = f"{path}: image {image_id!r} (file_name {file_name!r})"
         record = by_name.find(file_name, image_id) if file_name else by_id.get(image_id)
         if record is None:
@@ -244,7 +248,7 @@ def _match_images(
 def _check_size(name: str, image: dict, record: dict) -> None:
     for side in ("width", "height"):
         given = image.get(side)
-        if side in record and given is not None and given != record[side]:
+        if side in record and given is not None and as_number(given) != record[side]:
             raise ConfigError(
                 f"{name}: {side} is {given!r}, but the image's is {record[side]}; boxes must be in "
                 "pixels of the original image"
@@ -287,15 +291,17 @@ def _read_annotation(
     name: str, annotation: dict, class_of: dict[Any, Any], record: dict
 ) -> dict[str, Any]:
     """Read one annotation as Detectron2 takes it; ``name`` says where it is, for messages."""
-    category = class_of.get(annotation.get("category_id"), annotation.get("category_id"))
-    if annotation.get("category_id") not in class_of or not isinstance(category, int):
+    category_id = find_id(annotation.get("category_id"), class_of)
+    category = class_of.get(category_id, annotation.get("category_id"))
+    if category_id not in class_of or not isinstance(category, int):
         raise ConfigError(
             f"{name}: category {category!r} is not a class of the data set; correct its category_id"
         )
     bbox = annotation.get("bbox")
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(v) for v in bbox):
+    numbers = list(map(as_number, bbox)) if isinstance(bbox, list) else []
+    if len(numbers) != 4 or None in numbers:
         raise ConfigError(f"{name}: bbox must be four finite numbers x, y, w, h, found {bbox}")
-    x, y, w, h = bbox
+    x, y, w, h = numbers
     if w <= 0 or h <= 0:
         raise ConfigError(f"{name}: the box {bbox} (x, y, w, h) is empty; correct or remove it")
     if x + w <= 0 or y + h <= 0 or x >= record["width"] or y >= record["height"]:
@@ -303,18 +309,29 @@ def _read_annotation(
             f"{name}: the box {bbox} (x, y, w, h) lies outside its image of "
             f"{record['width']} x {record['height']} pixels; correct or remove it"
         )
-    score = annotation.get("score")
-    score = 1.0 if score is None else score
-    if not is_number(score) or not 0 <= score <= 1:
-        raise ConfigError(f"{name}: score must be in [0, 1], found {score!r}")
+    given = annotation.get("score")
+    score = 1.0 if given is None else as_number(given)
+    if score is None or not 0 <= score <= 1:
+        raise ConfigError(f"{name}: score must be in [0, 1], found {given!r}")
     return {
-        "bbox": [float(v) for v in bbox],
+        "bbox": [float(v) for v in numbers],
         "bbox_mode": BoxMode.XYWH_ABS,
         "category_id": category,
-        "iscrowd": int(bool(annotation.get("iscrowd"))),
+        "iscrowd": int(_read_crowd(name, annotation)),
         "score": float(score),
         **_read_tier(name, annotation),
     }
+
+
+def _read_crowd(name: str, annotation: dict) -> bool:
+    if annotation.get("ignore") and as_flag(annotation["ignore"]) is not False:
+        raise ConfigError(
+            f'{name} has "ignore", which is not part of COCO; use "iscrowd", or remove it'
+        )
+    is_crowd = as_flag(annotation.get("iscrowd"))
+    if is_crowd is None:
+        raise ConfigError(f"{name}: iscrowd must be 0 or 1, found {annotation['iscrowd']!r}")
+    return is_crowd
 
 
 def _read_tier(name: str, annotation: dict) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from d2_ssod.data.datasets.values import as_id, find_id
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import read_json, write_json
+from d2_ssod.values import as_id, find_id
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

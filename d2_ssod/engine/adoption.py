@@ -42,12 +42,18 @@ def adopt_pseudo_labels(cfg: CfgNode, data: RunData) -> None:
     """Take the file that ``SSOD.PSEUDO_LABEL.FROM`` names for the labels of phase 1.
 
     Raises:
-        ConfigError: there is no such file, or it does not fit the unlabeled images.
+        ConfigError: there is no such file, it has no objects, or it does not fit the unlabeled
+            images.
     """
     path, files = cfg.SSOD.PSEUDO_LABEL.FROM, RunFolder(cfg.OUTPUT_DIR).phase(1)
     if not path or files.pseudo_labels.exists():
         return
     images = load_pseudo_labels(path, data.unlabeled, data.thing_classes)
+    if not images:
+        raise ConfigError(
+            f"SSOD.PSEUDO_LABEL.FROM: {path} has no objects on unlabeled images (crowds are none); "
+            "name a file that has, or leave it empty to have labels made"
+        )
     comm.synchronize()  # Until then, no rank finds the labels.
     if comm.is_main_process():
         files.folder.mkdir(parents=True, exist_ok=True)

@@ -265,12 +265,14 @@ def test_hand_edit_by_a_tool_that_renames_beyond_recognition_says_so(saved):
         (set_annotation(bbox=[1, 2, 3, -4]), r"annotation 2: .* empty"),
         (set_annotation(bbox=[1, 2, 3]), r"annotation 2: bbox must be four finite"),
         (set_annotation(bbox=[1, 2, float("nan"), 4]), r"annotation 2: bbox must be four finite"),
-        (set_annotation(bbox=[1, 2, 3, "4"]), r"annotation 2: bbox must be four finite"),
+        (set_annotation(bbox=[1, 2, 3, "four"]), r"annotation 2: bbox must be four finite"),
         (set_annotation(bbox=None), r"annotation 2: bbox must be four finite"),
         (set_annotation(bbox=[100, 2, 3, 4]), r"annotation 2: .* outside its image of 100 x 80"),
         (set_annotation(bbox=[1, -9, 3, 4]), r"annotation 2: .* outside"),
         (set_annotation(score=1.5), r"annotation 2: score must be in \[0, 1\], found 1.5"),
         (set_annotation(score="high"), r"annotation 2: score"),
+        (set_annotation(iscrowd="maybe"), r"annotation 2: iscrowd must be 0 or 1, found 'maybe'"),
+        (set_annotation(ignore=1), r"annotation 2 has \"ignore\", which is not part of COCO"),
         (set_annotation(category_id=4), r"annotation 2: category 4 is not a class"),
         (set_annotation(image_id=2), r"annotation 2: image_id 2 is not one of the file's images"),
         (set_annotation(image_id=[2]), r"annotations\[1\] has image_id \[2\]"),
@@ -289,6 +291,28 @@ def test_hand_edit_mistake_names_file_and_place(saved, change, message):
     with pytest.raises(ConfigError, match=r"pseudo_labels\.json.*" + message) as caught:
         load(saved)
     assert "\n" not in str(caught.value)
+
+
+def as_other_tools_write(labels):
+    """Numbers as texts, ids as decimals."""
+    for image in labels["images"]:
+        image.update(id=float(image["id"]), width=str(image["width"]))
+    for category in labels["categories"]:
+        category["id"] = str(category["id"])
+    for row in labels["annotations"]:
+        row.update(image_id=str(row["image_id"]), iscrowd="0", bbox=list(map(str, row["bbox"])))
+        row.update(score=str(row["score"]), category_id=float(row["category_id"]))
+
+
+def test_labels_are_read_as_annotation_files_are(saved):
+    before = load(saved)
+    edit(saved, as_other_tools_write)
+    assert load(saved) == before
+
+
+def test_images_with_crowds_alone_have_nothing_to_learn(saved):
+    edit(saved, lambda labels: [row.update(iscrowd="true") for row in labels["annotations"]])
+    assert load(saved) == []
 
 
 def test_hand_edit_broken_json_names_the_line(saved):

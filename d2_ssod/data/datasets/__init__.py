@@ -4,7 +4,6 @@ coco.py       COCO instances files
 voc.py        Pascal VOC's XML files
 yolo.py       YOLO's text files
 folder.py     pictures without annotations
-values.py     numbers, ids and flags as such files give them
 boxes.py      boxes that cannot be used
 catalog.py    a data set with what was found in it, registered in Detectron2's catalog
 builtin.py    COCO's and VOC's official splits, by name

@@ -7,8 +7,9 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
+from d2_ssod.values import as_number
+
 from ..findings import Findings
-from .values import as_number
 
 _OF_BOX = "correct the box; it is left out"
 

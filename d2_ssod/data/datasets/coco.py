@@ -14,12 +14,12 @@ from detectron2.structures import BoxMode
 from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import find_file
 from d2_ssod.json_files import read_json
+from d2_ssod.values import as_flag, as_id, as_number, as_whole, find_id
 
 from ..findings import Findings
 from ..images import ImageError, read_size
 from .boxes import is_usable, read_four
 from .catalog import DataSet
-from .values import as_flag, as_id, as_number, as_whole, find_id
 
 logger = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ from typing import Any, Literal, NoReturn
 
 from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import parts_of
+from d2_ssod.values import as_flag, as_number, as_whole
 
 from ..findings import Findings
 from ..images import EXTENSIONS, ImageError, map_threaded, read_size, size_or_error
 from .boxes import corner_annotation, is_usable
 from .catalog import DataSet
 from .folder import is_image_name, walk_files
-from .values import as_flag, as_number, as_whole
 
 logger = logging.getLogger(__name__)
 

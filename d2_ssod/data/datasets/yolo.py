@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import yaml
 
 from d2_ssod.errors import ConfigError
+from d2_ssod.values import as_number, as_whole
 
 from ..findings import Findings
 from ..images import map_threaded
 from .boxes import corner_annotation, is_usable
 from .catalog import DataSet
 from .folder import ImageFolders
-from .values import as_number, as_whole
 
 _LINE = (
     "a line is `class x y width height`, or `class x1 y1 x2 y2 ...` for a polygon, in units of the "
