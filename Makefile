@@ -17,7 +17,7 @@ CORES := $(shell nproc 2>/dev/null || echo 1)
 # On the CPU, on every machine: one with a single GPU cannot have two processes.
 demo: $(BUILT)
 	CUDA_VISIBLE_DEVICES= $(BIN)/python train_net.py --config-file configs/digits_two_phase.yaml \
-		--num-gpus $(if $(filter 1,$(CORES)),0,2) --dist-url auto
+		--num-gpus $(if $(filter 1,$(CORES)),0,2)
 	@$(BIN)/python -m ablation.report --control
 	@echo "Checkpoints, pseudo-labels, TensorBoard events and summary.json: output/digits_two_phase"
 	@echo "To look at: output/digits_two_phase/report.html"

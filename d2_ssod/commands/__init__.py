@@ -8,7 +8,8 @@ report.py    what a run did, as a page
 split.py     a COCO file, into labeled and unlabeled images
 train.py     train_net.py
 
-trained_models.py says which models of runs predict and fuse take.
+trained_models.py says which models of runs predict and fuse take, json_targets.py what they may
+overwrite.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import Fusion, evaluate_rows, format_metrics, judged_on
 from d2_ssod.json_files import write_json
 
+from .json_targets import check_json_target, has_metrics
 from .trained_models import add_phase_argument, choose_phases, open_runs
 
 
@@ -46,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate on each data set of DATASETS.VAL and DATASETS.TEST, and print a table of each."""
     if len(arguments.output_dirs) < 2:
         raise ConfigError("one OUTPUT_DIR is given; name two or more runs to be fused")
+    if arguments.json:
+        check_json_target(arguments.json, has_metrics)
     configs = open_runs(arguments.output_dirs)
     sets = _judging_sets(configs[0])
     for cfg in configs[1:]:  # the first run was trained beside its own

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+from detectron2.engine import default_argument_parser
 from detectron2.engine import launch as detectron2_launch
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
@@ -51,15 +52,31 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
     if processes * args.num_machines == 1:
         _run(main, args)
         return
+    url = _or_exit(lambda: _meeting_place(args))
     with handled_signals(of_launcher=True) as requests:
         try:
             detectron2_launch(
                 _run_in_group,
-                *(processes, args.num_machines, args.machine_rank, args.dist_url, (main, args)),
+                *(processes, args.num_machines, args.machine_rank, url, (main, args)),
             )
         except (ProcessExitedException, ProcessRaisedException) as error:
             first = args.machine_rank * processes
             end_of_group(error, first, requests.number, RunFolder(cfg.OUTPUT_DIR).log)
+
+
+def _meeting_place(args: argparse.Namespace) -> str:
+    """Where the processes of a run meet; by default those of one machine at a port of their own.
+
+    Detectron2's default is the same for all runs of a user, who would meet those of another run.
+    """
+    if args.dist_url != default_argument_parser().get_default("dist_url"):
+        return args.dist_url
+    if args.num_machines > 1:
+        raise ConfigError(
+            f"--num-machines is {args.num_machines}, but --dist-url is not given: name an address "
+            "of the first machine and a free port of it, as tcp://node1:29500, on all machines"
+        )
+    return "auto"
 
 
 def _run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:

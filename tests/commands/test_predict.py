@@ -119,8 +119,8 @@ def test_what_is_taken_of_an_unfinished_run_is_said(output, pictures, tmp_path, 
 
 def test_a_file_that_cannot_be_written_ends_with_a_line(output, pictures, tmp_path, capsys):
     (tmp_path / "file").touch()
-    target = tmp_path / "file" / "a.json"
-    code, _, errors = predicted(capsys, output, pictures, "--json", target)
+    target = tmp_path / "file" / "labels"
+    code, _, errors = predicted(capsys, output, pictures, "--yolo", target)
     assert code == 2
     line = rf"^error: {tmp_path}/file\S*: .*; correct the path or its rights$"
     assert re.search(line, errors, re.MULTILINE)
@@ -168,17 +168,38 @@ def test_nothing_of_the_users_is_overwritten(output, pictures, tmp_path, capsys)
     labels = own / f"{file.stem}.txt"
     labels.write_text("0 .5 .5 .1 .1\n")
     before = {path: path.read_bytes() for path in own.iterdir()}
-    for option, line in (
-        ("--draw", "would overwrite the picture"),
-        ("--yolo", "a person's labels"),
+    of_person = own / "labels.json"
+    of_person.write_text('{"annotations": [{"bbox": [1, 2, 3, 4]}]}')
+    before[of_person] = of_person.read_bytes()
+    for option, target, line in (
+        ("--draw", own, "would overwrite the picture"),
+        ("--yolo", own, "a person's labels"),
+        ("--json", of_person, "labels.json would overwrite a file that is none of this command's"),
+        ("--json", labels, "would overwrite a file"),
     ):
-        code, _, errors = predicted(capsys, output, own, option, own)
+        code, _, errors = predicted(capsys, output, own, option, target)
         assert code == 2
         assert line in errors
     assert before == {path: path.read_bytes() for path in own.iterdir()}
     for _ in range(2):  # its own files are, if it is asked again
-        places = ("--draw", tmp_path / "d", "--yolo", tmp_path / "y", "--score", "0.01")
-        assert predicted(capsys, output, own, *places)[0] == 0
+        places = ("--draw", tmp_path / "d", "--yolo", tmp_path / "y", "--json", tmp_path / "j")
+        assert predicted(capsys, output, own, *places, "--score", "0.01")[0] == 0
+
+
+def test_a_target_that_cannot_be_written_is_said_first(
+    output, pictures, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(command, "predict", None)  # would fail if called
+    code, _, errors = predicted(capsys, output, pictures, "--json", tmp_path / "no" / "x.json")
+    assert code == 2
+    assert f"--json {tmp_path / 'no' / 'x.json'} cannot be written (No such file" in errors
+
+
+@pytest.mark.parametrize("score", ["30", "-1", "nan"])
+def test_a_score_that_is_none_is_refused(output, pictures, capsys, score):
+    code, _, errors = predicted(capsys, output, pictures, "--score", score)
+    assert code == 2
+    assert f"{score} is not from 0 to 1" in errors
 
 
 def test_a_picture_that_is_left_out_is_not_drawn_over(output, pictures, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """By what the processes of a run find each other; that they do: test_end_to_end.py."""
 
 import importlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from detectron2.utils import comm
 
 from d2_ssod.engine import default_argument_parser, launch
 
+ROOT = Path(__file__).parents[2]
 MODULE = importlib.import_module("d2_ssod.engine.launch")  # the package has a function of this name
 
 
@@ -37,3 +39,22 @@ def test_processes_of_torchrun_that_want_no_gpu_join_by_gloo(monkeypatch, num_gp
     with pytest.raises(Ended):
         launch(main, default_argument_parser().parse_args(["--num-gpus", num_gpus]))
     assert used == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], "auto"),
+        (["--dist-url", "tcp://127.0.0.1:7"], "tcp://127.0.0.1:7"),
+        (["--num-machines", "2", "--dist-url", "tcp://node1:7"], "tcp://node1:7"),
+    ],
+)
+def test_runs_of_one_machine_meet_at_ports_of_their_own(given, expected):
+    assert MODULE._meeting_place(default_argument_parser().parse_args(given)) == expected
+
+
+def test_several_machines_need_an_address(capsys):
+    args = ["--num-machines", "2", "--config-file", str(ROOT / "configs/digits_two_phase.yaml")]
+    with pytest.raises(SystemExit, match="2"):
+        launch(None, default_argument_parser().parse_args(args))
+    assert "--num-machines is 2, but --dist-url is not given" in capsys.readouterr().err
