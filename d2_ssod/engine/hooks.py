@@ -19,6 +19,7 @@ from d2_ssod.artifacts import (
 )
 from d2_ssod.data.objects import detections_of
 from d2_ssod.drawing import draw_detections
+from d2_ssod.errors import ConfigError
 
 from .interruption import Stopped, may_stop_after
 from .labeling import label_next_phase
@@ -40,20 +41,49 @@ class PseudoLabelHook(HookBase):
             cfg: of the run; its ``OUTPUT_DIR`` holds the folders of all phases.
             phase: the phase that is trained, 0..N-1.
             data: the data sets of the run.
+
+        Raises:
+            ConfigError: after such a phase there is no other.
         """
+        if not 0 <= phase < cfg.SSOD.NUM_PHASES:
+            raise ConfigError(
+                f"phase {phase} labels for the next one, but SSOD.NUM_PHASES is "
+                f"{cfg.SSOD.NUM_PHASES}; give a phase from 0 to that, exclusively"
+            )
         self._cfg, self._phase, self._data = cfg, phase, data
-        self._files = RunFolder(cfg.OUTPUT_DIR).phase(phase)
+        self._folder = RunFolder(cfg.OUTPUT_DIR)
+        self._files = self._folder.phase(phase)
 
     def before_train(self) -> None:
-        """Forget what an interrupted pass with another model of this phase found."""
-        if self.trainer.start_iter < self.trainer.max_iter and comm.is_main_process():
+        """Check what there is of this phase and those before it, and forget an interrupted pass.
+
+        Raises:
+            ConfigError: labels would be made by the model of an earlier training, or an earlier
+                phase has no model.
+        """
+        if self.trainer.start_iter >= self.trainer.max_iter:
+            return
+        if self._files.model.exists():
+            raise ConfigError(
+                f"{self._files.model} is there already, of another training, as are its labels; "
+                "choose another OUTPUT_DIR, or delete that phase's folder and those of later ones"
+            )
+        for phase in range(self._phase):
+            files = self._folder.phase(phase)
+            if not files.model.exists() and not files.predictions.exists():
+                raise ConfigError(
+                    f"{files.model}: no such file, but phase {self._phase} labels together with "
+                    "the models before it; train that phase first, in this OUTPUT_DIR"
+                )
+        if comm.is_main_process():
             discard_partial_predictions(self._files.partial_predictions)
 
     def after_train(self) -> None:
         """Label, unless training failed."""
         if self.trainer.iter < self.trainer.max_iter:
             return
-        checkpointer = AtomicCheckpointer(self.trainer.model, str(self._files.folder))
+        model = getattr(self.trainer.model, "_orig_mod", self.trainer.model)  # of torch.compile
+        checkpointer = AtomicCheckpointer(model, str(self._files.folder))
         if comm.is_main_process() and not self._files.model.exists():
             self._files.folder.mkdir(parents=True, exist_ok=True)
             checkpointer.save(self._files.model.stem)

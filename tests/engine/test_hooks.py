@@ -8,6 +8,7 @@ from detectron2.modeling import build_model
 
 from d2_ssod.artifacts import RunFolder, keep_partial_predictions
 from d2_ssod.engine import PseudoLabelHook, build_config, default_argument_parser, load_run_data
+from d2_ssod.errors import ConfigError
 from d2_ssod.randomness import seed_generators
 from d2_ssod.structures import Detections
 
@@ -103,6 +104,43 @@ def test_labels_that_exist_are_kept(cfg):
     path.write_text("corrected by hand")
     label(cfg, plain_trainer(cfg))
     assert path.read_text() == "corrected by hand"
+
+
+def test_labels_of_an_earlier_training_are_not_taken_for_those_of_this_one(cfg):
+    label(cfg, plain_trainer(cfg))
+    files = RunFolder(cfg.OUTPUT_DIR).phase(0)
+    before = files.model.read_bytes(), files.predictions.read_bytes()
+    with pytest.raises(ConfigError, match=r"model_final\.pth is there already, of another"):
+        label(cfg, plain_trainer(cfg))
+    assert before == (files.model.read_bytes(), files.predictions.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("phase", "words"),
+    [
+        (1, r"phase_0/model_final\.pth: no such file, but phase 1 labels together"),
+        (-1, "phase -1 labels for the next one, but SSOD.NUM_PHASES is 2"),
+        (2, "phase 2 labels for the next one, but SSOD.NUM_PHASES is 2"),
+    ],
+)
+def test_a_phase_that_cannot_label_is_said_before_training(cfg, phase, words):
+    class Failing(Plain):
+        def run_step(self):
+            raise AssertionError("it trains")
+
+    with pytest.raises(ConfigError, match=words):
+        label(cfg, plain_trainer(cfg, Failing), phase)
+
+
+def test_a_compiled_model_is_written_as_it_was_before(cfg):
+    trainer = plain_trainer(cfg)
+    plain, trainer.model = trainer.model, torch.compile(trainer.model, backend="eager")
+    trainer.model.eval()
+    hook = PseudoLabelHook(cfg, 0, load_run_data(cfg))
+    trainer.register_hooks([hook])
+    trainer.train()
+    saved = torch.load(RunFolder(cfg.OUTPUT_DIR).phase(0).model, weights_only=True)["model"]
+    assert saved.keys() == plain.state_dict().keys()
 
 
 def test_what_another_model_predicted_is_not_completed_by_a_new_one(cfg):
