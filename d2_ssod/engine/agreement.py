@@ -1,4 +1,4 @@
-"""What all processes of a run must have in common: their config, and the output folder.
+"""What all processes of a run must have in common: config, output folder, images.
 
 On several machines each has its own command and its own disks. Where they differ, processes would
 wait for each other in different places, for ever.
@@ -7,17 +7,19 @@ wait for each other in different places, for ever.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import platform
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from d2_ssod.artifacts import digest_of
 from d2_ssod.config import flat_keys
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
@@ -93,6 +95,31 @@ def agree_on_folder(output_dir: str | os.PathLike) -> None:
         )
 
 
+def agree_on_images(sets: Mapping[str, Sequence[dict]]) -> None:
+    """Check that all ranks have read the same images; to be called on every rank.
+
+    Predictions are kept by image id, which a missing file may have shifted on one machine.
+
+    Args:
+        sets: Detectron2 dicts by what names them.
+
+    Raises:
+        ConfigError: on all ranks; it names the first data set that differs, and where.
+    """
+    if comm.get_world_size() == 1:
+        return
+    own = {place: _fingerprint(images) for place, images in sets.items()}
+    (first_host, first), *others = comm.all_gather((platform.node(), own))
+    for rank, (host, other) in enumerate(others, 1):
+        for place in first:
+            if first[place] != other[place]:
+                raise ConfigError(
+                    f"{place}: the images are not the same on all machines: {first[place][0]} on "
+                    f"rank 0 ({first_host}), {other[place][0]} on rank {rank} ({host}), or of "
+                    "other names, order or objects; copy the data set whole to every machine"
+                )
+
+
 def on_main_process(function: Callable[[], object]) -> None:
     """Call ``function`` on the main process alone, for which all ranks wait.
 
@@ -129,6 +156,11 @@ def on_all_ranks(
     if problems:
         raise error(problems[0]) from (own and own.__cause__)
     return result
+
+
+def _fingerprint(images: Sequence[dict]) -> tuple[int, str, str]:
+    ids = repr([image["image_id"] for image in images]).encode(errors="surrogateescape")
+    return len(images), digest_of(images), hashlib.sha256(ids).hexdigest()
 
 
 def _write_token(path: Path) -> None:

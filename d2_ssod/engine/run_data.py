@@ -16,7 +16,7 @@ from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.heartbeat import Heartbeat, Ranks
 from d2_ssod.pseudo_label import objects_per_image
 
-from .agreement import on_all_ranks
+from .agreement import agree_on_images, on_all_ranks
 from .data_checks import NamedDataSets, check_contents, check_pictures
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ def load_run_data(cfg: CfgNode) -> RunData:
         ConfigError: the first error, in one line that names the key or file, on every rank alike.
     """
     sets = on_all_ranks(lambda: _read(cfg))
+    agree_on_images({place: found.images for place, found in sets.placed(*_TITLES)})
     findings = _findings_in_pictures(cfg, sets)
     on_all_ranks(lambda: raise_first(findings))
     return _assemble(cfg, sets)

@@ -7,7 +7,12 @@ from test_group import start_machines
 from test_interruption import assert_none_left
 
 from d2_ssod.engine import agreement
-from d2_ssod.engine.agreement import agree_on_config, agree_on_folder, on_main_process
+from d2_ssod.engine.agreement import (
+    agree_on_config,
+    agree_on_folder,
+    agree_on_images,
+    on_main_process,
+)
 from d2_ssod.errors import ConfigError
 
 
@@ -131,3 +136,35 @@ def test_an_error_of_the_main_process_ends_the_others(two_ranks, monkeypatch):
     monkeypatch.setattr(comm, "all_gather", lambda own: ["OUTPUT_DIR is in use", own])
     with pytest.raises(ConfigError, match=r"^rank 0: OUTPUT_DIR is in use$"):
         on_main_process(lambda: 1 / 0)
+
+
+IMAGES = [{"file_name": f"/data/{number}.png", "image_id": number} for number in range(3)]
+
+
+def test_images_may_lie_in_another_folder_on_each_machine(two_ranks):
+    theirs = [{**image, "file_name": f"/scratch{image['file_name']}"} for image in IMAGES]
+    two_ranks.append(("two", {"UNLABELED": agreement._fingerprint(theirs)}))
+    agree_on_images({"UNLABELED": IMAGES})
+
+
+@pytest.mark.parametrize(
+    ("theirs", "count"),
+    [
+        (IMAGES[1:], 2),
+        ([*IMAGES[:2], {"file_name": "/data/4.png", "image_id": 2}], 3),
+        ([*IMAGES[:2], {**IMAGES[2], "image_id": 9}], 3),
+    ],
+    ids=["missing", "another name", "another id"],
+)
+def test_images_that_differ_are_named_by_data_set_and_machine(two_ranks, theirs, count):
+    found = {"TRAIN": agreement._fingerprint([]), "UNLABELED": agreement._fingerprint(theirs)}
+    two_ranks.append(("two", found))
+    with pytest.raises(
+        ConfigError, match=rf"^UNLABELED: .*: 3 on rank 0 \(one\), {count} on rank 1"
+    ):
+        agree_on_images({"TRAIN": [], "UNLABELED": IMAGES})
+
+
+def test_images_of_one_process_are_not_compared(monkeypatch):
+    monkeypatch.setattr(agreement, "_fingerprint", None)  # would fail if called
+    agree_on_images({"TRAIN": IMAGES})
