@@ -120,23 +120,27 @@ def agree_on_images(sets: Mapping[str, Sequence[dict]]) -> None:
                 )
 
 
-def on_main_process(function: Callable[[], object]) -> None:
-    """Call ``function`` on the main process alone, for which all ranks wait.
+def on_main_process(function: Callable[[], _Result]) -> _Result:
+    """Call ``function`` on the main process alone; all ranks wait for its result, and have it.
+
+    Also to look for a file where what follows takes all ranks: another machine remembers for a
+    while that a file was not there, or was.
 
     Raises:
         ConfigError: on all ranks, where it fails by a user's error or by one of files.
     """
-    error = None
+    result, error = None, None
     if comm.is_main_process():
         try:
-            function()
+            result = function()
         except (ConfigError, OSError) as caught:
             error = caught
-    said = comm.all_gather(str(error) if error else None)[0]
+    result, said = comm.all_gather((result, str(error) if error else None))[0]
     if error is not None:
         raise error
     if said is not None:
         raise ConfigError(f"rank 0: {said}")
+    return result
 
 
 def on_all_ranks(

@@ -67,7 +67,7 @@ def label_next_phase(
         model: of phase i, without a distributed wrapper; None to load it from ``OUTPUT_DIR``.
     """
     path = RunFolder(cfg.OUTPUT_DIR).phase(phase + 1).pseudo_labels
-    if not path.exists():
+    if not on_main_process(path.exists):
         for source in range(phase):
             predict_unlabeled(cfg, source, data)
         predict_unlabeled(cfg, phase, data, model)
@@ -142,7 +142,7 @@ def predict_unlabeled(
         if comm.is_main_process():
             set_aside_predictions(files, data.category_ids)
         comm.synchronize()
-    if not files.predictions.exists():
+    if not on_main_process(files.predictions.exists):
         model = load_phase_model(cfg, phase) if model is None else model
         with timed_event(RunFolder(cfg.OUTPUT_DIR), "predicted", phase=phase, data="unlabeled"):
             _predict_remaining(cfg, phase, data, model)
@@ -162,7 +162,7 @@ def predict_labeled(cfg: CfgNode, phase: int, data: RunData) -> None:
     """
     folder = RunFolder(cfg.OUTPUT_DIR)
     path = folder.phase(phase).labeled_predictions
-    if not cfg.SSOD.CHECK_LABELED or path.exists():
+    if not cfg.SSOD.CHECK_LABELED or on_main_process(path.exists):
         return
     images = with_unique_ids(data.labeled)
     with timed_event(folder, "predicted", phase=phase, data="labeled"):

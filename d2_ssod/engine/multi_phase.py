@@ -20,6 +20,7 @@ from d2_ssod.evaluation import load_truth
 from d2_ssod.modeling import detector_of
 
 from .adoption import adopt_phase_0, adopt_pseudo_labels
+from .agreement import on_main_process
 from .hooks import PseudoLabelHook, RecordTraining, ShowPseudoLabels
 from .labeling import (
     check_existing_predictions,
@@ -68,7 +69,7 @@ def train_phases(
     for phase in range(first):
         validate_phase(cfg, phase, judged_by)  # Validation images may have been named later.
     for phase in range(first, last + 1):
-        if not folder.phase(phase).model.exists():
+        if not on_main_process(folder.phase(phase).model.exists):
             _train_phase(cfg, phase, data, trainer_class)
         elif phase < last:
             label_next_phase(cfg, phase, data)  # Interrupted before, or the labels were deleted.
@@ -95,7 +96,7 @@ def _begin(cfg: CfgNode, data: RunData) -> int:
     adopt_phase_0(cfg)
     adopt_pseudo_labels(cfg, data)
     warn_of_unused_corrections(cfg, load_corrected(cfg, data))  # So does what is wrong with them.
-    first = first_unfinished_phase(cfg)
+    first = on_main_process(lambda: first_unfinished_phase(cfg))
     check_existing_predictions(cfg, data)
     for phase in range(cfg.SSOD.NUM_PHASES + 1):
         _check_training(cfg, phase, data)

@@ -29,6 +29,7 @@ from d2_ssod.artifacts import (
 from d2_ssod.config import flat_keys
 from d2_ssod.evaluation import Fusion, Metrics, evaluate_rows, judged_on, validate
 
+from .agreement import on_main_process
 from .diagnostics import act_on
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def validate_phase(cfg: CfgNode, phase: int, judged_by: str) -> None:
     folder = RunFolder(cfg.OUTPUT_DIR)
     if not cfg.DATASETS.VAL:
         return
-    if not folder.phase(phase).validation.exists():
+    if not on_main_process(folder.phase(phase).validation.exists):
         model = load_phase_model(cfg, phase)
         found = [validate(cfg, name, model) for name in cfg.DATASETS.VAL]
         if comm.is_main_process():
@@ -85,13 +86,14 @@ def validate_phase(cfg: CfgNode, phase: int, judged_by: str) -> None:
             save_validation(folder, phase, metrics, judged_by)
             logger.info("Phase %d on the validation images: AP %.1f", phase, metrics["AP"])
         comm.synchronize()
-    _guard(cfg, folder, phase)
+    on_main_process(lambda: _guard(cfg, folder, phase))
 
 
 def validate_ensembles(cfg: CfgNode, judged_by: str) -> None:
     """Evaluate the ensembles of all phases as :func:`validate_phase` does a phase."""
     folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
-    rows, known = ensembles_of(last), load_ensemble_validation(folder, last) is not None
+    rows = ensembles_of(last)
+    known = on_main_process(lambda: load_ensemble_validation(folder, last) is not None)
     if not cfg.DATASETS.VAL or not rows or known:
         return
     models = [load_phase_model(cfg, phase) for phase in range(last + 1)]

@@ -111,7 +111,7 @@ def test_a_folder_that_does_not_exist_is_not_seen(tmp_path, monkeypatch):
 
 def test_ranks_that_do_not_see_the_folder_are_named_by_machine(two_ranks, tmp_path, monkeypatch):
     blind = [("two", "/b", False), ("two", "/b", False), ("three", "/b", False)]
-    answers = iter([["name"], [None], [("one", str(tmp_path), True), *blind]])
+    answers = iter([["name"], [(None, None)], [("one", str(tmp_path), True), *blind]])
     monkeypatch.setattr(comm, "all_gather", lambda own: next(answers))
     with pytest.raises(ConfigError) as info:
         agree_on_folder(tmp_path)
@@ -126,16 +126,22 @@ def test_one_process_writes_nothing(tmp_path):
 
 
 def test_an_error_of_the_main_process_is_its_own(two_ranks):
-    two_ranks.append(None)
+    two_ranks.append((None, None))
     with pytest.raises(OSError, match="full"):
         on_main_process(lambda: (_ for _ in ()).throw(OSError(28, "full")))
 
 
 def test_an_error_of_the_main_process_ends_the_others(two_ranks, monkeypatch):
     monkeypatch.setattr(comm, "is_main_process", lambda: False)
-    monkeypatch.setattr(comm, "all_gather", lambda own: ["OUTPUT_DIR is in use", own])
+    monkeypatch.setattr(comm, "all_gather", lambda own: [(None, "OUTPUT_DIR is in use"), own])
     with pytest.raises(ConfigError, match=r"^rank 0: OUTPUT_DIR is in use$"):
         on_main_process(lambda: 1 / 0)
+
+
+def test_what_the_main_process_sees_decides_for_all(monkeypatch):
+    monkeypatch.setattr(comm, "is_main_process", lambda: False)
+    monkeypatch.setattr(comm, "all_gather", lambda own: [(True, None), own])
+    assert on_main_process(lambda: 1 / 0) is True
 
 
 IMAGES = [{"file_name": f"/data/{number}.png", "image_id": number} for number in range(3)]
