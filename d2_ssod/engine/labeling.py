@@ -6,6 +6,7 @@ and pseudo-labels that a person has corrected are what the phase trains on.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from typing import Any
 
@@ -251,6 +252,13 @@ def _save(
 ) -> None:
     folder = RunFolder(cfg.OUTPUT_DIR)
     corrected = load_corrected(cfg, data)
+    if corrected:
+        logger.info(
+            "Phase %d: %d images have the labels of %s, %d objects, as it has them, whether a "
+            "person has looked at each or not",
+            *(phase, len(corrected), cfg.SSOD.PSEUDO_LABEL.CORRECTED),
+            sum(map(len, corrected.values())),
+        )
     write_manifest(
         folder.phase(phase).manifest,
         labels,
@@ -293,10 +301,14 @@ def _describe_corrected(cfg: CfgNode, corrected: Predictions) -> dict[str, Any] 
     """Say for the manifest how many labels are a person's, and from which file."""
     if not corrected:
         return None
+    digest = hashlib.sha256()
+    for image_id, found in corrected.items():
+        digest.update(repr((image_id, found.boxes.tolist(), found.classes.tolist())).encode())
     return {
         "file": cfg.SSOD.PSEUDO_LABEL.CORRECTED,
         "images": len(corrected),
         "boxes": sum(map(len, corrected.values())),
+        "sha256": digest.hexdigest(),
     }
 
 
@@ -308,7 +320,9 @@ def warn_of_unused_corrections(cfg: CfgNode, corrected: Predictions) -> None:
         return
     last = files[-1].manifest
     made = read_json(last).get("corrected", {}) if last.exists() else {}
-    if any(made.get(key) != now[key] for key in ("images", "boxes")):
+    # Manifests of before lack the digest.
+    known = [key for key in ("images", "boxes", "sha256") if key in made or key != "sha256"]
+    if any(made.get(key) != now[key] for key in known):
         logger.warning(
             "The labels of all phases are made already, without those of %s "
             "(SSOD.PSEUDO_LABEL.CORRECTED), which are not used: add a phase (SSOD.NUM_PHASES %d)",

@@ -109,7 +109,7 @@ def warm_up_problem(own: CfgNode, phase: int) -> str | None:
         return None
     return (
         f"Phase {phase} has {solver.MAX_ITER} iterations, but SOLVER.WARMUP_ITERS is "
-        f"{solver.WARMUP_ITERS}: its learning rate rises most of the time, to "
+        f"{solver.WARMUP_ITERS}: most of it is warm-up, with a learning rate of at most "
         f"{max(_learning_rates(own)):.2g} (BASE_LR is {solver.BASE_LR:g})"
     )
 

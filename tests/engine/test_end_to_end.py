@@ -732,9 +732,12 @@ def test_labels_that_a_person_made_take_the_place_of_those_of_the_models(
         *(False for _ in labels["images"][1:]),
     ]
     manifest = read(copied_run / "phase_1" / "manifest.json")
+    assert len(manifest["corrected"].pop("sha256")) == 64
     assert manifest["corrected"] == {"file": str(corrected), "images": 2, "boxes": 1}
+    assert "2 images have the labels of" in (copied_run / "log.txt").read_text()
     assert "which are not used" not in (copied_run / "log.txt").read_text()
-    corrected.write_text(json.dumps({**content, "annotations": []}))
+    content["annotations"][0]["bbox"] = [11, 20, 30, 40]  # as many boxes, but others
+    corrected.write_text(json.dumps(content))
     run_here(runs.arguments(data, copied_run, "--resume", **keys))
     assert "which are not used: add a phase" in (copied_run / "log.txt").read_text()
     corrected.write_text(json.dumps({**content, "images": content["images"][1:]}))

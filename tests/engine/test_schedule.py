@@ -205,7 +205,7 @@ def test_a_phase_that_is_all_warm_up_is_said(warm_up, steps, highest):
         assert said is None
     else:
         assert f"Phase 0 has 100 iterations, but SOLVER.WARMUP_ITERS is {warm_up}" in said
-        assert f"rises most of the time, to {highest} (" in said
+        assert f"most of it is warm-up, with a learning rate of at most {highest} (" in said
         assert "BASE_LR is 0.02" in said
 
 
