@@ -28,12 +28,14 @@ class EnsembleRCNN(nn.Module):
             fusion: weights of the models and constants of the fusion.
 
         Raises:
-            ValueError: no models, or another number of weights than models.
+            ValueError: no models, another number of weights than models, or models whose images are
+                of different formats.
         """
         super().__init__()
         if not models:
             raise ValueError("models must hold at least one detector, got none")
         fusion.weights_of(len(models))
+        _check_formats(models)
         self.models = nn.ModuleList(models)
         self.fusion = fusion
 
@@ -62,6 +64,16 @@ class EnsembleRCNN(nn.Module):
             raise RuntimeError("an EnsembleRCNN cannot be trained; call .eval() first")
         with torch.no_grad():
             return [model(batched_inputs) for model in self.models]
+
+
+def _check_formats(models: Sequence[nn.Module]) -> None:
+    """Refuse models that take different images, of which one data loader gives only one kind."""
+    formats = [getattr(model, "input_format", None) for model in models]
+    if len({found for found in formats if found is not None}) > 1:
+        raise ValueError(
+            f"models must all have the same input_format, got {formats}; take models that were "
+            "trained with one INPUT.FORMAT"
+        )
 
 
 def fuse_outputs(outputs: Sequence[Outputs], fusion: Fusion) -> Outputs:

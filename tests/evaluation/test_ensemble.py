@@ -76,3 +76,11 @@ def test_ensemble_needs_no_gradient_and_is_a_module():
 def test_ensemble_refuses_bad_arguments(count, weights):
     with pytest.raises(ValueError, match="models"):
         EnsembleRCNN([finding(1)] * count, fusion=Fusion(weights))
+
+
+def test_ensemble_refuses_models_of_different_image_formats():
+    rgb, bgr, any_format, not_said = (finding(1) for _ in range(4))
+    rgb.input_format, bgr.input_format, not_said.input_format = "RGB", "BGR", None
+    with pytest.raises(ValueError, match=r"same input_format, got \['RGB', None, 'BGR'\]"):
+        EnsembleRCNN([rgb, any_format, bgr])
+    EnsembleRCNN([bgr, any_format, not_said, bgr])
