@@ -107,8 +107,8 @@ def from_instances(instances: Instances) -> Detections:
         instances: on any device.
     """
     return Detections(
-        instances.pred_boxes.tensor.detach().cpu().numpy().astype(np.float32, copy=False),
-        instances.scores.detach().cpu().numpy().astype(np.float32, copy=False),
+        instances.pred_boxes.tensor.detach().to("cpu", torch.float32).numpy(),
+        instances.scores.detach().to("cpu", torch.float32).numpy(),
         instances.pred_classes.detach().cpu().numpy().astype(np.int64, copy=False),
     )
 

@@ -41,11 +41,12 @@ def test_instances_round_trip(found):
     assert_same(from_instances(instances), found)
 
 
-def test_from_instances_takes_half_precision():
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_from_instances_takes_half_precision(dtype):
     instances = Instances(
         (30, 40),
-        pred_boxes=Boxes(torch.tensor([[1.0, 2.0, 3.0, 4.0]], requires_grad=True)),
-        scores=torch.tensor([0.5], dtype=torch.float16),
+        pred_boxes=Boxes(torch.tensor([[1.0, 2.0, 3.0, 4.0]], dtype=dtype, requires_grad=True)),
+        scores=torch.tensor([0.5], dtype=dtype),
         pred_classes=torch.tensor([3], dtype=torch.int32),
     )
     assert_same(from_instances(instances), detections((1, 2, 3, 4, 0.5, 3)))
