@@ -6,6 +6,7 @@ import torch
 from detectron2.structures import Instances
 from torch import nn
 
+from d2_ssod.errors import ConfigError
 from d2_ssod.structures import from_instances, to_instances
 
 from .fusion import Fusion
@@ -28,8 +29,8 @@ class EnsembleRCNN(nn.Module):
             fusion: weights of the models and constants of the fusion.
 
         Raises:
-            ValueError: no models, another number of weights than models, or models whose images are
-                of different formats.
+            ValueError: no models, or another number of weights than models.
+            ConfigError: models that take images of different formats (also a ValueError).
         """
         super().__init__()
         if not models:
@@ -70,7 +71,7 @@ def _check_formats(models: Sequence[nn.Module]) -> None:
     """Refuse models that take different images, of which one data loader gives only one kind."""
     formats = [getattr(model, "input_format", None) for model in models]
     if len({found for found in formats if found is not None}) > 1:
-        raise ValueError(
+        raise ConfigError(
             f"models must all have the same input_format, got {formats}; take models that were "
             "trained with one INPUT.FORMAT"
         )
