@@ -50,6 +50,6 @@ def similarity_loss(
     boxes, embeddings = with_boxes(boxes, embeddings)
     with_grad = torch.is_grad_enabled() and embeddings.requires_grad
     loss, _ = torch.ops.d2_ssod.similarity_loss.default(
-        boxes, embeddings, rois_per_image, iof_threshold, classes, with_grad
+        boxes.detach(), embeddings, rois_per_image, iof_threshold, classes, with_grad
     )
     return loss

@@ -102,6 +102,18 @@ def test_similarity_trains_the_embedding_alone(device):
     assert sample.embeddings.grad.abs().sum() > 0
 
 
+def test_similarity_of_boxes_that_require_grad_alone_has_none(device):
+    torch._dynamo.reset()
+    sample = make_sample([9], 4).to(device)
+    boxes = sample.boxes.requires_grad_()
+    weight = torch.ones((), device=device, requires_grad=True)
+    for loss_of in (similarity_loss, torch.compile(similarity_loss, backend="aot_eager")):
+        loss = loss_of(boxes, sample.embeddings, [9])
+        assert not loss.requires_grad
+        (loss + weight).backward()  # beside losses that do
+        assert boxes.grad is None
+
+
 def test_similarity_is_the_mean_of_the_images(device):
     sample = make_sample([30, 0, 50], 8).to(device)
     boxes, embeddings = sample.boxes.split([30, 50]), sample.embeddings.split([30, 50])
