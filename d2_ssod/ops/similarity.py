@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ._dtypes import with_boxes
 
@@ -25,10 +26,10 @@ def similarity_loss(
     t``, else 0: the mean over all ordered pairs of an image, i = j included, of ``y (1 - s)^2 + (1
     - y) s^2``; then the mean over the images, those without RoIs counting as 0.
 
-    Differentiable once, in ``embeddings`` alone (not by ``torch.func``); the gradient is made in
-    the forward pass if it will be needed. On the CPU neither pass stores a matrix of pairs; on CUDA
-    the gradient keeps that of some rows at a time, in some 256 MB unless an image has more than
-    8192 RoIs beside many others.
+    Differentiable once, by ``backward`` (not in forward mode, nor by ``torch.func``), in
+    ``embeddings`` alone; the gradient is made in the forward pass if it will be needed. On the CPU
+    neither pass stores a matrix of pairs; on CUDA the gradient keeps that of some rows at a time,
+    in some 256 MB unless an image has more than 8192 RoIs beside many others.
 
     Args:
         boxes: ``Tensor[R, 4]`` of (x1, y1, x2, y2), any unit: the RoIs of all images, one after
@@ -45,9 +46,14 @@ def similarity_loss(
 
     Raises:
         ValueError: if a shape, dtype, device, count or the threshold does not fit.
-        RuntimeError: if a second derivative is asked for.
+        RuntimeError: if a second derivative, or a forward-mode one, is asked for.
     """
     boxes, embeddings = with_boxes(boxes, embeddings)
+    if forward_ad.unpack_dual(embeddings).tangent is not None:
+        raise RuntimeError(
+            "similarity_loss has no forward-mode derivative, got embeddings with a tangent; use "
+            "backward(), or detach them"
+        )
     with_grad = torch.is_grad_enabled() and embeddings.requires_grad
     loss, _ = torch.ops.d2_ssod.similarity_loss.default(
         boxes.detach(), embeddings, rois_per_image, iof_threshold, classes, with_grad

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 from op_samples import DTYPES, assert_matches, make_sample, sample_inputs
+from torch.autograd import forward_ad
 
 from d2_ssod.ops import reference, similarity_loss
 
@@ -91,6 +92,22 @@ def test_similarity_second_derivative_raises(device):
     (gradient,) = torch.autograd.grad(loss, embeddings, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         gradient.sum().backward()
+
+
+def test_similarity_forward_mode_derivative_raises(device):
+    sample = make_sample([9], 4).to(device)
+    embeddings, tangent = sample.embeddings, torch.ones_like(sample.embeddings)
+
+    def loss_of(embeddings):
+        return similarity_loss(sample.boxes, embeddings, [9])
+
+    with pytest.raises(RuntimeError, match="no forward-mode derivative"):
+        torch.func.jvp(loss_of, (embeddings,), (tangent,))
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(embeddings, tangent)
+        with pytest.raises(RuntimeError, match="no forward-mode derivative"):
+            loss_of(dual)
+        assert loss_of(embeddings) > 0
 
 
 def test_similarity_trains_the_embedding_alone(device):
