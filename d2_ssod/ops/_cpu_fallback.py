@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._devices import check_one_device
+
 Results = Tensor | tuple[Tensor, ...]
 
 
@@ -31,21 +33,11 @@ def on_cpu(operator: torch._ops.OpOverload) -> Callable[..., Results]:
             "setup.py build_ext --inplace`, which says what it lacks",
             stacklevel=1,  # said once
         )
+        check_one_device(arguments)
+        results = operator(*(a.cpu() if isinstance(a, Tensor) else a for a in arguments))
         device = arguments[0].device
-        results = operator(*(_moved(argument, device) for argument in arguments))
         if isinstance(results, Tensor):
             return results.to(device)
         return tuple(result.to(device) for result in results)
 
     return compute
-
-
-def _moved(argument: Any, device: torch.device) -> Any:
-    """Bring a tensor that is on the device to the CPU."""
-    if not isinstance(argument, Tensor):
-        return argument
-    if argument.device != device:
-        raise ValueError(
-            f"all tensors must be on {device} like the first, got one on {argument.device}"
-        )
-    return argument.cpu()

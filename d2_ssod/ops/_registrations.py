@@ -12,17 +12,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._cpu_fallback import on_cpu
+from ._devices import check_one_device
 
 _OVERLAPS = ("pairwise_iou", "pairwise_iof", "overlap_weights")
 _CONSTANTS = (*_OVERLAPS, "uncertainty_weights")
-_ALL = (*_CONSTANTS, "similarity_loss")
 
 # Registrations last as long as this object.
 _library = torch.library.Library("d2_ssod", "IMPL")
@@ -49,6 +49,28 @@ def _fake_similarity_loss(
     with_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     return boxes.new_empty(()), boxes.new_empty(embeddings.shape if with_grad else (0,))
+
+
+_FAKES = {
+    "pairwise_iou": _fake_pairwise,
+    "pairwise_iof": _fake_pairwise,
+    "overlap_weights": _fake_overlap_weights,
+    "uncertainty_weights": _fake_uncertainty_weights,
+    "similarity_loss": _fake_similarity_loss,
+}
+
+
+def _on_one_device(fake: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the fake kernel refuse tensors of several devices, as the other kernels do.
+
+    Of a meta tensor and a real one it alone is called, and what it gives is not computed.
+    """
+
+    def checked(*arguments: Any) -> Any:
+        check_one_device(arguments)
+        return fake(*arguments)
+
+    return checked
 
 
 class _ScaleOnce(torch.autograd.Function):
@@ -90,13 +112,10 @@ def register(*, with_cuda: bool) -> None:
         with_cuda: whether that has the CUDA operators.
     """
     if not with_cuda:
-        for name in _ALL:
+        for name in _FAKES:
             _library.impl(name, on_cpu(getattr(torch.ops.d2_ssod, name).default), "CUDA")
-    for name in ("pairwise_iou", "pairwise_iof"):
-        torch.library.register_fake(f"d2_ssod::{name}", _fake_pairwise)
-    torch.library.register_fake("d2_ssod::overlap_weights", _fake_overlap_weights)
-    torch.library.register_fake("d2_ssod::uncertainty_weights", _fake_uncertainty_weights)
-    torch.library.register_fake("d2_ssod::similarity_loss", _fake_similarity_loss)
+    for name, fake in _FAKES.items():
+        torch.library.register_fake(f"d2_ssod::{name}", _on_one_device(fake))
 
     for name in _CONSTANTS:
         _library.impl(name, torch.library.fallthrough_kernel, "Autograd")

@@ -102,6 +102,18 @@ def test_meta_tensors_give_shapes(device):
         assert (result.shape, result.dtype) == (expected.shape, expected.dtype)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_meta_tensors_beside_real_ones_are_refused(name, device):
+    operator = getattr(OPERATORS, name).default
+    for arguments in operator_arguments(make_sample([7, 4], 3).to(device))[name]:
+        tensors = [i for i, given in enumerate(arguments) if isinstance(given, torch.Tensor)]
+        for place in tensors:
+            mixed = list(arguments)
+            mixed[place] = mixed[place].to("meta")
+            with pytest.raises(ValueError, match="like the first, got one on"):
+                operator(*mixed)
+
+
 @pytest.mark.parametrize("dtype", HALVES)
 def test_autocast_changes_nothing_but_the_embeddings(dtype, device):
     sample = make_sample([60, 40], 32).to(device)
