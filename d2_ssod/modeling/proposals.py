@@ -45,12 +45,17 @@ class UncertaintyRPN(RPN):
         pred_anchor_deltas: list[Tensor],
         gt_boxes: list[Tensor],
     ) -> dict[str, Tensor]:
-        """Do as :class:`RPN`, with a gated box loss if there are gates."""
+        """Do as :class:`RPN`, with a gated box loss if there are gates.
+
+        Raises:
+            ValueError: there are gates, and the box loss is not smooth L1.
+        """
         boxes = [matched[:, :4] for matched in gt_boxes]
         losses = super().losses(
             anchors, pred_objectness_logits, gt_labels, pred_anchor_deltas, boxes
         )
         if gt_boxes[0].shape[1] == 8:
+            self._check_box_loss()
             losses["loss_rpn_loc"] = self._gated_box_loss(
                 Boxes.cat(anchors).tensor,
                 torch.stack(gt_labels) == 1,
@@ -58,6 +63,15 @@ class UncertaintyRPN(RPN):
                 torch.stack(gt_boxes),
             )
         return losses
+
+    def _check_box_loss(self) -> None:
+        """Refuse losses of whole boxes, which have no deltas to leave out."""
+        if self.box_reg_loss_type != "smooth_l1":
+            raise ValueError(
+                "box_reg_loss_type must be 'smooth_l1' (MODEL.RPN.BBOX_REG_LOSS_TYPE) where labels "
+                f"have gates of edges, got {self.box_reg_loss_type!r}; set that, or take "
+                "MODEL.PROPOSAL_GENERATOR.NAME: RPN"
+            )
 
     def _gated_box_loss(
         self, anchors: Tensor, positive: Tensor, deltas: Tensor, matched: Tensor

@@ -118,8 +118,9 @@ def test_certain_labels_give_detectron2s_losses(loss_type):
 # The RPN
 
 
-def build_rpn(kind=UncertaintyRPN, beta=0.0):
+def build_rpn(kind=UncertaintyRPN, beta=0.0, loss_type="smooth_l1"):
     cfg = make_config()
+    cfg.MODEL.RPN.BBOX_REG_LOSS_TYPE = loss_type
     cfg.MODEL.RPN.SMOOTH_L1_BETA = beta
     torch.manual_seed(0)
     rpn = kind(cfg, {"p3": ShapeSpec(channels=8, stride=8)})
@@ -159,6 +160,14 @@ def test_rpn_takes_an_uncertain_label_for_an_object_but_not_for_a_box():
     assert losses["loss_rpn_cls"].item() == plain["loss_rpn_cls"].item()
     sum(losses.values()).backward()  # the box branch still has a gradient, of zeros
     assert not rpn.rpn_head.anchor_deltas.weight.grad.any()
+
+
+def test_rpn_refuses_gates_with_a_loss_of_whole_boxes():
+    plain = [make_target(BOXES)]
+    expected = rpn_losses(build_rpn(RPN, loss_type="giou"), plain)
+    assert rpn_losses(build_rpn(loss_type="giou"), plain) == expected
+    with pytest.raises(ValueError, match=r"MODEL\.RPN\.BBOX_REG_LOSS_TYPE.*got 'giou'"):
+        rpn_losses(build_rpn(loss_type="giou"), [two_tiers()])
 
 
 def test_rpn_learns_one_axis_alone():
