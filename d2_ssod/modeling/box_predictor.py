@@ -253,10 +253,19 @@ def is_pseudo(target: Instances) -> bool:
 
     One without boxes is, where a mean teacher has found nothing, whose labels have a certainty; the
     mapper gives no pseudo-labeled image without boxes.
+
+    Raises:
+        ValueError: some boxes of the image are, and others are not.
     """
     if not target.has("gt_is_pseudo"):
         return False
-    return bool(target.gt_is_pseudo[0]) if len(target) else target.has("gt_certainty")
+    flags = set(map(bool, target.gt_is_pseudo.tolist()))  # one transfer from the device
+    if len(flags) > 1:
+        raise ValueError(
+            "gt_is_pseudo must be the same for all boxes of an image, got True and False in one; "
+            "RoIs are weighted by image: set it to True if its boxes are pseudo-labels, or to False"
+        )
+    return flags.pop() if flags else target.has("gt_certainty")
 
 
 def collect_rois(proposals: list[SampledRoIs], embeddings: Tensor, num_classes: int) -> RoIBatch:

@@ -353,6 +353,14 @@ def test_is_pseudo_knows_the_three_cases():
     assert is_pseudo(nothing_found)  # by a mean teacher
 
 
+@pytest.mark.parametrize("flags", [[True, False], [False, True, True]])
+def test_images_of_both_labels_and_pseudo_labels_are_refused(flags):
+    mixed = make_target([[0, 0, 5, 5]] * len(flags))
+    mixed.gt_is_pseudo = torch.tensor(flags)
+    with pytest.raises(ValueError, match="gt_is_pseudo must be the same for all boxes"):
+        is_pseudo(mixed)
+
+
 def test_a_loss_without_softmax_is_refused():
     with pytest.raises(ValueError, match="USE_SIGMOID_CE"):
         UncertaintyOutputLayers(
