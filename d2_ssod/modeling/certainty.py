@@ -2,7 +2,8 @@
 
 Targets may have two more fields: ``gt_certainty``, float32 [n], the probability q that a box is an
 object of its class; and ``gt_box_gate``, float32 [n, 2], which of its two pairs of edges, left and
-right, top and bottom, are to be learned (1) or not (0). Without them all labels are certain.
+right, top and bottom, are to be learned (1) or not (0). Without them all labels are certain;
+without the second alone, all edges are learned.
 """
 
 from __future__ import annotations
@@ -15,6 +16,18 @@ from torch import Tensor
 def has_certainty(target: Instances) -> bool:
     """Tell whether the labels of an image say how certain they are."""
     return target.has("gt_certainty") and len(target) > 0
+
+
+def has_box_gate(target: Instances) -> bool:
+    """Tell whether the labels of an image say which of their edges are to be learned."""
+    return has_certainty(target) and target.has("gt_box_gate")
+
+
+def gates_of(target: Instances) -> Tensor:
+    """Give the gates of an image's labels, Tensor[n, 2]; open where they do not say."""
+    if has_box_gate(target):
+        return target.gt_box_gate
+    return target.gt_boxes.tensor.new_ones((len(target), 2))
 
 
 def certainty_of(matched: Tensor, target: Instances) -> Tensor:
@@ -42,7 +55,7 @@ def box_gate_of(matched: Tensor, target: Instances) -> Tensor:
     Returns:
         Tensor[R, 4], weights of (dx, dy, dw, dh): gx, gy, gx, gy.
     """
-    if not has_certainty(target):
+    if not has_box_gate(target):
         return torch.ones_like(matched)
     return target.gt_box_gate.to(matched.dtype)[_label_of(matched, target)].repeat(1, 2)
 

@@ -8,7 +8,7 @@ from detectron2.structures import Boxes, Instances
 from fvcore.nn import smooth_l1_loss
 from torch import Tensor
 
-from .certainty import has_certainty, with_gate
+from .certainty import has_box_gate, with_gate
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
@@ -30,7 +30,7 @@ class UncertaintyRPN(RPN):
             (defined for positive anchors).
         """
         labels, matched = super().label_and_sample_anchors(anchors, gt_instances)
-        if any(map(has_certainty, gt_instances)):
+        if any(map(has_box_gate, gt_instances)):
             triples = zip(labels, matched, gt_instances, strict=True)
             matched = [
                 with_gate(boxes, of_image == 1, target) for of_image, boxes, target in triples

@@ -62,6 +62,19 @@ def test_labels_that_say_nothing_are_certain(target):
     assert box_gate_of(matched, target).tolist() == [[1.0] * 4] * 2
 
 
+def without_gates(target):
+    target.remove("gt_box_gate")
+    return target
+
+
+def test_labels_that_say_no_gate_are_open():
+    target = without_gates(two_tiers(0.25, (0.0, 0.0)))
+    assert box_gate_of(torch.tensor(BOXES), target).tolist() == [[1.0] * 4] * 2
+    opened, layers = [rois_of(two_tiers(0.25, (1.0, 1.0)))], make_layers(None)
+    predictions = layers(random_features(opened))
+    assert layers.losses(predictions, [rois_of(target)]) == layers.losses(predictions, opened)
+
+
 def test_an_uncertain_label_is_part_its_class_and_part_background():
     rois = [rois_of(two_tiers(0.25))]
     layers, features = make_layers(None), random_features(rois)
@@ -168,6 +181,13 @@ def test_rpn_refuses_gates_with_a_loss_of_whole_boxes():
     assert rpn_losses(build_rpn(loss_type="giou"), plain) == expected
     with pytest.raises(ValueError, match=r"MODEL\.RPN\.BBOX_REG_LOSS_TYPE.*got 'giou'"):
         rpn_losses(build_rpn(loss_type="giou"), [two_tiers()])
+
+
+@pytest.mark.parametrize("loss_type", ["smooth_l1", "giou"])
+def test_rpn_learns_labels_without_gates_as_detectron2_does(loss_type):
+    expected = rpn_losses(build_rpn(RPN, loss_type=loss_type), [make_target(BOXES)])
+    found = rpn_losses(build_rpn(loss_type=loss_type), [without_gates(two_tiers())])
+    assert found == expected
 
 
 def test_rpn_learns_one_axis_alone():
@@ -277,6 +297,13 @@ def test_uncertain_labels_are_neither_learned_nor_background_in_one_stage(archit
         assert (labels[plain[0] == 0] == 0).all()
         assert (labels[plain[0] == 5] == 5).all()
     assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+@pytest.mark.parametrize("architecture", ONE_STAGE)
+def test_labels_without_gates_are_open_in_one_stage(architecture):
+    model = one_stage(architecture)
+    opened = losses_of(model, sized(two_tiers(gate=(1.0, 1.0))))
+    assert losses_of(model, sized(without_gates(two_tiers()))) == opened
 
 
 @pytest.mark.parametrize("architecture", ONE_STAGE)

@@ -19,7 +19,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.modeling.certainty import has_certainty
+from d2_ssod.modeling.certainty import gates_of, has_certainty
 
 _SURE = 50.0  # a logit, beside which all others count nothing
 
@@ -238,7 +238,7 @@ class SSD(nn.Module):
         instances = instances.to(self.device)
         target = {"boxes": instances.gt_boxes.tensor, "labels": instances.gt_classes + 1}
         if has_certainty(instances):
-            target |= {"certainty": instances.gt_certainty, "gate": instances.gt_box_gate}
+            target |= {"certainty": instances.gt_certainty, "gate": gates_of(instances)}
         return target
 
 
