@@ -275,7 +275,16 @@ def collect_rois(proposals: list[SampledRoIs], embeddings: Tensor, num_classes: 
         proposals: one entry per image, with ``proposal_boxes`` and ``gt_classes``.
         embeddings: Tensor[R, E], of all RoIs.
         num_classes: K; class K is background.
+
+    Raises:
+        TypeError: they were sampled by other heads than this project's, which forget the targets.
     """
+    if not all(isinstance(p, SampledRoIs) for p in proposals):
+        raise TypeError(
+            f"proposals must be SampledRoIs, got {sorted({type(p).__name__ for p in proposals})}; "
+            "UncertaintyOutputLayers needs one of the heads UncertaintyROIHeads, "
+            "UncertaintyCascadeROIHeads and UncertaintyRes5ROIHeads (MODEL.ROI_HEADS.NAME)"
+        )
     return RoIBatch(
         boxes=torch.cat([p.proposal_boxes.tensor for p in proposals]),
         embeddings=embeddings,

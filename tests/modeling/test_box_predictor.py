@@ -5,7 +5,7 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
-from detectron2.structures import Boxes
+from detectron2.structures import Boxes, Instances
 from roi_samples import (
     CLASSES,
     DIM,
@@ -351,6 +351,13 @@ def test_is_pseudo_knows_the_three_cases():
     nothing_found = make_target([], pseudo=True)
     nothing_found.gt_certainty = torch.zeros(0)
     assert is_pseudo(nothing_found)  # by a mean teacher
+
+
+def test_rois_that_forget_their_targets_are_refused():
+    sampled = random_rois(0, pseudo=True)
+    plain = Instances(sampled.image_size, **sampled.get_fields())
+    with pytest.raises(TypeError, match=r"got \['Instances'\].*one of the heads UncertaintyROIH"):
+        losses_of(make_layers(None), [plain])
 
 
 @pytest.mark.parametrize("flags", [[True, False], [False, True, True]])
