@@ -11,10 +11,14 @@ from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 
+from d2_ssod.errors import ConfigError
 from d2_ssod.structures import UNCERTAIN
 
 from .augmentation import StrongAugmentation, build_augmentations, channels_first
 from .box_checks import corners_of
+
+# Detectron2's models that train on an image's sem_seg_file_name; others leave it alone.
+_SEGMENTING = frozenset({"PanopticFPN", "SemanticSegmentor"})
 
 
 class PseudoLabelMapper(DatasetMapper):
@@ -27,6 +31,8 @@ class PseudoLabelMapper(DatasetMapper):
 
     A pseudo-labeled image whose boxes the augmentation all removed returns None, for which the
     loader draws another image: nothing would say that it is not a labeled image without objects.
+
+    Precomputed proposals and semantic segmentations are not loaded.
     """
 
     @configurable
@@ -58,7 +64,12 @@ class PseudoLabelMapper(DatasetMapper):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
-        """Arguments of ``__init__`` from the config."""
+        """Arguments of ``__init__`` from the config.
+
+        Raises:
+            ConfigError: the model needs more of an image than pixels and annotations.
+        """
+        _check_needs(cfg)
         arguments = super().from_config(cfg, is_train)
         if not is_train:
             return arguments
@@ -145,6 +156,21 @@ class PseudoLabelMapper(DatasetMapper):
         if not self.use_keypoint:
             unused.add("keypoints")
         return {key: value for key, value in annotation.items() if key not in unused}
+
+
+def _check_needs(cfg: CfgNode) -> None:
+    """Refuse models that need what Detectron2's mapper loads, and this one does not."""
+    if cfg.MODEL.LOAD_PROPOSALS:
+        raise ConfigError(
+            "MODEL.LOAD_PROPOSALS is True, but PseudoLabelMapper loads no proposals; set it to "
+            "False, or map with Detectron2's DatasetMapper, which knows no pseudo-labels"
+        )
+    if cfg.MODEL.META_ARCHITECTURE in _SEGMENTING:
+        raise ConfigError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, but PseudoLabelMapper "
+            "loads no sem_seg_file_name; name a detector, or map with Detectron2's DatasetMapper, "
+            "which knows no pseudo-labels"
+        )
 
 
 def _boxes_of(dataset_dict: dict) -> np.ndarray:

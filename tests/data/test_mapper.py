@@ -14,6 +14,7 @@ from pictures import save_picture
 from d2_ssod.config import add_ssod_config
 from d2_ssod.data.augmentation import RandomPhotometric, StrongAugmentation
 from d2_ssod.data.mapper import PseudoLabelMapper, build_augmentations
+from d2_ssod.errors import ConfigError
 
 WIDTH, HEIGHT = 60, 40
 
@@ -237,6 +238,26 @@ def test_grey_pictures_are_mapped_without_a_warning(cfg, picture, is_photometric
             assert len(mapper(record(picture, []))["image"]) == 1
     finally:
         torch.set_warn_always(False)
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("LOAD_PROPOSALS", True, "proposals"),
+        ("META_ARCHITECTURE", "PanopticFPN", "sem_seg_file_name"),
+        ("META_ARCHITECTURE", "SemanticSegmentor", "sem_seg_file_name"),
+    ],
+)
+def test_models_that_need_what_is_not_loaded_are_refused(cfg, key, value, what, is_train):
+    cfg.MODEL[key] = value
+    with pytest.raises(ConfigError, match=f"MODEL.{key} is .*{what}.* Detectron2's DatasetMapper"):
+        PseudoLabelMapper(cfg, is_train)
+
+
+def test_segmentations_are_left_alone_where_the_model_is_a_detector(cfg, picture):
+    mapped = PseudoLabelMapper(cfg)(record(picture, [], sem_seg_file_name="not there.png"))
+    assert "sem_seg" not in mapped
 
 
 def test_no_augmentation_by_default(cfg):
