@@ -24,6 +24,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ import yaml
 from d2_ssod.config import shipped_configs
 from d2_ssod.data import read_data_set, statistics
 from d2_ssod.data.checks import has_objects
-from d2_ssod.data.datasets import DataSet, Naming, register_entry
+from d2_ssod.data.datasets import DataSet, Naming, YoloSplit, register_entry
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.images import read_size, size_or_error
 from d2_ssod.data.presence import check_present
@@ -119,9 +120,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folders, or lists, of pictures; or a COCO file of some in --images",
     )
-    parser.add_argument("--val", metavar="FILE", help="with annotations; to choose the best model")
+    parser.add_argument(
+        "--val",
+        metavar="FILE",
+        help="with annotations; to choose the best model (of a VOC folder or a data.yaml: val)",
+    )
     parser.add_argument("--val-images", metavar="DIR", help="folder of their pictures")
-    parser.add_argument("--test", metavar="FILE", help="with annotations; for the results")
+    parser.add_argument(
+        "--test",
+        metavar="FILE",
+        help="with annotations; for the results (of a VOC folder or data.yaml: test, or else val)",
+    )
     parser.add_argument("--test-images", metavar="DIR", help="folder of the test pictures")
     parser.add_argument(
         "--method",
@@ -131,7 +140,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "two phases as published",
     )
     parser.add_argument("--model", choices=sorted(_MODELS), default="r50")
-    parser.add_argument("--num-gpus", type=int, default=8, help="sets batch and learning rate (8)")
+    parser.add_argument(
+        "--num-gpus", type=_count, default=8, help="sets batch and learning rate (8)"
+    )
     parser.add_argument("--name", default="mine", help="begins the names of the data sets (mine)")
     parser.add_argument(
         "-o",
@@ -140,6 +151,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="where to write it (mine.yaml); the run's folder has its name: output/mine",
     )
+
+
+def _count(text: str) -> int:
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -166,7 +183,7 @@ def run(arguments: argparse.Namespace) -> int:
     with atomic_open(path, encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
     print("\n".join(lines))
-    print(f"\nWritten to {path}. Next: python -m d2_ssod check --config-file {path}")
+    print(f"\nWritten to {path}. Next: python -m d2_ssod check --config-file {quote(str(path))}")
     return 0
 
 
@@ -175,14 +192,22 @@ def _entries(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     name = arguments.name
     places = [os.path.abspath(place) for place in arguments.unlabeled]
     entries = {
-        "TRAIN": _annotated(f"{name}_labeled", arguments.labeled, arguments.images, "train"),
+        "TRAIN": _annotated(f"{name}_labeled", arguments.labeled, arguments.images, ["train"]),
         "UNLABELED": _unlabeled(f"{name}_unlabeled", places, arguments.images),
     }
-    for key in ("val", "test"):
-        given = getattr(arguments, key)
+    for key, splits in (("val", ["val"]), ("test", ["test", "val"])):
+        given, images = getattr(arguments, key), getattr(arguments, f"{key}_images")
         if given:
-            images = getattr(arguments, f"{key}_images") or arguments.images
-            entries[key.upper()] = _annotated(f"{name}_{key}", given, images, "val")
+            images = images or arguments.images
+            entries[key.upper()] = _annotated(f"{name}_{key}", given, images, splits)
+        elif images:
+            raise ConfigError(f"--{key}-images {images} is given without --{key}; name both")
+    images = arguments.images and os.path.abspath(arguments.images)
+    if images and all(entry.get("IMAGES") != images for entry in entries.values()):
+        raise ConfigError(
+            f"--images {arguments.images} is given, but {arguments.labeled} itself says where its "
+            "pictures are; leave --images out, or correct that file"
+        )
     return entries
 
 
@@ -223,16 +248,27 @@ def _check_learnable(images: Sequence[dict], file: str) -> None:
         )
 
 
-def _annotated(name: str, path: str, images: str | None, split: str) -> dict[str, Any]:
-    """Describe a data set with annotations, by what kind of file it is."""
+def _annotated(name: str, path: str, images: str | None, splits: Sequence[str]) -> dict[str, Any]:
+    """Describe a data set with annotations, by what kind of file it is.
+
+    Args:
+        name: of the data set.
+        path: of the file, or of a VOC folder.
+        images: folder of the pictures.
+        splits: the first of these that there is is taken, where the file has several.
+    """
     entry: dict[str, Any] = {"NAME": name}
     place = os.path.abspath(path)
     if os.path.isdir(place):
         entry["VOC"] = place
-        if os.path.isfile(os.path.join(place, "ImageSets", "Main", f"{split}.txt")):
-            entry["SPLIT"] = split
+        lists = os.path.join(place, "ImageSets", "Main")
+        there = [split for split in splits if os.path.isfile(os.path.join(lists, f"{split}.txt"))]
+        if there:
+            entry["SPLIT"] = there[0]
     elif place.lower().endswith((".yaml", ".yml")):
-        return {**entry, "YOLO": place, "SPLIT": split}
+        of_file = YoloSplit(place).splits() if os.path.isfile(place) else []
+        there = [split for split in splits if split in of_file]
+        return {**entry, "YOLO": place, "SPLIT": there[0] if there else splits[-1]}
     else:
         entry["JSON"] = place
         images = images or os.path.dirname(place)
@@ -242,7 +278,7 @@ def _annotated(name: str, path: str, images: str | None, split: str) -> dict[str
 def _unlabeled(name: str, places: list[str], images: str | None) -> dict[str, Any]:
     """Describe folders and lists of pictures, or one COCO file whose annotations do not count."""
     if len(places) == 1 and places[0].lower().endswith(".json"):
-        return {**_annotated(name, places[0], images, ""), "UNLABELED": True}
+        return {**_annotated(name, places[0], images, []), "UNLABELED": True}
     return {"NAME": name, "IMAGES": places[0] if len(places) == 1 else places}
 
 

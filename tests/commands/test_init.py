@@ -338,3 +338,42 @@ def test_pictures_that_are_elsewhere_are_said(folder, option, has_sizes, capsys)
         f"error: {option}: none of {count} pictures is in {folder}/unlabeled, such as "
         f"{name}_1.png; name the folder that has them\n"
     )
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("kind", ["voc", "yolo"])
+def test_each_set_is_the_split_of_its_name(folder, split, kind):
+    place = folder / ("voc" if kind == "voc" else "data.yaml")
+    if kind == "yolo":
+        place.write_text("train: a\nval: b\ntest: c\nnames: [cat]\n")
+    else:
+        (place / "ImageSets" / "Main").mkdir(parents=True)
+        for name in ("train", "val", "test"):
+            (place / "ImageSets" / "Main" / f"{name}.txt").touch()
+    parser = argparse.ArgumentParser()
+    init_command.add_arguments(parser)
+    given = ["--labeled", "x.json", "--unlabeled", "u", f"--{split}", str(place)]
+    entries = init_command._entries(parser.parse_args(given))
+    assert entries[split.upper()]["SPLIT"] == split
+
+
+def test_without_a_test_split_the_other_is_taken(folder):
+    place = folder / "data.yaml"
+    place.write_text("train: a\nval: b\ntest:\nnames: [cat]\n")
+    assert init_command._annotated("x", str(place), None, ["test", "val"])["SPLIT"] == "val"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--val-images", "v"], "--val-images v is given without --val; name both"),
+        (["--test-images", "v"], "--test-images v is given without --test; name both"),
+        (["--labeled", "data.yaml", "--images", "v"], "--images v is given, but data.yaml itself"),
+        (["--num-gpus", "-3"], "-3 is less than 0"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(folder, given, said, capsys):
+    (folder / "data.yaml").write_text("train: a\nnames: [cat]\n")
+    argv = ["init", "--labeled", "x.json", "--unlabeled", "u", "-o", folder / "x.yaml", *given]
+    assert ran(*argv) == 2
+    assert said in capsys.readouterr().err
