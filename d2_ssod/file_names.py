@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -40,7 +41,8 @@ def spellings(file_name: str) -> Iterator[str]:
 
     Known habits: backslashes; URLs with the file in their path or in a parameter ``d``
     (``http://host:8080/data/local-files/?d=images/a.png``), percent-encoded; a prefix of eight
-    hexadecimal digits before the base name (``90fbb0c7-a.png``).
+    hexadecimal digits before the base name (``90fbb0c7-a.png``); accents that are letters of their
+    own, as macOS writes them, or are not.
 
     Args:
         file_name: as an annotation file gives it.
@@ -57,6 +59,8 @@ def spellings(file_name: str) -> Iterator[str]:
         without = _UPLOAD_PREFIX.sub("", base)
         if without != base:
             candidates.append("/".join([*folders, without]))
+    for form in ("NFC", "NFD"):
+        candidates += [unicodedata.normalize(form, candidate) for candidate in candidates]
     yield from dict.fromkeys(candidate for candidate in candidates if candidate)
 
 

@@ -42,3 +42,9 @@ def test_parts_are_those_of_either_system():
 )
 def test_every_name_has_a_last_part(name, expected):
     assert base_name(name) == expected
+
+
+def test_accents_may_be_letters_of_their_own():
+    composed, apart = "\u00e9.png", "e\u0301.png"
+    assert list(spellings(composed)) == [composed, apart]
+    assert list(spellings(apart)) == [apart, composed]
