@@ -17,7 +17,7 @@ PACKAGE = ROOT / "d2_ssod"
 
 # What the modules of a part may import of this package, besides their own part. Parts are the
 # sub-packages, and modules that lie beside them. Each layer is written in terms of those below it.
-FILES = {"file_names", "json_files"}
+FILES = {"file_names", "json_files", "yaml_files"}
 BASE = FILES | {"__init__", "class_lists", "errors", "heartbeat", "progress", "quiet", "randomness"}
 CONFIG = BASE | {"config", "values"}
 STRUCTURES = CONFIG | {"ops", "structures"}
@@ -33,6 +33,7 @@ ALLOWED = {
     "progress": set(),
     "heartbeat": set(),
     "json_files": {"errors"},
+    "yaml_files": {"errors"},
     "config": {"errors"},
     "values": {"config"},
     "ops": {"_C"},

@@ -62,7 +62,7 @@ def save_yolo_data(
             raise ConfigError(f"{path} exists, and may have somebody's labels; name another folder")
     save_yolo(folder / "labels", images, found, with_scores=False)
     names = "".join(f"  {n}: {json.dumps(name)}\n" for n, name in enumerate(classes))
-    text = f"{_PLACES}path: .\ntrain: images\nnames:\n{names}"
+    text = f"{_PLACES}train: images\nval: images  # name your own\nnames:\n{names}"
     (folder / "data.yaml").write_text(text, encoding="utf-8")
 
 

@@ -21,6 +21,7 @@ from d2_ssod.errors import ConfigError, correct_or_remove
 from d2_ssod.json_files import atomic_open
 from d2_ssod.modeling import describe_timm_backbone, with_timm_pixels
 from d2_ssod.randomness import seed_generators, with_drawn_seed
+from d2_ssod.yaml_files import check_repeated_keys
 
 from .agreement import agree_on_config, agree_on_folder, on_main_process
 from .config_checks import check_config, warn_of_odd_keys
@@ -44,6 +45,7 @@ def read_config(
     cfg = get_cfg()
     add_ssod_config(cfg)
     if config_file:
+        check_repeated_keys(config_file)
         _merge(cfg, cfg.merge_from_file, config_file, config_file)
     _merge(cfg, cfg.merge_from_list, overrides, "the command line")
     if on_cpu or not torch.cuda.is_available():
@@ -142,6 +144,8 @@ def _one_line(error: Exception, cfg: CfgNode) -> str:
     if line.startswith(("Non-existent config key", "Non-existent key")):
         remedy = correct_or_remove(nearest_key(cfg, line.split(": ", 1)[1]))
         line += f" (unknown: {remedy}; d2_ssod/config.py lists the keys under SSOD)"
+    if line.startswith("Override list has odd length"):
+        line += " (KEY VALUE, not KEY=VALUE; and lists in quotes, as '[250, 100]')"
     if line.startswith("Config file") and line.endswith("does not exist!"):
         ready = shipped_configs() / Path(line.split("'")[1]).name
         line += " Correct the path"

@@ -10,6 +10,7 @@ import yaml
 
 from d2_ssod.errors import ConfigError
 from d2_ssod.values import as_number, as_whole
+from d2_ssod.yaml_files import check_repeated_keys
 
 from ..findings import Findings
 from ..images import map_threaded
@@ -76,7 +77,12 @@ class YoloSplit:
             )
         return DataSet(listed.images, names, findings=findings)
 
+    def splits(self) -> list[str]:
+        """List the keys that may name a split: those with a path, or a list."""
+        return [key for key, value in self._content().items() if isinstance(value, (str, list))]
+
     def _content(self) -> dict:
+        check_repeated_keys(self.yaml_file)
         try:
             with open(self.yaml_file, encoding="utf-8-sig") as file:
                 content = yaml.safe_load(file)
@@ -199,7 +205,7 @@ def _read_line(
 
 
 def _label_file(image: str) -> str | None:
-    stem = os.path.splitext(image)[0]
+    stem = os.path.splitext(os.path.abspath(image))[0]
     head, found, tail = stem.rpartition(f"{os.sep}images{os.sep}")
     in_labels = f"{head}{os.sep}labels{os.sep}{tail}" if found else stem
     return next((f"{s}.txt" for s in (in_labels, stem) if os.path.isfile(f"{s}.txt")), None)

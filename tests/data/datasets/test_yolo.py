@@ -134,3 +134,11 @@ def test_a_yaml_file_that_cannot_be_used_is_named(yolo, text, message):
     with pytest.raises(ConfigError, match=f"data.yaml: .*{message}") as caught:
         read(yolo)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_in_the_current_folder_is_read_as_any_other(yolo, monkeypatch):
+    expected = [image["annotations"] for image in read(yolo).images]
+    monkeypatch.chdir(yolo)
+    found = YoloSplit("data.yaml").read().images
+    assert [image["annotations"] for image in found] == expected
+    assert any(expected)

@@ -1,0 +1,58 @@
+"""What YAML files say that their readers do not see."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import yaml
+
+from .errors import ConfigError
+
+_BASE = "_BASE_"  # names files that a config builds on
+
+
+def check_repeated_keys(path: str | os.PathLike) -> None:
+    """Refuse a file, or one that it builds on, with a key that stands twice in a mapping.
+
+    Readers take the last one, and all that stands below the others is lost.
+
+    Args:
+        path: the file; one that cannot be read or is no YAML is left to its reader.
+
+    Raises:
+        ConfigError: naming the key and both lines.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            root = yaml.compose(file, Loader=yaml.SafeLoader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return
+    for mapping in _mappings(root, set()):
+        lines: dict[str, int] = {}
+        for key, value in mapping.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and lines.setdefault(key.value, line) != line:
+                raise ConfigError(
+                    f"{path}: {key.value} stands twice, in lines {lines[key.value]} and {line}, "
+                    "and what the first one says would be lost; join the two"
+                )
+            if mapping is root and key.value == _BASE:
+                for base in value.value if isinstance(value.value, list) else [value]:
+                    check_repeated_keys(
+                        os.path.join(os.path.dirname(path), os.path.expanduser(str(base.value)))
+                    )
+
+
+def _mappings(node: yaml.Node | None, seen: set[int]) -> Iterator[yaml.MappingNode]:
+    """Yield all mappings of a tree, each once, whatever aliases there are."""
+    if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        yield node
+        for _, value in node.value:
+            yield from _mappings(value, seen)
+    else:
+        for value in node.value:
+            yield from _mappings(value, seen)
