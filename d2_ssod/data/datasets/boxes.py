@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from detectron2.structures import BoxMode
@@ -52,6 +54,27 @@ def is_usable(
         )
         return False
     return True
+
+
+def warn_of_copies(images: Iterable[dict[str, Any]], place: str, findings: Findings) -> None:
+    """Warn of boxes of one class that an image has more than once.
+
+    Args:
+        images: Detectron2 dicts.
+        place: file, for the warning.
+        findings: gets the warnings.
+    """
+    for record in images:
+        found = Counter((a["category_id"], *a["bbox"]) for a in record.get("annotations", ()))
+        for (_, *box), times in found.items():
+            if times > 1:
+                findings.warning(
+                    place,
+                    "boxes that occur more than once",
+                    f"image {os.path.basename(record['file_name'])} has the box "
+                    f"[{', '.join(f'{value:g}' for value in box)}] {times} times",
+                    "remove the copies: each counts as an object of its own",
+                )
 
 
 def corner_annotation(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from d2_ssod.values import as_flag, as_id, as_number, as_whole, find_id
 
 from ..findings import Findings
 from ..images import ImageError, read_size
-from .boxes import is_usable, read_four
+from .boxes import is_usable, read_four, warn_of_copies
 from .catalog import DataSet
 
 logger = logging.getLogger(__name__)
@@ -184,7 +183,6 @@ class CocoFile:
         for record in images.values():
             record["annotations"] = []
         numbers = {category_id: number for number, category_id in enumerate(classes)}
-        seen = Counter()
         for number, row in enumerate(rows):
             who = f"annotation {row.get('id', f'number {number + 1}')}"
             image_id = find_id(row.get("image_id"), images)
@@ -211,8 +209,7 @@ class CocoFile:
             annotation = self._annotation(row, numbers[category_id], record, who, findings)
             if annotation is not None:
                 record["annotations"].append(annotation)
-                seen[(image_id, category_id, *annotation["bbox"])] += 1
-        self._warn_of_copies(seen, images, findings)
+        warn_of_copies(images.values(), self.json_file, findings)
 
     def _annotation(
         self, row: dict, category: int, record: dict, who: str, findings: Findings
@@ -248,17 +245,6 @@ class CocoFile:
             "bbox_mode": BoxMode.XYWH_ABS,
             "area": area if area is not None and area > 0 else width * height,
         }
-
-    def _warn_of_copies(self, seen: Counter, images: dict, findings: Findings) -> None:
-        for (image_id, *_, x, y, width, height), times in seen.items():
-            if times > 1:
-                findings.warning(
-                    self.json_file,
-                    "boxes that occur more than once",
-                    f"image {os.path.basename(images[image_id]['file_name'])} has the box "
-                    f"[{x}, {y}, {width}, {height}] {times} times",
-                    "remove the copies: each counts as an object of its own",
-                )
 
 
 def _category_id(value: Any) -> int | str | None:

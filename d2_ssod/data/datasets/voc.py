@@ -16,7 +16,7 @@ from d2_ssod.values import as_flag, as_number, as_whole
 
 from ..findings import Findings
 from ..images import EXTENSIONS, ImageError, map_threaded, read_size, size_or_error
-from .boxes import corner_annotation, is_usable
+from .boxes import corner_annotation, is_usable, warn_of_copies
 from .catalog import DataSet
 from .folder import is_image_name, walk_files
 
@@ -85,6 +85,7 @@ class VocFolder:
         classes = self._number_classes(images, findings)
         if self.difficult == "drop":
             self._drop_difficult(images)
+        warn_of_copies(images, self.folder, findings)
         return DataSet(images, classes, findings=findings)
 
     def _listed(self) -> list[str] | None:

@@ -14,7 +14,7 @@ from d2_ssod.yaml_files import check_repeated_keys
 
 from ..findings import Findings
 from ..images import map_threaded
-from .boxes import corner_annotation, is_usable
+from .boxes import corner_annotation, is_usable, warn_of_copies
 from .catalog import DataSet
 from .folder import ImageFolders
 
@@ -67,6 +67,7 @@ class YoloSplit:
             without += found is None
             record["annotations"] = found or []
             findings.extend(of_image)
+        warn_of_copies(listed.images, self.yaml_file, findings)
         if without:
             findings.warning(
                 self.yaml_file,

@@ -318,3 +318,9 @@ def test_an_export_of_several_parts_is_not_one_data_set(tmp_path):
     message = error_of(tmp_path, split="")
     assert "has annotations of several parts, test, train; give one" in message
     assert [r["file_name"] for r in load(tmp_path / "train", "")] == [f"{tmp_path}/train/a.jpg"]
+
+
+def test_copies_of_a_box_are_warned_of(voc):
+    write_image(voc, "000007", [("bird", (3, 4, 7, 9), 0)] * 3)
+    data_set = VocFolder(str(voc), "trainval", class_names=CLASSES).read()
+    assert "image 000007.jpg has the box [2, 3, 7, 9] 3 times" in str(next(iter(data_set.findings)))

@@ -142,3 +142,9 @@ def test_a_file_in_the_current_folder_is_read_as_any_other(yolo, monkeypatch):
     found = YoloSplit("data.yaml").read().images
     assert [image["annotations"] for image in found] == expected
     assert any(expected)
+
+
+def test_copies_of_a_box_are_warned_of(yolo):
+    label(yolo, "1 0.5 0.5 0.5 0.2\n" * 2 + "0 0.5 0.5 0.5 0.2\n")
+    (copies,) = (str(f) for f in read(yolo).findings if "more than once" in f.kind)
+    assert "image a.png has the box [10, 8, 30, 12] 2 times; remove the copies" in copies
