@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import IO
@@ -14,10 +15,11 @@ from d2_ssod.errors import ConfigError
 
 _NAME = "run.lock"
 _PATIENCE = 10.0  # seconds; workers of a run that was killed may outlive it by some
+_PATIENCE_FAR = 150.0  # for a machine that is gone: NFS keeps its locks for a while, 90 by default
 _held: dict[Path, IO[str]] = {}  # by this process, until it ends
 
 
-def lock_folder(folder: str | os.PathLike, patience: float = _PATIENCE) -> None:
+def lock_folder(folder: str | os.PathLike, patience: float | None = None) -> None:
     """Take a folder, which is made if it does not exist, for this process until it ends.
 
     The lock is the system's (``flock``), so that of a process that was killed is gone with it.
@@ -25,7 +27,8 @@ def lock_folder(folder: str | os.PathLike, patience: float = _PATIENCE) -> None:
 
     Args:
         folder: of a run.
-        patience: seconds to wait for a process that has it.
+        patience: seconds to wait for a process that has it; by default some, and more for one of
+            another machine, of which a scheduler may have moved the run here.
 
     Raises:
         ConfigError: another process has it, named with its machine.
@@ -34,11 +37,12 @@ def lock_folder(folder: str | os.PathLike, patience: float = _PATIENCE) -> None:
     release_folder(folder)  # of an earlier run in this process
     path.parent.mkdir(parents=True, exist_ok=True)
     file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  held until the process ends
-    end = time.monotonic() + patience
+    begin = time.monotonic()
     while not _is_ours(file):
-        if time.monotonic() >= end:
-            file.seek(0)
-            owner = " ".join(file.read().split()) or "another process"
+        owner = _owner(file)
+        if patience is None:
+            patience = _patience_with(owner, path)
+        if time.monotonic() >= begin + patience:
             file.close()
             raise ConfigError(
                 f"OUTPUT_DIR {path.parent} is in use by {owner}; choose another folder, or wait "
@@ -49,6 +53,23 @@ def lock_folder(folder: str | os.PathLike, patience: float = _PATIENCE) -> None:
     file.write(f"process {os.getpid()} on {platform.node()}\n")
     file.flush()
     _held[path] = file
+
+
+def _owner(file: IO[str]) -> str:
+    file.seek(0)
+    return " ".join(file.read().split()) or "another process"
+
+
+def _patience_with(owner: str, path: Path) -> float:
+    _, on, host = owner.partition(" on ")
+    if not on or host == platform.node():
+        return _PATIENCE
+    print(
+        f"{path} is held by {owner}; if that machine is gone, its lock ends by itself: waiting up "
+        f"to {_PATIENCE_FAR:.0f} s",
+        file=sys.stderr,
+    )
+    return _PATIENCE_FAR
 
 
 def release_folder(folder: str | os.PathLike) -> None:

@@ -93,6 +93,7 @@ def handled_signals(*, of_launcher: bool = False) -> Iterator[_Requests]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _requests.number, _requests.finishes_iterations = None, False
 
 
 def may_stop_after(done: int) -> bool:

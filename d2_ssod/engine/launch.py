@@ -102,7 +102,8 @@ def _run_in_group(main: Callable[[argparse.Namespace], None], args: argparse.Nam
 
 def _or_exit(function: Callable[[], _Result]) -> _Result:
     """Call ``function``; a user's error, or one of files, ends the process with one line."""
-    logging.getLogger("detectron2.engine.train_loop").addFilter(_is_said_here)
+    loop = logging.getLogger("detectron2.engine.train_loop")
+    loop.addFilter(_is_said_here)
     try:
         return function()
     except ConfigError as error:
@@ -121,6 +122,8 @@ def _or_exit(function: Callable[[], _Result]) -> _Result:
             file=sys.stderr,
         )
         sys.exit(USER_ERROR)
+    finally:
+        loop.removeFilter(_is_said_here)
 
 
 def _is_said_here(record: logging.LogRecord) -> bool:

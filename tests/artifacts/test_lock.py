@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from d2_ssod.artifacts import lock_folder, release_folder
+from d2_ssod.artifacts import lock, lock_folder, release_folder
 from d2_ssod.errors import ConfigError
 
 HOLD = """
@@ -69,3 +69,20 @@ def test_a_file_system_without_locks_is_done_without(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
     lock_folder(tmp_path / "run", patience=0)
     release_folder(tmp_path / "run")
+
+
+def test_a_run_of_another_machine_is_waited_for_longer(other, tmp_path, monkeypatch, capsys):
+    waits = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        if len(waits) == 3:
+            other.kill()
+            other.wait()
+
+    monkeypatch.setattr(lock.time, "sleep", wait)
+    monkeypatch.setattr(lock.platform, "node", lambda: "elsewhere")
+    monkeypatch.setattr(lock, "_PATIENCE", 0.0)
+    lock_folder(tmp_path / "run")
+    assert len(waits) >= 3
+    assert capsys.readouterr().err.count("its lock ends by itself: waiting up to 150 s") == 1

@@ -166,3 +166,13 @@ def test_signals_do_afterwards_what_they_did_before():
         assert signal.getsignal(signal.SIGTERM) != before[0]
     after = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
     assert after == before
+
+
+def test_a_request_does_not_outlive_the_run_that_it_ended():
+    interruption._requests.finishes_iterations = False
+    with handled_signals():
+        interruption._requests.finishes_iterations = True
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption._requests.number == signal.SIGINT
+    assert interruption._requests.number is None
+    assert not interruption._requests.finishes_iterations
