@@ -17,7 +17,13 @@ lock.py                  one run at a time in a folder
 manifest.py              ``manifest.json``: how the pseudo-labels came about
 """
 
-from .checkpoints import AtomicCheckpointer, DamagedCheckpoint, load_model, load_phase_model
+from .checkpoints import (
+    AtomicCheckpointer,
+    DamagedCheckpoint,
+    half_written_checkpoints,
+    load_model,
+    load_phase_model,
+)
 from .earlier_predictions import (
     load_earlier_predictions,
     load_predictions_by_file,
@@ -70,6 +76,7 @@ __all__ = [
     "discard_validations",
     "ensembles_of",
     "had_teacher",
+    "half_written_checkpoints",
     "has_learned",
     "keep_best_model",
     "keep_partial_predictions",

@@ -230,6 +230,11 @@ class _AtomicFiles:
         return self._manager.open(path, mode)
 
 
+def half_written_checkpoints(output_dir: str | os.PathLike) -> list[Path]:
+    """List what kills have left of checkpoints, each as large as a whole one."""
+    return sorted(Path(output_dir).glob("phase_*/.model_*.pth.*.tmp"))
+
+
 def load_phase_model(cfg: CfgNode, phase: int) -> nn.Module:
     """Load the model at the end of a phase, in evaluation mode.
 

@@ -14,7 +14,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.utils import comm
 from yaml import YAMLError
 
-from d2_ssod.artifacts import RunFolder, lock_folder, release_folder
+from d2_ssod.artifacts import RunFolder, half_written_checkpoints, lock_folder, release_folder
 from d2_ssod.config import add_ssod_config, nearest_key, shipped_configs
 from d2_ssod.data import register_from_config
 from d2_ssod.errors import ConfigError, correct_or_remove
@@ -161,6 +161,8 @@ def _take_folder(output_dir: str, args: argparse.Namespace) -> None:
     if not args.resume and _set_previous_run_aside(Path(output_dir)):
         release_folder(output_dir)
         lock_folder(output_dir)
+    for path in half_written_checkpoints(output_dir):
+        path.unlink(missing_ok=True)
 
 
 def _set_previous_run_aside(output_dir: Path) -> bool:

@@ -1,6 +1,8 @@
 import argparse
 import logging
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,12 @@ from fvcore.common.checkpoint import PeriodicCheckpointer
 from roi_samples import make_config
 from torch import nn
 
-from d2_ssod.artifacts import AtomicCheckpointer, RunFolder, load_phase_model
+from d2_ssod.artifacts import (
+    AtomicCheckpointer,
+    RunFolder,
+    half_written_checkpoints,
+    load_phase_model,
+)
 from d2_ssod.errors import ConfigError
 
 
@@ -208,3 +215,16 @@ def test_model_of_a_phase_of_another_config_is_refused(cfg):
     cfg.MODEL.ROI_HEADS.NUM_CLASSES += 1
     with pytest.raises(ConfigError, match=r"model_final\.pth does not fit .*cls_score"):
         load_phase_model(cfg, 0)
+
+
+def test_what_a_kill_leaves_of_a_checkpoint_is_found(tmp_path, monkeypatch):
+    folder = tmp_path / "phase_1"
+    folder.mkdir()
+    checkpointer = AtomicCheckpointer(nn.Linear(2, 3), str(folder))
+    checkpointer.save("model_0000001")
+    with monkeypatch.context() as patch:  # as if the process were gone before the end
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        patch.setattr(os, "replace", lambda *_: None)
+        checkpointer.save("model_0000002")
+    (left,) = half_written_checkpoints(tmp_path)
+    assert left.name.startswith(".model_0000002.pth.")
