@@ -303,7 +303,8 @@ def _describe_corrected(cfg: CfgNode, corrected: Predictions) -> dict[str, Any] 
         return None
     digest = hashlib.sha256()
     for image_id, found in corrected.items():
-        digest.update(repr((image_id, found.boxes.tolist(), found.classes.tolist())).encode())
+        content = repr((image_id, found.boxes.tolist(), found.classes.tolist()))
+        digest.update(content.encode(errors="surrogateescape"))
     return {
         "file": cfg.SSOD.PSEUDO_LABEL.CORRECTED,
         "images": len(corrected),
