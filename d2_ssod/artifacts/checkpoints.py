@@ -65,6 +65,7 @@ class AtomicCheckpointer(DetectionCheckpointer):
 
         Raises:
             ConfigError: the model has values that are not finite; nothing is written then.
+            OSError: the file cannot be written; what there was is as it was.
         """
         wrong = _not_finite(self.model)
         if wrong:
@@ -74,7 +75,13 @@ class AtomicCheckpointer(DetectionCheckpointer):
                 "SOLVER.WARMUP_ITERS or set SOLVER.CLIP_GRADIENTS.ENABLED, then start anew, or go "
                 "on from the last checkpoint with --resume and SSOD.RESUME_ANYWAY True"
             )
-        super().save(name, **kwargs)
+        try:
+            super().save(name, **kwargs)
+        except RuntimeError as error:
+            # PyTorch says where in the file it was, not that the disk is full.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
 
     def usable_checkpoints(self) -> list[str]:
         """List what can be gone on from: the last checkpoint, and those before it, newest first.

@@ -2,6 +2,8 @@ import argparse
 import logging
 import math
 import os
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -228,3 +230,24 @@ def test_what_a_kill_leaves_of_a_checkpoint_is_found(tmp_path, monkeypatch):
         checkpointer.save("model_0000002")
     (left,) = half_written_checkpoints(tmp_path)
     assert left.name.startswith(".model_0000002.pth.")
+
+
+def test_a_full_disk_is_said_as_one(checkpointer, tmp_path):
+    """Also of a file that is begun: the limit is the system's."""
+    checkpointer.model.register_buffer("large", torch.zeros(100_000))
+    checkpointer.save("model_0000001")
+    before = (tmp_path / "model_0000001.pth").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            checkpointer.save("model_0000001")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / "model_0000001.pth").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "last_checkpoint",
+        "model_0000001.pth",
+    ]
