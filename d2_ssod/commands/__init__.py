@@ -9,7 +9,7 @@ split.py     a COCO file, into labeled and unlabeled images
 train.py     train_net.py
 
 trained_models.py says which models of runs predict and fuse take, json_targets.py what they may
-overwrite.
+overwrite; unlabeled_list.py tells init's unlabeled pictures from labeled ones in the same folder.
 """
 
 from __future__ import annotations

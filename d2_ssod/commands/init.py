@@ -40,6 +40,8 @@ from d2_ssod.data.presence import check_present
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
 
+from .unlabeled_list import list_others
+
 
 @dataclass(frozen=True)
 class _Model:
@@ -176,15 +178,36 @@ def run(arguments: argparse.Namespace) -> int:
     if not labeled.thing_classes or not any(i.get("annotations") for i in labeled.images):
         raise ConfigError(f"{arguments.labeled}: has no annotations; name a file that has")
     _check_learnable(labeled.images, arguments.labeled)
-    lines = _lines(
-        arguments, entries, labeled.images, labeled.thing_classes, len(sets["UNLABELED"].images)
-    )
+    unlabeled = _unlabeled_images(path, arguments, entries, sets)
+    lines = _lines(arguments, entries, labeled.images, labeled.thing_classes, len(unlabeled))
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_open(path, encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
     print("\n".join(lines))
     print(f"\nWritten to {path}. Next: python -m d2_ssod check --config-file {quote(str(path))}")
     return 0
+
+
+def _unlabeled_images(
+    path: Path,
+    arguments: argparse.Namespace,
+    entries: dict[str, dict[str, Any]],
+    sets: dict[str, DataSet],
+) -> list[dict]:
+    """Give the unlabeled images; if labeled ones lie among them, by a list, which is written."""
+    images = sets["UNLABELED"].images
+    if "JSON" in entries["UNLABELED"]:  # which is a list itself
+        return images
+    known = [i for key, data_set in sets.items() if key != "UNLABELED" for i in data_set.images]
+    target = Path(os.path.abspath(path.with_name(f"{path.stem}_unlabeled.txt")))
+    others = list_others(images, known, target, arguments.unlabeled)
+    if len(others) < len(images):
+        entries["UNLABELED"]["IMAGES"] = str(target)
+        print(
+            f"{len(images) - len(others)} of {len(images)} pictures of --unlabeled are labeled, "
+            f"validation or test ones; the others are listed in {target}\n"
+        )
+    return others
 
 
 def _entries(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:

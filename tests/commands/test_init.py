@@ -377,3 +377,33 @@ def test_options_that_mean_nothing_are_refused(folder, given, said, capsys):
     argv = ["init", "--labeled", "x.json", "--unlabeled", "u", "-o", folder / "x.yaml", *given]
     assert ran(*argv) == 2
     assert said in capsys.readouterr().err
+
+
+def test_all_pictures_may_lie_in_one_folder(folder, capsys):
+    together = folder / "all"
+    together.mkdir()
+    for place in ("labeled", "val", "unlabeled"):
+        for picture in (folder / place).glob("*.png"):
+            picture.rename(together / f"{place}_{picture.name}")
+    for place in ("labeled", "val"):
+        file = folder / place / "instances.json"
+        content = json.loads(file.read_text())
+        for image in content["images"]:
+            image["file_name"] = f"{place}_{image['file_name']}"
+        file.write_text(json.dumps(content))
+    given = ["--labeled", folder / "labeled" / "instances.json", "--images", together]
+    given += ["--test", folder / "val" / "instances.json", "-o", folder / "one.yaml"]
+    with catalogs.restored_catalogs():  # of a process of its own
+        assert ran("init", *given, "--unlabeled", together, "--name", folder.name) == 0
+    assert "15 of 18 pictures of --unlabeled are labeled" in capsys.readouterr().out
+    listed = (folder / "one_unlabeled.txt").read_text().splitlines()
+    assert listed == [str(together / f"unlabeled_unlabeled_{name}.png") for name in "abc"]
+    assert ran("check", "--config-file", folder / "one.yaml") == 0
+    assert "unlabeled images are labeled" not in capsys.readouterr().out
+
+
+def test_a_folder_of_labeled_pictures_alone_has_no_unlabeled_ones(folder, capsys):
+    given = ["--labeled", folder / "labeled" / "instances.json", "-o", folder / "one.yaml"]
+    assert ran("init", *given, "--unlabeled", folder / "labeled", "--name", folder.name) == 2
+    assert "all 12 pictures are labeled, validation or test ones" in capsys.readouterr().err
+    assert not (folder / "one.yaml").exists()

@@ -1,0 +1,44 @@
+"""Pictures of all kinds in one folder: a list of those that are unlabeled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from d2_ssod.errors import ConfigError
+from d2_ssod.json_files import atomic_open
+
+
+def list_others(
+    images: Sequence[dict], known: Iterable[dict], path: Path, names: Sequence[str]
+) -> list[dict]:
+    """Find the images of a folder that are none of those known, and list them if these are some.
+
+    Args:
+        images: Detectron2 dicts of what is in the folder.
+        known: of labeled, validation and test images.
+        path: of the text file, which is written only if some of the images are known.
+        names: the folders, as they were given.
+
+    Returns:
+        the images that are left; all of them if none is known.
+
+    Raises:
+        ConfigError: none is left, or there is such a file already.
+    """
+    taken = {os.path.realpath(image["file_name"]) for image in known}
+    others = [image for image in images if os.path.realpath(image["file_name"]) not in taken]
+    if len(others) == len(images):
+        return others
+    if not others:
+        raise ConfigError(
+            f"--unlabeled {' '.join(names)}: all {len(images)} pictures are labeled, validation or "
+            "test ones; name others"
+        )
+    if path.exists():
+        raise ConfigError(f"{path}: is there already; remove it, or choose another name with -o")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_open(path, encoding="utf-8") as file:
+        file.writelines(f"{os.path.abspath(image['file_name'])}\n" for image in others)
+    return others
