@@ -39,6 +39,6 @@ def list_others(
     if path.exists():
         raise ConfigError(f"{path}: is there already; remove it, or choose another name with -o")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_open(path, encoding="utf-8") as file:
-        file.writelines(f"{os.path.abspath(image['file_name'])}\n" for image in others)
+    with atomic_open(path, "wb") as file:  # names may not be UTF-8
+        file.writelines(os.fsencode(os.path.abspath(i["file_name"])) + b"\n" for i in others)
     return others
