@@ -225,13 +225,23 @@ def _entries(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
             entries[key.upper()] = _annotated(f"{name}_{key}", given, images, splits)
         elif images:
             raise ConfigError(f"--{key}-images {images} is given without --{key}; name both")
-    images = arguments.images and os.path.abspath(arguments.images)
-    if images and all(entry.get("IMAGES") != images for entry in entries.values()):
-        raise ConfigError(
-            f"--images {arguments.images} is given, but {arguments.labeled} itself says where its "
-            "pictures are; leave --images out, or correct that file"
-        )
+    _check_images_taken(arguments, entries)
     return entries
+
+
+def _check_images_taken(arguments: argparse.Namespace, entries: dict[str, dict[str, Any]]) -> None:
+    """Stop at a folder of pictures that no file takes, as it says itself where they are."""
+    for key in ("TRAIN", "VAL", "TEST"):
+        file, folder = (getattr(arguments, argument) for argument in _OPTIONS[key])
+        # Files without a folder of their own take that of the labeled pictures.
+        takers = entries.values() if key == "TRAIN" else [entries.get(key, {})]
+        taken = [entry.get("IMAGES") for entry in takers if "JSON" in entry or "VOC" in entry]
+        if folder and os.path.abspath(folder) not in taken:
+            option = _option(_OPTIONS[key][1])
+            raise ConfigError(
+                f"{option} {folder} is given, but {file} itself says where its pictures are; "
+                f"leave {option} out, or correct that file"
+            )
 
 
 def _option_naming(key: str, arguments: argparse.Namespace) -> Naming:

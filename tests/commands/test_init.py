@@ -369,6 +369,9 @@ def test_without_a_test_split_the_other_is_taken(folder):
         (["--val-images", "v"], "--val-images v is given without --val; name both"),
         (["--test-images", "v"], "--test-images v is given without --test; name both"),
         (["--labeled", "data.yaml", "--images", "v"], "--images v is given, but data.yaml itself"),
+        (["--labeled", "data.yaml", "--images", "u"], "--images u is given, but data.yaml itself"),
+        (["--val", "data.yaml", "--val-images", "v"], "--val-images v is given, but data.yaml "),
+        (["--test", "data.yaml", "--test-images", "v"], "--test-images v is given, but data.yaml "),
         (["--num-gpus", "-3"], "-3 is less than 0"),
     ],
 )
