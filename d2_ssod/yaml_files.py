@@ -10,6 +10,7 @@ import yaml
 from .errors import ConfigError
 
 _BASE = "_BASE_"  # names files that a config builds on
+_MERGE = "tag:yaml.org,2002:merge"  # of the key <<, whose mappings are joined
 
 
 def check_repeated_keys(path: str | os.PathLike) -> None:
@@ -29,12 +30,14 @@ def check_repeated_keys(path: str | os.PathLike) -> None:
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return
     for mapping in _mappings(root, set()):
-        lines: dict[str, int] = {}
+        first: dict[str, yaml.Node] = {}
         for key, value in mapping.value:
-            line = key.start_mark.line + 1
-            if isinstance(key, yaml.ScalarNode) and lines.setdefault(key.value, line) != line:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            if first.setdefault(key.value, key) is not key:
+                lines = [node.start_mark.line + 1 for node in (first[key.value], key)]
                 raise ConfigError(
-                    f"{path}: {key.value} stands twice, in lines {lines[key.value]} and {line}, "
+                    f"{path}: {key.value} stands twice, in lines {lines[0]} and {lines[1]}, "
                     "and what the first one says would be lost; join the two"
                 )
             if mapping is root and key.value == _BASE:

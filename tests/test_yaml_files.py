@@ -11,6 +11,13 @@ def test_a_key_that_stands_twice_is_named_with_its_lines(tmp_path):
         check_repeated_keys(path)
 
 
+def test_both_may_stand_in_one_line(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("REGISTER:\n  - {NAME: a, JSON: b, JSON: c}\n")
+    with pytest.raises(ConfigError, match=r"a\.yaml: JSON stands twice, in lines 2 and 2, "):
+        check_repeated_keys(path)
+
+
 @pytest.mark.parametrize("base", ["b.yaml", "[b.yaml]"])
 def test_keys_of_lower_levels_and_of_bases_count(tmp_path, base):
     (tmp_path / "b.yaml").write_text("A:\n  - B: 1\n    B: 2\n")
@@ -24,6 +31,7 @@ def test_keys_of_lower_levels_and_of_bases_count(tmp_path, base):
     [
         "A: 1\nB: {A: 1}\nC: [{A: 1}, {A: 1}]",
         "A: &a {B: 1}\nC: *a",
+        "A: &a {B: 1}\nC: &c {D: 1}\nE:\n  <<: *a\n  <<: *c",
         "",
         "[1",
         "A: !!python/tuple [1]",
