@@ -126,6 +126,13 @@ def test_the_runs_folder_is_named_after_the_file(folder):
         assert written["OUTPUT_DIR"] == f"output/{name.removesuffix('.yaml')}"
 
 
+def test_the_next_command_can_be_pasted(folder, capsys):
+    path = init(folder, name="my config.yaml")
+    *_, line = capsys.readouterr().out.splitlines()
+    command = shlex.split(line.split("Next: ")[1])
+    assert command == ["python", "-m", "d2_ssod", "check", "--config-file", str(path)]
+
+
 @pytest.mark.parametrize(("model", "key"), [("small", "MAX_ITER"), ("r50", "EPOCHS")])
 def test_the_documented_trial_is_one_of_the_written_config(folder, model, key):
     text = (runs.ROOT / "docs" / "own_data.md").read_text().replace("\\\n", " ")

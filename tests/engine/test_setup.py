@@ -145,8 +145,18 @@ def test_value_of_a_wrong_type_is_named():
     assert "SSOD.NUM_PHASES" in message
 
 
-def test_key_without_a_value_is_an_error():
-    assert "odd length" in error_of("SSOD.NUM_PHASES")
+@pytest.mark.parametrize(
+    "opts", [["SSOD.NUM_PHASES"], ["SEED=1"], ["SOLVER.STEPS", "[250,", "100]"]]
+)
+def test_overrides_that_are_no_pairs_are_an_error(opts):
+    message = error_of(*opts)
+    assert "odd length" in message
+    assert message.endswith("(KEY VALUE, not KEY=VALUE; and lists in quotes, as '[250, 100]')")
+
+
+def test_key_that_stands_twice_is_named(tmp_path):
+    path = write(tmp_path, "SEED: 1\nSEED: 2\n")
+    assert error_of(config_file=path).startswith(f"{path}: SEED stands twice, in lines 1 and 2, ")
 
 
 def test_wrong_number_of_phases_is_named():

@@ -124,6 +124,7 @@ def test_a_line_that_cannot_be_read_is_named(yolo, line, message):
         (POSE.replace("[4, 2]", "[4]"), r"kpt_shape is \[4\]"),
         (POSE.replace("[4, 2]", "[4, x]"), r"kpt_shape is \[4, 'x'\]"),
         (POSE.replace("[4, 2]", "4"), "kpt_shape is 4"),
+        ("names: [cat]\ntrain: images/train\ntrain: x\n", "train stands twice, in lines 2 and 3"),
         ("- 3", "is not a data.yaml"),
         ("{", "is not a YAML file"),
         ("!!python/object/apply:os.system [echo]", "is not a YAML file"),
