@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Any
 
 from d2_ssod.config import is_number
@@ -35,6 +35,13 @@ def as_flag(value: Any) -> bool | None:
         return value.strip().lower() == "true"
     whole = as_whole(value)
     return bool(whole) if whole in (0, 1) else None
+
+
+def problem_with_ignore(annotation: Mapping[str, Any]) -> str | None:
+    """Say what is wrong with a COCO annotation that some tools mark as one to be ignored."""
+    if annotation.get("ignore") and as_flag(annotation["ignore"]) is not False:
+        return 'has "ignore", which is not part of COCO; use "iscrowd", or remove it'
+    return None
 
 
 def as_id(value: Any) -> int | str | None:

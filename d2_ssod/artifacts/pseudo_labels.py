@@ -29,7 +29,7 @@ from d2_ssod.structures import (
     TieredDetections,
     concatenate,
 )
-from d2_ssod.values import as_flag, as_id, as_number, find_id
+from d2_ssod.values import as_flag, as_id, as_number, find_id, problem_with_ignore
 
 from .predictions import coco_rows, has_area
 
@@ -324,10 +324,8 @@ def _read_annotation(
 
 
 def _read_crowd(name: str, annotation: dict) -> bool:
-    if annotation.get("ignore") and as_flag(annotation["ignore"]) is not False:
-        raise ConfigError(
-            f'{name} has "ignore", which is not part of COCO; use "iscrowd", or remove it'
-        )
+    if problem := problem_with_ignore(annotation):
+        raise ConfigError(f"{name} {problem}")
     is_crowd = as_flag(annotation.get("iscrowd"))
     if is_crowd is None:
         raise ConfigError(f"{name}: iscrowd must be 0 or 1, found {annotation['iscrowd']!r}")

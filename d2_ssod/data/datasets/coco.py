@@ -13,7 +13,7 @@ from detectron2.structures import BoxMode
 from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import find_file
 from d2_ssod.json_files import read_json
-from d2_ssod.values import as_flag, as_id, as_number, as_whole, find_id
+from d2_ssod.values import as_flag, as_id, as_number, as_whole, find_id, problem_with_ignore
 
 from ..findings import Findings
 from ..images import ImageError, read_size
@@ -216,15 +216,13 @@ class CocoFile:
     ) -> dict[str, Any] | None:
         """Read one annotation; None if it is left out."""
         box, is_crowd = read_four(row.get("bbox")), as_flag(row.get("iscrowd"))
-        problem = None
+        problem = problem_with_ignore(row)
         if box is None:
             problem = f"has the bbox {row.get('bbox')!r}; expected four numbers"
         elif box[2] < 0 or box[3] < 0:
             problem = f"has the bbox {row['bbox']} of negative size"
         elif is_crowd is None:
             problem = f"has iscrowd {row['iscrowd']!r}; expected 0 or 1"
-        elif row.get("ignore") and as_flag(row["ignore"]) is not False:
-            problem = 'has "ignore", which is not part of COCO; use "iscrowd", or remove it'
         if problem is not None:
             findings.error(
                 self.json_file,
