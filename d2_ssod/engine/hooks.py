@@ -21,6 +21,7 @@ from d2_ssod.data.objects import detections_of
 from d2_ssod.drawing import draw_detections
 from d2_ssod.errors import ConfigError
 
+from .agreement import on_main_process
 from .interruption import Stopped, may_stop_after
 from .labeling import label_next_phase
 from .run_data import RunData
@@ -61,8 +62,10 @@ class PseudoLabelHook(HookBase):
             ConfigError: labels would be made by the model of an earlier training, or an earlier
                 phase has no model.
         """
-        if self.trainer.start_iter >= self.trainer.max_iter:
-            return
+        if self.trainer.start_iter < self.trainer.max_iter:
+            on_main_process(self._prepare)
+
+    def _prepare(self) -> None:
         if self._files.model.exists():
             raise ConfigError(
                 f"{self._files.model} is there already, of another training, as are its labels; "
@@ -75,8 +78,7 @@ class PseudoLabelHook(HookBase):
                     f"{files.model}: no such file, but phase {self._phase} labels together with "
                     "the models before it; train that phase first, in this OUTPUT_DIR"
                 )
-        if comm.is_main_process():
-            discard_partial_predictions(self._files.partial_predictions)
+        discard_partial_predictions(self._files.partial_predictions)
 
     def after_train(self) -> None:
         """Label, unless training failed."""
