@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .rows import KEPT_METRICS, RESULTS
 from .training import keep, metrics_of, train
-from .waves import after_needs, do_in_waves, missing
+from .waves import do_in_waves, missing, with_needs
 
 FIRST, OTHERS = 1500, 2400  # iterations of phase 0, and of the others together
 
@@ -112,9 +112,8 @@ def do_all(runs: Sequence[OneStageRun], processes: int, output: Path) -> list[On
     def is_usable(run: OneStageRun) -> bool:
         return run.result.exists() and run.phase_0(output).exists()
 
-    wanted = list(dict.fromkeys(each for run in runs for each in after_needs(run)))
     return do_in_waves(
-        missing(wanted, is_usable), lambda run: do(run, output), is_usable, processes
+        missing(with_needs(runs), is_usable), lambda run: do(run, output), is_usable, processes
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .waves import after_needs
+from .waves import with_needs
 
 RESULTS = Path(__file__).parent / "results"
 CONFIG = "configs/digits_two_phase.yaml"
@@ -93,4 +93,4 @@ def all_runs(seeds: Sequence[int] = SEEDS, main_seeds: Sequence[int] = MAIN_SEED
     runs = [Run(s, row, seed) for seed in seeds for s in SETTINGS for row in SEMI_SUPERVISED]
     runs += [Run("ordinary", row, n) for row in ("fs_x3", "fs_plus") for n in range(len(seeds))]
     runs += [Run(s, row, seed) for seed in main_seeds for s in SETTINGS for row in MAIN_ROWS]
-    return list(dict.fromkeys(run for wanted in runs for run in after_needs(wanted)))
+    return with_needs(runs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -23,11 +23,16 @@ class Run(Protocol):
 AnyRun = TypeVar("AnyRun", bound=Run)
 
 
-def after_needs(run: AnyRun) -> Iterator[AnyRun]:
+def _after_needs(run: AnyRun) -> Iterator[AnyRun]:
     """What a run needs, what that needs and so on, and then the run."""
     for need in run.needs:
-        yield from after_needs(need)
+        yield from _after_needs(need)
     yield run
+
+
+def with_needs(runs: Iterable[AnyRun]) -> list[AnyRun]:
+    """The runs and all that they need, each once and after what it needs."""
+    return list(dict.fromkeys(each for run in runs for each in _after_needs(run)))
 
 
 def missing(runs: Sequence[AnyRun], is_usable: Callable[[AnyRun], bool]) -> list[AnyRun]:

@@ -32,7 +32,7 @@ from ablation.training import (
     metrics_of,
     train,
 )
-from ablation.waves import after_needs, do_in_waves, missing
+from ablation.waves import do_in_waves, missing, with_needs
 from d2_ssod.artifacts import RunFolder
 from d2_ssod.json_files import read_json, write_json
 
@@ -81,8 +81,7 @@ def do_all(runs: Sequence[RealRun], processes: int, output: Path) -> list[RealRu
     def is_usable(run: RealRun) -> bool:
         return (output / run.name / "summary.json").exists()  # the last that a training leaves
 
-    wanted = list(dict.fromkeys(each for run in runs for each in after_needs(run)))
-    to_do = missing(wanted, is_usable)
+    to_do = missing(with_needs(runs), is_usable)
     trained = [run for run in to_do if not ROWS[run.row].fuses]
     fused = [run for run in to_do if ROWS[run.row].fuses]
     failed = do_in_waves(trained, lambda run: do(run, output), is_usable, processes)

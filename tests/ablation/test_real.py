@@ -8,7 +8,7 @@ from ablation.digits_folder import lay_out
 from ablation.real import __main__ as real
 from ablation.real import report, rows
 from ablation.real.rows import BATCH, ROWS, SPLITS, RealRun
-from ablation.waves import after_needs, missing
+from ablation.waves import missing, with_needs
 
 FUSED = [name for name, row in ROWS.items() if row.fuses]
 TRAINED = [name for name in ROWS if name not in FUSED]
@@ -263,7 +263,7 @@ def test_folder_for_a_backbone_trained_on_imagenet_has_its_keys_and_the_same_pic
 
 def test_what_a_missing_run_needs_is_done_however_far_below(data, tmp_path):
     fused = run_of(data, "none_held_x2", mates=(2,))
-    wanted = list(dict.fromkeys(after_needs(fused)))
+    wanted = with_needs([fused])
     for run in wanted[:-1]:
         run.result.parent.mkdir(parents=True, exist_ok=True)
         run.result.write_text("{}")  # kept, but not the models
