@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from d2_ssod.data.picture_files import PictureFiles
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
 
@@ -27,8 +28,11 @@ def list_others(
     Raises:
         ConfigError: none is left, or there is such a file already.
     """
-    taken = {os.path.realpath(image["file_name"]) for image in known}
-    others = [image for image in images if os.path.realpath(image["file_name"]) not in taken]
+    of_known, of_images = (
+        PictureFiles().states([image["file_name"] for image in each]) for each in (known, images)
+    )
+    taken = {state.path for state in of_known}
+    others = [i for i, state in zip(images, of_images, strict=True) if state.path not in taken]
     if len(others) == len(images):
         return others
     if not others:
