@@ -52,10 +52,9 @@ def _mappings(node: yaml.Node | None, seen: set[int]) -> Iterator[yaml.MappingNo
     if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
         return
     seen.add(id(node))
+    values = node.value
     if isinstance(node, yaml.MappingNode):
         yield node
-        for _, value in node.value:
-            yield from _mappings(value, seen)
-    else:
-        for value in node.value:
-            yield from _mappings(value, seen)
+        values = [value for _, value in node.value]
+    for value in values:
+        yield from _mappings(value, seen)
