@@ -153,11 +153,18 @@ class AverageOverRanks(HookBase):
     that is not.
     """
 
-    def __init__(self, period: int, average: Callable[[], None]) -> None:
-        self._period, self._average = period, average
+    def __init__(self, periods: Sequence[int], average: Callable[[], None]) -> None:
+        """Average on every rank.
+
+        Args:
+            periods: of checkpoints and of evaluations, which one may end; 0: there are none.
+            average: the function.
+        """
+        self._periods, self._average = [period for period in periods if period > 0], average
 
     def after_step(self) -> None:
-        """Average where :class:`PeriodicCheckpointer` saves and where a signal may stop it."""
+        """Average where a checkpoint is or may be written: also where a signal may end training."""
         done = self.trainer.iter + 1
-        if done % self._period == 0 or done >= self.trainer.max_iter or may_stop_after(done):
+        is_due = any(done % period == 0 for period in self._periods)
+        if is_due or done >= self.trainer.max_iter or may_stop_after(done):
             self._average()

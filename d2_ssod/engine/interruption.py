@@ -1,7 +1,8 @@
 """Signals that ask a run to end: a preemption (SIGTERM, SIGUSR1), Ctrl-C.
 
-Training finishes its iteration and writes a checkpoint. Everything else ends at once: what it has
-done is on disk already. A second signal ends training at once, too.
+Training finishes its iteration and writes a checkpoint; an evaluation between two iterations ends at
+once, with a checkpoint of the first one. Everything else ends at once: what it has done is on disk
+already. A second signal ends all of these at once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, TrainerBase, hooks
 from detectron2.utils import comm
 
 PREEMPTED = 75  # exit code; the system's EX_TEMPFAIL, "try again"
@@ -57,9 +58,10 @@ class _Requests:
             return
         if self.number is not None and time.monotonic() - self.since < _SAME:
             return
-        if self.number is not None or not self.finishes_iterations:
+        is_second, self.number = self.number is not None, number
+        self.since = time.monotonic()
+        if is_second or not self.finishes_iterations:
             raise Stopped(number)
-        self.number, self.since = number, time.monotonic()
         if comm.get_world_size() == 1:
             _say_that_it_ends(number)
 
@@ -129,8 +131,44 @@ class StopOnSignal(HookBase):
             return
         if comm.get_world_size() > 1 and comm.is_main_process():
             _say_that_it_ends(number)
-        if comm.is_main_process():
-            name = f"model_{self.trainer.iter:07d}"
-            self.trainer.checkpointer.save(name, iteration=self.trainer.iter)
+        _save_checkpoint(self.trainer)
         comm.synchronize()
         raise Stopped(number)
+
+
+class InterruptibleEvaluation(hooks.EvalHook):
+    """Evaluates every few iterations; if that is cut short, a checkpoint keeps the training so far.
+
+    Runs on every rank, after :class:`AverageOverRanks`. No signal waits for the evaluation, which
+    may take longer than a scheduler does.
+    """
+
+    def after_step(self) -> None:
+        """Evaluate where it is due; whatever ends that early, the checkpoint is written first."""
+        done = self.trainer.iter + 1
+        if done % self._period != 0 or done >= self.trainer.max_iter:  # the last is in after_train
+            return
+        try:
+            with _ending_at_once():
+                super().after_step()
+        except BaseException:
+            _save_checkpoint(self.trainer)
+            raise
+
+
+@contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """Let signals end what is done in this block, also one that has come before it."""
+    before, _requests.finishes_iterations = _requests.finishes_iterations, False
+    try:
+        if _requests.number is not None:
+            raise Stopped(_requests.number)
+        yield
+    finally:
+        _requests.finishes_iterations = before
+
+
+def _save_checkpoint(trainer: TrainerBase) -> None:
+    """Write that of the iteration that has just been done, on the main process."""
+    if comm.is_main_process():
+        trainer.checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)

@@ -36,7 +36,7 @@ from d2_ssod.randomness import Purpose, derive_seed, seed_generators, with_drawn
 from .agreement import on_all_ranks
 from .averaging import AverageWeights
 from .hooks import AverageOverRanks
-from .interruption import StopOnSignal
+from .interruption import InterruptibleEvaluation, StopOnSignal
 from .mixed_precision import autocast_in_training
 from .teacher import Teacher
 
@@ -120,13 +120,14 @@ class PhaseTrainer(DefaultTrainer):
 
     def build_hooks(self) -> list[hooks.HookBase]:
         """Detectron2's hooks for time, learning rate, checkpoints and metrics."""
-        period = self.cfg.SOLVER.CHECKPOINT_PERIOD
+        period, evaluation_period = self.cfg.SOLVER.CHECKPOINT_PERIOD, 0
         saves, writes, evaluation = [], [], []
         if comm.is_main_process():
             saves = [hooks.PeriodicCheckpointer(self.checkpointer, period)]
             writes = [hooks.PeriodicWriter(self.build_writers(), period=20)]
         if self.cfg.TEST.EVAL_PERIOD > 0 and self.cfg.DATASETS.VAL:
-            evaluation = [hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._validate)]
+            evaluation_period = self.cfg.TEST.EVAL_PERIOD
+            evaluation = [InterruptibleEvaluation(evaluation_period, self._validate)]
         if self.cfg.SSOD.AVERAGE.DECAY > 0:
             # Without a phase before it, the weights that it begins with are those of no detector.
             ramp = self.cfg.SSOD.AVERAGE.RAMP or not _is_of_a_phase(self.cfg, self.phase)
@@ -135,10 +136,10 @@ class PhaseTrainer(DefaultTrainer):
             hooks.IterationTimer(),
             hooks.LRScheduler(),
             *([] if self.averaging is None else [self.averaging]),
-            AverageOverRanks(period, self._average_over_ranks),
+            AverageOverRanks([period, evaluation_period], self._average_over_ranks),
             *saves,
             StopOnSignal(),
-            *evaluation,  # may take long, so after what a signal ends and what saves
+            *evaluation,
             *writes,
         ]
 

@@ -6,15 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
 import pytest
 import runs
 import torch
 
 from d2_ssod.artifacts import RunFolder, read_history
-from d2_ssod.engine import interruption
+from d2_ssod.engine import interruption, phase_trainer
 from d2_ssod.engine.interruption import INTERRUPTED, PREEMPTED, Stopped, handled_signals
 
+FAULTY = str(runs.ROOT / "tests" / "helpers" / "faulty_run.py")
 KEYS = {
     "SSOD__NUM_PHASES": 0,
     "SSOD__SCHEDULE__MAX_ITER": [400],
@@ -23,12 +25,12 @@ KEYS = {
 }
 
 
-def start(data, output, *flags, launcher=("train_net.py",), **keys):
+def start(data, output, *flags, launcher=("train_net.py",), environment=(), **keys):
     argv = runs.arguments(data, output, *flags, **{**KEYS, **keys})
     return subprocess.Popen(
         [sys.executable, *launcher, *argv],
         cwd=runs.ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **dict(environment)},
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -132,6 +134,62 @@ def test_processes_of_torchrun_stop_with_a_checkpoint(data, tmp_path):
     _, stderr = run.communicate(timeout=60)
     assert stderr.count("stopped by SIGTERM: what was done is kept, go on with --resume") == 1
     assert (iteration_of(tmp_path) + 1) % 10 == 0
+
+
+EVALUATES = {
+    **KEYS,
+    "SSOD__SCHEDULE__MAX_ITER": [24],
+    "DATASETS__VAL": [runs.TEST],
+    "TEST__EVAL_PERIOD": 7,
+    "SSOD__INFERENCE_BATCH_SIZE": 1,  # so that each of two ranks has some
+}
+
+
+def test_no_evaluation_between_iterations_outlasts_a_signal(data, tmp_path, one_thread):
+    """It may take longer than a scheduler waits; what was trained before it is kept."""
+
+    def evaluation_with_a_signal(*args):
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("the evaluation went on")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as info:
+        patch.setattr(phase_trainer, "validate", evaluation_with_a_signal)
+        runs.run_here(runs.arguments(data, tmp_path / "stopped", **EVALUATES))
+    assert info.value.code == PREEMPTED
+    assert iteration_of(tmp_path / "stopped") == 6
+    history = read_history(RunFolder(tmp_path / "stopped"))
+    assert [event["iterations"] for event in history if event["event"] == "trained"] == [7]
+    runs.run_here(runs.arguments(data, tmp_path / "stopped", "--resume", **EVALUATES))
+    runs.run_here(runs.arguments(data, tmp_path / "whole", **EVALUATES))
+    assert_same_models(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_an_evaluation_that_fails_loses_no_iteration(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(phase_trainer, "validate", Mock(side_effect=OSError("disk is gone")))
+    with pytest.raises((OSError, SystemExit)):
+        runs.run_here(runs.arguments(data, tmp_path, **EVALUATES))
+    assert iteration_of(tmp_path) == 6
+
+
+def test_processes_leave_an_evaluation_after_the_same_iteration(data, tmp_path):
+    """Rank 1 hangs in it, and the other one waits; seven is not of the iterations that may end."""
+    run = start(
+        data,
+        tmp_path / "stopped",
+        *("--num-gpus", "2"),
+        launcher=[FAULTY],
+        environment={"FAULT": "hangs"},
+        **EVALUATES,
+    )
+    wait_for(tmp_path / "stopped" / "log.txt.rank1", "this rank hangs")
+    run.send_signal(signal.SIGTERM)
+    assert_stopped(run, PREEMPTED, "SIGTERM")
+    assert iteration_of(tmp_path / "stopped") == 6
+    for name, flags in [("stopped", ["--resume"]), ("whole", [])]:
+        run = start(data, tmp_path / name, "--num-gpus", "2", *flags, **EVALUATES)
+        stderr = run.communicate(timeout=120)[1]
+        assert run.returncode == 0, stderr
+    assert_same_models(tmp_path / "stopped", tmp_path / "whole")
 
 
 # Within a process

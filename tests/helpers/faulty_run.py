@@ -4,6 +4,7 @@ It is rank 1, or the one of the variable ``FAULTY_RANK``.
 """
 
 import atexit
+import logging
 import os
 import signal
 import sys
@@ -41,6 +42,7 @@ def faulty_step(self):
 def faulty_inference(self, *args, **kwargs):
     """Find objects, slowly or never on one rank, for which the other then waits."""
     if FAULT in ("is slow", "hangs") and comm.get_rank() == RANK:
+        logging.getLogger("d2_ssod").info("this rank %s", FAULT)
         time.sleep(2 if FAULT == "is slow" else 1000)
     return _inference(self, *args, **kwargs)
 
