@@ -90,6 +90,7 @@ ROWS = {
     "fs_plus_strong": Row("FS+, strong augmentation", overrides={"SSOD.AUG.STRONG": "all"}),
     "fs_plus_x2": Row("FS+ x 2, fused", fuses="fs_plus", models=2),
     "fs_plus_x3": Row("FS+ x 3, fused", fuses="fs_plus", models=3),
+    "fs_plus_x4": Row("FS+ x 4, fused", fuses="fs_plus", models=4),
     "two_phase": Row("two phases, consensus, mean score (Eq. 1)", 2),
     "previous": Row("one phase", 1, _FROM_PHASE_0),
     "previous_held": Row("one phase, no ramp of the average", 1, {**_FROM_PHASE_0, **_NO_RAMP}),
