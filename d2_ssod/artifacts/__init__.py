@@ -40,7 +40,7 @@ from .partial_predictions import (
 )
 from .predictions import load_predictions, save_predictions
 from .provenance import check_predictions, prediction_source, read_source
-from .pseudo_labels import load_labels, load_pseudo_labels, save_pseudo_labels
+from .pseudo_labels import is_of_models, load_labels, load_pseudo_labels, save_pseudo_labels
 from .run_classes import check_classes, load_classes, save_classes
 from .trained_with import check_training, digest_of, had_teacher, has_learned, record_training
 from .validation import (
@@ -78,6 +78,7 @@ __all__ = [
     "had_teacher",
     "half_written_checkpoints",
     "has_learned",
+    "is_of_models",
     "keep_best_model",
     "keep_partial_predictions",
     "label_settings",

@@ -95,6 +95,26 @@ def save_pseudo_labels(
     )
 
 
+_OF_FILE = {"images", "categories", "annotations"}
+_OF_IMAGE = {"id", "file_name", "width", "height"}
+
+
+def is_of_models(content: Any) -> bool:
+    """Tell whether a COCO file may be one that :func:`save_pseudo_labels` wrote of predictions.
+
+    A person's objects have no scores, and images that a person has looked at say so. Where there
+    are no objects, the file must have the keys of such a one alone.
+    """
+    if not (isinstance(content, dict) and content.keys() >= _OF_FILE):
+        return False
+    images, rows = content["images"], content["annotations"]
+    if not all(isinstance(r, list) and all(isinstance(x, dict) for x in r) for r in (images, rows)):
+        return False
+    if not rows:
+        return content.keys() == _OF_FILE and all(i.keys() == _OF_IMAGE for i in images)
+    return all("score" in row for row in rows) and not any(i.get("corrected") for i in images)
+
+
 def _tier_columns(selected: Predictions) -> Iterator[dict[str, Any]]:
     """Give what is written of each box that is of a tier; of others, nothing."""
     for found in selected.values():

@@ -44,12 +44,6 @@ def _is_written_by(is_ours: Callable[[Any], bool], path: str) -> bool:
         return False
 
 
-def has_scores(content: Any) -> bool:
-    """Tell whether a COCO file is of predictions: a person's objects have no scores."""
-    rows = content.get("annotations") if isinstance(content, dict) else None
-    return isinstance(rows, list) and all(isinstance(r, dict) and "score" in r for r in rows)
-
-
 def has_metrics(content: Any) -> bool:
     """Tell whether it is tables of metrics, by data set."""
     return isinstance(content, dict) and all(isinstance(of, dict) for of in content.values())

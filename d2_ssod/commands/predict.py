@@ -26,6 +26,7 @@ from torch import nn
 
 from d2_ssod.artifacts import (
     RunFolder,
+    is_of_models,
     labels_of_a_person,
     load_classes,
     load_phase_model,
@@ -45,8 +46,10 @@ from d2_ssod.evaluation import EnsembleRCNN, Fusion
 from d2_ssod.inference import predict
 from d2_ssod.structures import Detections, Predictions
 
-from .json_targets import check_json_target, has_scores
+from .json_targets import check_json_target
 from .trained_models import add_phase_argument, choose_phases, open_runs
+
+_OURS = b"drawn by d2_ssod"  # the comment in pictures that may be drawn again
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -170,7 +173,7 @@ def _check_targets(
         ConfigError: it is something else, or would overwrite a picture or a person's labels.
     """
     if arguments.json:
-        check_json_target(arguments.json, has_scores)
+        check_json_target(arguments.json, is_of_models)
     for option in ("yolo", "draw"):
         folder = getattr(arguments, option)
         if folder and os.path.exists(folder) and not os.path.isdir(folder):
@@ -178,7 +181,8 @@ def _check_targets(
     given = set(map(os.path.realpath, files))  # also those that are left out
     names = unique_stems(images)
     for name in names:
-        if arguments.draw and os.path.realpath(_drawing(arguments.draw, name)) in given:
+        drawing = _drawing(arguments.draw, name) if arguments.draw else None
+        if drawing and (os.path.realpath(drawing) in given or _is_no_drawing(drawing)):
             raise ConfigError(
                 f"--draw {arguments.draw} would overwrite the picture {name}.jpg; name another "
                 "folder"
@@ -194,6 +198,17 @@ def _check_targets(
 
 def _drawing(folder: str, name: str) -> Path:
     return Path(folder) / f"{name}.jpg"
+
+
+def _is_no_drawing(path: Path) -> bool:
+    """Tell whether there is a file that :func:`_draw` has not written."""
+    if not path.exists():
+        return False
+    try:
+        with Image.open(path) as image:
+            return image.info.get("comment") != _OURS
+    except OSError:  # no picture
+        return True
 
 
 def _write(
@@ -222,7 +237,7 @@ def _draw(path: Path, image: dict, found: Detections, classes: list[str]) -> Non
     """Save the picture with boxes."""
     drawn = draw_detections(read_image(image["file_name"], "RGB"), found, classes)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(drawn.permute(1, 2, 0).numpy()).save(path)
+    Image.fromarray(drawn.permute(1, 2, 0).numpy()).save(path, comment=_OURS)
 
 
 def _describe(found: Detections, classes: list[str]) -> str:

@@ -160,7 +160,8 @@ def _queue(run: Run, images: RunImages, images_to_label: int) -> list[Review]:
     target = objects_per_image(images.labeled, len(run.classes))
     queue = rank_images(images.unlabeled, sources, target, Tiers.from_config(run.cfg))
     ids = category_ids_of(run.cfg.DATASETS.TRAIN[0])
-    write_queue(run.folder, queue, run.classes, ids, images_to_label)
+    corrected = run.cfg.SSOD.PSEUDO_LABEL.CORRECTED
+    write_queue(run.folder, queue, run.classes, ids, images_to_label, corrected)
     return queue
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import csv
+import logging
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import RunFolder, save_pseudo_labels
+from d2_ssod.artifacts import RunFolder, is_of_models, save_pseudo_labels
+from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import printable, relative_names
-from d2_ssod.json_files import atomic_open
+from d2_ssod.json_files import atomic_open, read_json
 from d2_ssod.pseudo_label import Tiers
 from d2_ssod.structures import Detections, ImageId, Predictions, TieredDetections
+
+logger = logging.getLogger(__name__)
 
 _PROPOSED = 0.3  # least probability of a box that is put before a person
 
@@ -77,8 +83,11 @@ def write_queue(
     classes: Sequence[str],
     category_ids: Sequence[int],
     images_to_label: int,
+    corrected: str = "",
 ) -> None:
     """Write ``review/queue.csv``, all images, and ``review/queue.json``, the first ones as COCO.
+
+    The latter stays as it is where a person has corrected it in place.
 
     Args:
         folder: of the run.
@@ -87,6 +96,7 @@ def write_queue(
         category_ids: the data set's id of each class.
         images_to_label: how many are put into the COCO file, with names relative to the folder
             that has all images.
+        corrected: the file of a person's labels that the run learns from, if any.
     """
     folder.review.mkdir(parents=True, exist_ok=True)
     with atomic_open(folder.review / "queue.csv", encoding="utf-8-sig") as file:
@@ -96,16 +106,31 @@ def write_queue(
             numbers = (review.worth, review.uncertain, review.disagreement)
             name = printable(review.image["file_name"])
             rows.writerow([number, name, *(f"{x:.3f}" for x in numbers), len(review.proposed)])
+    path = folder.review / "queue.json"
+    if _is_of_a_person(path, corrected):
+        logger.warning("%s stays as it is, as it seems corrected; move it to have a new one", path)
+        return
     # As tools know images, which are given a folder of them.
     images = [review.image for review in queue]
     names = relative_names(images)
     save_pseudo_labels(
-        folder.review / "queue.json",
+        path,
         {review.image["image_id"]: review.proposed for review in queue[:images_to_label]},
         [{**image, "file_name": name} for image, name in zip(images, names, strict=True)],
         classes,
         category_ids,
     )
+
+
+def _is_of_a_person(path: Path, corrected: str) -> bool:
+    if not path.exists():
+        return False
+    if corrected and os.path.realpath(corrected) == os.path.realpath(path):
+        return True
+    try:
+        return not is_of_models(read_json(path))
+    except ConfigError:  # no JSON, so a file that was damaged
+        return False
 
 
 def go_on_with(cfg: CfgNode, file: str) -> str:

@@ -169,10 +169,16 @@ def test_nothing_of_the_users_is_overwritten(output, pictures, tmp_path, capsys)
     labels.write_text("0 .5 .5 .1 .1\n")
     before = {path: path.read_bytes() for path in own.iterdir()}
     of_person = own / "labels.json"
+    photos, listed = tmp_path / "photos", tmp_path / "listed.json"
+    photos.mkdir()
+    shutil.copy(own / f"{file.stem}.jpg", photos)
+    listed.write_text('{"images": [{"id": 1, "owner": 5}], "annotations": [], "categories": []}')
     of_person.write_text('{"annotations": [{"bbox": [1, 2, 3, 4]}]}')
     before[of_person] = of_person.read_bytes()
     for option, target, line in (
         ("--draw", own, "would overwrite the picture"),
+        ("--draw", photos, "would overwrite the picture"),  # of somebody, not of those given
+        ("--json", listed, "listed.json would overwrite a file"),
         ("--yolo", own, "a person's labels"),
         ("--json", of_person, "labels.json would overwrite a file that is none of this command's"),
         ("--json", labels, "would overwrite a file"),

@@ -74,6 +74,23 @@ def test_the_table_has_all_images_and_the_coco_file_the_first(tmp_path):
     assert names == {f"set_{r.image['image_id']}/a.jpg" for r in queue[:3]}
 
 
+@pytest.mark.parametrize("how", ["drawn", "looked at", "named in the config", "not"])
+def test_a_queue_that_a_person_has_corrected_stays(tmp_path, caplog, how):
+    queue, folder = write(tmp_path)
+    file = folder / "queue.json"
+    content = json.loads(file.read_text())
+    if how == "drawn":
+        del content["annotations"][0]["score"]
+    elif how == "looked at":
+        content["images"][0]["corrected"] = True
+    content["annotations"][0]["bbox"] = [1, 2, 3, 4]
+    file.write_text(json.dumps(content))
+    corrected = str(file) if how == "named in the config" else ""
+    write_queue(RunFolder(tmp_path), queue, CLASSES, IDS, 3, corrected)
+    assert (json.loads(file.read_text()) == content) == (how != "not")
+    assert ("queue.json stays as it is" in caplog.text) == (how != "not")
+
+
 def test_a_name_that_is_no_text_is_written(tmp_path):
     odd = {n: {**image, "file_name": f"/data/\udcff{n}.jpg"} for n, image in IMAGES.items()}
     queue = rank_images(odd, [{n: detections() for n in odd}], np.array([1.0, 0.5]), Tiers())
