@@ -17,7 +17,7 @@ from d2_ssod.artifacts import (
     discard_partial_predictions,
     record_event,
 )
-from d2_ssod.data.objects import detections_of
+from d2_ssod.data.objects import objects_and_crowds
 from d2_ssod.drawing import draw_detections
 from d2_ssod.errors import ConfigError
 
@@ -107,7 +107,8 @@ class RecordTraining(HookBase):
     def after_train(self) -> None:
         """Note what was done, also when training has failed or was stopped."""
         ended = self.trainer.iter >= self.trainer.max_iter
-        first, last = self.trainer.start_iter, self.trainer.iter
+        # One that has nothing left to do counts beyond its last iteration.
+        first, last = self.trainer.start_iter, min(self.trainer.iter, self.trainer.max_iter)
         if isinstance(sys.exc_info()[1], Stopped):  # after the iteration, which is not counted yet
             last += 1
         if last > first:
@@ -141,7 +142,7 @@ class ShowPseudoLabels(HookBase):
         """Draw them; they are written with the first losses."""
         for number, image in enumerate(self._images):
             picture = read_image(image["file_name"], "RGB")
-            labels = detections_of(self._labels.get(image["image_id"], []))
+            labels, _ = objects_and_crowds(self._labels.get(image["image_id"], []))
             drawn = draw_detections(picture, labels, self._classes)
             self.trainer.storage.put_image(f"pseudo_labels/{number}", drawn)
 

@@ -29,6 +29,7 @@ from d2_ssod.data.datasets import DataSet, read_data_set
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.loader import build_inference_loader
 from d2_ssod.json_files import read_json, write_json
+from d2_ssod.values import as_flag
 
 from .coco_metrics import Metrics
 from .difficulty import difficulty_subsets
@@ -165,7 +166,8 @@ def _phase_infos(
     infos = [{"labeled_images": len(labeled), "pseudo_images": 0, "pseudo_boxes": 0}]
     for phase in range(1, cfg.SSOD.NUM_PHASES + 1):
         content = read_json(folder.phase(phase).pseudo_labels)
-        boxes = Counter(annotation["image_id"] for annotation in content["annotations"])
+        objects = [own for own in content["annotations"] if not as_flag(own.get("iscrowd"))]
+        boxes = Counter(own["image_id"] for own in objects)
         infos.append(
             {
                 "labeled_images": len(labeled),

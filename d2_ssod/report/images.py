@@ -17,7 +17,7 @@ from d2_ssod.artifacts import (
 )
 from d2_ssod.data.datasets import category_ids_of, read_data_set, with_unique_ids
 from d2_ssod.data.findings import raise_first
-from d2_ssod.data.objects import detections_of
+from d2_ssod.data.objects import objects_and_crowds
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import load_truth
 from d2_ssod.pseudo_label import TrueObjects
@@ -94,7 +94,7 @@ class RunImages:
     def _labels(self, phase: Phase) -> Predictions:
         unlabeled = list(self.unlabeled.values())
         images = load_labels(phase.files.pseudo_labels, unlabeled, self.run.classes)
-        return {image["image_id"]: detections_of(image["annotations"]) for image in images}
+        return {image["image_id"]: objects_and_crowds(image["annotations"])[0] for image in images}
 
     def _predictions(self, phase: Phase) -> Predictions:
         unlabeled = list(self.unlabeled.values())

@@ -74,6 +74,14 @@ def test_summary_counts_the_images_that_have_labels(cfg):
     assert [one[key] for key in counts] == [2, 2, 3]
 
 
+def test_crowds_that_a_person_has_marked_are_no_objects_of_the_summary(cfg):
+    path = RunFolder(cfg.OUTPUT_DIR).phase(1).pseudo_labels
+    content = json.loads(path.read_text())
+    content["annotations"][0]["iscrowd"] = 1
+    path.write_text(json.dumps(content))
+    assert evaluate_run(cfg)["phases"][1]["pseudo_boxes"] == 2
+
+
 def test_labeled_images_without_objects_count_where_they_are_trained_on(cfg):
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
     assert [phase["labeled_images"] for phase in evaluate_run(cfg)["phases"]] == [3, 3]

@@ -9,7 +9,7 @@ from samples import assert_same, detections
 
 from d2_ssod.artifacts import RunFolder, prediction_source, record_training, save_predictions
 from d2_ssod.data.datasets import register_from_config
-from d2_ssod.json_files import write_json
+from d2_ssod.json_files import read_json, write_json
 from d2_ssod.report.collect import collect
 from d2_ssod.report.images import RunImages
 
@@ -33,6 +33,17 @@ def test_predictions_stay_with_their_pictures_where_one_was_added(tmp_path):
     assert after.run.problems == []
     Path(next(iter(x_of))).unlink()
     assert RunImages(collect(cfg)).predictions == {}
+
+
+def test_crowds_that_a_person_has_marked_are_no_labels(tmp_path):
+    cfg = make_run(tmp_path)
+    path, before = RunFolder(cfg.OUTPUT_DIR).phase(1).pseudo_labels, RunImages(collect(cfg)).labels
+    content = read_json(path)
+    marked = content["annotations"][0]
+    marked["iscrowd"] = 1
+    write_json(path, content)
+    after = RunImages(collect(cfg)).labels
+    assert len(after[1][marked["image_id"]]) == len(before[1][marked["image_id"]]) - 1
 
 
 def test_labels_that_have_changed_are_not_compared(tmp_path):
