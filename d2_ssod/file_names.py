@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 # Label Studio puts eight digits of its own before the name of an uploaded file.
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
@@ -49,7 +49,7 @@ def spellings(file_name: str) -> Iterator[str]:
     """
     plain = file_name.replace("\\", "/")
     candidates = [plain]
-    url = urlsplit(plain) if "://" in plain or "?d=" in plain else None
+    url = _url(plain) if "://" in plain or "?d=" in plain else None
     if url is not None:
         candidates += [unquote(url.path).lstrip("/"), *parse_qs(url.query).get("d", [])]
     elif "%" in plain:
@@ -62,6 +62,13 @@ def spellings(file_name: str) -> Iterator[str]:
     for form in ("NFC", "NFD"):
         candidates += [unicodedata.normalize(form, candidate) for candidate in candidates]
     yield from dict.fromkeys(candidate for candidate in candidates if candidate)
+
+
+def _url(text: str) -> SplitResult | None:
+    try:
+        return urlsplit(text)
+    except ValueError:  # brackets that hold no IPv6 address
+        return None
 
 
 def find_file(folder: str, file_name: str) -> str:

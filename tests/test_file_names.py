@@ -33,6 +33,10 @@ def test_spellings_of_known_tools(name, expected):
     assert list(spellings(name)) == expected
 
 
+def test_an_address_that_is_none_is_a_name():
+    assert list(spellings("http://[img/a.jpg")) == ["http://[img/a.jpg"]
+
+
 def test_parts_are_those_of_either_system():
     assert parts_of("a\\b/c.png") == ("a", "b", "c.png")
 

@@ -239,7 +239,8 @@ class _AtomicFiles:
 
 def half_written_checkpoints(output_dir: str | os.PathLike) -> list[Path]:
     """List what kills have left of checkpoints, each as large as a whole one."""
-    return sorted(Path(output_dir).glob("phase_*/.model_*.pth.*.tmp"))
+    root, name = Path(output_dir), ".model_*.pth.*.tmp"
+    return sorted([*root.glob(name), *root.glob(f"phase_*/{name}")])
 
 
 def load_phase_model(cfg: CfgNode, phase: int) -> nn.Module:

@@ -61,7 +61,9 @@ def save_yolo_data(
         if path.exists():
             raise ConfigError(f"{path} exists, and may have somebody's labels; name another folder")
     save_yolo(folder / "labels", images, found, with_scores=False)
-    names = "".join(f"  {n}: {json.dumps(name)}\n" for n, name in enumerate(classes))
+    names = "".join(
+        f"  {n}: {json.dumps(name, ensure_ascii=False)}\n" for n, name in enumerate(classes)
+    )
     text = f"{_PLACES}train: images\nval: images  # name your own\nnames:\n{names}"
     (folder / "data.yaml").write_text(text, encoding="utf-8")
 

@@ -9,6 +9,7 @@ without annotations. The same seed gives the same split, whatever the order of t
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,9 @@ def split(
                 f"{path}: an annotation has image_id {annotation['image_id']!r}, which is no "
                 "image's id; correct it, or take the annotation out"
             )
-    count = round(len(images) * percent / 100)
+    count = round(len(images) * percent / 100) if math.isfinite(percent) else 0
+    if seed < 0:
+        raise ConfigError(f"--seed is {seed}; give a whole number from 0")
     if not 0 < count < len(images):
         raise ConfigError(
             f"--percent is {percent:g}, which makes {count} of {len(images)} images of {path} "

@@ -162,7 +162,7 @@ def warn_without_effect(cfg: CfgNode) -> None:
             "SSOD.TTA.ENABLED is for the pseudo-labels; results are without augmentation",
         ),
         "TEST.EXPECTED_RESULTS": (bool(cfg.TEST.EXPECTED_RESULTS), "compare summary.json instead"),
-        "VIS_PERIOD": (cfg.VIS_PERIOD > 0, "TensorBoard shows no pictures here"),
+        "VIS_PERIOD": (cfg.VIS_PERIOD > 0, "TensorBoard shows pseudo-labels of some images"),
     }
     for key, (is_set, remedy) in remedies.items():
         if is_set:

@@ -78,7 +78,7 @@ def _check_registered(cfg: CfgNode, keys: Sequence[str]) -> None:
                     "register yours in SSOD.REGISTER"
                 )
             if key in _JUDGING:
-                evaluator_kind(name)
+                evaluator_kind(name, f"DATASETS.{key}")
     _check_paths(cfg, keys)
 
 

@@ -1,8 +1,8 @@
 """Signals that ask a run to end: a preemption (SIGTERM, SIGUSR1), Ctrl-C.
 
-Training finishes its iteration and writes a checkpoint; an evaluation between two iterations ends at
-once, with a checkpoint of the first one. Everything else ends at once: what it has done is on disk
-already. A second signal ends all of these at once.
+Training finishes its iteration and writes a checkpoint; an evaluation between two iterations ends
+at once, with a checkpoint of the first one. Everything else ends at once: what it has done is on
+disk already. A second signal ends all of these at once.
 """
 
 from __future__ import annotations

@@ -80,6 +80,12 @@ def _assemble(cfg: CfgNode, sets: NamedDataSets) -> RunData:
     trained = labeled
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         trained = filter_images_with_only_crowd_annotations(labeled)
+        if len(trained) < len(labeled):
+            logger.warning(
+                "%d of %d labeled images have no objects and are not trained on; "
+                "DATALOADER.FILTER_EMPTY_ANNOTATIONS False trains on them, too",
+                *(len(labeled) - len(trained), len(labeled)),
+            )
     return RunData(
         trained,
         with_unique_ids([_without_labels(image) for image in sets.of_key("UNLABELED")]),

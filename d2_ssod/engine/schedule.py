@@ -56,6 +56,7 @@ def phase_config(cfg: CfgNode, phase: int, num_labeled: int, num_pseudo: int) ->
     own.SSOD.TEACHER.ENABLED = cfg.SSOD.TEACHER.ENABLED and (
         0 < phase == cfg.SSOD.NUM_PHASES or had_teacher(folder, phase)
     )
+    own.VIS_PERIOD = 0  # Detectron2's pictures of training need OpenCV
     own.OUTPUT_DIR = str(folder.phase(phase).folder)
     own.freeze()
     return DefaultTrainer.auto_scale_workers(own, comm.get_world_size())

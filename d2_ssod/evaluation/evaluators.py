@@ -51,8 +51,12 @@ def build_evaluator(
     return VocEvaluator(dataset_name)
 
 
-def evaluator_kind(dataset_name: str) -> Literal["coco", "pascal_voc"]:
+def evaluator_kind(dataset_name: str, key: str = "DATASETS.TEST") -> Literal["coco", "pascal_voc"]:
     """Read the ``evaluator_type`` in the metadata of a registered data set.
+
+    Args:
+        dataset_name: of the data set.
+        key: which names it, for the error.
 
     Raises:
         ConfigError: it is another, or missing.
@@ -60,7 +64,7 @@ def evaluator_kind(dataset_name: str) -> Literal["coco", "pascal_voc"]:
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if kind not in ("coco", "pascal_voc"):
         raise ConfigError(
-            f"DATASETS.TEST: the data set {dataset_name!r} has evaluator_type {kind!r}; set it to "
+            f"{key}: the data set {dataset_name!r} has evaluator_type {kind!r}; set it to "
             "'coco' or 'pascal_voc' in its metadata"
         )
     return kind

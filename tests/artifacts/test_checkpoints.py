@@ -230,6 +230,8 @@ def test_what_a_kill_leaves_of_a_checkpoint_is_found(tmp_path, monkeypatch):
         checkpointer.save("model_0000002")
     (left,) = half_written_checkpoints(tmp_path)
     assert left.name.startswith(".model_0000002.pth.")
+    (tmp_path / ".model_best.pth.7.tmp").touch()
+    assert len(half_written_checkpoints(tmp_path)) == 2
 
 
 def test_a_full_disk_is_said_as_one(checkpointer, tmp_path):

@@ -73,7 +73,7 @@ def test_labels_of_a_person_are_told_from_predictions(tmp_path, texts, expected)
 
 
 def test_names_of_classes_may_be_any_text(tmp_path):
-    classes = ["cat: 1", 'a "dog"', "猫", "yes"]
+    classes = ["cat: 1", 'a "dog"', "猫", "\U0001f600", "yes"]
     save_yolo_data(tmp_path, [], {}, classes)
     data = yaml.safe_load((tmp_path / "data.yaml").read_text(encoding="utf-8"))
     assert data["names"] == dict(enumerate(classes))

@@ -63,7 +63,12 @@ def test_a_split_that_exists_stays(file, tmp_path, capsys):
     assert parts(tmp_path, "2.5") == before
 
 
-@pytest.mark.parametrize("percent", [0, 1, 100, -5])
+def test_a_seed_that_is_none_is_said(file, capsys):
+    split(file, "--percent", 2.5, "--seed", -1, code=2)
+    assert "--seed is -1; give a whole number from 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("percent", [0, 1, 100, -5, "nan"])
 def test_both_parts_have_images(file, percent, capsys):
     split(file, "--percent", percent, code=2)
     assert f"--percent is {percent}, which makes" in capsys.readouterr().err

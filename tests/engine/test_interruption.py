@@ -152,9 +152,11 @@ def test_no_evaluation_between_iterations_outlasts_a_signal(data, tmp_path, one_
         signal.raise_signal(signal.SIGTERM)
         pytest.fail("the evaluation went on")
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as info:
+    argv = runs.arguments(data, tmp_path / "stopped", **EVALUATES)
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(phase_trainer, "validate", evaluation_with_a_signal)
-        runs.run_here(runs.arguments(data, tmp_path / "stopped", **EVALUATES))
+        with pytest.raises(SystemExit) as info:
+            runs.run_here(argv)
     assert info.value.code == PREEMPTED
     assert iteration_of(tmp_path / "stopped") == 6
     history = read_history(RunFolder(tmp_path / "stopped"))

@@ -98,6 +98,14 @@ def test_epochs_are_rounded_to_the_nearest_iteration(epochs_config, epochs, imag
     assert abs(own.SOLVER.MAX_ITER - max(1, epochs * images / 8)) <= 0.5 + 1e-9
 
 
+def test_detectron2_draws_no_pictures_of_training():
+    """It would need OpenCV for them."""
+    cfg = make_config().clone()
+    cfg.defrost()
+    cfg.VIS_PERIOD = 5
+    assert [own.VIS_PERIOD for own in own_configs(cfg)] == [0, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("init", "expected"),
     [
