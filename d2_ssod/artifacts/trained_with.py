@@ -13,9 +13,10 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from d2_ssod.config import flat_keys
+from d2_ssod.config import flat_keys, value_of
 from d2_ssod.file_names import base_name
 from d2_ssod.json_files import read_record, write_json
+from d2_ssod.modeling import detector_of
 
 from .differences import differences_between, refuse
 from .layout import PhaseFolder, RunFolder
@@ -32,11 +33,13 @@ _OF_NO_EFFECT = (
     *("SSOD.GUARD", "SSOD.KEEP_BEST", "SSOD.DIAGNOSTICS", "SSOD.ENSEMBLE"),
     *("SSOD.INFERENCE_BATCH_SIZE", "SSOD.RESUME_ANYWAY", "SSOD.REPORT", "SSOD.CHECK_LABELED"),
 )
-# Those that matter only where there are pseudo-labels.
+# Those that matter only where there are pseudo-labels ...
 _NOT_IN_PHASE_0 = (
-    *("SSOD.PHASE_INIT", "SSOD.SAMPLING", "SSOD.LABELED_REPEAT", "SSOD.ROI_WEIGHTING"),
-    *("SSOD.TEACHER", "SSOD.TIERS", "SSOD.AUG.STRONG", "SSOD.AVERAGE.RAMP"),
+    *("SSOD.PHASE_INIT", "SSOD.LABELED_REPEAT", "SSOD.TEACHER", "SSOD.TIERS"),
+    "SSOD.AVERAGE.RAMP",
 )
+# ... unless they are "all"; otherwise they may change, among other values, after phase 0.
+_WHETHER_IN_PHASE_0 = ("SSOD.AUG.STRONG", "SSOD.ROI_WEIGHTING.APPLY_TO")
 
 
 def record_training(
@@ -163,13 +166,26 @@ def _describe(
 
 def _settings(own: CfgNode, phase: int) -> dict[str, Any]:
     """Collect what a phase learns by, as it is read from JSON, which has no tuples."""
-    ignored = _OF_NO_EFFECT + (_NOT_IN_PHASE_0 if phase == 0 else ())
+    ignored = _OF_NO_EFFECT + (_ignored_in_phase_0(own) if phase == 0 else ())
     settings = {
         key: value
         for key, value in flat_keys(own)
         if not key.endswith("_TEST") and not _is_below(key, ignored)
     }
+    if phase == 0:
+        chosen = {key: value_of(own, key) for key in _WHETHER_IN_PHASE_0}
+        settings.update({k: v if v == "all" else "pseudo" for k, v in chosen.items()})
     return json.loads(json.dumps(settings))
+
+
+def _ignored_in_phase_0(own: CfgNode) -> tuple[str, ...]:
+    """List what phase 0 does not learn by, as the config is."""
+    ignored = _NOT_IN_PHASE_0
+    if own.SSOD.ROI_WEIGHTING.APPLY_TO != "all":
+        ignored += ("SSOD.ROI_WEIGHTING",)
+    if not detector_of(own).learns_unlabeled:
+        ignored += ("SSOD.SAMPLING",)
+    return ignored
 
 
 def _is_below(key: str, sections: Sequence[str]) -> bool:

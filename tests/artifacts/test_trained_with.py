@@ -104,6 +104,27 @@ def test_what_is_of_pseudo_labels_may_change_after_phase_0(cfg, key, value):
         check(bare_config(cfg.OUTPUT_DIR), 1, key, value)
 
 
+OF_PHASE_0_TOO = [
+    (("SSOD.AUG.STRONG", "pseudo"), ("SSOD.AUG.STRONG", "all")),
+    (("SSOD.AUG.STRONG", "all"), ("SSOD.AUG.STRONG", "none")),
+    ((), ("SSOD.ROI_WEIGHTING.APPLY_TO", "all")),
+    (("SSOD.ROI_WEIGHTING.APPLY_TO", "all"), ("SSOD.ROI_WEIGHTING.NAME", "constant")),
+    (("MODEL.META_ARCHITECTURE", "CSD"), ("SSOD.SAMPLING", "balanced")),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), OF_PHASE_0_TOO)
+def test_what_phase_0_learns_by_may_not_change(cfg, before, after):
+    cfg.merge_from_list(list(before))
+    with pytest.raises(ConfigError, match=after[0]):
+        check(cfg, 0, *after)
+
+
+def test_what_is_pseudo_labels_alone_may_change_among_these(cfg):
+    cfg.merge_from_list(["SSOD.AUG.STRONG", "pseudo"])
+    check(cfg, 0, "SSOD.AUG.STRONG", "none")
+
+
 @pytest.mark.parametrize(("key", "value"), HARMLESS)
 def test_what_changes_nothing_may_change(cfg, key, value):
     check(cfg, 1, key, value)
