@@ -11,7 +11,7 @@ import logging
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,7 @@ def load_labels(
     images, categories, annotations = (
         _records(path, content, key) for key in ("images", "categories", "annotations")
     )
-    class_of = _match_categories(categories, thing_classes)
+    class_of = _match_categories(path, categories, thing_classes)
     matched = _match_images(path, images, dataset_dicts)
 
     boxes: dict[Any, list[dict]] = defaultdict(list)
@@ -227,9 +227,15 @@ def _records(path: str | os.PathLike, content: Any, key: str) -> list[dict]:
     return records
 
 
-def _match_categories(categories: list[dict], thing_classes: Sequence[str]) -> dict[Any, Any]:
+def _match_categories(
+    path: str | os.PathLike, categories: list[dict], thing_classes: Sequence[str]
+) -> dict[Any, Any]:
     """Map the file's category id to the class id, or to the name if the data set lacks it."""
     numbers = {name: number for number, name in enumerate(thing_classes)}
+    different = {(as_id(category.get("id")), category.get("name")) for category in categories}
+    ids = Counter(category_id for category_id, _ in different)
+    if twice := [category_id for category_id, count in ids.items() if count > 1]:
+        raise ConfigError(f"{path}: several categories have the id {twice[0]!r}; correct them")
     return {
         as_id(category.get("id")): numbers.get(category.get("name"), category.get("name"))
         for category in categories
@@ -294,16 +300,17 @@ class _Names:
         return next((record for record in found if record is not None), None)
 
     def _find_as(self, file_name: str, image_id: Any) -> dict | None:
-        """Find the image of that name; of several, that in the right folder, then with the id."""
+        """Find the image of that name; of several, that in the right folder.
+
+        The id, which tools may have changed, only tells those apart that are one file.
+        """
         parts = parts_of(file_name)
         found = self._by_base.get(base_name(file_name), [])
-        narrowings: list[Callable[[dict], bool]] = [
-            lambda record: parts_of(record["file_name"])[-len(parts) :] == parts,
-            lambda record: record["image_id"] == image_id,
-        ]
-        for fits in narrowings:
-            if len(found) > 1:
-                found = [record for record in found if fits(record)] or found
+        if len(found) > 1:
+            in_folder = [r for r in found if parts_of(r["file_name"])[-len(parts) :] == parts]
+            found = in_folder or found
+        if len({record["file_name"] for record in found}) == 1:
+            found = [record for record in found if record["image_id"] == image_id] or found
         return found[0] if len(found) == 1 else None
 
 

@@ -35,7 +35,9 @@ from d2_ssod.artifacts import (
     timed_event,
     write_manifest,
 )
+from d2_ssod.data.box_checks import check_boxes
 from d2_ssod.data.datasets import with_unique_ids
+from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.loader import build_inference_loader
 from d2_ssod.data.objects import objects_and_crowds
 from d2_ssod.inference import predict
@@ -290,10 +292,12 @@ def load_corrected(cfg: CfgNode, data: RunData) -> Predictions:
         crowds are left out, as in labeled images.
 
     Raises:
-        ConfigError: it does not fit the unlabeled images.
+        ConfigError: it does not fit the unlabeled images, or all boxes are of other units.
     """
     path = cfg.SSOD.PSEUDO_LABEL.CORRECTED
     images = load_labels(path, data.unlabeled, data.thing_classes) if path else []
+    check_boxes(images, f"SSOD.PSEUDO_LABEL.CORRECTED ({path})", findings := Findings())
+    raise_first(findings)
     return {image["image_id"]: objects_and_crowds(image["annotations"])[0] for image in images}
 
 

@@ -206,7 +206,6 @@ def test_hand_edit_tool_renumbers_and_adds_keys(saved):
         ("elsewhere\\c.jpg", 99, 3),  # also with a folder of another machine
         ("b/0.jpg", 1, 2),  # the folder decides before the id
         ("/data/images/b/0.jpg", 1, 2),
-        ("0.jpg", 2, 2),  # two of that name: the id decides
         (None, 2, 2),  # no name: the id
     ],
 )
@@ -219,6 +218,19 @@ def test_hand_edit_images_are_found_by_name(saved, file_name, image_id, expected
 
     edit(saved, rename)
     assert [record["image_id"] for record in load(saved)] == [expected]
+
+
+def test_an_id_does_not_choose_among_pictures_of_one_name(saved):
+    """A tool that has only one of the folders numbers its pictures from 1."""
+    edit(saved, lambda edited: edited["images"][0].update(id=2, file_name="0.jpg"))
+    with pytest.raises(ConfigError, match=r"'0.jpg'.* no such image, or more than one"):
+        load(saved)
+
+
+def test_two_categories_of_one_id_are_said(saved):
+    edit(saved, lambda edited: edited["categories"][1].update(id=edited["categories"][0]["id"]))
+    with pytest.raises(ConfigError, match="several categories have the id"):
+        load(saved)
 
 
 def set_annotation(**values):

@@ -1,5 +1,7 @@
 """What the labels of a phase are made by: the config's keys, and the predictions on disk."""
 
+import json
+
 import numpy as np
 import pytest
 import runs
@@ -9,6 +11,7 @@ from samples import detections
 from d2_ssod.artifacts import RunFolder, keep_partial_predictions, save_predictions
 from d2_ssod.engine import labeling, multi_phase
 from d2_ssod.engine.run_data import RunData
+from d2_ssod.errors import ConfigError
 from d2_ssod.pseudo_label import Consensus
 
 OBJECT = {"bbox": [0, 0, 9, 9], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
@@ -92,3 +95,17 @@ def test_unlabeled_images_are_predicted_as_the_config_says(tmp_path, monkeypatch
     assert given.pop("model") == (("tta", "model") if tta else "model")
     assert list(given.pop("done")) == [2]
     assert given == {"images": [1, 2], "original_size": tta}
+
+
+def test_corrected_boxes_that_are_corners_are_refused(tmp_path):
+    path, cfg = tmp_path / "corrected.json", runs.bare_config(tmp_path)
+    boxes = [[60 + n, 40, 90, 75] for n in range(12)]
+    content = {
+        "images": [{"id": 1, "file_name": "1.png"}],
+        "categories": [{"id": 7, "name": "cat"}],
+        "annotations": [{"image_id": 1, "category_id": 7, "bbox": bbox} for bbox in boxes],
+    }
+    path.write_text(json.dumps(content))
+    cfg.SSOD.PSEUDO_LABEL.CORRECTED = str(path)
+    with pytest.raises(ConfigError, match=r"CORRECTED \(.*corrected\.json\).*x0, y0, x1, y1"):
+        labeling.load_corrected(cfg, DATA)
