@@ -207,7 +207,7 @@ def _is_no_drawing(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             return image.info.get("comment") != _OURS
-    except OSError:  # no picture
+    except (OSError, Image.DecompressionBombError):  # no picture, or one of another kind
         return True
 
 

@@ -417,3 +417,14 @@ def test_a_folder_of_labeled_pictures_alone_has_no_unlabeled_ones(folder, capsys
     assert ran("init", *given, "--unlabeled", folder / "labeled", "--name", folder.name) == 2
     assert "all 12 pictures are labeled, validation or test ones" in capsys.readouterr().err
     assert not (folder / "one.yaml").exists()
+
+
+@pytest.mark.parametrize("name", ["red\n cell", "a\u2028b", "bell\x07", "tab\there"])
+def test_a_class_may_have_any_name(folder, name):
+    file = folder / "labeled" / "instances.json"
+    content = json.loads(file.read_text())
+    content["categories"][0]["name"] = name
+    file.write_text(json.dumps(content))
+    (folder / "val" / "instances.json").unlink()
+    written = yaml.safe_load(init(folder).read_text())
+    assert written["MODEL"]["ROI_HEADS"]["NUM_CLASSES"] == len(content["categories"])

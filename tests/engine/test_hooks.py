@@ -1,13 +1,16 @@
 """Pseudo-labels from the end of anybody's Detectron2 training."""
 
+from types import SimpleNamespace
+
 import pytest
 import runs
 import torch
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer
 from detectron2.modeling import build_model
 
-from d2_ssod.artifacts import RunFolder, keep_partial_predictions
+from d2_ssod.artifacts import RunFolder, keep_partial_predictions, read_history
 from d2_ssod.engine import PseudoLabelHook, build_config, default_argument_parser, load_run_data
+from d2_ssod.engine.hooks import RecordTraining
 from d2_ssod.errors import ConfigError
 from d2_ssod.randomness import seed_generators
 from d2_ssod.structures import Detections
@@ -157,3 +160,14 @@ def test_what_another_model_predicted_is_not_completed_by_a_new_one(cfg):
     trainer.register_hooks([Look()])
     label(cfg, trainer)
     assert seen == [False, False]
+
+
+def test_nothing_is_noted_of_a_training_that_had_nothing_left_to_do(tmp_path):
+    hook, folder = RecordTraining(RunFolder(tmp_path), 0, 8), RunFolder(tmp_path)
+    hook.trainer = SimpleNamespace(start_iter=5, iter=6, max_iter=5)  # as Detectron2 counts
+    hook.before_train()
+    hook.after_train()
+    assert read_history(folder) == []
+    hook.trainer.start_iter = 3
+    hook.after_train()
+    assert [event["iterations"] for event in read_history(folder)] == [2]
