@@ -13,6 +13,7 @@ from d2_ssod.artifacts import AtomicCheckpointer, RunFolder, load_model, load_ps
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
 
+from .agreement import on_main_process
 from .run_data import RunData
 
 logger = logging.getLogger(__name__)
@@ -25,12 +26,11 @@ def adopt_phase_0(cfg: CfgNode) -> None:
         ConfigError: there is no such file, or it is of another model than the config's.
     """
     path, files = cfg.SSOD.START.PHASE_0, RunFolder(cfg.OUTPUT_DIR).phase(0)
-    if not path or files.model.exists():
+    if not path or on_main_process(files.model.exists):
         return
     if not Path(path).is_file():
         raise ConfigError(f"SSOD.START.PHASE_0 is {path}, which is not a file: correct the path")
     model = load_model(cfg, path)
-    comm.synchronize()  # Until then, every rank finds the phase untrained.
     if comm.is_main_process():
         files.folder.mkdir(parents=True, exist_ok=True)
         AtomicCheckpointer(model, str(files.folder)).save(files.model.stem)
@@ -46,7 +46,7 @@ def adopt_pseudo_labels(cfg: CfgNode, data: RunData) -> None:
             images.
     """
     path, files = cfg.SSOD.PSEUDO_LABEL.FROM, RunFolder(cfg.OUTPUT_DIR).phase(1)
-    if not path or files.pseudo_labels.exists():
+    if not path or on_main_process(files.pseudo_labels.exists):
         return
     images = load_pseudo_labels(path, data.unlabeled, data.thing_classes)
     if not images:
@@ -54,7 +54,6 @@ def adopt_pseudo_labels(cfg: CfgNode, data: RunData) -> None:
             f"SSOD.PSEUDO_LABEL.FROM: {path} has no objects on unlabeled images (crowds are none); "
             "name a file that has, or leave it empty to have labels made"
         )
-    comm.synchronize()  # Until then, no rank finds the labels.
     if comm.is_main_process():
         files.folder.mkdir(parents=True, exist_ok=True)
         with open(path, "rb") as source, atomic_open(files.pseudo_labels, "wb") as target:

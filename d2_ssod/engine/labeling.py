@@ -140,8 +140,7 @@ def predict_unlabeled(
         ConfigError: predictions that exist are of other images, or made with other settings.
     """
     files = RunFolder(cfg.OUTPUT_DIR).phase(phase)
-    if not check_predictions(cfg, phase, data.unlabeled):
-        comm.synchronize()  # All have checked before one sets aside.
+    if not on_main_process(lambda: check_predictions(cfg, phase, data.unlabeled)):
         if comm.is_main_process():
             set_aside_predictions(files, data.category_ids)
         comm.synchronize()

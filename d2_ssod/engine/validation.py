@@ -148,17 +148,20 @@ def keep_best(cfg: CfgNode) -> None:
 
     An ensemble is no model; if one is better, it is said.
     """
+    if cfg.SSOD.KEEP_BEST:
+        on_main_process(lambda: _keep_best(cfg))
+
+
+def _keep_best(cfg: CfgNode) -> None:
     folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
     best = best_phase(folder, last)
-    if not cfg.SSOD.KEEP_BEST or best is None:
+    if best is None:
         return
-    if comm.is_main_process():
-        keep_best_model(folder, best)
-        logger.info("Best on the validation images is phase %d: %s", best, folder.best)
-        if len(together := best_phases(folder, last)) > 1:
-            logger.info(
-                "The ensemble of phases %d~%d is better still there: python -m d2_ssod predict %s "
-                "... --phase best",
-                *(together[0], together[-1], cfg.OUTPUT_DIR),
-            )
-    comm.synchronize()
+    keep_best_model(folder, best)
+    logger.info("Best on the validation images is phase %d: %s", best, folder.best)
+    if len(together := best_phases(folder, last)) > 1:
+        logger.info(
+            "The ensemble of phases %d~%d is better still there: python -m d2_ssod predict %s "
+            "... --phase best",
+            *(together[0], together[-1], cfg.OUTPUT_DIR),
+        )
