@@ -15,7 +15,7 @@ class ConfigError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(shortened(_escaped(message)))
+        super().__init__(shortened(escaped(message)))
 
 
 def described(error: OSError) -> str:
@@ -36,7 +36,7 @@ def correct_or_remove(near: str | None) -> str:
     return f"correct it, such as to {near}, or remove it" if near else "correct or remove it"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Write line breaks, terminal codes, lone surrogates and the like as Python's ``repr`` does."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 

@@ -37,7 +37,7 @@ from d2_ssod.data.datasets import DataSet, Naming, YoloSplit, register_entry
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.images import read_size, size_or_error
 from d2_ssod.data.presence import check_present
-from d2_ssod.errors import ConfigError
+from d2_ssod.errors import ConfigError, escaped
 from d2_ssod.json_files import atomic_open
 
 from .unlabeled_list import list_others
@@ -325,7 +325,7 @@ def _lines(
     """Write the config, with a comment on every choice."""
     model = _MODELS[arguments.model]
     counts = statistics.objects_per_class(images, classes)
-    listed = ", ".join(f"{_in_line(name)} {count}" for name, count in list(counts.items())[:20])
+    listed = ", ".join(f"{escaped(name)} {count}" for name, count in list(counts.items())[:20])
     short, most = _resizing(images, model)
     base = shipped_configs() / model.base
     schedule = _EpochSchedule.of(arguments, len(images), num_unlabeled)
@@ -514,11 +514,6 @@ def _schedule_lines(arguments: argparse.Namespace, schedule: _EpochSchedule) -> 
 
 def _epochs(images: int, batch: int) -> int:
     return int(np.clip(math.ceil(_ITERATIONS * batch / max(images, 1)), *_EPOCHS))
-
-
-def _in_line(name: str) -> str:
-    """Write a name that may have line breaks into a comment, which they would end."""
-    return " ".join("".join(c if c.isprintable() else " " for c in name).split())
 
 
 def _scalar(text: str) -> str:
