@@ -120,13 +120,13 @@ class PhaseTrainer(DefaultTrainer):
 
     def build_hooks(self) -> list[hooks.HookBase]:
         """Detectron2's hooks for time, learning rate, checkpoints and metrics."""
-        period, evaluation_period = self.cfg.SOLVER.CHECKPOINT_PERIOD, 0
+        period = self.cfg.SOLVER.CHECKPOINT_PERIOD
+        evaluation_period = self.cfg.TEST.EVAL_PERIOD if self.cfg.DATASETS.VAL else 0
         saves, writes, evaluation = [], [], []
         if comm.is_main_process():
             saves = [hooks.PeriodicCheckpointer(self.checkpointer, period)]
             writes = [hooks.PeriodicWriter(self.build_writers(), period=20)]
-        if self.cfg.TEST.EVAL_PERIOD > 0 and self.cfg.DATASETS.VAL:
-            evaluation_period = self.cfg.TEST.EVAL_PERIOD
+        if evaluation_period > 0:
             evaluation = [InterruptibleEvaluation(evaluation_period, self._validate)]
         if self.cfg.SSOD.AVERAGE.DECAY > 0:
             # Without a phase before it, the weights that it begins with are those of no detector.

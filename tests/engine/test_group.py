@@ -7,14 +7,12 @@ import time
 
 import pytest
 import runs
-from test_interruption import assert_none_left, assert_stopped, start, wait_for
+from test_interruption import FAULTY, assert_none_left, assert_stopped, start, wait_for
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from d2_ssod.engine import group
 from d2_ssod.engine.group import USER_ERROR, end_of_group, run_to_the_end
 from d2_ssod.engine.interruption import INTERRUPTED, PREEMPTED
-
-FAULTY = str(runs.ROOT / "tests" / "helpers" / "faulty_run.py")
 
 PREDICTING = {
     "SSOD__NUM_PHASES": 1,
