@@ -4,83 +4,18 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 
+from d2_ssod import limits
+from d2_ssod.detectron2_limits import OF_DETECTRON2
 from d2_ssod.errors import ConfigError, nearest
+from d2_ssod.limits import Limit, each, is_list, one_of
 
-
-@dataclass(frozen=True)
-class Limit:
-    """Which values a key may have."""
-
-    holds: Callable[[Any], bool]
-    expected: str
-    """What ``holds`` asks for, to end the sentence "it must be ..."."""
-
-
-def is_number(value: Any) -> bool:
-    """Tell whether a value is a finite number; True and False are none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return -math.inf < value < math.inf
-
-
-def is_whole(value: Any) -> bool:
-    """Tell whether a value is a whole number; True and False are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_list(value: Any) -> bool:
-    """Tell whether a value is a list, which a config may give as a tuple."""
-    return isinstance(value, (list, tuple))
-
-
-def _one_of(*choices: Any) -> Limit:
-    return Limit(lambda v: v in choices, f"one of {', '.join(map(str, choices))}")
-
-
-def _each(limit: Limit) -> Limit:
-    """Ask for a list of values within ``limit``."""
-    return Limit(
-        lambda v: is_list(v) and all(map(limit.holds, v)), f"a list, each value {limit.expected}"
-    )
-
-
-def _ascending(limit: Limit, expected: str) -> Limit:
-    """Ask for one value within ``limit``, or a list of such values, smallest first."""
-    return Limit(
-        lambda v: limit.holds(v) or (_each(limit).holds(v) and list(v) == sorted(v)),
-        expected,
-    )
-
-
-_FLAG = Limit(lambda v: isinstance(v, bool), "True or False")
-_TEXT = Limit(lambda v: isinstance(v, str), "a name")
-_LIST = Limit(is_list, "a list")
-_NAMES = Limit(lambda v: is_list(v) and all(isinstance(i, str) for i in v), "a list of names")
-_BELOW_1 = Limit(lambda v: is_number(v) and 0 <= v < 1, "a number from 0, below 1")
-_GUARD = _one_of("off", "warn", "stop")
-_AT_LEAST_ONE = Limit(lambda v: is_number(v) and v >= 1, "a number, at least 1")
-_FRACTION = Limit(lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
-_SHARE = Limit(lambda v: is_number(v) and 0 < v <= 1, "a number above 0, at most 1")
-_NOT_NEGATIVE = Limit(lambda v: is_number(v) and v >= 0, "a number, at least 0")
-_POSITIVE = Limit(lambda v: is_number(v) and v > 0, "a number above 0")
-_COUNT = Limit(lambda v: is_whole(v) and v >= 0, "a whole number, at least 0")
-_AT_LEAST_1 = Limit(lambda v: is_whole(v) and v >= 1, "a whole number, at least 1")
-_SIZE = Limit(lambda v: is_whole(v) and 32 <= v <= 4096, "a whole number from 32 to 4096")
-_RANGE = Limit(
-    lambda v: is_list(v) and len(v) == 2 and all(map(_POSITIVE.holds, v)) and v[0] <= v[1],
-    "two numbers above 0, the smaller one first",
-)
-
-_STEPS = _ascending(_COUNT, "whole numbers, smallest first")
-_STEP_EPOCHS = _ascending(_POSITIVE, "numbers above 0, smallest first")
+_GUARD = one_of("off", "warn", "stop")
 
 # Key below SSOD: (default, limit).
 _KEYS: dict[str, tuple[Any, Limit]] = {
@@ -92,201 +27,202 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     #   VOC: folder of XML files; SPLIT or LIST, IMAGES, CLASSES where they are not the usual
     #   YOLO: data.yaml, SPLIT: train
     # UNLABELED: True leaves the annotations of the last three out.
-    "REGISTER": ([], _LIST),
+    "REGISTER": ([], limits.LIST),
     # Color jitter: brightness, contrast and saturation are each scaled by 1 +- COLOR. 0: off.
-    "AUG.COLOR": (0.0, _FRACTION),
+    "AUG.COLOR": (0.0, limits.FRACTION),
     # Zoom: a window of SCALE[0]..SCALE[1] times the image's size is cut out (> 1: black border).
-    "AUG.SCALE": ((1.0, 1.0), _RANGE),
+    "AUG.SCALE": ((1.0, 1.0), limits.RANGE),
     # The window's center moves by up to SHIFT times the image's size, in each direction.
-    "AUG.SHIFT": (0.0, _FRACTION),
+    "AUG.SHIFT": (0.0, limits.FRACTION),
     # SSD's own: changes of colour ("photometric distortion"); for every other image, a canvas with
     # sides up to EXPAND times as long (1: off); a cut-out that overlaps with every object by an IoU
     # that is drawn, or none.
-    "AUG.PHOTOMETRIC": (False, _FLAG),
-    "AUG.EXPAND": (1.0, _AT_LEAST_ONE),
-    "AUG.IOU_CROP": (False, _FLAG),
+    "AUG.PHOTOMETRIC": (False, limits.FLAG),
+    "AUG.EXPAND": (1.0, limits.ENLARGEMENT),
+    "AUG.IOU_CROP": (False, limits.FLAG),
     # Strong changes of colour, and erased parts, of "none", of "pseudo"-labeled, of "all" images.
-    "AUG.STRONG": ("none", _one_of("none", "pseudo", "all")),
+    "AUG.STRONG": ("none", one_of("none", "pseudo", "all")),
     # A model trained elsewhere, of the config's detector, to be that of phase 0, which is then not
     # trained. Empty: phase 0 is trained, from MODEL.WEIGHTS.
-    "START.PHASE_0": ("", _TEXT),
+    "START.PHASE_0": ("", limits.TEXT),
     # --- Phases (Algorithm 1) ---------------------------------------------------------------------
     # N: semi-supervised phases after the supervised phase 0. 1 is the one-phase baseline, 0 the
     # supervised detector alone.
-    "NUM_PHASES": (2, _COUNT),
+    "NUM_PHASES": (2, limits.COUNT),
     # What each phase starts from: MODEL.WEIGHTS ("pretrained"), the model of phase 0
     # ("supervised") or of the phase before ("previous").
-    "PHASE_INIT": ("pretrained", _one_of("pretrained", "supervised", "previous")),
+    "PHASE_INIT": ("pretrained", one_of("pretrained", "supervised", "previous")),
     # Fraction of the non-empty unlabeled images used in phases 1..N. (): i/N.
-    "EASY_FRACTIONS": ((), _each(_FRACTION)),
+    "EASY_FRACTIONS": ((), each(limits.FRACTION)),
     # "union": images are drawn uniformly from labeled + pseudo-labeled ones.
     # "balanced": every other image of a batch is labeled, every other pseudo-labeled; on average
     # only where batches are sorted by shape (DATALOADER.ASPECT_RATIO_GROUPING).
-    "SAMPLING": ("union", _one_of("union", "balanced")),
+    "SAMPLING": ("union", one_of("union", "balanced")),
     # How often the labeled images stand in the union (phases 1..N).
-    "LABELED_REPEAT": (1, _AT_LEAST_1),
+    "LABELED_REPEAT": (1, limits.AT_LEAST_1),
     # "SGD" (as in Detectron2) or "AdamW"; both read SOLVER.BASE_LR and SOLVER.WEIGHT_DECAY*.
-    "OPTIMIZER": ("SGD", _one_of("SGD", "AdamW")),
+    "OPTIMIZER": ("SGD", one_of("SGD", "AdamW")),
     # Moving average of the weights, with which each phase ends. 0: off; 0.999: over about the last
     # 1000 iterations, with a ramp over the last ninth of them if these are less than 9000. It is to
     # forget the first weights; a phase that starts from another (PHASE_INIT) may do without.
-    "AVERAGE.DECAY": (0.0, _BELOW_1),
-    "AVERAGE.RAMP": (True, _FLAG),
+    "AVERAGE.DECAY": (0.0, limits.BELOW_1),
+    "AVERAGE.RAMP": (True, limits.FLAG),
     # What differs between phases: one value for each of the phases 0..N. (): the same in every
     # phase, that is SOLVER.MAX_ITER, SOLVER.STEPS, SOLVER.BASE_LR, SSOD.LABELED_REPEAT.
-    "SCHEDULE.MAX_ITER": ((), _each(_AT_LEAST_1)),  # iterations
-    "SCHEDULE.STEPS": ((), _each(_STEPS)),  # iterations, counted from the phase's start
+    "SCHEDULE.MAX_ITER": ((), each(limits.AT_LEAST_1)),  # iterations
+    "SCHEDULE.STEPS": ((), each(limits.STEPS)),  # iterations, counted from the phase's start
     # The same in epochs, in place of MAX_ITER and STEPS. An epoch is as many images as the phase
     # trains on, labeled (times LABELED_REPEAT) and pseudo-labeled, so iterations are known when the
     # phase begins. Fractions of an epoch are allowed.
-    "SCHEDULE.EPOCHS": ((), _each(_POSITIVE)),
-    "SCHEDULE.STEP_EPOCHS": ((), _each(_STEP_EPOCHS)),
-    "SCHEDULE.BASE_LR": ((), _each(_POSITIVE)),
-    "SCHEDULE.LABELED_REPEAT": ((), _each(_AT_LEAST_1)),  # the first, for phase 0, has no effect
+    "SCHEDULE.EPOCHS": ((), each(limits.POSITIVE)),
+    "SCHEDULE.STEP_EPOCHS": ((), each(limits.STEP_EPOCHS)),
+    "SCHEDULE.BASE_LR": ((), each(limits.POSITIVE)),
+    # The first, for phase 0, has no effect.
+    "SCHEDULE.LABELED_REPEAT": ((), each(limits.AT_LEAST_1)),
     # --- Pseudo-labels ----------------------------------------------------------------------------
     # Raw detections come from the model at MODEL.ROI_HEADS.SCORE_THRESH_TEST, .NMS_THRESH_TEST and
     # TEST.DETECTIONS_PER_IMAGE; thresholds are matched to the labeled images' objects per image.
     # A COCO instances file of the unlabeled images, with or without scores, that phase 1 is trained
     # on as it is. Empty: labels are made of phase 0's predictions.
-    "PSEUDO_LABEL.FROM": ("", _TEXT),
+    "PSEUDO_LABEL.FROM": ("", limits.TEXT),
     # A COCO instances file of unlabeled images that a person has labeled or corrected. Phases whose
     # labels are not made yet take those of these images from it, and train on them whether they are
     # easy or not; a mean teacher leaves them as they are. Empty: none.
-    "PSEUDO_LABEL.CORRECTED": ("", _TEXT),
+    "PSEUDO_LABEL.CORRECTED": ("", limits.TEXT),
     # Keep only this fraction of each class's pseudo-boxes, the best-scored ones. 1: all.
-    "PSEUDO_LABEL.KEEP_FRACTION": (1.0, _FRACTION),
+    "PSEUDO_LABEL.KEEP_FRACTION": (1.0, limits.SHARE),
     # Intersection of the models: boxes of two models agree if they overlap by more than IOU_THRESH;
     # NMS_THRESH then removes duplicates.
-    "CONSENSUS.IOU_THRESH": (0.5, _FRACTION),
-    "CONSENSUS.NMS_THRESH": (0.3, _FRACTION),
+    "CONSENSUS.IOU_THRESH": (0.5, limits.FRACTION),
+    "CONSENSUS.NMS_THRESH": (0.3, limits.FRACTION),
     # How many models must see a box. 0: all of them (the models are folded from the left).
-    "CONSENSUS.MIN_VOTES": (0, _COUNT),
+    "CONSENSUS.MIN_VOTES": (0, limits.COUNT),
     # COCO results files of other models, on all unlabeled images by their ids (those in
     # predictions.json), which join the models of all phases as if they were some.
-    "CONSENSUS.EXTRA_SOURCES": ([], _NAMES),
+    "CONSENSUS.EXTRA_SOURCES": ([], limits.NAMES),
     # Pseudo-labels are what the models agree on ("consensus", as published), or all that one of
     # them sees, fused, in two tiers: certain and uncertain ("tiers").
-    "LABELS": ("consensus", _one_of("consensus", "tiers")),
+    "LABELS": ("consensus", one_of("consensus", "tiers")),
     # Boxes of a class with IoU > IOU_THRESH are fused; detections that score no more than MIN_SCORE
     # are left out.
-    "TIERS.IOU_THRESH": (0.55, _FRACTION),
-    "TIERS.MIN_SCORE": (0.05, _FRACTION),
+    "TIERS.IOU_THRESH": (0.55, limits.FRACTION),
+    "TIERS.MIN_SCORE": (0.05, limits.FRACTION),
     # Of each class, the best-scored boxes are certain: CERTAIN times as many per image as a labeled
     # image has objects. Uncertain are the next, up to ALL times as many; the rest is background.
-    "TIERS.CERTAIN": (0.5, _FRACTION),
-    "TIERS.ALL": (1.0, _POSITIVE),
+    "TIERS.CERTAIN": (0.5, limits.FRACTION),
+    "TIERS.ALL": (1.0, limits.POSITIVE),
     # How labels of tier "uncertain" are learned: with their score q as certainty, q their class and
     # 1 - q background ("soft"), or as if they were certain ("hard").
-    "TIERS.UNCERTAIN": ("soft", _one_of("soft", "hard")),
+    "TIERS.UNCERTAIN": ("soft", one_of("soft", "hard")),
     # Left and right edges, top and bottom ones, of a certain label are learned if several models
     # see it and differ in them by less than this part of its width, its height; so of the labels of
     # one model alone none are. 0: no box of a pseudo-label is; 1: those of all certain ones are.
-    "TIERS.MAX_SPREAD": (0.05, _NOT_NEGATIVE),
+    "TIERS.MAX_SPREAD": (0.05, limits.NOT_NEGATIVE),
     # In the last phase, labels that the moving average of the weights (SSOD.AVERAGE.DECAY), a mean
     # teacher, makes anew for each batch, in two tiers, instead of those of the file.
-    "TEACHER.ENABLED": (False, _FLAG),
+    "TEACHER.ENABLED": (False, limits.FLAG),
     # The iteration from which on it does.
-    "TEACHER.START": (0, _COUNT),
+    "TEACHER.START": (0, limits.COUNT),
     # Learn the boxes of its certain labels, too, not only their classes.
-    "TEACHER.BOX_LOSS": (False, _FLAG),
+    "TEACHER.BOX_LOSS": (False, limits.FLAG),
     # Data Distillation's multi-transform inference for the pseudo-labels: the scales and the flip
     # of TEST.AUG.MIN_SIZES, .MAX_SIZE and .FLIP, merged.
-    "TTA.ENABLED": (False, _FLAG),
+    "TTA.ENABLED": (False, limits.FLAG),
     # What makes an image easy: the "mean_score" of its boxes (Eq. 1); "class_balanced", their mean
     # rank within their own class, with which no class is left for later; "expected_quality", the
     # mean score in which certain boxes count more.
-    "SELECTION": ("mean_score", _one_of("mean_score", "class_balanced", "expected_quality")),
+    "SELECTION": ("mean_score", one_of("mean_score", "class_balanced", "expected_quality")),
     # Signs that pseudo-labels do harm: each is "off", said ("warn") or ends the run ("stop").
     # A class whose share of the pseudo-boxes is below CLASS_SHARE times that of the labels.
     "GUARD.VANISHED_CLASS": ("warn", _GUARD),
-    "GUARD.CLASS_SHARE": (0.2, _FRACTION),
+    "GUARD.CLASS_SHARE": (0.2, limits.FRACTION),
     # RATE_FACTOR times more, or fewer, boxes per selected image than objects per labeled one.
     "GUARD.BOX_RATE": ("warn", _GUARD),
-    "GUARD.RATE_FACTOR": (3.0, _AT_LEAST_ONE),
+    "GUARD.RATE_FACTOR": (3.0, limits.FACTOR),
     # Models that agree on less than CONSENSUS_KEPT of the boxes of the one that has fewest.
     "GUARD.CONSENSUS": ("warn", _GUARD),
-    "GUARD.CONSENSUS_KEPT": (0.25, _FRACTION),
+    "GUARD.CONSENSUS_KEPT": (0.25, limits.FRACTION),
     # A phase whose AP on DATASETS.VAL is more than VALIDATION_DROP below that of the phase before.
     "GUARD.VALIDATION": ("warn", _GUARD),
-    "GUARD.VALIDATION_DROP": (0.5, _NOT_NEGATIVE),
+    "GUARD.VALIDATION_DROP": (0.5, limits.NOT_NEGATIVE),
     # Copy the model of the phase that is best on DATASETS.VAL, phase 0 too, to model_best.pth. An
     # ensemble that is better is said, and what `predict --phase best` takes.
-    "KEEP_BEST": (True, _FLAG),
+    "KEEP_BEST": (True, limits.FLAG),
     # Write report.html at the end of a run.
-    "REPORT": (True, _FLAG),
+    "REPORT": (True, limits.FLAG),
     # Have the last phase's model look at the labeled images, too: where it contradicts the labels,
     # the report lists them for a person to check.
-    "CHECK_LABELED": (True, _FLAG),
+    "CHECK_LABELED": (True, limits.FLAG),
     # A registered data set with the objects of the unlabeled images, where they are known: by it
     # precision and recall of the pseudo-labels are measured. Never trained on.
-    "DIAGNOSTICS.UNLABELED_TRUTH": ("", _TEXT),
+    "DIAGNOSTICS.UNLABELED_TRUTH": ("", limits.TEXT),
     # With --resume, go on with phases that were trained with other settings or labels.
-    "RESUME_ANYWAY": (False, _FLAG),
+    "RESUME_ANYWAY": (False, limits.FLAG),
     # --- RoI re-weighting (Eq. 2-5) ---------------------------------------------------------------
     # "uncertainty" | "soft_sampling" | "constant" | "none"
-    "ROI_WEIGHTING.NAME": ("uncertainty", _TEXT),
+    "ROI_WEIGHTING.NAME": ("uncertainty", limits.TEXT),
     # Eq. 4-5 as in the "paper" or as in the authors' "released" code.
-    "ROI_WEIGHTING.VARIANT": ("paper", _one_of("paper", "released")),
+    "ROI_WEIGHTING.VARIANT": ("paper", one_of("paper", "released")),
     # Which images' RoIs are re-weighted: "pseudo"-labeled ones or "all", which includes phase 0.
-    "ROI_WEIGHTING.APPLY_TO": ("pseudo", _one_of("pseudo", "all")),
+    "ROI_WEIGHTING.APPLY_TO": ("pseudo", one_of("pseudo", "all")),
     # g(x) = a + (1 - a) exp(-b exp(-c x)): floor, displacement and growth rates of the two factors.
-    "ROI_WEIGHTING.A": (0.25, _FRACTION),
-    "ROI_WEIGHTING.B": (50.0, _NOT_NEGATIVE),
-    "ROI_WEIGHTING.C_IOU": (15.0, _NOT_NEGATIVE),
-    "ROI_WEIGHTING.C_SIM": (10.0, _NOT_NEGATIVE),
+    "ROI_WEIGHTING.A": (0.25, limits.FRACTION),
+    "ROI_WEIGHTING.B": (50.0, limits.NOT_NEGATIVE),
+    "ROI_WEIGHTING.C_IOU": (15.0, limits.NOT_NEGATIVE),
+    "ROI_WEIGHTING.C_SIM": (10.0, limits.NOT_NEGATIVE),
     # c of "soft_sampling", which is the first factor alone.
-    "ROI_WEIGHTING.C_SOFT_SAMPLING": (20.0, _NOT_NEGATIVE),
+    "ROI_WEIGHTING.C_SOFT_SAMPLING": (20.0, limits.NOT_NEGATIVE),
     # The weight that "constant" gives to every background RoI.
-    "ROI_WEIGHTING.CONSTANT": (0.5, _NOT_NEGATIVE),
+    "ROI_WEIGHTING.CONSTANT": (0.5, limits.NOT_NEGATIVE),
     # --- Embedding and similarity loss (Eq. 6-7) --------------------------------------------------
     # Output size of the embedding's linear layer. 0: that of the box head.
-    "SIMILARITY.EMBED_DIM": (0, _COUNT),
+    "SIMILARITY.EMBED_DIM": (0, limits.COUNT),
     # Two RoIs are alike if one lies inside the other by more than this IoF.
-    "SIMILARITY.IOF_THRESH": (0.7, _FRACTION),
-    "SIMILARITY.LOSS_WEIGHT": (1.0, _NOT_NEGATIVE),
+    "SIMILARITY.IOF_THRESH": (0.7, limits.FRACTION),
+    "SIMILARITY.LOSS_WEIGHT": (1.0, limits.NOT_NEGATIVE),
     # Also count two foreground RoIs of one class as alike (not in the paper).
-    "SIMILARITY.SAME_CLASS": (False, _FLAG),
+    "SIMILARITY.SAME_CLASS": (False, limits.FLAG),
     # --- Ensemble (weighted boxes fusion) ---------------------------------------------------------
-    "ENSEMBLE.IOU_THRESH": (0.6, _FRACTION),
-    "ENSEMBLE.SKIP_BOX_THRESH": (1e-4, _FRACTION),
+    "ENSEMBLE.IOU_THRESH": (0.6, limits.FRACTION),
+    "ENSEMBLE.SKIP_BOX_THRESH": (1e-4, limits.BELOW_1),
     # Weights of the models of phases 0..N. (): equal.
-    "ENSEMBLE.WEIGHTS": ((), _each(_POSITIVE)),
+    "ENSEMBLE.WEIGHTS": ((), each(limits.POSITIVE)),
     # --- Inference --------------------------------------------------------------------------------
     # Images per process and step when predicting and evaluating. More than 1 is faster on small
     # images; images of different sizes are padded to a common one.
-    "INFERENCE_BATCH_SIZE": (1, _AT_LEAST_1),
+    "INFERENCE_BATCH_SIZE": (1, limits.AT_LEAST_1),
 }
 
 # Key below MODEL.SSD, of the meta-architectures SSD, CSD and ISD: (default, limit).
 _SSD_KEYS: dict[str, tuple[Any, Limit]] = {
-    "NUM_CLASSES": (80, _AT_LEAST_1),
+    "NUM_CLASSES": (80, limits.AT_LEAST_1),
     # Images are made SIZE x SIZE pixels by the model.
-    "SIZE": (300, _SIZE),
+    "SIZE": (300, limits.SIZE),
     # Priors of each feature map: their size in parts of SIZE, and one more for the larger square of
     # the last map; their ratios of sides, each both ways, besides the two squares; the stride of
     # their grid, in pixels ((): that of the map).
-    "SCALES": ([0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05], _each(_POSITIVE)),
-    "ASPECT_RATIOS": ([[2], [2, 3], [2, 3], [2, 3], [2], [2]], _each(_each(_POSITIVE))),
-    "STEPS": ([8, 16, 32, 64, 100, 300], _each(_POSITIVE)),
+    "SCALES": ([0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05], each(limits.POSITIVE)),
+    "ASPECT_RATIOS": ([[2], [2, 3], [2, 3], [2, 3], [2], [2]], each(each(limits.POSITIVE))),
+    "STEPS": ([8, 16, 32, 64, 100, 300], each(limits.POSITIVE)),
     # A prior is to find an object with a larger IoU; each object's best prior is, too.
-    "IOU_THRESH": (0.5, _FRACTION),
+    "IOU_THRESH": (0.5, limits.FRACTION),
     # Share of priors on objects among those that the classification learns from.
-    "POSITIVE_FRACTION": (0.25, _SHARE),
+    "POSITIVE_FRACTION": (0.25, limits.SHARE),
     # Detections: at most TOPK_CANDIDATES_TEST of each class that score more, before NMS; then the
     # best TEST.DETECTIONS_PER_IMAGE.
-    "SCORE_THRESH_TEST": (0.01, _FRACTION),
-    "TOPK_CANDIDATES_TEST": (400, _AT_LEAST_1),
-    "NMS_THRESH_TEST": (0.45, _FRACTION),
+    "SCORE_THRESH_TEST": (0.01, limits.BELOW_1),
+    "TOPK_CANDIDATES_TEST": (400, limits.AT_LEAST_1),
+    "NMS_THRESH_TEST": (0.45, limits.FRACTION),
     # CSD and ISD: the weight w of the consistency losses. It rises as exp(-5 (1 - t/r)^2), where
     # r is RAMP_UP times the number of iterations, and falls at the end as exp(-12.5 (1 - s/r)^2),
     # where s iterations are left and r is RAMP_DOWN times their number.
-    "CONSISTENCY.WEIGHT": (1.0, _NOT_NEGATIVE),
-    "CONSISTENCY.RAMP_UP": (32 / 120, _FRACTION),
-    "CONSISTENCY.RAMP_DOWN": (20 / 120, _FRACTION),
+    "CONSISTENCY.WEIGHT": (1.0, limits.NOT_NEGATIVE),
+    "CONSISTENCY.RAMP_UP": (32 / 120, limits.FRACTION),
+    "CONSISTENCY.RAMP_DOWN": (20 / 120, limits.FRACTION),
     # ISD: mixing shares are drawn from Beta(MIX, MIX); the weight of priors on objects of both
     # images (type I), beside 1 of those on objects of one (type II).
-    "CONSISTENCY.MIX": (100.0, _POSITIVE),
-    "CONSISTENCY.BOTH_WEIGHT": (0.1, _NOT_NEGATIVE),
+    "CONSISTENCY.MIX": (100.0, limits.POSITIVE),
+    "CONSISTENCY.BOTH_WEIGHT": (0.1, limits.NOT_NEGATIVE),
 }
 
 # Key below MODEL.PROPOSAL_LEARNING, of the meta-architecture ProposalLearningRCNN: (default,
@@ -294,16 +230,16 @@ _SSD_KEYS: dict[str, tuple[Any, Limit]] = {
 _PROPOSAL_KEYS: dict[str, tuple[Any, Limit]] = {
     # Of each unlabeled image, the best so many proposals; noisy copies of each; the share of
     # channels of their features that is left out of a copy.
-    "PROPOSALS": (64, _AT_LEAST_1),
-    "COPIES": (4, _AT_LEAST_1),
-    "DROP": (1 / 64, _BELOW_1),
+    "PROPOSALS": (64, limits.AT_LEAST_1),
+    "COPIES": (4, limits.AT_LEAST_1),
+    "DROP": (1 / 64, limits.BELOW_1),
     # Of the comparison of copies with each other.
-    "TEMPERATURE": (0.1, _POSITIVE),
+    "TEMPERATURE": (0.1, limits.POSITIVE),
     # How much the losses count: of a proposal's place, of the comparison, of classes, of boxes.
-    "LOCATION_WEIGHT": (0.25, _NOT_NEGATIVE),
-    "CONTRAST_WEIGHT": (1.0, _NOT_NEGATIVE),
-    "CLASS_WEIGHT": (1.0, _NOT_NEGATIVE),
-    "BOX_WEIGHT": (0.5, _NOT_NEGATIVE),
+    "LOCATION_WEIGHT": (0.25, limits.NOT_NEGATIVE),
+    "CONTRAST_WEIGHT": (1.0, limits.NOT_NEGATIVE),
+    "CLASS_WEIGHT": (1.0, limits.NOT_NEGATIVE),
+    "BOX_WEIGHT": (0.5, limits.NOT_NEGATIVE),
 }
 
 # Key below MODEL.TIMM, of backbones of timm's (MODEL.BACKBONE.NAME: build_timm_fpn_backbone):
@@ -313,16 +249,16 @@ _PROPOSAL_KEYS: dict[str, tuple[Any, Limit]] = {
 # those of timm's weights.
 _TIMM_KEYS: dict[str, tuple[Any, Limit]] = {
     # One of timm.list_models(), or of timm.list_pretrained(), which tells the weights, too.
-    "NAME": ("resnet50", _TEXT),
+    "NAME": ("resnet50", limits.TEXT),
     # Which of its maps are taken, finest first. (): those of strides 4, 8, 16 and 32, as far as it
     # has them, the last one of each. A single map, as of a plain ViT, becomes a simple pyramid.
-    "OUT_INDICES": ((), _each(_COUNT)),
+    "OUT_INDICES": ((), each(limits.COUNT)),
     # What it starts from: a file with a state_dict of timm's; "pretrained": weights that timm
     # downloads; empty: random ones. MODEL.WEIGHTS is loaded after it.
-    "WEIGHTS": ("", _TEXT),
+    "WEIGHTS": ("", limits.TEXT),
     # Its batch normalization: with the statistics that come with its weights ("FrozenBN"), with
     # those of the batch ("BN") or of the batches of all GPUs ("SyncBN").
-    "NORM": ("FrozenBN", _one_of("FrozenBN", "BN", "SyncBN")),
+    "NORM": ("FrozenBN", one_of("FrozenBN", "BN", "SyncBN")),
 }
 _SECTIONS = {
     "SSOD": _KEYS,
@@ -333,9 +269,7 @@ _SECTIONS = {
 
 _LIMITS = {
     **{f"{at}.{name}": own[1] for at, keys in _SECTIONS.items() for name, own in keys.items()},
-    "SOLVER.MAX_ITER": _AT_LEAST_1,
-    "SOLVER.STEPS": _STEPS,
-    "SOLVER.BASE_LR": _POSITIVE,
+    **OF_DETECTRON2,
 }
 
 
@@ -362,21 +296,22 @@ def add_ssod_config(cfg: CfgNode) -> None:
         for name, (default, _) in keys.items():
             *nodes, key = f"{section}.{name}".split(".")
             node = cfg
-            for each in nodes:
-                node = node.setdefault(each, CfgNode())
+            for section_below in nodes:
+                node = node.setdefault(section_below, CfgNode())
             # A list that the defaults of two configs shared could be changed through one of them.
             node[key] = copy.deepcopy(default)
 
 
 def check_limits(cfg: CfgNode) -> None:
-    """Check that every key of this project's sections has a value that it may have.
+    """Check that the keys of this project, and those of Detectron2's that have limits, keep them.
 
     Raises:
-        ConfigError: naming the first key that has not.
+        ConfigError: naming the first key that does not.
     """
-    for section, keys in _SECTIONS.items():
-        for name in keys:
-            check_limit(cfg, f"{section}.{name}")
+    for name, limit in _LIMITS.items():
+        value = value_of(cfg, name)
+        if not limit.holds(value):
+            raise ConfigError(f"{name} is {value!r}; it must be {limit.expected}")
 
 
 def check_kinds(cfg: CfgNode) -> None:
@@ -426,17 +361,6 @@ def _nearest_path(node: Any, parts: list[str]) -> str | None:
         return found
     rest = _nearest_path(node[found], below)
     return None if rest is None else f"{found}.{rest}"
-
-
-def check_limit(cfg: CfgNode, name: str) -> None:
-    """Check one key of this project, or one of Detectron2's that a schedule reads.
-
-    Raises:
-        ConfigError: its value is none that it may have.
-    """
-    value, limit = value_of(cfg, name), _LIMITS[name]
-    if not limit.holds(value):
-        raise ConfigError(f"{name} is {value!r}; it must be {limit.expected}")
 
 
 def value_of(cfg: CfgNode, name: str) -> Any:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Container, Mapping
 from typing import Any
 
-from d2_ssod.config import is_number
+from d2_ssod.limits import is_number
 
 
 def as_number(value: Any) -> float | None:

@@ -4,16 +4,9 @@ import pytest
 from detectron2.config import CfgNode, get_cfg
 
 from d2_ssod import config
-from d2_ssod.config import (
-    add_ssod_config,
-    check_limits,
-    is_list,
-    is_number,
-    is_whole,
-    nearest_key,
-    value_of,
-)
+from d2_ssod.config import add_ssod_config, check_limits, nearest_key, value_of
 from d2_ssod.errors import ConfigError
+from d2_ssod.limits import is_list, is_number, is_whole
 
 
 @pytest.fixture

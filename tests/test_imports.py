@@ -19,7 +19,7 @@ PACKAGE = ROOT / "d2_ssod"
 # sub-packages, and modules that lie beside them. Each layer is written in terms of those below it.
 FILES = {"file_names", "json_files", "yaml_files"}
 BASE = FILES | {"__init__", "class_lists", "errors", "heartbeat", "progress", "quiet", "randomness"}
-CONFIG = BASE | {"config", "values"}
+CONFIG = BASE | {"config", "limits", "values"}
 STRUCTURES = CONFIG | {"ops", "structures"}
 ARTIFACTS = STRUCTURES | {"artifacts", "pseudo_label", "modeling"}
 EVALUATION = ARTIFACTS | {"data", "drawing", "inference", "evaluation"}
@@ -34,8 +34,10 @@ ALLOWED = {
     "heartbeat": set(),
     "json_files": {"errors"},
     "yaml_files": {"errors"},
-    "config": {"errors"},
-    "values": {"config"},
+    "limits": set(),
+    "detectron2_limits": {"limits"},
+    "config": {"detectron2_limits", "errors", "limits"},
+    "values": {"limits"},
     "ops": {"_C"},
     "structures": BASE | {"ops"},
     # Three that do not know each other, ...

@@ -17,10 +17,10 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
-from d2_ssod.config import is_number
 from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import base_name, parts_of, spellings
 from d2_ssod.json_files import no_garbage_collection, read_json, write_json
+from d2_ssod.limits import is_number
 from d2_ssod.structures import (
     CERTAIN,
     UNCERTAIN,

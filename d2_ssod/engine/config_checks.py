@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 
-from d2_ssod.config import check_kinds, check_limits, value_of
+from d2_ssod.config import check_kinds, check_limits
 from d2_ssod.errors import ConfigError
-from d2_ssod.modeling import ROI_WEIGHTINGS, TIMM_BACKBONES, check_timm_backbone, detector_of
+from d2_ssod.modeling import ROI_WEIGHTINGS, check_timm_backbone, detector_of
 from d2_ssod.pseudo_label import easy_fraction
 
 from .schedule import check_schedule
-
-logger = logging.getLogger(__name__)
 
 
 def check_config(cfg: CfgNode, world_size: int) -> None:
@@ -26,6 +22,7 @@ def check_config(cfg: CfgNode, world_size: int) -> None:
         easy_fraction(phase, cfg.SSOD.NUM_PHASES, cfg.SSOD.EASY_FRACTIONS)
     _check_ensemble_weights(cfg)
     _check_registered_names(cfg)
+    _check_input(cfg)
     _check_model(cfg)
     check_timm_backbone(cfg)
     _check_teacher(cfg)
@@ -57,6 +54,21 @@ def _check_registered_names(cfg: CfgNode) -> None:
         raise ConfigError(
             f"SSOD.ROI_WEIGHTING.NAME is {weighting!r}; it must be one of none, "
             f"{', '.join(sorted(ROI_WEIGHTINGS))}"
+        )
+
+
+def _check_input(cfg: CfgNode) -> None:
+    """Keys of ``INPUT`` whose values depend on each other."""
+    sizes, crop = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.CROP
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and (len(sizes) != 2 or sizes[0] > sizes[1]):
+        raise ConfigError(
+            f"INPUT.MIN_SIZE_TRAIN is {tuple(sizes)}; with INPUT.MIN_SIZE_TRAIN_SAMPLING 'range' "
+            "it must be two sizes, the smaller one first"
+        )
+    if crop.ENABLED and crop.TYPE.startswith("relative") and max(crop.SIZE) > 1:
+        raise ConfigError(
+            f"INPUT.CROP.SIZE is {list(crop.SIZE)}; with INPUT.CROP.TYPE {crop.TYPE!r} it is in "
+            "parts of the image, at most 1 each"
         )
 
 
@@ -101,7 +113,7 @@ def _check_teacher(cfg: CfgNode) -> None:
             "every batch anew: set SSOD.TEACHER.ENABLED to False, or, for labels that are a "
             "person's and stay, SSOD.PSEUDO_LABEL.CORRECTED instead"
         )
-    if not _learns_uncertain_labels(cfg):
+    if not learns_uncertain_labels(cfg):
         return
     if not detector_of(cfg).learns_certainty:
         raise ConfigError(
@@ -117,7 +129,8 @@ def _check_teacher(cfg: CfgNode) -> None:
         )
 
 
-def _learns_uncertain_labels(cfg: CfgNode) -> bool:
+def learns_uncertain_labels(cfg: CfgNode) -> bool:
+    """Tell whether some of the labels that are trained on are uncertain ones."""
     return cfg.SSOD.TEACHER.ENABLED or cfg.SSOD.LABELS == "tiers"
 
 
@@ -135,88 +148,4 @@ def _check_training(cfg: CfgNode, world_size: int) -> None:
         raise ConfigError(
             f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; it must stay "
             "'TrainingSampler': how images are drawn is chosen by SSOD.SAMPLING"
-        )
-
-
-def warn_of_odd_keys(cfg: CfgNode) -> None:
-    """Say which keys have no effect, or one that is hardly meant."""
-    warn_without_effect(cfg)
-    warn_of_frozen_random_weights(cfg)
-    warn_of_learned_edges(cfg)
-    warn_of_odd_views(cfg)
-
-
-def warn_without_effect(cfg: CfgNode) -> None:
-    """Say in one line each which keys of Detectron2 are set, but change nothing here."""
-    remedies = {
-        "TEST.EVAL_PERIOD": (
-            cfg.TEST.EVAL_PERIOD > 0 and not cfg.DATASETS.VAL,
-            "name validation images in DATASETS.VAL, on which phases are evaluated so often",
-        ),
-        "TEST.PRECISE_BN.ENABLED": (
-            cfg.TEST.PRECISE_BN.ENABLED,
-            "BatchNorm's statistics are those of training, averaged over processes",
-        ),
-        "TEST.AUG.ENABLED": (
-            cfg.TEST.AUG.ENABLED,
-            "SSOD.TTA.ENABLED is for the pseudo-labels; results are without augmentation",
-        ),
-        "TEST.EXPECTED_RESULTS": (bool(cfg.TEST.EXPECTED_RESULTS), "compare summary.json instead"),
-        "VIS_PERIOD": (cfg.VIS_PERIOD > 0, "TensorBoard shows pseudo-labels of some images"),
-    }
-    for key, (is_set, remedy) in remedies.items():
-        if is_set:
-            logger.warning("%s is %r, but has no effect: %s", key, value_of(cfg, key), remedy)
-
-
-def warn_of_learned_edges(cfg: CfgNode) -> None:
-    """Say that parts of the detector learn the edges of uncertain boxes, where they do."""
-    if not _learns_uncertain_labels(cfg) or cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
-        return
-    for key, value, remedy in (
-        ("MODEL.PROPOSAL_GENERATOR.NAME", cfg.MODEL.PROPOSAL_GENERATOR.NAME, "UncertaintyRPN"),
-        ("MODEL.ROI_HEADS.NAME", cfg.MODEL.ROI_HEADS.NAME, "UncertaintyROIHeads"),
-    ):
-        if value in ("RPN", "StandardROIHeads", "Res5ROIHeads", "CascadeROIHeads"):
-            logger.warning(
-                "%s is %r, which learns uncertain labels (SSOD.LABELS tiers, SSOD.TEACHER), and "
-                "their edges, as if they were certain: set it to %r or one of its kind",
-                *(key, value, remedy),
-            )
-
-
-def warn_of_odd_views(cfg: CfgNode) -> None:
-    """Say that the views of an image that labels are made of are such as training has none of."""
-    if not cfg.SSOD.TTA.ENABLED:
-        return
-    views, flips = cfg.TEST.AUG, cfg.INPUT.RANDOM_FLIP
-    if views.FLIP and flips != "horizontal":
-        logger.warning(
-            "TEST.AUG.FLIP is True, so that labels come from flipped images, too (SSOD.TTA), but "
-            "INPUT.RANDOM_FLIP is %r: if objects have two sides, set TEST.AUG.FLIP to False",
-            flips,
-        )
-    short, long = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
-    if short <= 0:  # images stay as large as they are
-        return
-    if not min(views.MIN_SIZES) <= short <= max(views.MIN_SIZES) or long > views.MAX_SIZE:
-        logger.warning(
-            "TEST.AUG.MIN_SIZES are %s and MAX_SIZE %d, but INPUT.MIN_SIZE_TEST is %d and "
-            "MAX_SIZE_TEST %d: images are labeled in other sizes (SSOD.TTA) than they are trained "
-            "in; set some around these",
-            *(tuple(views.MIN_SIZES), views.MAX_SIZE, short, long),
-        )
-
-
-def warn_of_frozen_random_weights(cfg: CfgNode) -> None:
-    """Say that a part of timm's backbone stays as random as it begins, where it does."""
-    model = cfg.MODEL
-    is_random = not (model.TIMM.WEIGHTS or model.WEIGHTS or cfg.SSOD.START.PHASE_0)
-    is_frozen = model.BACKBONE.FREEZE_AT > 0 or model.TIMM.NORM == "FrozenBN"
-    if model.BACKBONE.NAME in TIMM_BACKBONES and is_random and is_frozen:
-        logger.warning(
-            "MODEL.TIMM.WEIGHTS is empty, so that %s starts from random weights, but is frozen in "
-            "part: give weights, or set MODEL.BACKBONE.FREEZE_AT to 0 (now %d) and MODEL.TIMM.NORM "
-            "to BN (now %s)",
-            *(model.TIMM.NAME, model.BACKBONE.FREEZE_AT, model.TIMM.NORM),
         )

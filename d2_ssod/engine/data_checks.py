@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
@@ -211,8 +212,9 @@ def _check_labeled(
     if not findings.has_errors and detector_of(cfg).has_anchors:
         statistics.check_anchors(
             labeled,
-            [size for of_level in cfg.MODEL.ANCHOR_GENERATOR.SIZES for size in of_level],
-            [ratio for of_level in cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS for ratio in of_level],
+            # of each level, or, as one list, of all
+            np.hstack(cfg.MODEL.ANCHOR_GENERATOR.SIZES).tolist(),
+            np.hstack(cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS).tolist(),
             resizing,
             place,
             findings,

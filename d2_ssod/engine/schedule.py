@@ -13,7 +13,7 @@ from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 
 from d2_ssod.artifacts import RunFolder, had_teacher
-from d2_ssod.config import check_limit, value_of
+from d2_ssod.config import value_of
 from d2_ssod.errors import ConfigError
 
 WARM_UP_REMEDY = "set it to a tenth of the iterations of the shortest phase, or train longer"
@@ -95,12 +95,13 @@ def describe_schedule(
         f"{f' + {num_others} {kind}' if num_others else ''} images, {solver.MAX_ITER} "
         f"iterations of {solver.IMS_PER_BATCH} images ({epochs:.3g} epochs), learning rate "
         f"{solver.BASE_LR:g}"
-        + (f", drops at {', '.join(map(str, drops))}" if drops and _has_steps(own) else "")
+        + (f", drops at {', '.join(map(str, drops))}" if drops and has_steps(own) else "")
     )
 
 
-def _has_steps(own: CfgNode) -> bool:
-    return "MultiStep" in own.SOLVER.LR_SCHEDULER_NAME
+def has_steps(cfg: CfgNode) -> bool:
+    """Tell whether the learning rate drops at ``STEPS``."""
+    return "MultiStep" in cfg.SOLVER.LR_SCHEDULER_NAME
 
 
 def warm_up_problem(own: CfgNode, phase: int) -> str | None:
@@ -130,8 +131,8 @@ def check_schedule(cfg: CfgNode) -> None:
     """Check that every phase has a schedule.
 
     Raises:
-        ConfigError: naming the key that has another number of values than there are phases, or a
-            value that cannot be trained with.
+        ConfigError: naming the key that has another number of values than there are phases, or two
+            that exclude each other.
     """
     schedule = cfg.SSOD.SCHEDULE
     for phase in range(cfg.SSOD.NUM_PHASES + 1):
@@ -149,10 +150,6 @@ def check_schedule(cfg: CfgNode) -> None:
             "SSOD.SCHEDULE.STEP_EPOCHS is given without SSOD.SCHEDULE.EPOCHS; give both, or "
             "SSOD.SCHEDULE.MAX_ITER and STEPS"
         )
-    if not schedule.EPOCHS and not schedule.MAX_ITER:
-        check_limit(cfg, "SOLVER.MAX_ITER")
-    check_limit(cfg, "SOLVER.STEPS")
-    check_limit(cfg, "SOLVER.BASE_LR")
 
 
 def value_of_phase(cfg: CfgNode, key: str, phase: int) -> Any:

@@ -24,7 +24,8 @@ from d2_ssod.randomness import seed_generators, with_drawn_seed
 from d2_ssod.yaml_files import check_repeated_keys
 
 from .agreement import agree_on_config, agree_on_folder, on_main_process
-from .config_checks import check_config, warn_of_odd_keys
+from .config_checks import check_config
+from .config_warnings import warn_of_odd_keys
 from .data_checks import check_data_sets
 from .logs import log_start, setup_logs
 

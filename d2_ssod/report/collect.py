@@ -17,9 +17,9 @@ from d2_ssod.artifacts import (
     load_ensemble_validation,
     read_history,
 )
-from d2_ssod.config import is_number
 from d2_ssod.errors import ConfigError, shortened
 from d2_ssod.json_files import read_json_lines, read_record
+from d2_ssod.limits import is_number
 
 from .labels import LabelTable, read_labels
 

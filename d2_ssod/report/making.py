@@ -8,7 +8,8 @@ from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 
-from d2_ssod.config import add_ssod_config, flat_keys, is_number
+from d2_ssod.config import add_ssod_config, flat_keys
+from d2_ssod.limits import is_number
 
 from .collect import Run
 

@@ -1,4 +1,3 @@
-import logging
 from pathlib import Path
 
 import pytest
@@ -6,11 +5,6 @@ from detectron2.config import get_cfg
 
 from d2_ssod.config import add_ssod_config
 from d2_ssod.engine import check_config
-from d2_ssod.engine.config_checks import (
-    warn_of_frozen_random_weights,
-    warn_of_learned_edges,
-    warn_of_odd_views,
-)
 from d2_ssod.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -107,6 +101,7 @@ WRONG = [
     ("SSOD.SCHEDULE.EPOCHS", (1, 0, 1)),
     ("SSOD.SCHEDULE.STEP_EPOCHS", (1, 2, 3)),
     ("SSOD.PSEUDO_LABEL.KEEP_FRACTION", 1.1),
+    ("SSOD.PSEUDO_LABEL.KEEP_FRACTION", 0.0),
     ("SSOD.CONSENSUS.IOU_THRESH", 1.5),
     ("SSOD.CONSENSUS.NMS_THRESH", -0.1),
     ("SSOD.CONSENSUS.MIN_VOTES", -1),
@@ -124,6 +119,7 @@ WRONG = [
     ("SSOD.SIMILARITY.LOSS_WEIGHT", -1.0),
     ("SSOD.ENSEMBLE.IOU_THRESH", 1.5),
     ("SSOD.ENSEMBLE.SKIP_BOX_THRESH", -1.0),
+    ("SSOD.ENSEMBLE.SKIP_BOX_THRESH", 1.0),
     ("SSOD.ENSEMBLE.WEIGHTS", (1.0, 1.0)),
     ("SSOD.ENSEMBLE.WEIGHTS", (1.0, 0.0, 1.0)),
     ("SSOD.ENSEMBLE.WEIGHTS", (1.0, "a", 1.0)),
@@ -132,6 +128,8 @@ WRONG = [
     ("SSOD.AUG.SCALE", (1.2, 0.8)),
     ("SSOD.AUG.SCALE", (1.0,)),
     ("SSOD.AUG.SCALE", (0.0, 1.0)),
+    ("SSOD.AUG.SCALE", (80, 120)),  # percent
+    ("SSOD.AUG.EXPAND", 1e9),
     ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"),
     ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True),
     ("MODEL.MASK_ON", True),
@@ -139,6 +137,34 @@ WRONG = [
     ("MODEL.META_ARCHITECTURE", "FasterRCNN"),
     ("MODEL.ROI_HEADS.NAME", "UncertaintyHeads"),
     ("MODEL.BACKBONE.NAME", "build_no_backbone"),
+    # Detectron2's own, which only labeling or evaluation would read, or nothing would refuse.
+    ("TEST.AUG.MIN_SIZES", ()),
+    ("TEST.AUG.MIN_SIZES", (-1, 128)),
+    ("TEST.AUG.MAX_SIZE", 0),
+    ("TEST.DETECTIONS_PER_IMAGE", -1),
+    ("TEST.EVAL_PERIOD", -1),
+    ("MODEL.RPN.PRE_NMS_TOPK_TEST", -1),
+    ("MODEL.RPN.POST_NMS_TOPK_TEST", 0),
+    ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 1.0),
+    ("MODEL.RETINANET.SCORE_THRESH_TEST", 5.0),
+    ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "huber"),
+    ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", (10.0, 10.0)),
+    ("MODEL.ANCHOR_GENERATOR.SIZES", []),
+    ("MODEL.ANCHOR_GENERATOR.SIZES", [[]]),
+    ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[0.5, -1.0]]),
+    ("MODEL.PIXEL_STD", [0.0, 1.0, 1.0]),
+    ("SOLVER.CHECKPOINT_PERIOD", 0),
+    ("SOLVER.MOMENTUM", 1.5),
+    ("SOLVER.WEIGHT_DECAY", -0.1),
+    ("SOLVER.WEIGHT_DECAY_BIAS", -0.1),
+    ("DATALOADER.NUM_WORKERS", -1),
+    ("SEED", 2**32),
+    ("INPUT.FORMAT", "rgb"),
+    ("INPUT.MIN_SIZE_TRAIN", ()),
+    ("INPUT.MIN_SIZE_TRAIN", ("128",)),
+    ("INPUT.MAX_SIZE_TRAIN", 0),
+    ("INPUT.RANDOM_FLIP", "both"),
+    ("INPUT.CROP.SIZE", [0.9]),
 ]
 
 
@@ -162,6 +188,30 @@ def test_multi_transform_inference_needs_a_two_stage_model():
     cfg.SSOD.TTA.ENABLED = True
     with pytest.raises(ConfigError, match=r"SSOD\.TTA\.ENABLED .*'RetinaNet'"):
         check_config(cfg, 1)
+
+
+def test_sizes_of_a_range_are_its_ends():
+    cfg = make_config()
+    cfg.INPUT.MIN_SIZE_TRAIN = (128, 64, 32)
+    check_config(cfg, 1)
+    cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = "range"
+    for sizes in ((128, 64, 32), (128,), (128, 64)):
+        cfg.INPUT.MIN_SIZE_TRAIN = sizes
+        with pytest.raises(ConfigError, match="two sizes, the smaller one first"):
+            check_config(cfg, 1)
+    cfg.INPUT.MIN_SIZE_TRAIN = (64, 128)
+    check_config(cfg, 1)
+
+
+def test_relative_crops_are_parts_of_the_image():
+    cfg = make_config()
+    cfg.INPUT.CROP.SIZE = [300, 300]
+    check_config(cfg, 1)  # there are none
+    cfg.INPUT.CROP.ENABLED = True
+    with pytest.raises(ConfigError, match=r"INPUT\.CROP\.SIZE is \[300, 300\]"):
+        check_config(cfg, 1)
+    cfg.INPUT.CROP.TYPE = "absolute"
+    check_config(cfg, 1)
 
 
 def test_choices_are_listed():
@@ -195,6 +245,12 @@ RIGHT = [
     ("SSOD.ROI_WEIGHTING.NAME", "none"),
     ("SSOD.AUG.SCALE", [0.5, 2.0]),
     ("MODEL.META_ARCHITECTURE", "RetinaNet"),
+    ("MODEL.ANCHOR_GENERATOR.SIZES", [32, 64.5]),  # those of all levels
+    ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[0.5], [1, 2]]),
+    ("SOLVER.WEIGHT_DECAY_BIAS", None),
+    ("SOLVER.WEIGHT_DECAY_BIAS", 0.0),
+    ("INPUT.MIN_SIZE_TEST", 0),
+    ("SEED", -1),
 ]
 
 
@@ -244,22 +300,6 @@ def test_given_labels_and_a_teacher_that_makes_all_anew_are_refused():
     check_config(cfg, 1)
 
 
-@pytest.mark.parametrize("key", ["SSOD.LABELS", "SSOD.TEACHER.ENABLED"])
-def test_parts_that_learn_the_edges_of_uncertain_boxes_are_said(key, caplog):
-    cfg = make_config()
-    warn_of_learned_edges(cfg)
-    assert not caplog.records
-    set_key(cfg, key, "tiers" if key == "SSOD.LABELS" else True)
-    warn_of_learned_edges(cfg)
-    assert "MODEL.PROPOSAL_GENERATOR.NAME is 'RPN'" in caplog.text
-    assert "ROI_HEADS" not in caplog.text
-    caplog.clear()
-    cfg.MODEL.PROPOSAL_GENERATOR.NAME = "UncertaintyRPN"
-    cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
-    warn_of_learned_edges(cfg)
-    assert "MODEL.ROI_HEADS.NAME is 'StandardROIHeads'" in caplog.text
-
-
 def test_edges_of_boxes_are_left_out_of_one_loss_only():
     cfg = make_config()
     cfg.SSOD.LABELS = "tiers"
@@ -268,39 +308,6 @@ def test_edges_of_boxes_are_left_out_of_one_loss_only():
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "UncertaintyRPN"
     with pytest.raises(ConfigError, match=r"MODEL\.RPN\.BBOX_REG_LOSS_TYPE is 'giou'"):
         check_config(cfg, 1)
-
-
-def test_frozen_random_weights_of_timm_are_said(caplog):
-    cfg = make_config()
-    cfg.MODEL.BACKBONE.NAME = "build_timm_fpn_backbone"
-    cfg.merge_from_list(["MODEL.BACKBONE.FREEZE_AT", 0, "MODEL.TIMM.NORM", "BN"])
-    with caplog.at_level(logging.WARNING):
-        warn_of_frozen_random_weights(cfg)
-        cfg.merge_from_list(["MODEL.BACKBONE.FREEZE_AT", 2, "MODEL.TIMM.WEIGHTS", "pretrained"])
-        warn_of_frozen_random_weights(cfg)
-        assert not caplog.records
-        cfg.MODEL.TIMM.WEIGHTS = ""
-        warn_of_frozen_random_weights(cfg)
-    assert "MODEL.BACKBONE.FREEZE_AT to 0 (now 2)" in caplog.text
-
-
-def test_views_that_training_does_not_have_are_said(caplog):
-    def said(*keys):
-        cfg = ready_config("Base-SSOD-Small")
-        cfg.merge_from_list(["SSOD.TTA.ENABLED", True, *keys])
-        caplog.clear()
-        with caplog.at_level(logging.WARNING):
-            warn_of_odd_views(cfg)
-        return caplog.text
-
-    assert not said()
-    assert not said("INPUT.RANDOM_FLIP", "none", "TEST.AUG.FLIP", False)
-    assert "INPUT.RANDOM_FLIP is 'none': if" in said("INPUT.RANDOM_FLIP", "none")
-    sizes = ("TEST.AUG.MIN_SIZES", [400, 500])
-    assert "(400, 500) and MAX_SIZE 160, but INPUT.MIN_SIZE_TEST is 128" in said(*sizes)
-    assert "MAX_SIZE_TEST 320" in said("INPUT.MAX_SIZE_TEST", 320)
-    assert not said(*sizes, "SSOD.TTA.ENABLED", False)
-    assert not said(*sizes, "INPUT.MIN_SIZE_TEST", 0)  # images stay as large as they are
 
 
 def test_model_of_timm_is_checked():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode, get_cfg
 
-from d2_ssod.config import is_whole
 from d2_ssod.errors import ConfigError
+from d2_ssod.limits import is_whole
 
 from .layout import layout_of
 from .net import PRETRAINED, check_is_file, import_timm

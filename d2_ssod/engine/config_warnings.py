@@ -1,0 +1,148 @@
+"""What is said of keys that can be trained with, but are hardly meant."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+
+from detectron2.config import CfgNode
+
+from d2_ssod.config import value_of
+from d2_ssod.modeling import TIMM_BACKBONES
+
+from .config_checks import learns_uncertain_labels
+from .schedule import has_steps, value_of_phase
+
+logger = logging.getLogger(__name__)
+
+
+def warn_of_odd_keys(cfg: CfgNode) -> None:
+    """Say which keys have no effect, or one that is hardly meant."""
+    _warn_without_effect(cfg)
+    _warn_of_repeated_sets(cfg)
+    _warn_of_frozen_random_weights(cfg)
+    _warn_of_learned_edges(cfg)
+    _warn_of_odd_views(cfg)
+
+
+def _warn_without_effect(cfg: CfgNode) -> None:
+    """Say in one line each which keys are set, but change nothing here."""
+    for key, (is_set, remedy) in (_unread_keys(cfg) | _unread_own_keys(cfg)).items():
+        if is_set:
+            logger.warning("%s is %r, but has no effect: %s", key, value_of(cfg, key), remedy)
+
+
+def _unread_keys(cfg: CfgNode) -> dict[str, tuple[bool, str]]:
+    """Keys of Detectron2: whether each is set in vain, and what to do instead."""
+    return {
+        "TEST.EVAL_PERIOD": (
+            cfg.TEST.EVAL_PERIOD > 0 and not cfg.DATASETS.VAL,
+            "name validation images in DATASETS.VAL, on which phases are evaluated so often",
+        ),
+        "TEST.PRECISE_BN.ENABLED": (
+            cfg.TEST.PRECISE_BN.ENABLED,
+            "BatchNorm's statistics are those of training, averaged over processes",
+        ),
+        "TEST.AUG.ENABLED": (
+            cfg.TEST.AUG.ENABLED,
+            "SSOD.TTA.ENABLED is for the pseudo-labels; results are without augmentation",
+        ),
+        "TEST.EXPECTED_RESULTS": (bool(cfg.TEST.EXPECTED_RESULTS), "compare summary.json instead"),
+        "VIS_PERIOD": (cfg.VIS_PERIOD > 0, "TensorBoard shows pseudo-labels of some images"),
+    }
+
+
+def _unread_own_keys(cfg: CfgNode) -> dict[str, tuple[bool, str]]:
+    """Keys of this project: whether each is set in vain, and what to do instead."""
+    ssod, schedule, last = cfg.SSOD, cfg.SSOD.SCHEDULE, cfg.SSOD.NUM_PHASES
+    no_steps = f"{cfg.SOLVER.LR_SCHEDULER_NAME} (SOLVER.LR_SCHEDULER_NAME) has none"
+    lasts = math.inf if schedule.EPOCHS else value_of_phase(cfg, "MAX_ITER", last)
+    return {
+        "SSOD.SCHEDULE.STEPS": (bool(schedule.STEPS) and not has_steps(cfg), no_steps),
+        "SSOD.SCHEDULE.STEP_EPOCHS": (
+            bool(schedule.STEP_EPOCHS) and not has_steps(cfg),
+            no_steps,
+        ),
+        "SSOD.PSEUDO_LABEL.FROM": (
+            bool(ssod.PSEUDO_LABEL.FROM) and last == 0,
+            "phase 0 has no pseudo-labels; set SSOD.NUM_PHASES to 1",
+        ),
+        "SSOD.TEACHER.ENABLED": (
+            ssod.TEACHER.ENABLED and last == 0,
+            "phase 0 has no unlabeled images; set SSOD.NUM_PHASES to 1",
+        ),
+        "SSOD.TEACHER.START": (
+            ssod.TEACHER.ENABLED and last > 0 and lasts <= ssod.TEACHER.START,
+            f"the last phase ends at iteration {lasts}, so that no teacher labels: set it lower",
+        ),
+        "SSOD.LABELED_REPEAT": (
+            ssod.LABELED_REPEAT > 1 and ssod.SAMPLING == "balanced",
+            "with SSOD.SAMPLING balanced, every other image is a labeled one however often they "
+            "stand in the union (SSOD.SCHEDULE.EPOCHS become longer)",
+        ),
+    }
+
+
+def _warn_of_repeated_sets(cfg: CfgNode) -> None:
+    """Say which data sets are named more than once for one purpose."""
+    for key in ("TRAIN", "UNLABELED", "VAL", "TEST"):
+        for name, times in Counter(cfg.DATASETS[key]).items():
+            if times > 1:
+                logger.warning(
+                    "DATASETS.%s names %s %d times, and its images count as often: name it once",
+                    *(key, name, times),
+                )
+
+
+def _warn_of_learned_edges(cfg: CfgNode) -> None:
+    """Say that parts of the detector learn the edges of uncertain boxes, where they do."""
+    if not learns_uncertain_labels(cfg) or cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
+        return
+    for key, value, remedy in (
+        ("MODEL.PROPOSAL_GENERATOR.NAME", cfg.MODEL.PROPOSAL_GENERATOR.NAME, "UncertaintyRPN"),
+        ("MODEL.ROI_HEADS.NAME", cfg.MODEL.ROI_HEADS.NAME, "UncertaintyROIHeads"),
+    ):
+        if value in ("RPN", "StandardROIHeads", "Res5ROIHeads", "CascadeROIHeads"):
+            logger.warning(
+                "%s is %r, which learns uncertain labels (SSOD.LABELS tiers, SSOD.TEACHER), and "
+                "their edges, as if they were certain: set it to %r or one of its kind",
+                *(key, value, remedy),
+            )
+
+
+def _warn_of_odd_views(cfg: CfgNode) -> None:
+    """Say that the views of an image that labels are made of are such as training has none of."""
+    if not cfg.SSOD.TTA.ENABLED:
+        return
+    views, flips = cfg.TEST.AUG, cfg.INPUT.RANDOM_FLIP
+    if views.FLIP and flips != "horizontal":
+        logger.warning(
+            "TEST.AUG.FLIP is True, so that labels come from flipped images, too (SSOD.TTA), but "
+            "INPUT.RANDOM_FLIP is %r: if objects have two sides, set TEST.AUG.FLIP to False",
+            flips,
+        )
+    short, long = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    if short <= 0:  # images stay as large as they are
+        return
+    if not min(views.MIN_SIZES) <= short <= max(views.MIN_SIZES) or long > views.MAX_SIZE:
+        logger.warning(
+            "TEST.AUG.MIN_SIZES are %s and MAX_SIZE %d, but INPUT.MIN_SIZE_TEST is %d and "
+            "MAX_SIZE_TEST %d: images are labeled in other sizes (SSOD.TTA) than they are trained "
+            "in; set some around these",
+            *(tuple(views.MIN_SIZES), views.MAX_SIZE, short, long),
+        )
+
+
+def _warn_of_frozen_random_weights(cfg: CfgNode) -> None:
+    """Say that a part of timm's backbone stays as random as it begins, where it does."""
+    model = cfg.MODEL
+    is_random = not (model.TIMM.WEIGHTS or model.WEIGHTS or cfg.SSOD.START.PHASE_0)
+    is_frozen = model.BACKBONE.FREEZE_AT > 0 or model.TIMM.NORM == "FrozenBN"
+    if model.BACKBONE.NAME in TIMM_BACKBONES and is_random and is_frozen:
+        logger.warning(
+            "MODEL.TIMM.WEIGHTS is empty, so that %s starts from random weights, but is frozen in "
+            "part: give weights, or set MODEL.BACKBONE.FREEZE_AT to 0 (now %d) and MODEL.TIMM.NORM "
+            "to BN (now %s)",
+            *(model.TIMM.NAME, model.BACKBONE.FREEZE_AT, model.TIMM.NORM),
+        )

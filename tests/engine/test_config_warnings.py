@@ -1,0 +1,123 @@
+import logging
+from pathlib import Path
+
+import pytest
+from detectron2.config import get_cfg
+
+from d2_ssod.config import add_ssod_config
+from d2_ssod.engine.config_warnings import warn_of_odd_keys
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture
+def said(caplog):
+    """What is said of a config that differs in these keys from a ready one, or the defaults."""
+
+    def of(*keys, base=None):
+        cfg = get_cfg()
+        add_ssod_config(cfg)
+        cfg.MODEL.ROI_HEADS.NAME = "UncertaintyROIHeads"
+        if base:
+            cfg.merge_from_file(str(CONFIGS / f"{base}.yaml"))
+        cfg.merge_from_list(keys)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            warn_of_odd_keys(cfg)
+        return caplog.text
+
+    return of
+
+
+def test_nothing_is_said_of_the_defaults(said):
+    assert not said()
+
+
+@pytest.mark.parametrize(
+    "keys", [("SSOD.LABELS", "tiers"), ("SSOD.TEACHER.ENABLED", True, "SSOD.NUM_PHASES", 1)]
+)
+def test_parts_that_learn_the_edges_of_uncertain_boxes_are_said(said, keys):
+    text = said(*keys)
+    assert "MODEL.PROPOSAL_GENERATOR.NAME is 'RPN'" in text
+    assert "ROI_HEADS" not in text
+    other = ("MODEL.PROPOSAL_GENERATOR.NAME", "UncertaintyRPN")
+    assert not said(*keys, *other)
+    text = said(*keys, *other, "MODEL.ROI_HEADS.NAME", "StandardROIHeads")
+    assert "MODEL.ROI_HEADS.NAME is 'StandardROIHeads'" in text
+
+
+def test_frozen_random_weights_of_timm_are_said(said):
+    timm = ("MODEL.BACKBONE.NAME", "build_timm_fpn_backbone")
+    assert not said(*timm, "MODEL.BACKBONE.FREEZE_AT", 0, "MODEL.TIMM.NORM", "BN")
+    frozen = ("MODEL.BACKBONE.FREEZE_AT", 2, "MODEL.TIMM.NORM", "BN")
+    assert not said(*timm, *frozen, "MODEL.TIMM.WEIGHTS", "pretrained")
+    assert "MODEL.BACKBONE.FREEZE_AT to 0 (now 2)" in said(*timm, *frozen)
+
+
+def test_views_that_training_does_not_have_are_said(said):
+    def of(*keys):
+        return said("SSOD.TTA.ENABLED", True, *keys, base="Base-SSOD-Small")
+
+    assert not of()
+    assert not of("INPUT.RANDOM_FLIP", "none", "TEST.AUG.FLIP", False)
+    assert "INPUT.RANDOM_FLIP is 'none': if" in of("INPUT.RANDOM_FLIP", "none")
+    sizes = ("TEST.AUG.MIN_SIZES", [400, 500])
+    assert "(400, 500) and MAX_SIZE 160, but INPUT.MIN_SIZE_TEST is 128" in of(*sizes)
+    assert "MAX_SIZE_TEST 320" in of("INPUT.MAX_SIZE_TEST", 320)
+    assert not of(*sizes, "SSOD.TTA.ENABLED", False)
+    assert not of(*sizes, "INPUT.MIN_SIZE_TEST", 0)  # images stay as large as they are
+
+
+COSINE = ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR")
+TEACHER = ("SSOD.TEACHER.ENABLED", True, "SSOD.AVERAGE.DECAY", 0.99)
+LEARNS_EDGES = ("MODEL.PROPOSAL_GENERATOR.NAME", "UncertaintyRPN")
+THREE = ((1,), (1,), (1,))
+
+
+@pytest.mark.parametrize(
+    ("key", "in_vain", "with_effect"),
+    [
+        (
+            "SSOD.SCHEDULE.STEPS",
+            ("SSOD.SCHEDULE.STEPS", THREE, *COSINE),
+            ("SSOD.SCHEDULE.STEPS", THREE),
+        ),
+        (
+            "SSOD.SCHEDULE.STEP_EPOCHS",
+            ("SSOD.SCHEDULE.STEP_EPOCHS", THREE, "SSOD.SCHEDULE.EPOCHS", (9, 9, 9), *COSINE),
+            ("SSOD.SCHEDULE.STEP_EPOCHS", THREE, "SSOD.SCHEDULE.EPOCHS", (9, 9, 9)),
+        ),
+        (
+            "SSOD.PSEUDO_LABEL.FROM",
+            ("SSOD.PSEUDO_LABEL.FROM", "a.json", "SSOD.NUM_PHASES", 0),
+            ("SSOD.PSEUDO_LABEL.FROM", "a.json"),
+        ),
+        (
+            "SSOD.TEACHER.ENABLED",
+            (*TEACHER, *LEARNS_EDGES, "SSOD.NUM_PHASES", 0),
+            (*TEACHER, *LEARNS_EDGES),
+        ),
+        (
+            "SSOD.TEACHER.START",
+            (*TEACHER, *LEARNS_EDGES, "SSOD.TEACHER.START", 50, "SOLVER.MAX_ITER", 50),
+            (*TEACHER, *LEARNS_EDGES, "SSOD.TEACHER.START", 49, "SOLVER.MAX_ITER", 50),
+        ),
+        (
+            "SSOD.LABELED_REPEAT",
+            ("SSOD.LABELED_REPEAT", 2, "SSOD.SAMPLING", "balanced"),
+            ("SSOD.LABELED_REPEAT", 2),
+        ),
+    ],
+)
+def test_keys_without_effect_are_said(said, key, in_vain, with_effect):
+    text = said(*in_vain)
+    assert text.count("WARNING") == 1
+    assert f"{key} is " in text
+    assert ", but has no effect: " in text
+    assert not said(*with_effect)
+
+
+def test_data_set_that_is_named_twice_is_said(said):
+    assert not said("DATASETS.TRAIN", ("a", "b"), "DATASETS.UNLABELED", ("a",))
+    text = said("DATASETS.TRAIN", ("a", "b", "a"))
+    assert "DATASETS.TRAIN names a 2 times, and its images count as often" in text
