@@ -27,6 +27,7 @@ from detectron2.engine import default_argument_parser
 import d2_ssod.demo  # noqa: F401  its data sets and backbone have names in configs
 
 from .config_checks import check_config
+from .config_files import read_run_config
 from .data_checks import check_judging_sets, check_run_data
 from .hooks import PseudoLabelHook
 from .labeling import label_next_phase
@@ -35,7 +36,7 @@ from .multi_phase import train_phases
 from .phase_trainer import PhaseTrainer
 from .run_data import RunData, load_run_data
 from .schedule import phase_config
-from .setup import build_config, read_run_config, setup
+from .setup import build_config, setup
 
 __all__ = [
     "PhaseTrainer",

@@ -21,6 +21,7 @@ from d2_ssod.modeling import detector_of
 
 from .adoption import adopt_phase_0, adopt_pseudo_labels
 from .agreement import on_main_process
+from .config_files import save_run_config
 from .hooks import PseudoLabelHook, RecordTraining, ShowPseudoLabels
 from .labeling import (
     check_existing_predictions,
@@ -34,7 +35,6 @@ from .phase_trainer import PhaseTrainer, check_weights
 from .resuming import first_unfinished_phase
 from .run_data import RunData
 from .schedule import WARM_UP_REMEDY, describe_schedule, phase_config, warm_up_problem
-from .setup import save_run_config
 from .validation import (
     discard_other_validations,
     keep_best,

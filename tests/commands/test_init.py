@@ -14,8 +14,8 @@ from d2_ssod.commands import init as init_command
 from d2_ssod.commands import main
 from d2_ssod.engine import default_argument_parser
 from d2_ssod.engine.config_checks import check_config
+from d2_ssod.engine.config_files import read_config
 from d2_ssod.engine.schedule import phase_config
-from d2_ssod.engine.setup import read_config
 
 
 @pytest.fixture(autouse=True)

@@ -140,18 +140,38 @@ def test_file_that_is_no_config_is_named(tmp_path, text):
     assert str(path) in error_of(config_file=path)
 
 
-def test_value_of_a_wrong_type_is_named():
-    message = error_of("SSOD.NUM_PHASES", "two")
-    assert "SSOD.NUM_PHASES" in message
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("SSOD.NUM_PHASES", "two", "a whole number"),
+        ("SSOD.NUM_PHASES", "2.0", "a whole number"),
+        ("SSOD.AVERAGE.DECAY", "0", "a number with a decimal point, such as 1.0"),
+        ("SSOD.REPORT", "false", "True or False"),
+        ("SSOD.SCHEDULE.MAX_ITER", "100", "a list in brackets"),
+        ("SSOD.START.PHASE_0", "3", "a text, with quotes of its own"),
+        ("SSOD.AUG", "3", "a section with keys"),
+    ],
+)
+def test_value_of_a_wrong_type_is_named(key, value, expected):
+    message = error_of(key, value)
+    assert message.startswith(f"config (the command line): {key} is {value}; it must be {expected}")
 
 
 @pytest.mark.parametrize(
-    "opts", [["SSOD.NUM_PHASES"], ["SEED=1"], ["SOLVER.STEPS", "[250,", "100]"]]
+    "opts",
+    [
+        ["SSOD.NUM_PHASES"],
+        ["SEED=1"],
+        ["SOLVER.STEPS", "[250,", "100]"],
+        ["SSOD.NUM_PHASES", "1", "--resume"],
+    ],
 )
 def test_overrides_that_are_no_pairs_are_an_error(opts):
     message = error_of(*opts)
     assert "odd length" in message
-    assert message.endswith("(KEY VALUE, not KEY=VALUE; and lists in quotes, as '[250, 100]')")
+    assert message.endswith(
+        "(KEY VALUE, not KEY=VALUE; lists in quotes, as '[250, 100]'; options before keys)"
+    )
 
 
 def test_key_that_stands_twice_is_named(tmp_path):
@@ -238,6 +258,19 @@ def test_previous_run_in_the_working_directory_stays(output, monkeypatch):
     with pytest.raises(ConfigError, match=r"OUTPUT_DIR .*is where this command is run.*--resume"):
         run_setup(".")
     assert (output / "summary.json").exists()
+
+
+@pytest.mark.parametrize("key", ["SSOD.START.PHASE_0", "SSOD.PSEUDO_LABEL.FROM", "SSOD.REGISTER"])
+def test_previous_run_that_this_one_reads_from_stays(output, key):
+    """A new run of the same name, from what the earlier one has made."""
+    (output / "summary.json").touch()
+    path = str(output / "summary.json" if key != "SSOD.REGISTER" else output)
+    value = f"[{{'NAME': 'set_within', 'IMAGES': {path!r}}}]" if key == "SSOD.REGISTER" else path
+    with pytest.raises(ConfigError) as info:
+        run_setup(output, key, value)
+    assert f"cannot be set aside with {path} ({key}) in it" in str(info.value)
+    assert (output / "summary.json").exists()
+    run_setup(output, "--resume", key, value)
 
 
 def test_keys_without_effect_are_said(output, caplog):

@@ -1,0 +1,84 @@
+"""The folder of a run: its own, and of one run at a time."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from d2_ssod.artifacts import half_written_checkpoints, lock_folder, release_folder
+from d2_ssod.config import flat_keys
+from d2_ssod.errors import ConfigError
+
+
+def take_folder(cfg: CfgNode, *, resume: bool) -> None:
+    """Take ``OUTPUT_DIR`` for this run alone; a new run has one without another's files.
+
+    Raises:
+        ConfigError: another process has it; or it holds a run that cannot be set aside.
+    """
+    output_dir = cfg.OUTPUT_DIR
+    lock_folder(output_dir)
+    if not resume and _set_previous_run_aside(cfg):
+        release_folder(output_dir)
+        lock_folder(output_dir)
+    for path in half_written_checkpoints(output_dir):
+        path.unlink(missing_ok=True)
+
+
+def _set_previous_run_aside(cfg: CfgNode) -> bool:
+    """Rename the folder of an earlier run, so that a new one neither reads nor overwrites it.
+
+    Returns:
+        whether there was one.
+    """
+    output_dir = Path(os.path.abspath(cfg.OUTPUT_DIR))
+    traces = ("last_checkpoint", "phase_0", "phase_1", "summary.json")
+    if not any((output_dir / name).exists() for name in traces):
+        return False
+    if Path.cwd().is_relative_to(output_dir):
+        raise ConfigError(
+            f"OUTPUT_DIR {output_dir} holds a run and is where this command is run, so that it "
+            "cannot be set aside; choose another folder, or continue the run with --resume"
+        )
+    for key, path in _paths_within(cfg, output_dir):
+        raise ConfigError(
+            f"OUTPUT_DIR {output_dir} holds a run, which cannot be set aside with {path} ({key}) "
+            "in it; choose another folder, or continue the run with --resume"
+        )
+    number = 1
+    while (aside := output_dir.with_name(f"{output_dir.name}.previous_{number}")).exists():
+        number += 1
+    try:
+        output_dir.rename(aside)
+    except OSError as error:
+        raise ConfigError(
+            f"OUTPUT_DIR {output_dir} holds a run and cannot be renamed to {aside} "
+            f"({error.strerror}); choose another folder, or continue the run with --resume"
+        ) from error
+    logging.getLogger(__name__).warning(
+        "OUTPUT_DIR %s held a run; it is now %s. Use --resume to continue a run.",
+        *(output_dir, aside),
+    )
+    return True
+
+
+def _paths_within(cfg: CfgNode, folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the keys, and their values, that name what lies in a folder."""
+    for key, value in flat_keys(cfg):
+        for text in _texts_in(value) if key != "OUTPUT_DIR" else ():
+            path = Path(os.path.realpath(text))
+            if text and path.exists() and path.is_relative_to(os.path.realpath(folder)):
+                yield key, text
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(part)
