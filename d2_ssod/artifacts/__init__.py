@@ -9,7 +9,7 @@ provenance.py            ``predictions_source.json``: which images and settings 
 pseudo_labels.py         ``pseudo_labels.json``: what a phase trains on, as COCO instances
 differences.py           what differs between the settings of before and now
 yolo.py                  boxes as YOLO's text files, for other tools
-trained_with.py          ``trained_with.json``: settings and labels that a phase is trained with
+trained_with.py          ``trained_with.json``: settings, labels and weights of a phase's training
 history.py               ``history.jsonl``: what the run did and how long it took
 validation.py            ``validation.json``: AP on the validation images, and the best phase
 run_classes.py           ``classes.json``: the classes that the models find
@@ -24,6 +24,7 @@ from .checkpoints import (
     load_model,
     load_phase_model,
 )
+from .differences import refuse
 from .earlier_predictions import (
     load_earlier_predictions,
     load_predictions_by_file,
@@ -42,7 +43,14 @@ from .predictions import load_predictions, save_predictions
 from .provenance import check_predictions, prediction_source, read_source
 from .pseudo_labels import is_of_models, load_labels, load_pseudo_labels, save_pseudo_labels
 from .run_classes import check_classes, load_classes, save_classes
-from .trained_with import check_training, digest_of, had_teacher, has_learned, record_training
+from .trained_with import (
+    check_training,
+    digest_of,
+    digest_of_file,
+    had_teacher,
+    has_learned,
+    record_training,
+)
 from .validation import (
     best_of,
     best_phase,
@@ -72,6 +80,7 @@ __all__ = [
     "check_predictions",
     "check_training",
     "digest_of",
+    "digest_of_file",
     "discard_partial_predictions",
     "discard_validations",
     "ensembles_of",
@@ -100,6 +109,7 @@ __all__ = [
     "read_source",
     "record_event",
     "record_training",
+    "refuse",
     "release_folder",
     "save_classes",
     "save_ensemble_validation",

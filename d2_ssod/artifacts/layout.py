@@ -82,6 +82,11 @@ class PhaseFolder:
         return self.folder / "trained_with.json"
 
     @property
+    def taken_from(self) -> Path:
+        """Which model of another run it is, if it was not trained here."""
+        return self.folder / "taken_from.json"
+
+    @property
     def validation(self) -> Path:
         """How good that model is on the validation images."""
         return self.folder / "validation.json"

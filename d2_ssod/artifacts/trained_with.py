@@ -1,4 +1,4 @@
-"""``trained_with.json``: the settings and the labels that a phase was trained with.
+"""``trained_with.json``: the settings, labels and weights that a phase was trained with.
 
 So a run is not gone on with by others, which would make its results a mixture of both.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ _NOT_IN_PHASE_0 = (
 )
 # ... unless they are "all"; otherwise they may change, among other values, after phase 0.
 _WHETHER_IN_PHASE_0 = ("SSOD.AUG.STRONG", "SSOD.ROI_WEIGHTING.APPLY_TO")
+_HASH = "sha256:"
 
 
 def record_training(
@@ -60,8 +62,10 @@ def record_training(
     """
     content = _describe(own, phase, labeled, unlabeled)
     files = folder.phase(phase)
+    if files.trained_with.exists():  # and its weights may be gone since
+        content["weights"] = _read(files.trained_with).get("weights", {}) | content["weights"]
     if phase > 0 and files.pseudo_labels.exists():
-        content["pseudo_labels_sha256"] = _digest_of_file(files.pseudo_labels)
+        content["pseudo_labels_sha256"] = digest_of_file(files.pseudo_labels)
     write_json(files.trained_with, content)
 
 
@@ -84,7 +88,7 @@ def check_training(
         unlabeled: dicts of those that it learns from without labels.
 
     Raises:
-        ConfigError: naming the first three settings that differ, or the images.
+        ConfigError: naming the first three settings that differ, or the images, or weights.
     """
     files = folder.phase(phase)
     if not files.trained_with.exists():
@@ -95,6 +99,7 @@ def check_training(
         differences.append("the labeled images or their objects are others (DATASETS.TRAIN)")
     if made.get("unlabeled_sha256", now["unlabeled_sha256"]) != now["unlabeled_sha256"]:
         differences.append("the unlabeled images are others (DATASETS.UNLABELED)")
+    differences += _other_weights(made.get("weights", {}), now["weights"])
     if _has_other_pseudo_labels(files, made.get("pseudo_labels_sha256")):
         differences.append(
             f"{files.pseudo_labels} has been changed since (to train the phase again, delete "
@@ -108,11 +113,49 @@ def _has_other_pseudo_labels(files: PhaseFolder, trained_with: str | None) -> bo
     is_trained = next(files.folder.glob("model_*.pth"), None) is not None
     if trained_with is None or not is_trained or not files.pseudo_labels.exists():
         return False
-    return _digest_of_file(files.pseudo_labels) != trained_with
+    return digest_of_file(files.pseudo_labels) != trained_with
 
 
-def _digest_of_file(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _weights(own: CfgNode, phase: int) -> dict[str, str]:
+    """Describe the weights from elsewhere that a phase starts from; those that are gone left out.
+
+    They are "" (random ones), an address, or of a file its hash.
+    """
+    if phase > 0 and own.SSOD.PHASE_INIT != "pretrained":
+        return {}
+    described = {}
+    for key in ("MODEL.WEIGHTS", "MODEL.TIMM.WEIGHTS"):
+        name = value_of(own, key)
+        path = Path(name.split("?")[0])  # Detectron2's options follow
+        if path.is_file():
+            described[key] = _HASH + digest_of_file(path)
+        elif not name or "://" in name:
+            described[key] = name
+    return described
+
+
+def _other_weights(made: dict[str, str], now: dict[str, str]) -> list[str]:
+    """Tell of each key whether its weights are certainly others; a file may be of an address."""
+    return [
+        f"the weights that it started from are others ({key})"
+        for key, was in made.items()
+        if key in now
+        and was != now[key]
+        and ("" in (was, now[key]) or _is_hash(was) == _is_hash(now[key]))
+    ]
+
+
+def _is_hash(weights: str) -> bool:
+    return str(weights).startswith(_HASH)
+
+
+def digest_of_file(path: str | os.PathLike) -> str:
+    """Hash a file's content by SHA-256, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def has_learned(folder: RunFolder, phase: int, labeled: Sequence[dict]) -> bool:
@@ -151,7 +194,7 @@ def check_architecture(cfg: CfgNode, phase: int, folder: RunFolder) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return read_record(path, {"settings": dict, "labeled_sha256": str})
+    return read_record(path, {"settings": dict, "labeled_sha256": str}, {"weights": dict})
 
 
 def _describe(
@@ -159,6 +202,7 @@ def _describe(
 ) -> dict[str, Any]:
     return {
         "settings": _settings(own, phase),
+        "weights": _weights(own, phase),
         "labeled_sha256": digest_of(labeled),
         "unlabeled_sha256": digest_of(unlabeled),
     }

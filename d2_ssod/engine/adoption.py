@@ -9,9 +9,17 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from d2_ssod.artifacts import AtomicCheckpointer, RunFolder, load_model, load_pseudo_labels
+from d2_ssod.artifacts import (
+    AtomicCheckpointer,
+    PhaseFolder,
+    RunFolder,
+    digest_of_file,
+    load_model,
+    load_pseudo_labels,
+    refuse,
+)
 from d2_ssod.errors import ConfigError
-from d2_ssod.json_files import atomic_open
+from d2_ssod.json_files import atomic_open, read_record, write_json
 
 from .agreement import on_main_process
 from .run_data import RunData
@@ -23,19 +31,39 @@ def adopt_phase_0(cfg: CfgNode) -> None:
     """Take the model that ``SSOD.START.PHASE_0`` names for that of phase 0, unless there is one.
 
     Raises:
-        ConfigError: there is no such file, or it is of another model than the config's.
+        ConfigError: there is no such file; it is of another model than the config's; or phase 0 is
+            not that model, but another.
     """
     path, files = cfg.SSOD.START.PHASE_0, RunFolder(cfg.OUTPUT_DIR).phase(0)
-    if not path or on_main_process(files.model.exists):
+    if not path:
+        return
+    if on_main_process(files.model.exists):
+        on_main_process(lambda: _check_taken(cfg, files))
         return
     if not Path(path).is_file():
         raise ConfigError(f"SSOD.START.PHASE_0 is {path}, which is not a file: correct the path")
     model = load_model(cfg, path)
     if comm.is_main_process():
         files.folder.mkdir(parents=True, exist_ok=True)
+        write_json(files.taken_from, {"path": path, "sha256": digest_of_file(path)})
         AtomicCheckpointer(model, str(files.folder)).save(files.model.stem)
         logger.info("Phase 0 is %s: nothing is trained in it", path)
     comm.synchronize()
+
+
+def _check_taken(cfg: CfgNode, files: PhaseFolder) -> None:
+    """Check that phase 0 is the model that is named for it, as far as both are known."""
+    path = Path(cfg.SSOD.START.PHASE_0)
+    if not path.is_file() or path.samefile(files.model):
+        return
+    differences = []
+    if files.taken_from.exists():
+        taken = read_record(files.taken_from, {"path": str, "sha256": str})
+        if taken["sha256"] != digest_of_file(path):
+            differences = [f"it was taken from {taken['path']}, or that file has changed"]
+    elif files.trained_with.exists():
+        differences = ["it was trained in this run"]
+    refuse(cfg, f"{files.model} is not that of SSOD.START.PHASE_0, {path}", differences)
 
 
 def adopt_pseudo_labels(cfg: CfgNode, data: RunData) -> None:
@@ -46,7 +74,16 @@ def adopt_pseudo_labels(cfg: CfgNode, data: RunData) -> None:
             images.
     """
     path, files = cfg.SSOD.PSEUDO_LABEL.FROM, RunFolder(cfg.OUTPUT_DIR).phase(1)
-    if not path or on_main_process(files.pseudo_labels.exists):
+    if not path:
+        return
+    if on_main_process(files.pseudo_labels.exists):
+        if Path(path).is_file() and digest_of_file(path) != digest_of_file(files.pseudo_labels):
+            logger.warning(
+                "%s are the labels of phase 1; those of SSOD.PSEUDO_LABEL.FROM, %s, are others, "
+                "which are not read: delete the first, and all that was made with them, to take "
+                "the second",
+                *(files.pseudo_labels, path),
+            )
         return
     images = load_pseudo_labels(path, data.unlabeled, data.thing_classes)
     if not images:

@@ -15,6 +15,27 @@ from d2_ssod.config import flat_keys
 from d2_ssod.errors import ConfigError
 
 
+def check_output_dir(output_dir: str) -> None:
+    """Check that ``OUTPUT_DIR`` can name the folder of a run.
+
+    Raises:
+        ConfigError: otherwise.
+    """
+    if not output_dir:
+        raise ConfigError("OUTPUT_DIR is empty: name the folder of the run")
+    if output_dir.startswith("~"):
+        raise ConfigError(
+            f"OUTPUT_DIR is {output_dir!r}, in which ~ is not replaced here: write the path in full"
+        )
+    # What follows ? in the path of a checkpoint are options of Detectron2's, and it takes out tabs
+    # and line breaks.
+    if found := set("?\t\r\n").intersection(os.path.abspath(output_dir)):
+        raise ConfigError(
+            f"OUTPUT_DIR is {os.path.abspath(output_dir)!r}; checkpoints cannot be read from paths "
+            f"with {' or '.join(map(repr, sorted(found)))}: choose another folder"
+        )
+
+
 def take_folder(cfg: CfgNode, *, resume: bool) -> None:
     """Take ``OUTPUT_DIR`` for this run alone; a new run has one without another's files.
 

@@ -20,7 +20,7 @@ from .config_files import read_config, save_run_config
 from .config_warnings import warn_of_odd_keys
 from .data_checks import check_data_sets
 from .logs import log_start, setup_logs
-from .output_folder import take_folder
+from .output_folder import check_output_dir, take_folder
 
 
 def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:
@@ -31,6 +31,7 @@ def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:
     """
     cfg = read_config(args.config_file, args.opts, on_cpu=args.num_gpus == 0)
     cfg.freeze()
+    check_output_dir(cfg.OUTPUT_DIR)
     check_config(cfg, world_size)
     cfg = with_timm_pixels(cfg)
     register_from_config(cfg.SSOD.REGISTER, "SSOD.REGISTER")

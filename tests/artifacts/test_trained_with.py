@@ -143,6 +143,55 @@ def test_labels_that_were_moved_or_numbered_anew_are_the_same(cfg):
     check(cfg, 0, labeled=moved)
 
 
+@pytest.fixture
+def weights(tmp_path):
+    """Weights under two names, and others."""
+    paths = [tmp_path / name for name in ("a.pkl", "copy.pkl", "other.pkl")]
+    for path in paths:
+        path.write_bytes(b"other" if path.stem == "other" else b"same")
+    return {path.stem: str(path) for path in paths}
+
+
+ADDRESS = "detectron2://R-50.pkl"
+
+
+@pytest.mark.parametrize("key", ["MODEL.WEIGHTS", "MODEL.TIMM.WEIGHTS"])
+@pytest.mark.parametrize(
+    ("before", "after"), [("a", "other"), ("", "a"), ("a", ""), ("", ADDRESS), (ADDRESS, "d://x")]
+)
+def test_other_weights_to_start_from_are_refused(cfg, weights, key, before, after):
+    before, after = (weights.get(name, name) for name in (before, after))
+    cfg.merge_from_list([key, before])
+    with pytest.raises(ConfigError, match=rf"weights that it started from are others \({key}\)"):
+        check(cfg, 1, key, after)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("a", "copy"), ("a", "copy?matching_heuristics=True"), ("a", ADDRESS), ("a", "gone.pkl")],
+)
+def test_weights_that_may_be_the_same_are_taken(cfg, weights, before, after):
+    """Those of an address may have been downloaded; a file that is gone is not needed again."""
+    name, *options = after.split("?")
+    cfg.MODEL.WEIGHTS = weights[before]
+    check(cfg, 0, "MODEL.WEIGHTS", "?".join([weights.get(name, name), *options]))
+
+
+def test_weights_of_a_phase_that_starts_from_another_are_not_compared(cfg, weights):
+    cfg.SSOD.PHASE_INIT, cfg.MODEL.WEIGHTS = "previous", weights["a"]
+    check(cfg, 1, "MODEL.WEIGHTS", weights["other"])
+
+
+def test_weights_are_known_though_the_file_is_gone_when_the_phase_goes_on(cfg, weights):
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    for name in ("a.pkl", "gone.pkl"):
+        cfg.MODEL.WEIGHTS = weights.get(name.split(".")[0], name)
+        record_training(cfg, 0, LABELED, folder)
+    cfg.MODEL.WEIGHTS = weights["other"]
+    with pytest.raises(ConfigError, match=r"MODEL\.WEIGHTS"):
+        check_training(cfg, 0, LABELED, folder)
+
+
 def test_all_may_change_on_request(cfg):
     check(cfg, 1, "SEED", 5, "SSOD.RESUME_ANYWAY", True)
 

@@ -347,11 +347,14 @@ def test_the_best_phase_and_the_truth_about_labels_are_in_the_summary(data, tmp_
     assert summary["label_quality"]["1"] == quality["selected"]
 
 
-def test_a_model_from_elsewhere_can_be_that_of_phase_0(finished_run, data, tmp_path):
+def test_a_model_from_elsewhere_can_be_that_of_phase_0(finished_run, data, tmp_path, capfd):
     start = finished_run / "phase_0" / "model_final.pth"
     run_here(runs.arguments(data, tmp_path, SSOD__START__PHASE_0=str(start)))
     assert f"Phase 0 is {start}" in log_of(tmp_path)
     assert summary_of(tmp_path) == summary_of(finished_run)
+    other = finished_run / "phase_1" / "model_final.pth"
+    argv = runs.arguments(data, tmp_path, "--resume", SSOD__START__PHASE_0=str(other))
+    assert_one_error_line(error_of(capfd, argv), "SSOD.START.PHASE_0", f"taken from {start}")
 
 
 def test_labels_from_elsewhere_can_be_those_of_phase_1(finished_run, data, tmp_path):

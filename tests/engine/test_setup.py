@@ -234,6 +234,13 @@ def run_setup(output, *flags):
         runs.forget_log_files()
 
 
+@pytest.mark.parametrize("name", ["", "~/run", "run?", "a\tb", "a\n/b"])
+def test_folder_from_which_no_checkpoint_can_be_read_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert error_of("OUTPUT_DIR", repr(name)).startswith("OUTPUT_DIR is ")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_folder_without_a_run_is_used_as_it_is(output):
     run_setup(output)
     assert (output / "note.txt").exists()

@@ -1,0 +1,68 @@
+"""What a run has taken from elsewhere, when it is gone on with."""
+
+import json
+import logging
+import os
+import shutil
+
+import pytest
+from runs import bare_config
+
+from d2_ssod.artifacts import RunFolder, digest_of_file
+from d2_ssod.engine.adoption import adopt_phase_0, adopt_pseudo_labels
+from d2_ssod.errors import ConfigError
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    """Of a run whose phase 0 and labels of phase 1 are there."""
+    cfg = bare_config(tmp_path / "run")
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    for path in (folder.phase(0).model, folder.phase(1).pseudo_labels):
+        path.parent.mkdir(parents=True)
+        path.write_text("made here")
+    (tmp_path / "elsewhere").write_text("from elsewhere")
+    (tmp_path / "other").write_text("other")
+    return cfg
+
+
+def note_taken(cfg, path):
+    note = {"path": str(path), "sha256": digest_of_file(path)}
+    RunFolder(cfg.OUTPUT_DIR).phase(0).taken_from.write_text(json.dumps(note))
+
+
+def test_phase_0_stays_what_it_was_taken_from(cfg, tmp_path):
+    note_taken(cfg, tmp_path / "elsewhere")
+    shutil.copy(tmp_path / "elsewhere", tmp_path / "copy")
+    for name in ("elsewhere", "copy", "gone"):
+        cfg.SSOD.START.PHASE_0 = str(tmp_path / name)
+        adopt_phase_0(cfg)
+    cfg.SSOD.START.PHASE_0 = str(tmp_path / "other")
+    with pytest.raises(ConfigError, match=r"SSOD\.START\.PHASE_0.*taken from .*elsewhere") as info:
+        adopt_phase_0(cfg)
+    assert "SSOD.RESUME_ANYWAY" in str(info.value)
+    cfg.SSOD.RESUME_ANYWAY = True
+    adopt_phase_0(cfg)
+
+
+def test_phase_0_that_was_trained_is_not_taken_from_elsewhere(cfg, tmp_path):
+    files = RunFolder(cfg.OUTPUT_DIR).phase(0)
+    cfg.SSOD.START.PHASE_0 = str(tmp_path / "elsewhere")
+    adopt_phase_0(cfg)  # not known: of an older version
+    files.trained_with.touch()
+    with pytest.raises(ConfigError, match="it was trained in this run"):
+        adopt_phase_0(cfg)
+    os.link(files.model, tmp_path / "link")
+    for same in (files.model, tmp_path / "link"):
+        cfg.SSOD.START.PHASE_0 = str(same)
+        adopt_phase_0(cfg)
+
+
+def test_labels_that_are_not_read_are_said(cfg, tmp_path, caplog):
+    cfg.SSOD.PSEUDO_LABEL.FROM = str(RunFolder(cfg.OUTPUT_DIR).phase(1).pseudo_labels)
+    with caplog.at_level(logging.WARNING):
+        adopt_pseudo_labels(cfg, None)
+        assert not caplog.records
+        cfg.SSOD.PSEUDO_LABEL.FROM = str(tmp_path / "elsewhere")
+        adopt_pseudo_labels(cfg, None)
+    assert "which are not read" in caplog.text
