@@ -16,6 +16,7 @@ def test_layout_is_the_contract():
     assert found == {
         "model": Path("/runs/mine/phase_2/model_final.pth"),
         "trained_with": Path("/runs/mine/phase_2/trained_with.json"),
+        "taken_from": Path("/runs/mine/phase_2/taken_from.json"),
         "validation": Path("/runs/mine/phase_2/validation.json"),
         "predictions": Path("/runs/mine/phase_2/predictions.json"),
         "predictions_source": Path("/runs/mine/phase_2/predictions_source.json"),
