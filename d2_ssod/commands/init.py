@@ -32,10 +32,10 @@ import yaml
 
 from d2_ssod.config import shipped_configs
 from d2_ssod.data import read_data_set, statistics
-from d2_ssod.data.checks import has_objects
 from d2_ssod.data.datasets import DataSet, Naming, YoloSplit, register_entry
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.images import read_size, size_or_error
+from d2_ssod.data.objects import has_objects
 from d2_ssod.data.presence import check_present
 from d2_ssod.errors import ConfigError, escaped
 from d2_ssod.json_files import atomic_open

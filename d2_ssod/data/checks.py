@@ -19,6 +19,7 @@ from d2_ssod.class_lists import GIVE_THE_SAME, describe_difference
 from .box_checks import corners_of, is_plain
 from .findings import Findings
 from .images import ImageError
+from .objects import has_objects
 from .picture_files import PictureFiles
 from .presence import check_present
 
@@ -192,11 +193,6 @@ def check_annotations(
                 )
 
 
-def has_objects(image: dict[str, Any]) -> bool:
-    """Tell whether an image has an object; crowds are neither trained on nor counted."""
-    return any(not annotation.get("iscrowd") for annotation in image.get("annotations", ()))
-
-
 def check_has_objects(images: Sequence[dict[str, Any]], place: str, findings: Findings) -> None:
     """Find a data set without objects."""
     if images and not any(map(has_objects, images)):
@@ -205,6 +201,27 @@ def check_has_objects(images: Sequence[dict[str, Any]], place: str, findings: Fi
             "no objects",
             "no image has an object",
             "name data sets with annotations other than crowds",
+        )
+
+
+def check_trained_on(
+    images: Sequence[dict[str, Any]], trained: int, place: str, findings: Findings
+) -> None:
+    """Say that labeled images without objects are not trained on, where they are not.
+
+    Args:
+        images: labeled ones.
+        trained: how many of them are trained on.
+        place: begins the line.
+        findings: what is found is added to it.
+    """
+    if trained < len(images):
+        findings.warning(
+            place,
+            "labeled images without objects",
+            f"{len(images) - trained} of {len(images)} labeled images have no objects and are "
+            "not trained on",
+            "DATALOADER.FILTER_EMPTY_ANNOTATIONS False trains on them, too",
         )
 
 

@@ -1,10 +1,12 @@
-"""The annotations of an image as the boxes that all rooms speak of."""
+"""The objects of images: their annotations as the boxes that all rooms speak of."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from detectron2.config import CfgNode
 
 from d2_ssod.structures import Detections
 
@@ -25,3 +27,15 @@ def objects_and_crowds(annotations: Sequence[dict]) -> tuple[Detections, Detecti
     crowds = [annotation for annotation in annotations if annotation.get("iscrowd", 0)]
     objects = [annotation for annotation in annotations if not annotation.get("iscrowd", 0)]
     return detections_of(objects), detections_of(crowds)
+
+
+def has_objects(image: dict[str, Any]) -> bool:
+    """Tell whether an image has an object; crowds are neither trained on nor counted."""
+    return any(not annotation.get("iscrowd") for annotation in image.get("annotations", ()))
+
+
+def trained_on(cfg: CfgNode, labeled: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """List the labeled images that are trained on, as ``FILTER_EMPTY_ANNOTATIONS`` says."""
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        return list(filter(has_objects, labeled))
+    return list(labeled)

@@ -14,6 +14,7 @@ from d2_ssod.data import checks, datasets_root, statistics
 from d2_ssod.data.box_checks import check_boxes
 from d2_ssod.data.datasets import DataSet, missing_paths, read_data_set
 from d2_ssod.data.findings import Findings, raise_first
+from d2_ssod.data.objects import trained_on
 from d2_ssod.data.picture_files import PictureFiles
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import evaluator_kind
@@ -115,7 +116,8 @@ def check_run_data(cfg: CfgNode) -> Findings:
 def _check_warm_up(cfg: CfgNode, sets: NamedDataSets) -> Findings:
     """Find phases, of all unlabeled images, that are warm-up for the most part."""
     findings, last = Findings(), cfg.SSOD.NUM_PHASES
-    labeled, unlabeled = len(sets.of_key("TRAIN")), len(sets.of_key("UNLABELED"))
+    labeled = len(trained_on(cfg, sets.of_key("TRAIN")))
+    unlabeled = len(sets.of_key("UNLABELED"))
     for phase in range(last + 1):
         fraction = easy_fraction(phase, last, cfg.SSOD.EASY_FRACTIONS) if phase > 0 else 0
         own = phase_config(cfg, phase, labeled, round(fraction * unlabeled))
@@ -206,6 +208,7 @@ def _check_labeled(
     labeled = sets.of_key("TRAIN")
     if not findings.has_errors:
         resizing, place = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST), "DATASETS.TRAIN"
+        checks.check_trained_on(labeled, len(trained_on(cfg, labeled)), place, findings)
         statistics.check_balance(labeled, classes, place, findings)
         statistics.check_visible(labeled, resizing, place, findings)
         statistics.check_number_of_objects(labeled, cfg.TEST.DETECTIONS_PER_IMAGE, place, findings)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.utils import comm
 
 from d2_ssod.data.datasets import category_ids_of, with_unique_ids
 from d2_ssod.data.findings import Findings, raise_first
+from d2_ssod.data.objects import trained_on
 from d2_ssod.heartbeat import Heartbeat, Ranks
 from d2_ssod.pseudo_label import objects_per_image
 
@@ -77,17 +77,8 @@ def _assemble(cfg: CfgNode, sets: NamedDataSets) -> RunData:
     labeled = sets.of_key("TRAIN")
     classes = list(MetadataCatalog.get(sets.first_labeled).thing_classes)
     _log_sizes(sets, classes)
-    trained = labeled
-    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        trained = filter_images_with_only_crowd_annotations(labeled)
-        if len(trained) < len(labeled):
-            logger.warning(
-                "%d of %d labeled images have no objects and are not trained on; "
-                "DATALOADER.FILTER_EMPTY_ANNOTATIONS False trains on them, too",
-                *(len(labeled) - len(trained), len(labeled)),
-            )
     return RunData(
-        trained,
+        trained_on(cfg, labeled),
         with_unique_ids([_without_labels(image) for image in sets.of_key("UNLABELED")]),
         objects_per_image(labeled, len(classes)),
         classes,

@@ -11,7 +11,6 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.utils import comm
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
@@ -28,6 +27,7 @@ from d2_ssod.data.checks import check_same_classes
 from d2_ssod.data.datasets import DataSet, read_data_set
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.loader import build_inference_loader
+from d2_ssod.data.objects import trained_on
 from d2_ssod.json_files import read_json, write_json
 from d2_ssod.values import as_flag
 
@@ -160,9 +160,7 @@ def _phase_infos(
     cfg: CfgNode, folder: RunFolder, sets: Mapping[str, DataSet]
 ) -> list[dict[str, int]]:
     """Count how many images and pseudo-boxes each phase was trained on."""
-    labeled = [image for name in cfg.DATASETS.TRAIN for image in sets[name].images]
-    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        labeled = filter_images_with_only_crowd_annotations(labeled)
+    labeled = trained_on(cfg, [i for name in cfg.DATASETS.TRAIN for i in sets[name].images])
     infos = [{"labeled_images": len(labeled), "pseudo_images": 0, "pseudo_boxes": 0}]
     for phase in range(1, cfg.SSOD.NUM_PHASES + 1):
         content = read_json(folder.phase(phase).pseudo_labels)

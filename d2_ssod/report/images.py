@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from detectron2.data import DatasetCatalog
-from detectron2.data.build import filter_images_with_only_crowd_annotations
 
 from d2_ssod.artifacts import (
     has_learned,
@@ -17,7 +16,7 @@ from d2_ssod.artifacts import (
 )
 from d2_ssod.data.datasets import category_ids_of, read_data_set, with_unique_ids
 from d2_ssod.data.findings import raise_first
-from d2_ssod.data.objects import objects_and_crowds
+from d2_ssod.data.objects import objects_and_crowds, trained_on
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import load_truth
 from d2_ssod.pseudo_label import TrueObjects
@@ -86,9 +85,7 @@ class RunImages:
         last = self.run.phases[-1]
         if not (last.files.labeled_predictions.exists() and self.labeled):
             return {}
-        trained = self.labeled
-        if self.run.cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-            trained = filter_images_with_only_crowd_annotations(trained)
+        trained = trained_on(self.run.cfg, self.labeled)
         return self.run.read(lambda: self._on_labeled(last, trained), {})
 
     def _labels(self, phase: Phase) -> Predictions:

@@ -41,6 +41,28 @@ def test_good_data_are_well(config, capsys):
     assert checked(config, capsys) == (0, "All is well.\n")
 
 
+def test_anchors_may_be_one_list_for_all_levels(config, capsys):
+    sizes = ("MODEL.ANCHOR_GENERATOR.SIZES", "[8, 16.5]")
+    ratios = ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[0.5, 1]")
+    assert checked(config, capsys, *sizes, *ratios) == (0, "All is well.\n")
+    code, text = checked(config, capsys, "MODEL.ANCHOR_GENERATOR.SIZES", "[2048, 4096]")
+    assert code == 0
+    assert "objects smaller than the anchors" in text
+
+
+def test_labeled_images_that_are_not_trained_on_are_said(config, capsys, tmp_path):
+    path = tmp_path / "labeled" / "instances.json"
+    contents = json.loads(path.read_text())
+    contents["annotations"][3]["iscrowd"] = 1
+    del contents["annotations"][4]
+    path.write_text(json.dumps(contents))
+    code, text = checked(config, capsys)
+    assert code == 0
+    assert "2 of 20 labeled images have no objects and are not trained on" in text
+    of_all = ("DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False")
+    assert "not trained on" not in checked(config, capsys, *of_all)[1]
+
+
 def test_every_finding_is_printed(config, capsys, tmp_path):
     path = tmp_path / "labeled" / "instances.json"
     contents = json.loads(path.read_text())

@@ -131,7 +131,8 @@ class VocFolder:
         if annotations == self.folder and all(path.startswith(below) for path in xml):
             annotations = images  # side by side, in a folder of the pictures
         pictures = filter(is_image_name, walked.get(images, ()))
-        return _Files(_by_name(xml, annotations), _by_name(pictures, images), annotations, images)
+        first_xml = {name: paths[0] for name, paths in _by_name(xml, annotations).items()}
+        return _Files(first_xml, _by_name(pictures, images), annotations, images)
 
     def _check_one_part(self, files: _Files) -> None:
         """Refuse what has test images beside those to be learned, as Roboflow's exports."""
@@ -145,9 +146,9 @@ class VocFolder:
     def _read_image(self, name: str, files: _Files) -> tuple[dict[str, Any], Findings]:
         """Read one image; its annotations have the class's name as ``category_id``."""
         findings = Findings()
-        path = files.picture(name)
-        record: dict[str, Any] = {"file_name": path, "image_id": name}
         root = self._parse(files.xml(name), findings) if self.annotations else None
+        path = self._picture(name, files, _text(root, "filename"), findings)
+        record: dict[str, Any] = {"file_name": path, "image_id": name}
         size = [as_whole(_text(root, f"size/{side}")) or 0 for side in ("height", "width")]
         if min(size) <= 0:
             size = size_or_error(read_size, path)
@@ -163,6 +164,21 @@ class VocFolder:
         if root is not None:
             record["annotations"] = self._annotations(root, name, record, findings)
         return record, findings
+
+    def _picture(self, name: str, files: _Files, in_xml: str, findings: Findings) -> str:
+        """Find the picture of a name; of several (``1.jpg``, ``1.png``) the one that is written."""
+        candidates = files.pictures.get(name) or [
+            os.path.join(files.image_folder, f"{name}.jpg")  # missing; it would be here
+        ]
+        written = [p for p in candidates if os.path.basename(p) == os.path.basename(in_xml)]
+        if len(candidates) > 1 and not written:
+            findings.warning(
+                self.folder,
+                "pictures of one name",
+                f"{candidates[0]} is taken for {name!r}, not {candidates[1]}",
+                "give pictures names that differ without the extension, too",
+            )
+        return (written or candidates)[0]
 
     def _parse(self, path: str, findings: Findings) -> ElementTree.Element | None:
         try:
@@ -243,21 +259,18 @@ class _Files:
 
     Attributes:
         annotations: paths of XML files, by name.
-        pictures: paths of pictures, by name.
+        pictures: paths of pictures, by name; several where they differ in the extension alone.
         annotation_folder: where a missing XML file should be.
         image_folder: where a missing picture should be.
     """
 
     annotations: dict[str, str]
-    pictures: dict[str, str]
+    pictures: dict[str, list[str]]
     annotation_folder: str
     image_folder: str
 
     def xml(self, name: str) -> str:
         return self.annotations.get(name) or os.path.join(self.annotation_folder, f"{name}.xml")
-
-    def picture(self, name: str) -> str:
-        return self.pictures.get(name) or os.path.join(self.image_folder, f"{name}.jpg")
 
     def find(self, line: str) -> str:
         """Find the name that a line of a list means; if no such file is there, the likely one.
@@ -289,11 +302,14 @@ def _is_xml_name(path: str) -> bool:
     return name.lower().endswith(".xml") and not name.startswith(".")
 
 
-def _by_name(paths: Iterable[str], folder: str) -> dict[str, str]:
-    """Give each path the name of its image; of several with one name, the first is taken."""
+def _by_name(paths: Iterable[str], folder: str) -> dict[str, list[str]]:
+    """Sort paths by the name of their image."""
     start = len(os.path.join(folder, ""))
-    stems = ((os.path.splitext(path)[0][start:], path) for path in sorted(paths, reverse=True))
-    return {stem.replace(os.sep, "/"): path for stem, path in stems}
+    by_name: dict[str, list[str]] = {}
+    for path in sorted(paths):
+        stem = os.path.splitext(path)[0][start:]
+        by_name.setdefault(stem.replace(os.sep, "/"), []).append(path)
+    return by_name
 
 
 def _text(item: ElementTree.Element | None, path: str) -> str:

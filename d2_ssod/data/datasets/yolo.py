@@ -68,6 +68,7 @@ class YoloSplit:
             record["annotations"] = found or []
             findings.extend(of_image)
         warn_of_copies(listed.images, self.yaml_file, findings)
+        self._warn_of_shared_labels(listed.images, findings)
         if without:
             findings.warning(
                 self.yaml_file,
@@ -77,6 +78,20 @@ class YoloSplit:
                 "has labeled them",
             )
         return DataSet(listed.images, names, findings=findings)
+
+    def _warn_of_shared_labels(self, images: list[dict], findings: Findings) -> None:
+        """Say which pictures (``1.jpg``, ``1.png``) have one label file, as by Ultralytics."""
+        by_stem: dict[str, list[str]] = {}
+        for path in (image["file_name"] for image in images if image["annotations"]):
+            by_stem.setdefault(os.path.splitext(path)[0], []).append(path)
+        for first, *others in by_stem.values():
+            for other in others:
+                findings.warning(
+                    self.yaml_file,
+                    "pictures of one name",
+                    f"{other} has the label file of {first}",
+                    "give pictures names that differ without the extension, too",
+                )
 
     def splits(self) -> list[str]:
         """List the keys that may name a split: those with a path, or a list."""

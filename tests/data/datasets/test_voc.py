@@ -320,6 +320,20 @@ def test_an_export_of_several_parts_is_not_one_data_set(tmp_path):
     assert [r["file_name"] for r in load(tmp_path / "train", "")] == [f"{tmp_path}/train/a.jpg"]
 
 
+def test_of_pictures_that_differ_in_the_extension_the_one_that_is_written_is_taken(voc):
+    other = save_picture(voc / "JPEGImages" / "000005.png", 40, 30)
+    data_set = VocFolder(str(voc), "trainval", class_names=CLASSES).read()
+    (finding,) = data_set.findings
+    assert finding.level == "warning"
+    assert "000005.jpg is taken for '000005', not " in str(finding)
+    assert data_set.images[0]["file_name"].endswith("000005.jpg")
+    written = "<filename>photos/000005.png</filename>"
+    rewrite(voc, "000005", ("<annotation>", f"<annotation>{written}"))
+    data_set = VocFolder(str(voc), "trainval", class_names=CLASSES).read()
+    assert not len(data_set.findings)
+    assert data_set.images[0]["file_name"] == str(other)
+
+
 def test_copies_of_a_box_are_warned_of(voc):
     write_image(voc, "000007", [("bird", (3, 4, 7, 9), 0)] * 3)
     data_set = VocFolder(str(voc), "trainval", class_names=CLASSES).read()

@@ -149,3 +149,13 @@ def test_copies_of_a_box_are_warned_of(yolo):
     label(yolo, "1 0.5 0.5 0.5 0.2\n" * 2 + "0 0.5 0.5 0.5 0.2\n")
     (copies,) = (str(f) for f in read(yolo).findings if "more than once" in f.kind)
     assert "image a.png has the box [10, 8, 30, 12] 2 times; remove the copies" in copies
+
+
+def test_pictures_that_share_a_label_file_are_said(yolo):
+    save_picture(yolo / "images" / "train" / "a.jpg", 40, 20)
+    save_picture(yolo / "images" / "train" / "b.jpg", 40, 20)  # none of b has labels
+    data_set = read(yolo)
+    (shared,) = (f for f in data_set.findings if f.kind == "pictures of one name")
+    assert (shared.level, shared.count) == ("warning", 1)
+    assert "a.png has the label file of " in str(shared)
+    assert [len(image["annotations"]) for image in data_set.images] == [2, 2, 0, 0]
