@@ -22,7 +22,7 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # --- Data -------------------------------------------------------------------------------------
     # Your own data: a list of entries with a NAME, which goes into DATASETS.*, and one of
     #   IMAGES: folder                            unlabeled pictures, found recursively; or a text
-    #                                             file that lists some, or a list of such
+    #                                             file that lists some, a picture, a list of such
     #   JSON: coco_instances.json, IMAGES: folder
     #   VOC: folder of XML files; SPLIT or LIST, IMAGES, CLASSES where they are not the usual
     #   YOLO: data.yaml, SPLIT: train

@@ -25,8 +25,8 @@ class ImageFolders:
     """Pictures without annotations.
 
     Attributes:
-        places: folders, which are searched with their sub-folders, and text files that list a
-            picture per line, relative to themselves. In folders, what begins with a dot is
+        places: folders, which are searched with their sub-folders; text files that list a picture
+            per line, relative to themselves; pictures. In folders, what begins with a dot is
             skipped (as ``.ipynb_checkpoints``), and so are ``__MACOSX`` and ``@eaDir`` and files
             without an image extension; links to folders are followed, each folder once.
         key: config key to name in findings.
@@ -64,6 +64,8 @@ class ImageFolders:
     def _list(self, place: str, findings: Findings) -> list[str]:
         if not os.path.isfile(place):
             return self._list_folder(place, findings)
+        if is_image_name(place):
+            return [place]
         files = read_list(place)
         remedy = f"the names in {place} are relative to its own folder: correct them, or move it"
         said = check_present(files, len(files), self.key, remedy, findings)

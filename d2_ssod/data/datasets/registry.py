@@ -157,9 +157,7 @@ def _images(given: Mapping[str, Any], naming: Naming) -> tuple[Files, dict]:
     places = given["IMAGES"]
     places = [places] if isinstance(places, str) else places
     if not isinstance(places, Sequence) or not all(isinstance(p, str) for p in places):
-        raise ConfigError(
-            f"{naming('IMAGES')} is {places!r}; expected a folder, or a list of folders"
-        )
+        raise ConfigError(f"{naming('IMAGES')} is {places!r}; expected a folder, or a list of such")
     expanded = tuple(map(os.path.expanduser, places))
     for place in expanded:
         if not os.path.exists(place):

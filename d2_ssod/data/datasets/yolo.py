@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import yaml
 
 from d2_ssod.errors import ConfigError
+from d2_ssod.file_names import find_file
 from d2_ssod.values import as_number, as_whole
 from d2_ssod.yaml_files import check_repeated_keys
 
@@ -153,11 +154,11 @@ class YoloSplit:
         return tuple(self._find(entry, root, own) for entry in entries)
 
     def _find(self, entry: str, root: str, own: str) -> str:
-        # Some exports write ../train/images for what lies beside the YAML file.
+        # Some exports write ../train/images for what lies beside the YAML file, some backslashes.
         candidates = [
-            os.path.join(folder, name)
+            find_file(folder, name)
             for folder in (root, own)
-            for name in (entry, entry.removeprefix("../"))
+            for name in (entry, entry.replace("\\", "/").removeprefix("../"))
         ]
         for candidate in candidates:
             if os.path.exists(candidate):

@@ -97,6 +97,12 @@ def test_several_folders_and_lists_are_joined(tmp_path):
     assert len(load(tmp_path / "one", tmp_path / "two", tmp_path / "one")) == 3
 
 
+def test_a_picture_is_itself(tmp_path):
+    """As a shell writes out ``pictures/*.png``."""
+    paths = [save_picture(tmp_path / name) for name in ("b.png", "a.png")]
+    assert names_of(load(*paths, tmp_path), tmp_path) == ["b.png", "a.png"]
+
+
 def test_a_list_may_be_written_on_windows(tmp_path):
     for name in ("two/a.png", "two/b c.png"):
         save_picture(tmp_path / name)

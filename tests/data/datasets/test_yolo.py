@@ -84,6 +84,8 @@ def test_annotations_can_be_left_out(yolo):
         "path: .\ntrain: images/train\nnames: {1: dog, 0: cat}\n",
         "train: ../images/train\nnames: [cat, dog]\nnc: 2\n",
         "path: images\ntrain: [train]\nnames: [cat, dog]\n",
+        "train: ..\\images\\train\nnames: [cat, dog]\n",
+        "train: images\\train\nnames: [cat, dog]\n",
         "\ufefftrain: list.txt\nnames: [cat, dog]\n",
     ],
 )
