@@ -49,7 +49,7 @@ from d2_ssod.pseudo_label import (
     build_pseudo_labels,
     easy_fraction,
 )
-from d2_ssod.structures import Predictions
+from d2_ssod.structures import ImageId, Predictions
 
 from .agreement import on_main_process
 from .diagnostics import LabelTruth, check_labels
@@ -183,16 +183,21 @@ def _predict_remaining(cfg: CfgNode, phase: int, data: RunData, model: nn.Module
     """Run a model over the unlabeled images that no interrupted pass has been over."""
     files = RunFolder(cfg.OUTPUT_DIR).phase(phase)
     tta = cfg.SSOD.TTA.ENABLED
-    earlier = load_earlier_predictions(files.partial_predictions, data.unlabeled)
+    found: Predictions = {}  # on the main process, which alone reads what others wrote
+
+    def read() -> tuple[set[ImageId], set[ImageId]]:
+        earlier = load_earlier_predictions(files.partial_predictions, data.unlabeled)
+        done = load_partial_predictions(files.partial_predictions)
+        found.update(earlier | done)
+        write_json(files.predictions_source, prediction_source(cfg, data.unlabeled))
+        return set(earlier), set(done)
+
+    earlier, done = on_main_process(read)
     images = [image for image in data.unlabeled if image["image_id"] not in earlier]
-    done = load_partial_predictions(files.partial_predictions)
     if earlier:
         logger.info("Phase %d: %d unlabeled images are new to its model", phase, len(images))
     if done:
         logger.info("%d of %d images were predicted before", len(done), len(images))
-    comm.synchronize()  # All have read before one writes.
-    if comm.is_main_process():
-        write_json(files.predictions_source, prediction_source(cfg, data.unlabeled))
     with keep_partial_predictions(files.partial_predictions) as keep:
         predictions = predict(
             GeneralizedRCNNWithTTA(cfg, model) if tta else model,
@@ -202,7 +207,7 @@ def _predict_remaining(cfg: CfgNode, phase: int, data: RunData, model: nn.Module
         )
     comm.synchronize()  # All have closed their files before one deletes them.
     if comm.is_main_process():
-        found = earlier | done | predictions
+        found.update(predictions)
         in_order = {image["image_id"]: found[image["image_id"]] for image in data.unlabeled}
         save_predictions(files.predictions, in_order, data.category_ids)
         discard_partial_predictions(files.partial_predictions)
