@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.json_files import read_json, write_json
+from d2_ssod.json_files import read_json, read_record, write_json
 
 from .differences import refuse
 from .layout import RunFolder
@@ -50,7 +50,7 @@ def load_classes(folder: RunFolder) -> list[str]:
         ConfigError: the folder holds no run, or none that has come so far.
     """
     if folder.classes.exists():
-        names = read_json(folder.classes).get("thing_classes")
+        names = read_record(folder.classes, {"thing_classes": list})["thing_classes"]
     elif folder.phase(1).pseudo_labels.exists():
         names = [
             category["name"] for category in read_json(folder.phase(1).pseudo_labels)["categories"]
@@ -60,6 +60,6 @@ def load_classes(folder: RunFolder) -> list[str]:
             f"{folder.root}: has neither {folder.classes.name} nor phase_1/pseudo_labels.json, so "
             "it is no folder of a run; correct the path"
         )
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{folder.classes}: thing_classes is {names!r}; expected a list of names")
     return names

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from d2_ssod.json_files import atomic_open, read_json, write_json
+from d2_ssod.json_files import atomic_open, read_record, write_json
 
 from .layout import RunFolder
 
@@ -17,7 +17,8 @@ from .layout import RunFolder
 def ensembles_of(num_phases: int) -> dict[str, range]:
     """List the phases of each ensemble: ``1~N`` and ``0~N``, those of a single phase left out."""
     found = {"1~N": range(1, num_phases + 1), "0~N": range(num_phases + 1)}
-    return {name: phases for name, phases in found.items() if len(phases) > 1}
+    # Without len(), which has limits: the number may be read from a damaged file.
+    return {name: each for name, each in found.items() if each.stop - each.start > 1}
 
 
 def save_validation(
@@ -31,7 +32,7 @@ def save_validation(
 def load_validation(folder: RunFolder, phase: int) -> float | None:
     """Read the AP of the model at the end of a phase; None if it was not validated, or has none."""
     path = folder.phase(phase).validation
-    return read_json(path)["metrics"].get("AP") if path.exists() else None
+    return read_record(path, {"metrics": dict})["metrics"].get("AP") if path.exists() else None
 
 
 def save_ensemble_validation(
@@ -48,8 +49,10 @@ def save_ensemble_validation(
 
 def load_ensemble_validation(folder: RunFolder, num_phases: int) -> dict[str, float] | None:
     """Read the AP of each ensemble that has one; None if so many phases were not validated."""
-    content = read_json(folder.validation) if folder.validation.exists() else {}
-    if content.get("num_phases") != num_phases:
+    if not folder.validation.exists():
+        return None
+    content = read_record(folder.validation, {"num_phases": int, "ensembles": dict})
+    if content["num_phases"] != num_phases:
         return None
     found = {name: metrics.get("AP") for name, metrics in content["ensembles"].items()}
     return {name: ap for name, ap in found.items() if ap is not None}
@@ -68,7 +71,7 @@ def discard_validations(
     other = [
         path
         for path, judged_by in ways.items()
-        if path.exists() and read_json(path).get("judged_by") != judged_by
+        if path.exists() and read_record(path, {}, {"judged_by": str}).get("judged_by") != judged_by
     ]
     for path in other:
         path.unlink()

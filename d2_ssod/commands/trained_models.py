@@ -14,7 +14,7 @@ from d2_ssod.class_lists import describe_difference
 from d2_ssod.config import value_of
 from d2_ssod.engine import read_run_config
 from d2_ssod.errors import ConfigError
-from d2_ssod.json_files import read_json
+from d2_ssod.json_files import read_record
 
 # Models that are fused see the same pictures.
 _OF_PICTURES = ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST", "INPUT.FORMAT")
@@ -97,7 +97,7 @@ def _best_by_test(folder: RunFolder) -> list[int]:
         raise ConfigError(
             f"{folder.summary()}: no such file, so that the best phase is not known; name a phase"
         )
-    summary = read_json(folder.summary())
+    summary = read_record(folder.summary(), {"phases": list, "ensembles": dict})
     found = [([each["phase"]], each["metrics"]) for each in summary["phases"]]
     found += [
         (list(phases), summary["ensembles"][name])

@@ -41,7 +41,7 @@ from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.loader import build_inference_loader
 from d2_ssod.data.objects import objects_and_crowds
 from d2_ssod.inference import predict
-from d2_ssod.json_files import read_json, write_json
+from d2_ssod.json_files import read_record, write_json
 from d2_ssod.pseudo_label import (
     Consensus,
     PseudoLabels,
@@ -328,7 +328,7 @@ def warn_of_unused_corrections(cfg: CfgNode, corrected: Predictions) -> None:
     if now is None or not all(phase.pseudo_labels.exists() for phase in files):
         return
     last = files[-1].manifest
-    made = read_json(last).get("corrected", {}) if last.exists() else {}
+    made = read_record(last, {}, {"corrected": dict}).get("corrected", {}) if last.exists() else {}
     # Manifests of before lack the digest.
     known = [key for key in ("images", "boxes", "sha256") if key in made or key != "sha256"]
     if any(made.get(key) != now[key] for key in known):

@@ -28,7 +28,7 @@ from d2_ssod.data.datasets import DataSet, read_data_set
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.loader import build_inference_loader
 from d2_ssod.data.objects import trained_on
-from d2_ssod.json_files import read_json, write_json
+from d2_ssod.json_files import read_json, read_record, write_json
 from d2_ssod.values import as_flag
 
 from .coco_metrics import Metrics
@@ -122,7 +122,9 @@ def validate(cfg: CfgNode, dataset_name: str, model: nn.Module) -> Metrics:
 def _summary_path(folder: RunFolder, name: str, *, is_first: bool) -> Path:
     """Name the file of the results on a data set; what another one has left stays."""
     path = folder.summary()
-    if is_first and (not path.exists() or read_json(path).get("dataset") == name):
+    if is_first and (
+        not path.exists() or read_record(path, {}, {"dataset": str}).get("dataset") == name
+    ):
         return path
     if is_first:
         logger.info("%s is of another data set, and stays", path)
@@ -150,8 +152,8 @@ def _known_otherwise(cfg: CfgNode, folder: RunFolder) -> dict[str, Any]:
         known["best_phases_by_validation"] = together
     for phase in range(1, last + 1):
         path = folder.phase(phase).manifest
-        quality = read_json(path).get("quality") if path.exists() else None
-        if quality:
+        made = read_record(path, {}, {"quality": dict}) if path.exists() else {}
+        if quality := made.get("quality"):
             known.setdefault("label_quality", {})[str(phase)] = quality["selected"]
     return known
 
