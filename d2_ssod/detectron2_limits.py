@@ -11,6 +11,7 @@ from d2_ssod.limits import (
     FRACTION,
     NONE,
     NOT_NEGATIVE,
+    NUMBER,
     POSITIVE,
     SEED,
     SHARE,
@@ -40,7 +41,7 @@ _INPUT: dict[str, Limit] = {
 }
 
 _MODEL: dict[str, Limit] = {
-    "PIXEL_MEAN": each(NOT_NEGATIVE, least=1),
+    "PIXEL_MEAN": each(NUMBER, least=1),
     "PIXEL_STD": _SOME,
     "ANCHOR_GENERATOR.SIZES": _OF_ALL_OR_EACH_LEVEL,
     "ANCHOR_GENERATOR.ASPECT_RATIOS": _OF_ALL_OR_EACH_LEVEL,
@@ -66,10 +67,8 @@ _MODEL: dict[str, Limit] = {
     "ROI_BOX_HEAD.BBOX_REG_WEIGHTS": _BOX_WEIGHTS,
     "ROI_BOX_HEAD.SMOOTH_L1_BETA": NOT_NEGATIVE,
     "ROI_BOX_HEAD.POOLER_RESOLUTION": AT_LEAST_1,
-    "ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": COUNT,
     "ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": each(_BOX_WEIGHTS, least=1),
     "ROI_BOX_CASCADE_HEAD.IOUS": each(FRACTION, least=1),
-    "RETINANET.PRIOR_PROB": BELOW_1,
     "RETINANET.SCORE_THRESH_TEST": BELOW_1,
     "RETINANET.TOPK_CANDIDATES_TEST": AT_LEAST_1,
     "RETINANET.NMS_THRESH_TEST": FRACTION,
@@ -99,8 +98,7 @@ _SOLVER: dict[str, Limit] = {
 }
 
 _TEST: dict[str, Limit] = {
-    "EVAL_PERIOD": COUNT,
-    "DETECTIONS_PER_IMAGE": AT_LEAST_1,
+    "DETECTIONS_PER_IMAGE": either(AT_LEAST_1, one_of(-1)),  # all, in two-stage detectors
     "AUG.MIN_SIZES": each(AT_LEAST_1, least=1),
     "AUG.MAX_SIZE": AT_LEAST_1,
 }

@@ -76,6 +76,7 @@ TEXT = Limit(lambda v: isinstance(v, str), "a name")
 LIST = Limit(is_list, "a list")
 NAMES = Limit(lambda v: is_list(v) and all(isinstance(i, str) for i in v), "a list of names")
 
+NUMBER = Limit(is_number, "a number")
 BELOW_1 = Limit(lambda v: is_number(v) and 0 <= v < 1, "a number from 0, below 1")
 FRACTION = Limit(lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
 SHARE = Limit(lambda v: is_number(v) and 0 < v <= 1, "a number above 0, at most 1")

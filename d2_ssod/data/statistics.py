@@ -173,6 +173,8 @@ def check_number_of_objects(
     images: Sequence[dict[str, Any]], most: int, place: str, findings: Findings
 ) -> None:
     """Warn of images with more objects than a model may find (``TEST.DETECTIONS_PER_IMAGE``)."""
+    if most < 0:  # all
+        return
     counts = np.array([num_objects(image) for image in images])
     above = counts[counts > most]
     if len(above):

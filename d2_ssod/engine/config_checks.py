@@ -91,6 +91,12 @@ def _check_model(cfg: CfgNode) -> None:
             f"{cfg.MODEL.META_ARCHITECTURE!r} learns from images without labels, of which only "
             "phase 0 has any: set it to 0"
         )
+    if cfg.TEST.DETECTIONS_PER_IMAGE < 0 and not detector_of(cfg).has_roi_heads:
+        raise ConfigError(
+            f"TEST.DETECTIONS_PER_IMAGE is {cfg.TEST.DETECTIONS_PER_IMAGE}, which means all "
+            "detections in two-stage detectors only, and MODEL.META_ARCHITECTURE is "
+            f"{cfg.MODEL.META_ARCHITECTURE!r}: set it to a number such as 100"
+        )
     if cfg.SSOD.TTA.ENABLED and not detector_of(cfg).has_tta:
         raise ConfigError(
             f"SSOD.TTA.ENABLED is True, but MODEL.META_ARCHITECTURE is "

@@ -141,8 +141,8 @@ WRONG = [
     ("TEST.AUG.MIN_SIZES", ()),
     ("TEST.AUG.MIN_SIZES", (-1, 128)),
     ("TEST.AUG.MAX_SIZE", 0),
-    ("TEST.DETECTIONS_PER_IMAGE", -1),
-    ("TEST.EVAL_PERIOD", -1),
+    ("TEST.DETECTIONS_PER_IMAGE", 0),
+    ("TEST.DETECTIONS_PER_IMAGE", -2),
     ("MODEL.RPN.PRE_NMS_TOPK_TEST", -1),
     ("MODEL.RPN.POST_NMS_TOPK_TEST", 0),
     ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 1.0),
@@ -214,6 +214,16 @@ def test_relative_crops_are_parts_of_the_image():
     check_config(cfg, 1)
 
 
+@pytest.mark.parametrize("detector", ["RetinaNet", "SSD"])
+def test_one_stage_detectors_need_a_limit_of_detections(detector):
+    cfg = make_config()
+    cfg.TEST.DETECTIONS_PER_IMAGE = -1
+    check_config(cfg, 1)
+    cfg.MODEL.META_ARCHITECTURE = detector
+    with pytest.raises(ConfigError, match=rf"DETECTIONS_PER_IMAGE is -1, .*{detector}"):
+        check_config(cfg, 1)
+
+
 def test_choices_are_listed():
     message = error_of("SSOD.ROI_WEIGHTING.NAME", "uncertain")
     for name in ("none", "uncertainty", "soft_sampling", "constant"):
@@ -250,6 +260,7 @@ RIGHT = [
     ("SOLVER.WEIGHT_DECAY_BIAS", None),
     ("SOLVER.WEIGHT_DECAY_BIAS", 0.0),
     ("INPUT.MIN_SIZE_TEST", 0),
+    ("TEST.DETECTIONS_PER_IMAGE", -1),
     ("SEED", -1),
 ]
 
