@@ -185,7 +185,8 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # --- Ensemble (weighted boxes fusion) ---------------------------------------------------------
     "ENSEMBLE.IOU_THRESH": (0.6, limits.FRACTION),
     "ENSEMBLE.SKIP_BOX_THRESH": (1e-4, limits.BELOW_1),
-    # Weights of the models of phases 0..N. (): equal.
+    # Weights of the models of phases 0..N. (): equal. Those that were released are 0.9, 1, 1.4 for
+    # VOC and 0.7, 1, 1.7 for COCO.
     "ENSEMBLE.WEIGHTS": ((), each(limits.POSITIVE)),
     # --- Inference --------------------------------------------------------------------------------
     # Images per process and step when predicting and evaluating. More than 1 is faster on small

@@ -16,13 +16,12 @@ from .difficulty import difficulty_subsets, easy_images
 from .ensemble import EnsembleRCNN, fuse_outputs
 from .evaluate import PhaseResults, evaluate_phases, evaluate_rows
 from .evaluators import BoxEvaluator, VocEvaluator, build_evaluator, evaluator_kind
-from .fusion import TUNED_WEIGHTS, Fusion
+from .fusion import Fusion
 from .label_truth import load_truth
 from .run import evaluate_run, judged_on, validate
 from .summary import format_metrics, format_table, summarize
 
 __all__ = [
-    "TUNED_WEIGHTS",
     "BoxEvaluator",
     "EnsembleRCNN",
     "Fusion",

@@ -44,7 +44,7 @@ def _ground_truth(record: dict) -> tuple[np.ndarray, np.ndarray]:
     counted = [
         annotation
         for annotation in record.get("annotations", ())
-        if not annotation.get("iscrowd", 0) and not annotation.get("difficult", 0)
+        if not annotation.get("iscrowd", 0)
     ]
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in counted]
     return (

@@ -11,10 +11,6 @@ from ensemble_boxes import weighted_boxes_fusion
 
 from d2_ssod.structures import Detections
 
-# Weights of phases 0, 1, 2 that were tuned for the data set by the method's authors. They are here
-# to compare with published numbers; the default weight of every phase is 1.
-TUNED_WEIGHTS = {"voc": (0.9, 1.0, 1.4), "coco": (0.7, 1.0, 1.7)}
-
 
 @dataclass(frozen=True)
 class Fusion:

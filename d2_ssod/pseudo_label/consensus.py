@@ -74,11 +74,6 @@ class Consensus:
             agreed |= zip(images, self._agree(boxes).by_image(len(images)), strict=True)
         return agreed
 
-    def of_image(self, detections: Sequence[Detections]) -> Detections:
-        """Keep the boxes that several models agree on in one image."""
-        (agreed,) = self._agree([ImageBoxes.of([of_model]) for of_model in detections]).by_image(1)
-        return agreed
-
     def _agree(self, sources: Sequence[ImageBoxes]) -> ImageBoxes:
         """Keep the boxes that several models agree on, in many images at once."""
         if 0 < self.min_votes < len(sources):

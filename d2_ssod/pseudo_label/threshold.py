@@ -60,7 +60,7 @@ def objects_per_image(dataset_dicts: Sequence[dict], num_classes: int) -> np.nda
     counts = np.zeros(num_classes, dtype=np.int64)
     for record in dataset_dicts:
         for annotation in record.get("annotations", ()):
-            if not annotation.get("iscrowd", 0) and not annotation.get("difficult", 0):
+            if not annotation.get("iscrowd", 0):
                 counts[annotation["category_id"]] += 1
     return counts / len(dataset_dicts)
 

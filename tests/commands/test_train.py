@@ -41,7 +41,14 @@ def test_an_installed_package_writes_a_config_and_trains_by_it(installed, tmp_pa
     base = yaml.safe_load((tmp_path / "mine.yaml").read_text())["_BASE_"]
     assert base == str(installed / "d2_ssod" / "configs" / "Base-SSOD-Small.yaml")
     short = ("SSOD.SCHEDULE.MAX_ITER", "[2, 2]", "SOLVER.WARMUP_ITERS", "1")
-    small = ("SOLVER.IMS_PER_BATCH", "2", "INPUT.MIN_SIZE_TRAIN", "[64]", "INPUT.MIN_SIZE_TEST", "64")
+    small = (
+        "SOLVER.IMS_PER_BATCH",
+        "2",
+        "INPUT.MIN_SIZE_TRAIN",
+        "[64]",
+        "INPUT.MIN_SIZE_TEST",
+        "64",
+    )
     train = ("train", "--config-file", "mine.yaml", "--num-gpus", "0")
     run_installed(installed, tmp_path, *train, *short, *small, "OUTPUT_DIR", "out")
     assert (tmp_path / "out" / "phase_1" / "model_final.pth").exists()

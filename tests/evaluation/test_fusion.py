@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from samples import detections
 
 from d2_ssod.config import add_ssod_config
-from d2_ssod.evaluation import TUNED_WEIGHTS, Fusion
+from d2_ssod.evaluation import Fusion
 from d2_ssod.structures import Detections
 
 SIZE = (80, 100)  # height, width
@@ -133,10 +133,6 @@ def test_fusion_reads_its_keys():
     assert Fusion.from_config(cfg) == Fusion((0.9, 1.0, 1.4), 0.5, 0.01, 7)
     cfg.TEST.DETECTIONS_PER_IMAGE = -1  # all, as in Detectron2
     assert Fusion.from_config(cfg).max_detections is None
-
-
-def test_tuned_weights_are_the_released_ones():
-    assert TUNED_WEIGHTS == {"voc": (0.9, 1.0, 1.4), "coco": (0.7, 1.0, 1.7)}
 
 
 _ROWS = st.tuples(

@@ -127,14 +127,6 @@ def test_consensus_refuses_no_models():
         DEFAULT.of_predictions([])
 
 
-def test_consensus_of_one_image_is_that_of_predictions():
-    sources = [detections((5 * i, 0, 5 * i + 20, 10, 0.9 - i / 10, 0)) for i in range(3)]
-    for votes in range(4):
-        consensus = Consensus(min_votes=votes)
-        agreed = consensus.of_predictions([{7: source} for source in sources])
-        assert_same(consensus.of_image(sources), agreed[7])
-
-
 @pytest.mark.parametrize("min_votes", [0, 3])
 def test_vote_refuses_more_votes_than_models(min_votes):
     a = detections((0, 0, 10, 10, 0.9, 0))

@@ -14,14 +14,13 @@ def test_grid_holds_the_floats_nearest_to_the_decimals():
     assert THRESHOLD_GRID.tolist() == [float(f"{i // 100}.{i % 100:02d}") for i in range(10, 101)]
 
 
-def test_objects_per_image_counts_neither_crowd_nor_difficult():
+def test_objects_per_image_counts_no_crowds():
     images = [
         {
             "annotations": [
                 {"category_id": 0},
                 {"category_id": 0, "iscrowd": 1},
-                {"category_id": 2, "iscrowd": 0, "difficult": 0},
-                {"category_id": 2, "difficult": 1},
+                {"category_id": 2, "iscrowd": 0},
             ]
         },
         {"annotations": [{"category_id": 0}]},
