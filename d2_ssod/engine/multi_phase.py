@@ -151,7 +151,7 @@ def _train_phase(
         # Its images are those in which a model found something.
         trainer.learn_from_teacher(data.objects_per_image_with_objects)
     folder = RunFolder(cfg.OUTPUT_DIR)
-    trainer.register_hooks([RecordTraining(folder, phase, own.SOLVER.IMS_PER_BATCH)])
+    trainer.register_first(RecordTraining(folder, phase, own.SOLVER.IMS_PER_BATCH))
     if phase > 0 and comm.is_main_process():
         trainer.register_hooks([ShowPseudoLabels(others, data)])
     if phase < last:

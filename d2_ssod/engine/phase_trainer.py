@@ -143,6 +143,12 @@ class PhaseTrainer(DefaultTrainer):
             *writes,
         ]
 
+    def register_first(self, hook: hooks.HookBase) -> None:
+        """Have a hook called before all that there are, as they may end training."""
+        others, self._hooks = self._hooks, []
+        self.register_hooks([hook])
+        self._hooks += others
+
     def learn_from_teacher(self, objects_per_image: np.ndarray) -> None:
         """Have the average of the weights label the pseudo-labeled images anew, batch by batch.
 

@@ -166,6 +166,24 @@ def test_no_evaluation_between_iterations_outlasts_a_signal(data, tmp_path, one_
     assert_same_models(tmp_path / "stopped", tmp_path / "whole")
 
 
+def test_training_whose_last_iteration_has_a_signal_is_noted(data, tmp_path, monkeypatch):
+    step = phase_trainer.PhaseTrainer.run_step
+
+    def step_with_a_signal(trainer):
+        if trainer.iter == trainer.max_iter - 1:
+            signal.raise_signal(signal.SIGTERM)
+        step(trainer)
+
+    monkeypatch.setattr(phase_trainer.PhaseTrainer, "run_step", step_with_a_signal)
+    length = {**KEYS, "SSOD__SCHEDULE__MAX_ITER": [4]}
+    with pytest.raises(SystemExit) as info:
+        runs.run_here(runs.arguments(data, tmp_path, **length))
+    assert info.value.code == PREEMPTED
+    assert (tmp_path / "phase_0" / "model_final.pth").exists()
+    (event,) = (e for e in read_history(RunFolder(tmp_path)) if e["event"] == "trained")
+    assert (event["iterations"], event["ended"]) == (4, True)
+
+
 def test_an_evaluation_that_fails_loses_no_iteration(data, tmp_path, monkeypatch):
     monkeypatch.setattr(phase_trainer, "validate", Mock(side_effect=OSError("disk is gone")))
     with pytest.raises((OSError, SystemExit)):
