@@ -1,15 +1,15 @@
-"""What ``python -m d2_ssod`` can do, each in a module of its own.
+"""What ``python -m d2_ssod`` can do, each in a module, or folder, of its own.
 
 check.py     everything that is wrong or odd about the data of a config
 fuse.py      how good the models of several runs are together
-init.py      from data to a config
+init/        from data to a config
 predict.py   from pictures to boxes
 report.py    what a run did, as a page
 split.py     a COCO file, into labeled and unlabeled images
 train.py     train_net.py
 
 trained_models.py says which models of runs predict and fuse take, json_targets.py what they may
-overwrite; unlabeled_list.py tells init's unlabeled pictures from labeled ones in the same folder.
+overwrite.
 """
 
 from __future__ import annotations

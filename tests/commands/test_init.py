@@ -12,6 +12,9 @@ from pictures import coco_contents, save_picture, write_coco
 
 from d2_ssod.commands import init as init_command
 from d2_ssod.commands import main
+from d2_ssod.commands.init import data_sets, lines
+from d2_ssod.commands.init.choices import METHODS
+from d2_ssod.commands.init.schedule import EpochSchedule
 from d2_ssod.engine import default_argument_parser
 from d2_ssod.engine.config_checks import check_config
 from d2_ssod.engine.config_files import read_config
@@ -91,7 +94,7 @@ def test_the_method_is_self_training_a_mean_teacher_or_the_papers(folder, model,
 )
 def test_the_method_is_that_of_the_shipped_configs(method, config):
     shipped = CfgNode.load_yaml_with_base(str(runs.ROOT / "configs" / config))["SSOD"]
-    assert yaml.safe_load("\n".join(["SSOD:", *init_command._METHODS[method]]))["SSOD"] == shipped
+    assert yaml.safe_load("\n".join(["SSOD:", *METHODS[method]]))["SSOD"] == shipped
 
 
 def test_self_training_takes_as_many_image_passes_as_two_phases():
@@ -101,7 +104,7 @@ def test_self_training_takes_as_many_image_passes_as_two_phases():
     epochs = {}
     for method in ("paper", "self-training", "teacher"):
         command = ["--labeled", "a", "--unlabeled", "b", "--method", method]
-        schedule = init_command._EpochSchedule.of(parser.parse_args(command), 2000, 50_000)
+        schedule = EpochSchedule.of(parser.parse_args(command), 2000, 50_000)
         epochs[method] = schedule.epochs
     assert epochs["paper"] == [16, 12, 12]
     assert epochs["self-training"] == [48, pytest.approx(17.0, abs=0.1)]
@@ -114,9 +117,9 @@ def test_no_phase_is_all_warm_up(method, num_labeled, num_unlabeled):
     parser = argparse.ArgumentParser()
     init_command.add_arguments(parser)
     arguments = parser.parse_args(["--labeled", "a", "--unlabeled", "b", "--method", method])
-    schedule = init_command._EpochSchedule.of(arguments, num_labeled, num_unlabeled)
-    lines = "\n".join(init_command._solver_lines(arguments, schedule))
-    warm_up = yaml.safe_load(lines)["SOLVER"].get("WARMUP_ITERS", 1000)
+    schedule = EpochSchedule.of(arguments, num_labeled, num_unlabeled)
+    text = "\n".join(lines._solver_lines(arguments, schedule))
+    warm_up = yaml.safe_load(text)["SOLVER"].get("WARMUP_ITERS", 1000)
     assert warm_up <= min(schedule.iterations) / 10
 
 
@@ -360,14 +363,14 @@ def test_each_set_is_the_split_of_its_name(folder, split, kind):
     parser = argparse.ArgumentParser()
     init_command.add_arguments(parser)
     given = ["--labeled", "x.json", "--unlabeled", "u", f"--{split}", str(place)]
-    entries = init_command._entries(parser.parse_args(given))
+    entries = data_sets.entries_of(parser.parse_args(given))
     assert entries[split.upper()]["SPLIT"] == split
 
 
 def test_without_a_test_split_the_other_is_taken(folder):
     place = folder / "data.yaml"
     place.write_text("train: a\nval: b\ntest:\nnames: [cat]\n")
-    assert init_command._annotated("x", str(place), None, ["test", "val"])["SPLIT"] == "val"
+    assert data_sets._annotated("x", str(place), None, ["test", "val"])["SPLIT"] == "val"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,165 @@
+"""Write a config that fits a user's data, with every line explained.
+
+    python -m d2_ssod init --labeled train.json --images train/ --unlabeled pictures/ \\
+        --test val.json --test-images val/ -o mine.yaml
+
+``--labeled``, ``--val`` and ``--test`` take COCO instances files, folders of Pascal VOC's XML
+files, and Ultralytics' data.yaml, whose splits train and val are used. ``--val`` chooses between
+the models of a run, ``--test`` only judges. The method is one phase of self-training, which has
+done best on photographs (docs/real_images.md), the same with a mean teacher, or the paper's two
+phases. Check the data, then train:
+
+    python -m d2_ssod check --config-file mine.yaml
+    python train_net.py --config-file mine.yaml --num-gpus 8
+
+A short trial first: see docs/own_data.md. The run's folder has the name of the file: output/mine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from d2_ssod.data import read_data_set
+from d2_ssod.data.datasets import DataSet, register_entry
+from d2_ssod.data.findings import Findings, raise_first
+from d2_ssod.data.images import read_size, size_or_error
+from d2_ssod.data.objects import has_objects
+from d2_ssod.data.presence import check_present
+from d2_ssod.errors import ConfigError
+from d2_ssod.json_files import atomic_open
+
+from .choices import METHODS, MODELS
+from .data_sets import OPTIONS, entries_of, naming_of, option_of
+from .lines import lines_of
+from .unlabeled_list import list_others
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--labeled", required=True, metavar="FILE", help="with annotations")
+    parser.add_argument("--images", metavar="DIR", help="folder of the labeled pictures")
+    parser.add_argument(
+        "--unlabeled",
+        required=True,
+        nargs="+",
+        metavar="DIR",
+        help="folders, or lists, of pictures; or a COCO file of some in --images",
+    )
+    parser.add_argument(
+        "--val",
+        metavar="FILE",
+        help="with annotations; to choose the best model (of a VOC folder or a data.yaml: val)",
+    )
+    parser.add_argument("--val-images", metavar="DIR", help="folder of their pictures")
+    parser.add_argument(
+        "--test",
+        metavar="FILE",
+        help="with annotations; for the results (of a VOC folder or data.yaml: test, or else val)",
+    )
+    parser.add_argument("--test-images", metavar="DIR", help="folder of the test pictures")
+    parser.add_argument(
+        "--method",
+        choices=sorted(METHODS),
+        default="self-training",
+        help="labels alone, then one phase of self-training (default), or with a mean teacher; or "
+        "two phases as published",
+    )
+    parser.add_argument("--model", choices=sorted(MODELS), default="r50")
+    parser.add_argument(
+        "--num-gpus", type=_count, default=8, help="sets batch and learning rate (8)"
+    )
+    parser.add_argument("--name", default="mine", help="begins the names of the data sets (mine)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="mine.yaml",
+        metavar="FILE",
+        help="where to write it (mine.yaml); the run's folder has its name: output/mine",
+    )
+
+
+def _count(text: str) -> int:
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return int(text)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Look at the data and write the config; 0."""
+    path = Path(arguments.output)
+    if path.exists():
+        raise ConfigError(f"{path}: is there already; remove it, or choose another with -o")
+    entries = entries_of(arguments)
+    names = {k: register_entry(e, naming_of(k, arguments)) for k, e in entries.items()}
+    sets = {key: read_data_set(name) for key, name in names.items()}
+    for key, data_set in sets.items():
+        _check_usable(data_set, option_of(OPTIONS[key][1]))
+    labeled = sets["TRAIN"]
+    for entry in entries.values():
+        if "VOC" in entry:  # whose own are those that it has objects of
+            entry["CLASSES"] = labeled.thing_classes
+    if not labeled.thing_classes or not any(i.get("annotations") for i in labeled.images):
+        raise ConfigError(f"{arguments.labeled}: has no annotations; name a file that has")
+    _check_learnable(labeled.images, arguments.labeled)
+    unlabeled = _unlabeled_images(path, arguments, entries, sets)
+    lines = lines_of(arguments, entries, labeled.images, labeled.thing_classes, len(unlabeled))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_open(path, encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+    print("\n".join(lines))
+    print(f"\nWritten to {path}. Next: python -m d2_ssod check --config-file {quote(str(path))}")
+    return 0
+
+
+def _unlabeled_images(
+    path: Path,
+    arguments: argparse.Namespace,
+    entries: dict[str, dict[str, Any]],
+    sets: dict[str, DataSet],
+) -> list[dict]:
+    """Give the unlabeled images; if labeled ones lie among them, by a list, which is written."""
+    images = sets["UNLABELED"].images
+    if "JSON" in entries["UNLABELED"]:  # which is a list itself
+        return images
+    known = [i for key, data_set in sets.items() if key != "UNLABELED" for i in data_set.images]
+    target = Path(os.path.abspath(path.with_name(f"{path.stem}_unlabeled.txt")))
+    others = list_others(images, known, target, arguments.unlabeled)
+    if len(others) < len(images):
+        entries["UNLABELED"]["IMAGES"] = str(target)
+        print(
+            f"{len(images) - len(others)} of {len(images)} pictures of --unlabeled are labeled, "
+            f"validation or test ones; the others are listed in {target}\n"
+        )
+    return others
+
+
+def _check_usable(data_set: DataSet, images_option: str) -> None:
+    """Stop at what cannot be read, and at pictures that are in another folder."""
+    findings = Findings(data_set.findings)
+    paths = [record["file_name"] for record in data_set.images]
+    check_present(paths, len(paths), images_option, "name the folder that has them", findings)
+    raise_first(findings)
+
+
+def _check_learnable(images: Sequence[dict], file: str) -> None:
+    """Stop where there is nothing to choose sizes and anchors by."""
+    useful = list(filter(has_objects, images))
+    if not useful:
+        raise ConfigError(
+            f"{file}: has no object that can be learned, as all are crowds (iscrowd) or difficult; "
+            "correct the annotations, or name others"
+        )
+    if not any(image.get("height") and image.get("width") for image in useful):
+        first = useful[0]["file_name"]
+        problem = size_or_error(read_size, first)
+        raise ConfigError(
+            f"{file}: no labeled picture can be read, such as {first}, which {problem}; correct "
+            "the files, or name the folder of the pictures with --images"
+        )

@@ -1,0 +1,100 @@
+"""Which data sets the options name, as ``SSOD.REGISTER`` describes them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from d2_ssod.data.datasets import Naming, YoloSplit
+from d2_ssod.errors import ConfigError
+
+# Of each data set, for its file and for its pictures.
+OPTIONS = {
+    "TRAIN": ("labeled", "images"),
+    "UNLABELED": ("unlabeled", "unlabeled"),
+    "VAL": ("val", "val_images"),
+    "TEST": ("test", "test_images"),
+}
+
+
+def entries_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Describe the data sets as ``SSOD.REGISTER`` does, by their key."""
+    name = arguments.name
+    places = [os.path.abspath(place) for place in arguments.unlabeled]
+    entries = {
+        "TRAIN": _annotated(f"{name}_labeled", arguments.labeled, arguments.images, ["train"]),
+        "UNLABELED": _unlabeled(f"{name}_unlabeled", places, arguments.images),
+    }
+    for key, splits in (("val", ["val"]), ("test", ["test", "val"])):
+        given, images = getattr(arguments, key), getattr(arguments, f"{key}_images")
+        if given:
+            images = images or arguments.images
+            entries[key.upper()] = _annotated(f"{name}_{key}", given, images, splits)
+        elif images:
+            raise ConfigError(f"--{key}-images {images} is given without --{key}; name both")
+    _check_images_taken(arguments, entries)
+    return entries
+
+
+def _check_images_taken(arguments: argparse.Namespace, entries: dict[str, dict[str, Any]]) -> None:
+    """Stop at a folder of pictures that no file takes, as it says itself where they are."""
+    for key in ("TRAIN", "VAL", "TEST"):
+        file, folder = (getattr(arguments, argument) for argument in OPTIONS[key])
+        # Files without a folder of their own take that of the labeled pictures.
+        takers = entries.values() if key == "TRAIN" else [entries.get(key, {})]
+        taken = [entry.get("IMAGES") for entry in takers if "JSON" in entry or "VOC" in entry]
+        if folder and os.path.abspath(folder) not in taken:
+            option = option_of(OPTIONS[key][1])
+            raise ConfigError(
+                f"{option} {folder} is given, but {file} itself says where its pictures are; "
+                f"leave {option} out, or correct that file"
+            )
+
+
+def naming_of(key: str, arguments: argparse.Namespace) -> Naming:
+    """Name the option that each key of a data set's entry is from."""
+    given, images = OPTIONS[key]
+    images = images if getattr(arguments, images) else "images"
+    options = {"NAME": "--name", "IMAGES": option_of(images)}
+    return lambda name: options.get(name, option_of(given))
+
+
+def option_of(argument: str) -> str:
+    """Write the name of an argument as the command line has it."""
+    return f"--{argument.replace('_', '-')}"
+
+
+def _annotated(name: str, path: str, images: str | None, splits: Sequence[str]) -> dict[str, Any]:
+    """Describe a data set with annotations, by what kind of file it is.
+
+    Args:
+        name: of the data set.
+        path: of the file, or of a VOC folder.
+        images: folder of the pictures.
+        splits: the first of these that there is is taken, where the file has several.
+    """
+    entry: dict[str, Any] = {"NAME": name}
+    place = os.path.abspath(path)
+    if os.path.isdir(place):
+        entry["VOC"] = place
+        lists = os.path.join(place, "ImageSets", "Main")
+        there = [split for split in splits if os.path.isfile(os.path.join(lists, f"{split}.txt"))]
+        if there:
+            entry["SPLIT"] = there[0]
+    elif place.lower().endswith((".yaml", ".yml")):
+        of_file = YoloSplit(place).splits() if os.path.isfile(place) else []
+        there = [split for split in splits if split in of_file]
+        return {**entry, "YOLO": place, "SPLIT": there[0] if there else splits[-1]}
+    else:
+        entry["JSON"] = place
+        images = images or os.path.dirname(place)
+    return {**entry, **({"IMAGES": os.path.abspath(images)} if images else {})}
+
+
+def _unlabeled(name: str, places: list[str], images: str | None) -> dict[str, Any]:
+    """Describe folders and lists of pictures, or one COCO file whose annotations do not count."""
+    if len(places) == 1 and places[0].lower().endswith(".json"):
+        return {**_annotated(name, places[0], images, []), "UNLABELED": True}
+    return {"NAME": name, "IMAGES": places[0] if len(places) == 1 else places}

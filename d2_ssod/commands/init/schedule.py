@@ -1,0 +1,66 @@
+"""How long each phase of a method is trained: by the pictures that there are."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+_ITERATIONS = 2000  # that a phase should have at least
+_EPOCHS = (12, 120)  # limits
+# Of the labeled pictures, before the one other phase, but no more than this part of all iterations.
+_SUPERVISED_EPOCHS, _SUPERVISED_PART = 48, 0.375
+
+
+@dataclass(frozen=True)
+class EpochSchedule:
+    """Epochs of each phase: why so many, of how many pictures, and how many iterations that is."""
+
+    text: str
+    epochs: list[float]
+    iterations: list[int]
+
+    @classmethod
+    def of(
+        cls, arguments: argparse.Namespace, num_labeled: int, num_unlabeled: int
+    ) -> EpochSchedule:
+        """Choose it for a method, and so many pictures."""
+        batch = batch_size(arguments)
+        pictures = [num_labeled, num_labeled + num_unlabeled // 2, num_labeled + num_unlabeled]
+        epochs: list[float] = [_epochs(count, batch) for count in pictures]
+        text = (
+            f"Of phases 0, 1, 2 with at most {pictures[0]}, {pictures[1]}, {pictures[2]} pictures: "
+            f"{_EPOCHS[0]} epochs, up to {_EPOCHS[1]} where that is less than {_ITERATIONS} "
+            "iterations"
+        )
+        if num_phases(arguments) == 1:
+            passes = sum(e * count for e, count in zip(epochs, pictures, strict=True))
+            first = max(_SUPERVISED_EPOCHS * num_labeled, _ITERATIONS * batch)
+            first = min(first, _SUPERVISED_PART * passes)
+            pictures = [num_labeled, pictures[2]]
+            epochs = [
+                math.ceil(first / max(pictures[0], 1)),
+                round((passes - first) / max(pictures[1], 1), 1),
+            ]
+            text = (
+                f"Of phase 0 with {pictures[0]} pictures and phase 1 with {pictures[1]}: as many "
+                "pictures in all as two phases as published would take"
+            )
+        counts = zip(epochs, pictures, strict=True)
+        return cls(text, epochs, [max(1, round(e * count / batch)) for e, count in counts])
+
+
+def num_phases(arguments: argparse.Namespace) -> int:
+    """Count the phases after phase 0."""
+    return 2 if arguments.method == "paper" else 1
+
+
+def batch_size(arguments: argparse.Namespace) -> int:
+    """Give two pictures to each GPU."""
+    return 2 * max(arguments.num_gpus, 1)
+
+
+def _epochs(images: int, batch: int) -> int:
+    return int(np.clip(math.ceil(_ITERATIONS * batch / max(images, 1)), *_EPOCHS))
