@@ -20,7 +20,7 @@ manifest.py              ``manifest.json``: how the pseudo-labels came about
 from .checkpoints import (
     AtomicCheckpointer,
     DamagedCheckpoint,
-    half_written_checkpoints,
+    half_written_files,
     load_model,
     load_phase_model,
 )
@@ -85,7 +85,7 @@ __all__ = [
     "discard_validations",
     "ensembles_of",
     "had_teacher",
-    "half_written_checkpoints",
+    "half_written_files",
     "has_learned",
     "is_of_models",
     "keep_best_model",

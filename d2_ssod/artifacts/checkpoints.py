@@ -237,10 +237,10 @@ class _AtomicFiles:
         return self._manager.open(path, mode)
 
 
-def half_written_checkpoints(output_dir: str | os.PathLike) -> list[Path]:
-    """List what kills have left of checkpoints, each as large as a whole one."""
-    root, name = Path(output_dir), ".model_*.pth.*.tmp"
-    return sorted([*root.glob(name), *root.glob(f"phase_*/{name}")])
+def half_written_files(output_dir: str | os.PathLike) -> list[Path]:
+    """List what kills have left of checkpoints and predictions, each as large as a whole one."""
+    names = (".model_*.pth.*.tmp", "phase_*/.model_*.pth.*.tmp", "phase_*/.*.json.*.tmp")
+    return sorted(path for name in names for path in Path(output_dir).glob(name))
 
 
 def load_phase_model(cfg: CfgNode, phase: int) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import half_written_checkpoints, lock_folder, release_folder
+from d2_ssod.artifacts import half_written_files, lock_folder, release_folder
 from d2_ssod.config import flat_keys
 from d2_ssod.errors import ConfigError
 
@@ -47,7 +47,7 @@ def take_folder(cfg: CfgNode, *, resume: bool) -> None:
     if not resume and _set_previous_run_aside(cfg):
         release_folder(output_dir)
         lock_folder(output_dir)
-    for path in half_written_checkpoints(output_dir):
+    for path in half_written_files(output_dir):
         path.unlink(missing_ok=True)
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from d2_ssod.artifacts import (
     AtomicCheckpointer,
     RunFolder,
-    half_written_checkpoints,
+    half_written_files,
     load_phase_model,
 )
 from d2_ssod.errors import ConfigError
@@ -228,10 +228,12 @@ def test_what_a_kill_leaves_of_a_checkpoint_is_found(tmp_path, monkeypatch):
         patch.setattr(Path, "unlink", lambda *_, **__: None)
         patch.setattr(os, "replace", lambda *_: None)
         checkpointer.save("model_0000002")
-    (left,) = half_written_checkpoints(tmp_path)
+    (left,) = half_written_files(tmp_path)
     assert left.name.startswith(".model_0000002.pth.")
     (tmp_path / ".model_best.pth.7.tmp").touch()
-    assert len(half_written_checkpoints(tmp_path)) == 2
+    assert len(half_written_files(tmp_path)) == 2
+    (folder / ".predictions.json.17.tmp").touch()
+    assert len(half_written_files(tmp_path)) == 3
 
 
 def test_a_full_disk_is_said_as_one(checkpointer, tmp_path):
