@@ -94,7 +94,7 @@ class PhaseTrainer(DefaultTrainer):
         self._trainer = trainer(distributed, None, optimizer)
         self.checkpointer = AtomicCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.max_iter = cfg.SOLVER.MAX_ITER
-        self.averaging: AverageWeights | None = None
+        self.averaging = self._build_averaging()
         self.teacher: Teacher | None = None
         self.register_hooks(self.build_hooks())
 
@@ -128,10 +128,6 @@ class PhaseTrainer(DefaultTrainer):
             writes = [hooks.PeriodicWriter(self.build_writers(), period=20)]
         if evaluation_period > 0:
             evaluation = [InterruptibleEvaluation(evaluation_period, self._validate)]
-        if self.cfg.SSOD.AVERAGE.DECAY > 0:
-            # Without a phase before it, the weights that it begins with are those of no detector.
-            ramp = self.cfg.SSOD.AVERAGE.RAMP or not _is_of_a_phase(self.cfg, self.phase)
-            self.averaging = AverageWeights(self.bare_model, self.cfg.SSOD.AVERAGE.DECAY, ramp=ramp)
         return [
             hooks.IterationTimer(),
             hooks.LRScheduler(),
@@ -142,6 +138,15 @@ class PhaseTrainer(DefaultTrainer):
             *evaluation,
             *writes,
         ]
+
+    def _build_averaging(self) -> AverageWeights | None:
+        """Build what averages the weights, if they are averaged."""
+        keys = self.cfg.SSOD.AVERAGE
+        if keys.DECAY == 0:
+            return None
+        # Without a phase before it, the weights that it begins with are those of no detector.
+        ramp = keys.RAMP or not _is_of_a_phase(self.cfg, self.phase)
+        return AverageWeights(self.bare_model, keys.DECAY, ramp=ramp)
 
     def register_first(self, hook: hooks.HookBase) -> None:
         """Have a hook called before all that there are, as they may end training."""
