@@ -36,19 +36,39 @@ _FILE_ONLY = (
 )
 
 
+_LOGGERS = ("detectron2", "fvcore", "d2_ssod")
+
+
 def setup_logs(output_dir: str) -> None:
-    """Log to stdout (main process, in color on a terminal) and to files in the output folder."""
+    """Log to stdout (main process, in color on a terminal) and to files in the output folder.
+
+    May be called again for another run, or for one whose folder was set aside: nothing goes to the
+    files of the run before. Not Detectron2's log files, which a process keeps by their name.
+    """
     rank = comm.get_rank()
-    for name in ("detectron2", "fvcore", "d2_ssod"):
-        own = setup_logger(output_dir, distributed_rank=rank, name=name, color=sys.stdout.isatty())
-        for handler in own.handlers:
+    file = _LogFile(str(RunFolder(output_dir).log) + (f".rank{rank}" if rank > 0 else ""))
+    for name in _LOGGERS:
+        own = setup_logger(None, distributed_rank=rank, name=name, color=sys.stdout.isatty())
+        for handler in list(own.handlers):
             stream = getattr(handler, "stream", None)
-            if stream is sys.stdout:
+            if isinstance(handler, _LogFile):
+                own.removeHandler(handler)
+                handler.close()
+            elif stream is sys.stdout:
                 handler.addFilter(_is_for_people)
-            if isinstance(stream, io.TextIOWrapper):
-                # File names need not be in the locale's encoding, nor in any.
-                encoding = stream.encoding if stream is sys.stdout else "utf-8"
-                stream.reconfigure(encoding=encoding, errors="backslashreplace")
+                if isinstance(stream, io.TextIOWrapper):
+                    stream.reconfigure(errors="backslashreplace")
+        own.addHandler(file)
+
+
+class _LogFile(logging.FileHandler):
+    """A run's log, with lines as Detectron2 writes them."""
+
+    def __init__(self, path: str) -> None:
+        # File names need not be in the locale's encoding, nor in any.
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        layout = "[%(asctime)s] %(name)s %(levelname)s: %(message)s"
+        self.setFormatter(logging.Formatter(layout, datefmt="%m/%d %H:%M:%S"))
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:

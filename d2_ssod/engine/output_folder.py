@@ -51,6 +51,19 @@ def take_folder(cfg: CfgNode, *, resume: bool) -> None:
         path.unlink(missing_ok=True)
 
 
+def check_is_there(output_dir: str) -> None:
+    """Check that there is a folder to evaluate the models of.
+
+    Raises:
+        ConfigError: otherwise.
+    """
+    if not os.path.isdir(output_dir):
+        raise ConfigError(
+            f"OUTPUT_DIR {output_dir}: no such folder, of whose phase_0, ... --eval-only could "
+            "evaluate the models; correct it, or train first"
+        )
+
+
 def _set_previous_run_aside(cfg: CfgNode) -> bool:
     """Rename the folder of an earlier run, so that a new one neither reads nor overwrites it.
 

@@ -20,7 +20,7 @@ from .config_files import read_config, save_run_config
 from .config_warnings import warn_of_odd_keys
 from .data_checks import check_data_sets
 from .logs import log_start, setup_logs
-from .output_folder import check_output_dir, take_folder
+from .output_folder import check_is_there, check_output_dir, take_folder
 
 
 def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:
@@ -44,7 +44,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = build_config(args, comm.get_world_size())
     go_on = args.resume or args.eval_only
     agree_on_config(cfg, resume=args.resume, eval_only=args.eval_only)
-    if not args.eval_only:  # which reads finished phases, also beside a training run
+    if args.eval_only:  # it reads finished phases, also beside a training run
+        on_main_process(lambda: check_is_there(cfg.OUTPUT_DIR))
+    else:
         on_main_process(lambda: take_folder(cfg, resume=args.resume))
     agree_on_folder(cfg.OUTPUT_DIR)
     # Repeatable runs: no timing-dependent choice of algorithms.

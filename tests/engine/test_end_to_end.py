@@ -947,7 +947,11 @@ def test_wrong_value_ends_with_one_line(data, tmp_path, capfd, keys, parts):
 
 def test_eval_only_of_an_unfinished_run_ends_with_one_line(data, tmp_path, capfd):
     stderr = error_of(capfd, runs.arguments(data, tmp_path / "output", "--eval-only"))
-    assert_one_error_line(stderr, "phase_0", "OUTPUT_DIR")
+    assert_one_error_line(stderr, "phase_0", "OUTPUT_DIR", "no such folder")
+    assert not (tmp_path / "output").exists()
+    (tmp_path / "output").mkdir()
+    stderr = error_of(capfd, runs.arguments(data, tmp_path / "output", "--eval-only"))
+    assert_one_error_line(stderr, "phase_0/model_final.pth", "OUTPUT_DIR")
 
 
 def test_damaged_corrected_labels_end_with_one_line(copied_run, data, capfd):

@@ -1,8 +1,10 @@
 """What a run says at its start."""
 
 import argparse
+import logging
 
 import pytest
+import runs
 import torch
 from detectron2.utils import comm
 from runs import bare_config
@@ -39,3 +41,29 @@ def test_what_was_meant_is_no_warning(start, monkeypatch):
     assert start(8, 8, has_cuda=True) == []
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
     assert start(1, 2) == []  # torchrun says how many
+
+
+@pytest.fixture
+def unlogged():
+    """Loggers as they are in a new process, before and after."""
+    runs.forget_log_files()
+    yield
+    runs.forget_log_files()
+
+
+def test_each_run_of_a_process_has_its_own_log(tmp_path, unlogged, capsys):
+    """Also where the folder of the one before was set aside, which has its name no more."""
+    logger = logging.getLogger("d2_ssod.engine.logs")
+    for number, name in enumerate(("one", "one", "two"), start=1):
+        folder = tmp_path / name
+        if folder.exists():
+            folder.rename(tmp_path / "aside")
+        folder.mkdir()
+        logs.setup_logs(str(folder))
+        logger.info("run %d in \udcff", number)
+    lines = {name: (tmp_path / name / "log.txt").read_text() for name in ("aside", "one", "two")}
+    assert [text.count("\n") for text in lines.values()] == [1, 1, 1]
+    assert "run 1 in \\udcff" in lines["aside"]
+    assert "run 2" in lines["one"]
+    assert "run 3" in lines["two"]
+    assert capsys.readouterr().out.count("run ") == 3
