@@ -105,11 +105,18 @@ class AtomicCheckpointer(DetectionCheckpointer):
         """Load a file, as Detectron2 does.
 
         Raises:
-            ConfigError: it is none, or does not fit the model.
+            ConfigError: it is none, does not fit the model, or cannot be downloaded.
         """
         self._path = path
         try:
             return super().load(path, *args, **kwargs)
+        except (OSError, AssertionError) as error:
+            if "://" not in path:
+                raise
+            raise ConfigError(
+                f"{path}: cannot be downloaded ({error}); correct the address, or download it "
+                "elsewhere and name the file"
+            ) from error
         finally:
             self._parsed_url_during_load = None  # An error leaves it, and no load may follow then.
 

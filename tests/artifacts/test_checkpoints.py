@@ -236,6 +236,12 @@ def test_what_a_kill_leaves_of_a_checkpoint_is_found(tmp_path, monkeypatch):
     assert len(half_written_files(tmp_path)) == 3
 
 
+@pytest.mark.parametrize("address", ["https://nowhere.invalid/a.pkl", "unknown://a.pkl"])
+def test_weights_that_cannot_be_downloaded_are_named(checkpointer, address):
+    with pytest.raises(ConfigError, match=f"^{address}: cannot be downloaded .*name the file$"):
+        checkpointer.load(address)
+
+
 def test_a_full_disk_is_said_as_one(checkpointer, tmp_path):
     """Also of a file that is begun: the limit is the system's."""
     checkpointer.model.register_buffer("large", torch.zeros(100_000))
