@@ -47,6 +47,7 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _join_torchrun(on_gpus=args.num_gpus > 0 and torch.cuda.is_available())
         run_to_the_end(lambda: _run(main, args))
+    _or_exit(lambda: _check_numbers(args))
     processes = max(args.num_gpus, 1)
     cfg = _or_exit(lambda: build_config(args, processes * args.num_machines))
     if processes * args.num_machines == 1:
@@ -62,6 +63,26 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
         except (ProcessExitedException, ProcessRaisedException) as error:
             first = args.machine_rank * processes
             end_of_group(error, first, requests.number, RunFolder(cfg.OUTPUT_DIR).log)
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Check how many processes and machines there are to be; wrong ones would wait for each other.
+
+    Raises:
+        ConfigError: otherwise.
+    """
+    if args.num_gpus < 0:
+        raise ConfigError(f"--num-gpus is {args.num_gpus}; it must be 0, for the CPU, or more")
+    if torch.cuda.is_available() and args.num_gpus > torch.cuda.device_count():
+        raise ConfigError(
+            f"--num-gpus is {args.num_gpus}, but {torch.cuda.device_count()} can be seen; give no "
+            "more than that, or set CUDA_VISIBLE_DEVICES to those that are there"
+        )
+    if args.num_machines < 1 or not 0 <= args.machine_rank < args.num_machines:
+        raise ConfigError(
+            f"--num-machines is {args.num_machines} and --machine-rank {args.machine_rank}; there "
+            "must be at least one machine, and its rank is from 0 to their number - 1"
+        )
 
 
 def _meeting_place(args: argparse.Namespace) -> str:

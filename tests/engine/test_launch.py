@@ -58,3 +58,25 @@ def test_several_machines_need_an_address(capsys):
     with pytest.raises(SystemExit, match="2"):
         launch(None, default_argument_parser().parse_args(args))
     assert "--num-machines is 2, but --dist-url is not given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num-gpus", "-1"], "--num-gpus is -1; it must be 0, for the CPU, or more"),
+        (["--num-gpus", "3"], "--num-gpus is 3, but 2 can be seen"),
+        (["--num-machines", "0"], "--num-machines is 0 and --machine-rank 0"),
+        (
+            ["--num-machines", "2", "--machine-rank", "2"],
+            "--num-machines is 2 and --machine-rank 2",
+        ),
+        (["--machine-rank", "-1"], "--num-machines is 1 and --machine-rank -1"),
+    ],
+)
+def test_processes_that_there_cannot_be_are_refused(flags, message, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(SystemExit, match="2"):
+        launch(None, default_argument_parser().parse_args(flags))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {message}")
