@@ -27,6 +27,16 @@ from .run_data import RunData
 logger = logging.getLogger(__name__)
 
 
+def check_is_file(key: str, path: str) -> None:
+    """Check that a key names a file.
+
+    Raises:
+        ConfigError: otherwise.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"{key} is {path}, which is not a file: correct the path")
+
+
 def adopt_phase_0(cfg: CfgNode) -> None:
     """Take the model that ``SSOD.START.PHASE_0`` names for that of phase 0, unless there is one.
 
@@ -40,8 +50,7 @@ def adopt_phase_0(cfg: CfgNode) -> None:
     if on_main_process(files.model.exists):
         on_main_process(lambda: _check_taken(cfg, files))
         return
-    if not Path(path).is_file():
-        raise ConfigError(f"SSOD.START.PHASE_0 is {path}, which is not a file: correct the path")
+    check_is_file("SSOD.START.PHASE_0", path)
     model = load_model(cfg, path)
     if comm.is_main_process():
         files.folder.mkdir(parents=True, exist_ok=True)
@@ -85,6 +94,7 @@ def adopt_pseudo_labels(cfg: CfgNode, data: RunData) -> None:
                 *(files.pseudo_labels, path),
             )
         return
+    check_is_file("SSOD.PSEUDO_LABEL.FROM", path)
     images = load_pseudo_labels(path, data.unlabeled, data.thing_classes)
     if not images:
         raise ConfigError(

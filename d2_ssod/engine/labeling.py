@@ -51,6 +51,7 @@ from d2_ssod.pseudo_label import (
 )
 from d2_ssod.structures import ImageId, Predictions
 
+from .adoption import check_is_file
 from .agreement import on_main_process
 from .diagnostics import LabelTruth, check_labels
 from .run_data import RunData
@@ -245,12 +246,12 @@ def _load_extra_sources(cfg: CfgNode, data: RunData) -> list[Predictions]:
     Raises:
         ConfigError: one is no COCO results file, or does not fit the unlabeled images.
     """
+    paths, key = cfg.SSOD.CONSENSUS.EXTRA_SOURCES, "SSOD.CONSENSUS.EXTRA_SOURCES"
+    for path in paths:
+        check_is_file(key, path)
     image_ids = [image["image_id"] for image in data.unlabeled]
-    remedy = "correct the file, or take it out of SSOD.CONSENSUS.EXTRA_SOURCES"
-    return [
-        load_predictions(path, image_ids, data.category_ids, remedy=remedy)
-        for path in cfg.SSOD.CONSENSUS.EXTRA_SOURCES
-    ]
+    remedy = f"correct the file, or take it out of {key}"
+    return [load_predictions(p, image_ids, data.category_ids, remedy=remedy) for p in paths]
 
 
 def _save(
@@ -299,6 +300,8 @@ def load_corrected(cfg: CfgNode, data: RunData) -> Predictions:
         ConfigError: it does not fit the unlabeled images, or all boxes are of other units.
     """
     path = cfg.SSOD.PSEUDO_LABEL.CORRECTED
+    if path:
+        check_is_file("SSOD.PSEUDO_LABEL.CORRECTED", path)
     images = load_labels(path, data.unlabeled, data.thing_classes) if path else []
     check_boxes(images, f"SSOD.PSEUDO_LABEL.CORRECTED ({path})", findings := Findings())
     raise_first(findings)

@@ -5,12 +5,17 @@ import logging
 import os
 import shutil
 
+import numpy as np
 import pytest
 from runs import bare_config
 
 from d2_ssod.artifacts import RunFolder, digest_of_file
 from d2_ssod.engine.adoption import adopt_phase_0, adopt_pseudo_labels
+from d2_ssod.engine.labeling import check_existing_predictions, load_corrected
+from d2_ssod.engine.run_data import RunData
 from d2_ssod.errors import ConfigError
+
+NO_IMAGES = RunData([], [], np.zeros(1), ["cat"], [1])
 
 
 @pytest.fixture
@@ -66,3 +71,20 @@ def test_labels_that_are_not_read_are_said(cfg, tmp_path, caplog):
         cfg.SSOD.PSEUDO_LABEL.FROM = str(tmp_path / "elsewhere")
         adopt_pseudo_labels(cfg, None)
     assert "which are not read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "take"),
+    [
+        ("SSOD.START.PHASE_0", lambda cfg: adopt_phase_0(cfg)),
+        ("SSOD.PSEUDO_LABEL.FROM", lambda cfg: adopt_pseudo_labels(cfg, None)),
+        ("SSOD.PSEUDO_LABEL.CORRECTED", lambda cfg: load_corrected(cfg, None)),
+        ("SSOD.CONSENSUS.EXTRA_SOURCES", lambda cfg: check_existing_predictions(cfg, NO_IMAGES)),
+    ],
+)
+def test_what_is_no_file_is_named_with_its_key(tmp_path, key, take):
+    cfg = bare_config(tmp_path)
+    for path in (str(tmp_path), "none"):
+        cfg.merge_from_list([key, [path] if key.endswith("SOURCES") else path])
+        with pytest.raises(ConfigError, match=f"^{key} is {path}, which is not a file"):
+            take(cfg)
