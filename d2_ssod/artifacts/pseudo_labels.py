@@ -205,7 +205,7 @@ _KEY_TYPES = {
     "image_id": (int, float, str),
     "category_id": (int, float, str),
     "file_name": str,
-    "name": str,
+    "name": (int, float, str),
 }
 
 
@@ -232,14 +232,12 @@ def _match_categories(
 ) -> dict[Any, Any]:
     """Map the file's category id to the class id, or to the name if the data set lacks it."""
     numbers = {name: number for number, name in enumerate(thing_classes)}
-    different = {(as_id(category.get("id")), category.get("name")) for category in categories}
+    # A name may be a number, as in the files of labeled images.
+    different = {(as_id(category.get("id")), str(category.get("name"))) for category in categories}
     ids = Counter(category_id for category_id, _ in different)
     if twice := [category_id for category_id, count in ids.items() if count > 1]:
         raise ConfigError(f"{path}: several categories have the id {twice[0]!r}; correct them")
-    return {
-        as_id(category.get("id")): numbers.get(category.get("name"), category.get("name"))
-        for category in categories
-    }
+    return {category_id: numbers.get(name, name) for category_id, name in different}
 
 
 def _match_images(

@@ -233,6 +233,20 @@ def test_two_categories_of_one_id_are_said(saved):
         load(saved)
 
 
+def test_names_of_categories_may_be_numbers(saved):
+    """As in files of labeled images, where they are read as texts."""
+
+    def number(edited):
+        for category, name in zip(edited["categories"], (10, 2), strict=True):
+            category["name"] = name
+
+    expected = load(saved)
+    edit(saved, number)
+    assert load_pseudo_labels(saved, IMAGES, ["10", "2"]) == expected
+    with pytest.raises(ConfigError, match="category '2' is not a class"):
+        load_pseudo_labels(saved, IMAGES, ["10", "3", "4"])
+
+
 def set_annotation(**values):
     return lambda edited: edited["annotations"][1].update(values)
 
