@@ -99,8 +99,8 @@ def check_images(
                 "images of another size",
                 f"{path} is {width} x {height} pixels, but {declared[0]} x {declared[1]} in the "
                 "data set",
-                "if its EXIF orientation turns it, save it without, or draw the boxes on the turned "
-                "picture; if not, exchange width and height there"
+                "if its EXIF orientation turns it, save it without, or draw the boxes on the "
+                "turned picture; if not, exchange width and height there"
                 if turned
                 else "correct its width and height there",
             )

@@ -22,19 +22,10 @@ from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open, read_record, write_json
 
 from .agreement import on_main_process
+from .named_files import check_is_file
 from .run_data import RunData
 
 logger = logging.getLogger(__name__)
-
-
-def check_is_file(key: str, path: str) -> None:
-    """Check that a key names a file.
-
-    Raises:
-        ConfigError: otherwise.
-    """
-    if not Path(path).is_file():
-        raise ConfigError(f"{key} is {path}, which is not a file: correct the path")
 
 
 def adopt_phase_0(cfg: CfgNode) -> None:

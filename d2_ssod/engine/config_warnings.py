@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
 
 from detectron2.config import CfgNode
 
@@ -20,7 +19,6 @@ logger = logging.getLogger(__name__)
 def warn_of_odd_keys(cfg: CfgNode) -> None:
     """Say which keys have no effect, or one that is hardly meant."""
     _warn_without_effect(cfg)
-    _warn_of_repeated_sets(cfg)
     _warn_of_frozen_random_weights(cfg)
     _warn_of_learned_edges(cfg)
     _warn_of_odd_views(cfg)
@@ -82,17 +80,6 @@ def _unread_own_keys(cfg: CfgNode) -> dict[str, tuple[bool, str]]:
             "stand in the union (SSOD.SCHEDULE.EPOCHS become longer)",
         ),
     }
-
-
-def _warn_of_repeated_sets(cfg: CfgNode) -> None:
-    """Say which data sets are named more than once for one purpose."""
-    for key in ("TRAIN", "UNLABELED", "VAL", "TEST"):
-        for name, times in Counter(cfg.DATASETS[key]).items():
-            if times > 1:
-                logger.warning(
-                    "DATASETS.%s names %s %d times, and its images count as often: name it once",
-                    *(key, name, times),
-                )
 
 
 def _warn_of_learned_edges(cfg: CfgNode) -> None:

@@ -37,6 +37,12 @@ def check_data_sets(cfg: CfgNode) -> None:
     for key in _KEYS:
         if not cfg.DATASETS[key] and not _may_be_empty(cfg, key):
             raise ConfigError(f"DATASETS.{key} is empty: name at least one registered data set")
+        for name, times in Counter(cfg.DATASETS[key]).items():
+            if times > 1:
+                raise ConfigError(
+                    f"DATASETS.{key} names {name} {times} times; name it once (to train on labeled "
+                    "images more often: SSOD.LABELED_REPEAT)"
+                )
     _check_registered(cfg, _KEYS)
 
 

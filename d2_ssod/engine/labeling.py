@@ -51,9 +51,9 @@ from d2_ssod.pseudo_label import (
 )
 from d2_ssod.structures import ImageId, Predictions
 
-from .adoption import check_is_file
 from .agreement import on_main_process
 from .diagnostics import LabelTruth, check_labels
+from .named_files import check_is_file
 from .run_data import RunData
 
 logger = logging.getLogger(__name__)

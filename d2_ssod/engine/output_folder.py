@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from detectron2.config import CfgNode
 
 from d2_ssod.artifacts import half_written_files, lock_folder, release_folder
-from d2_ssod.config import flat_keys
 from d2_ssod.errors import ConfigError
+
+from .named_files import named_within
 
 
 def check_output_dir(output_dir: str) -> None:
@@ -79,7 +78,7 @@ def _set_previous_run_aside(cfg: CfgNode) -> bool:
             f"OUTPUT_DIR {output_dir} holds a run and is where this command is run, so that it "
             "cannot be set aside; choose another folder, or continue the run with --resume"
         )
-    for key, path in _paths_within(cfg, output_dir):
+    for key, path in named_within(cfg, output_dir):
         raise ConfigError(
             f"OUTPUT_DIR {output_dir} holds a run, which cannot be set aside with {path} ({key}) "
             "in it; choose another folder, or continue the run with --resume"
@@ -99,20 +98,3 @@ def _set_previous_run_aside(cfg: CfgNode) -> bool:
         *(output_dir, aside),
     )
     return True
-
-
-def _paths_within(cfg: CfgNode, folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield the keys, and their values, that name what lies in a folder."""
-    for key, value in flat_keys(cfg):
-        for text in _texts_in(value) if key != "OUTPUT_DIR" else ():
-            path = Path(os.path.realpath(text))
-            if text and path.exists() and path.is_relative_to(os.path.realpath(folder)):
-                yield key, text
-
-
-def _texts_in(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (list, tuple, dict)):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _texts_in(part)

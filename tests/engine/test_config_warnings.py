@@ -115,9 +115,3 @@ def test_keys_without_effect_are_said(said, key, in_vain, with_effect):
     assert f"{key} is " in text
     assert ", but has no effect: " in text
     assert not said(*with_effect)
-
-
-def test_data_set_that_is_named_twice_is_said(said):
-    assert not said("DATASETS.TRAIN", ("a", "b"), "DATASETS.UNLABELED", ("a",))
-    text = said("DATASETS.TRAIN", ("a", "b", "a"))
-    assert "DATASETS.TRAIN names a 2 times, and its images count as often" in text

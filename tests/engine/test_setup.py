@@ -179,6 +179,13 @@ def test_key_that_stands_twice_is_named(tmp_path):
     assert error_of(config_file=path).startswith(f"{path}: SEED stands twice, in lines 1 and 2, ")
 
 
+@pytest.mark.parametrize("key", ["TRAIN", "UNLABELED", "VAL", "TEST"])
+def test_data_set_that_is_named_twice_is_refused(key):
+    name = "digit_scenes_test"
+    message = error_of(f"DATASETS.{key}", f"[{name!r}, 'digit_scenes_labeled', {name!r}]")
+    assert message.startswith(f"DATASETS.{key} names {name} 2 times; name it once")
+
+
 def test_wrong_number_of_phases_is_named():
     assert "SSOD.NUM_PHASES is -1" in error_of("SSOD.NUM_PHASES", "-1")
 
@@ -267,17 +274,45 @@ def test_previous_run_in_the_working_directory_stays(output, monkeypatch):
     assert (output / "summary.json").exists()
 
 
-@pytest.mark.parametrize("key", ["SSOD.START.PHASE_0", "SSOD.PSEUDO_LABEL.FROM", "SSOD.REGISTER"])
-def test_previous_run_that_this_one_reads_from_stays(output, key):
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("SSOD.START.PHASE_0", "summary.json"),
+        ("SSOD.PSEUDO_LABEL.FROM", "linked"),  # to what lies elsewhere
+        ("MODEL.WEIGHTS", "summary.json?matching_heuristics=True"),
+        ("SSOD.CONSENSUS.EXTRA_SOURCES", "../link/summary.json"),  # to the folder
+        ("SSOD.REGISTER[0].IMAGES", "."),
+    ],
+)
+def test_previous_run_that_this_one_reads_from_stays(output, monkeypatch, key, text):
     """A new run of the same name, from what the earlier one has made."""
     (output / "summary.json").touch()
-    path = str(output / "summary.json" if key != "SSOD.REGISTER" else output)
-    value = f"[{{'NAME': 'set_within', 'IMAGES': {path!r}}}]" if key == "SSOD.REGISTER" else path
-    with pytest.raises(ConfigError) as info:
-        run_setup(output, key, value)
-    assert f"cannot be set aside with {path} ({key}) in it" in str(info.value)
-    assert (output / "summary.json").exists()
-    run_setup(output, "--resume", key, value)
+    (output.parent / "elsewhere").touch()
+    (output / "linked").symlink_to("../elsewhere")
+    (output.parent / "link").symlink_to("output")
+    monkeypatch.setenv("HOME", str(output.parent))
+    for path in (
+        f"{output}/{text}",
+        f"~/output/{text}" if "REGISTER" in key else f"{output}/{text}",
+    ):
+        value = {
+            "SSOD.REGISTER[0].IMAGES": f"[{{'NAME': 'set_within', 'IMAGES': {path!r}}}]",
+            "SSOD.CONSENSUS.EXTRA_SOURCES": f"[{path!r}]",
+        }.get(key, path)
+        with pytest.raises(ConfigError) as info:
+            run_setup(output, key.split("[")[0], value)
+        assert f"cannot be set aside with {path} ({key}) in it" in str(info.value)
+        assert (output / "summary.json").exists()
+    run_setup(output, "--resume", key.split("[")[0], value)
+
+
+@pytest.mark.parametrize("name", ["uncertainty", "cpu", "paper"])
+def test_a_folder_may_have_the_name_of_any_value(output, monkeypatch, name):
+    monkeypatch.chdir(output.parent)
+    output.rename(name)
+    (output.parent / name / "phase_0").mkdir()
+    run_setup(name)
+    assert (output.parent / f"{name}.previous_1" / "phase_0").exists()
 
 
 def test_keys_without_effect_are_said(output, caplog):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.file_names import parts_of
+from d2_ssod.file_names import base_name, parts_of
 from d2_ssod.values import as_flag, as_number, as_whole
 
 from ..findings import Findings
@@ -147,7 +147,7 @@ class VocFolder:
         """Read one image; its annotations have the class's name as ``category_id``."""
         findings = Findings()
         root = self._parse(files.xml(name), findings) if self.annotations else None
-        path = self._picture(name, files, _text(root, "filename"), findings)
+        path = self._picture(name, files, findings)
         record: dict[str, Any] = {"file_name": path, "image_id": name}
         size = [as_whole(_text(root, f"size/{side}")) or 0 for side in ("height", "width")]
         if min(size) <= 0:
@@ -165,20 +165,24 @@ class VocFolder:
             record["annotations"] = self._annotations(root, name, record, findings)
         return record, findings
 
-    def _picture(self, name: str, files: _Files, in_xml: str, findings: Findings) -> str:
+    def _picture(self, name: str, files: _Files, findings: Findings) -> str:
         """Find the picture of a name; of several (``1.jpg``, ``1.png``) the one that is written."""
         candidates = files.pictures.get(name) or [
             os.path.join(files.image_folder, f"{name}.jpg")  # missing; it would be here
         ]
-        written = [p for p in candidates if os.path.basename(p) == os.path.basename(in_xml)]
-        if len(candidates) > 1 and not written:
+        if len(candidates) == 1:
+            return candidates[0]
+        # Also where annotations are left out: the data set has the same pictures.
+        written = _written_name(files.xml(name))
+        found = next((p for p in candidates if os.path.basename(p) == written), None)
+        if found is None:
             findings.warning(
                 self.folder,
                 "pictures of one name",
                 f"{candidates[0]} is taken for {name!r}, not {candidates[1]}",
                 "give pictures names that differ without the extension, too",
             )
-        return (written or candidates)[0]
+        return found or candidates[0]
 
     def _parse(self, path: str, findings: Findings) -> ElementTree.Element | None:
         try:
@@ -310,6 +314,14 @@ def _by_name(paths: Iterable[str], folder: str) -> dict[str, list[str]]:
         stem = os.path.splitext(path)[0][start:]
         by_name.setdefault(stem.replace(os.sep, "/"), []).append(path)
     return by_name
+
+
+def _written_name(xml: str) -> str:
+    """Read the name of the picture, without folders, in an annotation file; empty if it has none."""
+    try:
+        return base_name(_text(ElementTree.parse(xml).getroot(), "filename"))
+    except (OSError, ElementTree.ParseError, ValueError, LookupError):  # said where it is read
+        return ""
 
 
 def _text(item: ElementTree.Element | None, path: str) -> str:

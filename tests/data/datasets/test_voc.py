@@ -327,11 +327,12 @@ def test_of_pictures_that_differ_in_the_extension_the_one_that_is_written_is_tak
     assert finding.level == "warning"
     assert "000005.jpg is taken for '000005', not " in str(finding)
     assert data_set.images[0]["file_name"].endswith("000005.jpg")
-    written = "<filename>photos/000005.png</filename>"
+    written = "<filename>C:\\photos\\000005.png</filename>"
     rewrite(voc, "000005", ("<annotation>", f"<annotation>{written}"))
-    data_set = VocFolder(str(voc), "trainval", class_names=CLASSES).read()
-    assert not len(data_set.findings)
-    assert data_set.images[0]["file_name"] == str(other)
+    for annotations in (True, False):
+        data_set = VocFolder(str(voc), "trainval", "", "", CLASSES, annotations).read()
+        assert not len(data_set.findings)
+        assert data_set.images[0]["file_name"] == str(other)
 
 
 def test_copies_of_a_box_are_warned_of(voc):
