@@ -90,7 +90,7 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # easy or not; a mean teacher leaves them as they are. Empty: none.
     "PSEUDO_LABEL.CORRECTED": ("", limits.TEXT),
     # Keep only this fraction of each class's pseudo-boxes, the best-scored ones. 1: all.
-    "PSEUDO_LABEL.KEEP_FRACTION": (1.0, limits.SHARE),
+    "PSEUDO_LABEL.KEEP_FRACTION": (1.0, limits.FRACTION),
     # Intersection of the models: boxes of two models agree if they overlap by more than IOU_THRESH;
     # NMS_THRESH then removes duplicates.
     "CONSENSUS.IOU_THRESH": (0.5, limits.FRACTION),

@@ -16,6 +16,7 @@ from d2_ssod.limits import (
     SEED,
     SHARE,
     STEPS,
+    UP_TO_1,
     Limit,
     each,
     either,
@@ -37,7 +38,7 @@ _INPUT: dict[str, Limit] = {
     "RANDOM_FLIP": one_of("horizontal", "vertical", "none"),
     "CROP.TYPE": one_of("relative_range", "relative", "absolute", "absolute_range"),
     "CROP.SIZE": exactly(2, POSITIVE),
-    "FORMAT": one_of("BGR", "RGB", "L", "YUV-BT.601", "YCbCr", "HSV", "LAB"),
+    "FORMAT": one_of("BGR", "RGB", "L", "YUV-BT.601", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"),
 }
 
 _MODEL: dict[str, Limit] = {
@@ -60,7 +61,7 @@ _MODEL: dict[str, Limit] = {
     "RPN.NMS_THRESH": FRACTION,
     "ROI_HEADS.BATCH_SIZE_PER_IMAGE": AT_LEAST_1,
     "ROI_HEADS.POSITIVE_FRACTION": SHARE,
-    "ROI_HEADS.SCORE_THRESH_TEST": BELOW_1,
+    "ROI_HEADS.SCORE_THRESH_TEST": UP_TO_1,
     "ROI_HEADS.NMS_THRESH_TEST": FRACTION,
     "ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": _BOX_LOSS,
     "ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": NOT_NEGATIVE,
@@ -69,7 +70,7 @@ _MODEL: dict[str, Limit] = {
     "ROI_BOX_HEAD.POOLER_RESOLUTION": AT_LEAST_1,
     "ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": each(_BOX_WEIGHTS, least=1),
     "ROI_BOX_CASCADE_HEAD.IOUS": each(FRACTION, least=1),
-    "RETINANET.SCORE_THRESH_TEST": BELOW_1,
+    "RETINANET.SCORE_THRESH_TEST": UP_TO_1,
     "RETINANET.TOPK_CANDIDATES_TEST": AT_LEAST_1,
     "RETINANET.NMS_THRESH_TEST": FRACTION,
     "RETINANET.FOCAL_LOSS_GAMMA": NOT_NEGATIVE,
@@ -79,7 +80,6 @@ _MODEL: dict[str, Limit] = {
 }
 
 _SOLVER: dict[str, Limit] = {
-    "MAX_ITER": AT_LEAST_1,
     "STEPS": STEPS,
     "BASE_LR": POSITIVE,
     "BASE_LR_END": NOT_NEGATIVE,
@@ -99,7 +99,7 @@ _SOLVER: dict[str, Limit] = {
 
 _TEST: dict[str, Limit] = {
     "DETECTIONS_PER_IMAGE": either(AT_LEAST_1, one_of(-1)),  # all, in two-stage detectors
-    "AUG.MIN_SIZES": each(AT_LEAST_1, least=1),
+    "AUG.MIN_SIZES": each(AT_LEAST_1),
     "AUG.MAX_SIZE": AT_LEAST_1,
 }
 

@@ -78,6 +78,7 @@ NAMES = Limit(lambda v: is_list(v) and all(isinstance(i, str) for i in v), "a li
 
 NUMBER = Limit(is_number, "a number")
 BELOW_1 = Limit(lambda v: is_number(v) and 0 <= v < 1, "a number from 0, below 1")
+UP_TO_1 = Limit(lambda v: is_number(v) and v < 1, "a number below 1")
 FRACTION = Limit(lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
 SHARE = Limit(lambda v: is_number(v) and 0 < v <= 1, "a number above 0, at most 1")
 NOT_NEGATIVE = Limit(lambda v: is_number(v) and v >= 0, "a number, at least 0")
@@ -87,7 +88,8 @@ FACTOR = Limit(lambda v: is_number(v) and v >= 1, "a number, at least 1")
 COUNT = Limit(lambda v: is_whole(v) and v >= 0, "a whole number, at least 0")
 AT_LEAST_1 = Limit(lambda v: is_whole(v) and v >= 1, "a whole number, at least 1")
 SIZE = Limit(lambda v: is_whole(v) and 32 <= v <= 4096, "a whole number from 32 to 4096")
-SEED = Limit(lambda v: is_whole(v) and v < 2**31, "a whole number below 2147483648")
+# NumPy's have 32 bits; each rank has one of its own.
+SEED = Limit(lambda v: is_whole(v) and v < 2**32 - 2**16, f"a whole number below {2**32 - 2**16}")
 
 # Sides of a canvas, in sides of its image: 16 makes some 400 MB of a photograph of a megapixel.
 ENLARGEMENT = Limit(lambda v: is_number(v) and 1 <= v <= 16, "a number from 1 to 16")

@@ -5,6 +5,7 @@ So a run is not gone on with by others, which would make its results a mixture o
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from detectron2.config import CfgNode
 from d2_ssod.config import flat_keys, value_of
 from d2_ssod.file_names import base_name
 from d2_ssod.json_files import read_record, write_json
-from d2_ssod.modeling import detector_of
+from d2_ssod.modeling import TIMM_BACKBONES, detector_of
 
 from .differences import differences_between, refuse
 from .layout import PhaseFolder, RunFolder
@@ -42,6 +43,7 @@ _NOT_IN_PHASE_0 = (
 # ... unless they are "all"; otherwise they may change, among other values, after phase 0.
 _WHETHER_IN_PHASE_0 = ("SSOD.AUG.STRONG", "SSOD.ROI_WEIGHTING.APPLY_TO")
 _HASH = "sha256:"
+_DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/"  # detectron2:// is that
 
 
 def record_training(
@@ -119,23 +121,32 @@ def _has_other_pseudo_labels(files: PhaseFolder, trained_with: str | None) -> bo
 def _weights(own: CfgNode, phase: int) -> dict[str, str]:
     """Describe the weights from elsewhere that a phase starts from; those that are gone left out.
 
-    They are "" (random ones), an address, or of a file its hash.
+    They are "" (random ones), "pretrained" or an address, or of a file its hash.
     """
     if phase > 0 and own.SSOD.PHASE_INIT != "pretrained":
         return {}
+    keys = ["MODEL.WEIGHTS"]
+    if own.MODEL.BACKBONE.NAME in TIMM_BACKBONES:
+        keys.append("MODEL.TIMM.WEIGHTS")
     described = {}
-    for key in ("MODEL.WEIGHTS", "MODEL.TIMM.WEIGHTS"):
-        name = value_of(own, key)
-        path = Path(name.split("?")[0])  # Detectron2's options follow
-        if path.is_file():
-            described[key] = _HASH + digest_of_file(path)
-        elif not name or "://" in name:
-            described[key] = name
+    for key in keys:
+        name = value_of(own, key).split("?")[0]  # Detectron2's options follow
+        if os.path.isfile(name):
+            status = os.stat(name)
+            described[key] = _HASH + _digest_of_weights(name, status.st_mtime_ns, status.st_size)
+        elif name in ("", "pretrained") or "://" in name:
+            described[key] = name.replace("detectron2://", _DETECTRON2)
     return described
 
 
+@functools.lru_cache(maxsize=4)
+def _digest_of_weights(path: str, changed: int, size: int) -> str:
+    """Hash a large file once, as long as it does not change; it is asked for in each phase."""
+    return digest_of_file(path)
+
+
 def _other_weights(made: dict[str, str], now: dict[str, str]) -> list[str]:
-    """Tell of each key whether its weights are certainly others; a file may be of an address."""
+    """Tell of each key whether its weights are surely others; a file may be what is downloaded."""
     return [
         f"the weights that it started from are others ({key})"
         for key, was in made.items()

@@ -45,8 +45,8 @@ def adopt_phase_0(cfg: CfgNode) -> None:
     model = load_model(cfg, path)
     if comm.is_main_process():
         files.folder.mkdir(parents=True, exist_ok=True)
-        write_json(files.taken_from, {"path": path, "sha256": digest_of_file(path)})
         AtomicCheckpointer(model, str(files.folder)).save(files.model.stem)
+        write_json(files.taken_from, {"path": path, "sha256": digest_of_file(path)})
         logger.info("Phase 0 is %s: nothing is trained in it", path)
     comm.synchronize()
 
@@ -54,15 +54,15 @@ def adopt_phase_0(cfg: CfgNode) -> None:
 def _check_taken(cfg: CfgNode, files: PhaseFolder) -> None:
     """Check that phase 0 is the model that is named for it, as far as both are known."""
     path = Path(cfg.SSOD.START.PHASE_0)
-    if not path.is_file() or path.samefile(files.model):
+    if not path.is_file():
         return
-    differences = []
+    given, differences = digest_of_file(path), []
     if files.taken_from.exists():
         taken = read_record(files.taken_from, {"path": str, "sha256": str})
-        if taken["sha256"] != digest_of_file(path):
+        if given not in (taken["sha256"], digest_of_file(files.model)):
             differences = [f"it was taken from {taken['path']}, or that file has changed"]
-    elif files.trained_with.exists():
-        differences = ["it was trained in this run"]
+    elif files.trained_with.exists() and given != digest_of_file(files.model):
+        differences = ["it was trained in this run, with which SSOD.START.PHASE_0 '' goes on"]
     refuse(cfg, f"{files.model} is not that of SSOD.START.PHASE_0, {path}", differences)
 
 
@@ -77,7 +77,7 @@ def adopt_pseudo_labels(cfg: CfgNode, data: RunData) -> None:
     if not path:
         return
     if on_main_process(files.pseudo_labels.exists):
-        if Path(path).is_file() and digest_of_file(path) != digest_of_file(files.pseudo_labels):
+        if on_main_process(lambda: _are_others(path, files.pseudo_labels)):
             logger.warning(
                 "%s are the labels of phase 1; those of SSOD.PSEUDO_LABEL.FROM, %s, are others, "
                 "which are not read: delete the first, and all that was made with them, to take "
@@ -98,3 +98,7 @@ def adopt_pseudo_labels(cfg: CfgNode, data: RunData) -> None:
             shutil.copyfileobj(source, target)
         logger.info("Phase 1 trains on the labels of %d images in %s", len(images), path)
     comm.synchronize()
+
+
+def _are_others(path: str, labels: Path) -> bool:
+    return Path(path).is_file() and digest_of_file(path) != digest_of_file(labels)

@@ -7,6 +7,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS
 
 from d2_ssod.config import check_kinds, check_limits
 from d2_ssod.errors import ConfigError
+from d2_ssod.limits import AT_LEAST_1, SHARE, Limit, exactly
 from d2_ssod.modeling import ROI_WEIGHTINGS, check_timm_backbone, detector_of
 from d2_ssod.pseudo_label import easy_fraction
 
@@ -57,6 +58,17 @@ def _check_registered_names(cfg: CfgNode) -> None:
         )
 
 
+_CROPS = {
+    "relative": exactly(2, SHARE),
+    "relative_range": exactly(2, SHARE),
+    "absolute": exactly(2, AT_LEAST_1),
+    "absolute_range": Limit(
+        lambda v: exactly(2, AT_LEAST_1).holds(v) and v[0] <= v[1],
+        "two whole numbers, the smaller one first",
+    ),
+}
+
+
 def _check_input(cfg: CfgNode) -> None:
     """Keys of ``INPUT`` whose values depend on each other."""
     sizes, crop = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.CROP
@@ -65,10 +77,15 @@ def _check_input(cfg: CfgNode) -> None:
             f"INPUT.MIN_SIZE_TRAIN is {tuple(sizes)}; with INPUT.MIN_SIZE_TRAIN_SAMPLING 'range' "
             "it must be two sizes, the smaller one first"
         )
-    if crop.ENABLED and crop.TYPE.startswith("relative") and max(crop.SIZE) > 1:
+    if crop.ENABLED and not _CROPS[crop.TYPE].holds(crop.SIZE):
         raise ConfigError(
-            f"INPUT.CROP.SIZE is {list(crop.SIZE)}; with INPUT.CROP.TYPE {crop.TYPE!r} it is in "
-            "parts of the image, at most 1 each"
+            f"INPUT.CROP.SIZE is {list(crop.SIZE)}; with INPUT.CROP.TYPE {crop.TYPE!r} it must be "
+            f"{_CROPS[crop.TYPE].expected}"
+        )
+    if len(cfg.MODEL.PIXEL_MEAN) != len(cfg.MODEL.PIXEL_STD):
+        raise ConfigError(
+            f"MODEL.PIXEL_MEAN has {len(cfg.MODEL.PIXEL_MEAN)} values and MODEL.PIXEL_STD "
+            f"{len(cfg.MODEL.PIXEL_STD)}; give one for each channel of INPUT.FORMAT"
         )
 
 
@@ -97,6 +114,8 @@ def _check_model(cfg: CfgNode) -> None:
             "detections in two-stage detectors only, and MODEL.META_ARCHITECTURE is "
             f"{cfg.MODEL.META_ARCHITECTURE!r}: set it to a number such as 100"
         )
+    if cfg.SSOD.TTA.ENABLED and not cfg.TEST.AUG.MIN_SIZES:
+        raise ConfigError("TEST.AUG.MIN_SIZES is empty; SSOD.TTA needs at least one size")
     if cfg.SSOD.TTA.ENABLED and not detector_of(cfg).has_tta:
         raise ConfigError(
             f"SSOD.TTA.ENABLED is True, but MODEL.META_ARCHITECTURE is "

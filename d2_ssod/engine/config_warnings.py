@@ -11,7 +11,7 @@ from d2_ssod.config import value_of
 from d2_ssod.modeling import TIMM_BACKBONES
 
 from .config_checks import learns_uncertain_labels
-from .schedule import has_steps, value_of_phase
+from .schedule import has_steps, phase_config
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,9 @@ def _unread_own_keys(cfg: CfgNode) -> dict[str, tuple[bool, str]]:
     """Keys of this project: whether each is set in vain, and what to do instead."""
     ssod, schedule, last = cfg.SSOD, cfg.SSOD.SCHEDULE, cfg.SSOD.NUM_PHASES
     no_steps = f"{cfg.SOLVER.LR_SCHEDULER_NAME} (SOLVER.LR_SCHEDULER_NAME) has none"
-    lasts = math.inf if schedule.EPOCHS else value_of_phase(cfg, "MAX_ITER", last)
+    lasts = math.inf if schedule.EPOCHS else phase_config(cfg, last, 1, 1).SOLVER.MAX_ITER
+    is_repeated_in_vain = ssod.SAMPLING == "balanced" and not schedule.EPOCHS
+    repeated = "with SSOD.SAMPLING balanced, every other image is a labeled one anyway"
     return {
         "SSOD.SCHEDULE.STEPS": (bool(schedule.STEPS) and not has_steps(cfg), no_steps),
         "SSOD.SCHEDULE.STEP_EPOCHS": (
@@ -75,9 +77,12 @@ def _unread_own_keys(cfg: CfgNode) -> dict[str, tuple[bool, str]]:
             f"the last phase ends at iteration {lasts}, so that no teacher labels: set it lower",
         ),
         "SSOD.LABELED_REPEAT": (
-            ssod.LABELED_REPEAT > 1 and ssod.SAMPLING == "balanced",
-            "with SSOD.SAMPLING balanced, every other image is a labeled one however often they "
-            "stand in the union (SSOD.SCHEDULE.EPOCHS become longer)",
+            ssod.LABELED_REPEAT > 1 and is_repeated_in_vain,
+            repeated,
+        ),
+        "SSOD.SCHEDULE.LABELED_REPEAT": (
+            any(times > 1 for times in schedule.LABELED_REPEAT) and is_repeated_in_vain,
+            repeated,
         ),
     }
 

@@ -73,7 +73,8 @@ def train_phases(
             _train_phase(cfg, phase, data, trainer_class)
         elif phase < last:
             label_next_phase(cfg, phase, data)  # Interrupted before, or the labels were deleted.
-            _check_training(cfg, phase + 1, data)  # Then it may have learned from others.
+            # Then it may have learned from others.
+            on_main_process(lambda phase=phase: _check_training(cfg, phase + 1, data))
         validate_phase(cfg, phase, judged_by)
     validate_ensembles(cfg, judged_by)
     keep_best(cfg)
@@ -98,10 +99,7 @@ def _begin(cfg: CfgNode, data: RunData) -> int:
     warn_of_unused_corrections(cfg, load_corrected(cfg, data))  # So does what is wrong with them.
     first = on_main_process(lambda: first_unfinished_phase(cfg))
     check_existing_predictions(cfg, data)
-    for phase in range(cfg.SSOD.NUM_PHASES + 1):
-        _check_training(cfg, phase, data)
-        if phase > 0:
-            check_label_settings(cfg, phase)
+    on_main_process(lambda: _check_made(cfg, data))
     if starting := _phases_from_weights(cfg, first):
         check_weights(cfg.MODEL.WEIGHTS, starting[0])
     save_run_config(cfg)  # Nothing refuses it any more.
@@ -117,6 +115,14 @@ def _phases_from_weights(cfg: CfgNode, first: int) -> list[int]:
         if (phase == 0 or cfg.SSOD.PHASE_INIT == "pretrained")
         and not folder.phase(phase).model.exists()
     ]
+
+
+def _check_made(cfg: CfgNode, data: RunData) -> None:
+    """Check that what exists of all phases was made with what it would be made with now."""
+    for phase in range(cfg.SSOD.NUM_PHASES + 1):
+        _check_training(cfg, phase, data)
+        if phase > 0:
+            check_label_settings(cfg, phase)
 
 
 def _check_training(cfg: CfgNode, phase: int, data: RunData) -> None:
@@ -165,9 +171,9 @@ def _train_phase(
 
 
 def _made_of_model(folder: RunFolder, phase: int) -> list[Path]:
-    """List what is said of a phase's model, alone or with others."""
+    """List what is said of a phase's model, alone or with others, or of another in its place."""
     files = folder.phase(phase)
-    return [files.labeled_predictions, files.validation, folder.validation]
+    return [files.taken_from, files.labeled_predictions, files.validation, folder.validation]
 
 
 def _beside_labeled(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:

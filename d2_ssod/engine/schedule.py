@@ -150,6 +150,8 @@ def check_schedule(cfg: CfgNode) -> None:
             "SSOD.SCHEDULE.STEP_EPOCHS is given without SSOD.SCHEDULE.EPOCHS; give both, or "
             "SSOD.SCHEDULE.MAX_ITER and STEPS"
         )
+    if not schedule.EPOCHS and not schedule.MAX_ITER and cfg.SOLVER.MAX_ITER < 1:
+        raise ConfigError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}; it must be at least 1")
 
 
 def value_of_phase(cfg: CfgNode, key: str, phase: int) -> Any:

@@ -157,24 +157,35 @@ ADDRESS = "detectron2://R-50.pkl"
 
 @pytest.mark.parametrize("key", ["MODEL.WEIGHTS", "MODEL.TIMM.WEIGHTS"])
 @pytest.mark.parametrize(
-    ("before", "after"), [("a", "other"), ("", "a"), ("a", ""), ("", ADDRESS), (ADDRESS, "d://x")]
+    ("before", "after"),
+    [
+        *[("a", "other"), ("", "a"), ("a", ""), ("", ADDRESS), (ADDRESS, "d://x")],
+        *[("pretrained", ""), ("", "pretrained")],
+    ],
 )
 def test_other_weights_to_start_from_are_refused(cfg, weights, key, before, after):
     before, after = (weights.get(name, name) for name in (before, after))
-    cfg.merge_from_list([key, before])
+    cfg.merge_from_list(["MODEL.BACKBONE.NAME", "build_timm_fpn_backbone", key, before])
     with pytest.raises(ConfigError, match=rf"weights that it started from are others \({key}\)"):
         check(cfg, 1, key, after)
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [("a", "copy"), ("a", "copy?matching_heuristics=True"), ("a", ADDRESS), ("a", "gone.pkl")],
+    [
+        *[("a", "copy"), ("a", "copy?matching_heuristics=True"), ("a", ADDRESS), ("a", "gone.pkl")],
+        (ADDRESS, "https://dl.fbaipublicfiles.com/detectron2/R-50.pkl?matching_heuristics=True"),
+    ],
 )
 def test_weights_that_may_be_the_same_are_taken(cfg, weights, before, after):
     """Those of an address may have been downloaded; a file that is gone is not needed again."""
     name, *options = after.split("?")
-    cfg.MODEL.WEIGHTS = weights[before]
+    cfg.MODEL.WEIGHTS = weights.get(before, before)
     check(cfg, 0, "MODEL.WEIGHTS", "?".join([weights.get(name, name), *options]))
+
+
+def test_weights_that_no_backbone_reads_are_not_compared(cfg):
+    check(cfg, 0, "MODEL.TIMM.WEIGHTS", "pretrained")
 
 
 def test_weights_of_a_phase_that_starts_from_another_are_not_compared(cfg, weights):

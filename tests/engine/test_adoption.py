@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 
 import numpy as np
@@ -55,10 +54,10 @@ def test_phase_0_that_was_trained_is_not_taken_from_elsewhere(cfg, tmp_path):
     cfg.SSOD.START.PHASE_0 = str(tmp_path / "elsewhere")
     adopt_phase_0(cfg)  # not known: of an older version
     files.trained_with.touch()
-    with pytest.raises(ConfigError, match="it was trained in this run"):
+    with pytest.raises(ConfigError, match=r"it was trained in this run, .*PHASE_0 '' goes on"):
         adopt_phase_0(cfg)
-    os.link(files.model, tmp_path / "link")
-    for same in (files.model, tmp_path / "link"):
+    shutil.copy(files.model, tmp_path / "copy")
+    for same in (files.model, tmp_path / "copy"):
         cfg.SSOD.START.PHASE_0 = str(same)
         adopt_phase_0(cfg)
 

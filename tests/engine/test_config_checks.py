@@ -101,7 +101,6 @@ WRONG = [
     ("SSOD.SCHEDULE.EPOCHS", (1, 0, 1)),
     ("SSOD.SCHEDULE.STEP_EPOCHS", (1, 2, 3)),
     ("SSOD.PSEUDO_LABEL.KEEP_FRACTION", 1.1),
-    ("SSOD.PSEUDO_LABEL.KEEP_FRACTION", 0.0),
     ("SSOD.CONSENSUS.IOU_THRESH", 1.5),
     ("SSOD.CONSENSUS.NMS_THRESH", -0.1),
     ("SSOD.CONSENSUS.MIN_VOTES", -1),
@@ -138,7 +137,6 @@ WRONG = [
     ("MODEL.ROI_HEADS.NAME", "UncertaintyHeads"),
     ("MODEL.BACKBONE.NAME", "build_no_backbone"),
     # Detectron2's own, which only labeling or evaluation would read, or nothing would refuse.
-    ("TEST.AUG.MIN_SIZES", ()),
     ("TEST.AUG.MIN_SIZES", (-1, 128)),
     ("TEST.AUG.MAX_SIZE", 0),
     ("TEST.DETECTIONS_PER_IMAGE", 0),
@@ -210,8 +208,31 @@ def test_relative_crops_are_parts_of_the_image():
     cfg.INPUT.CROP.ENABLED = True
     with pytest.raises(ConfigError, match=r"INPUT\.CROP\.SIZE is \[300, 300\]"):
         check_config(cfg, 1)
-    cfg.INPUT.CROP.TYPE = "absolute"
+    for kind, right, wrong in (
+        ("absolute", [300, 200], [300.5, 200]),
+        ("absolute_range", [200, 300], [300, 200]),
+        ("relative", [0.5, 1.0], [0.5, 1.5]),
+    ):
+        cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = kind, right
+        check_config(cfg, 1)
+        cfg.INPUT.CROP.SIZE = wrong
+        with pytest.raises(ConfigError, match=r"INPUT\.CROP\.SIZE is"):
+            check_config(cfg, 1)
+
+
+def test_channels_have_a_mean_and_a_deviation_each():
+    assert "MODEL.PIXEL_MEAN has 3 values and MODEL.PIXEL_STD 1" in error_of(
+        "MODEL.PIXEL_STD", [1.0]
+    )
+
+
+def test_an_iteration_is_needed_where_the_schedule_has_none():
+    cfg = make_config()
+    cfg.SOLVER.MAX_ITER, cfg.SSOD.SCHEDULE.MAX_ITER = 0, (5, 5, 5)
     check_config(cfg, 1)
+    cfg.SSOD.SCHEDULE.MAX_ITER = ()
+    with pytest.raises(ConfigError, match=r"SOLVER\.MAX_ITER is 0"):
+        check_config(cfg, 1)
 
 
 @pytest.mark.parametrize("detector", ["RetinaNet", "SSD"])
@@ -262,6 +283,11 @@ RIGHT = [
     ("INPUT.MIN_SIZE_TEST", 0),
     ("TEST.DETECTIONS_PER_IMAGE", -1),
     ("SEED", -1),
+    ("SEED", 3141592653),
+    ("INPUT.FORMAT", "RGBA"),
+    ("SSOD.PSEUDO_LABEL.KEEP_FRACTION", 0.0),  # a person's labels alone
+    ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", -1.0),
+    ("TEST.AUG.MIN_SIZES", ()),
 ]
 
 

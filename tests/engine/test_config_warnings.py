@@ -100,12 +100,28 @@ THREE = ((1,), (1,), (1,))
         (
             "SSOD.TEACHER.START",
             (*TEACHER, *LEARNS_EDGES, "SSOD.TEACHER.START", 50, "SOLVER.MAX_ITER", 50),
-            (*TEACHER, *LEARNS_EDGES, "SSOD.TEACHER.START", 49, "SOLVER.MAX_ITER", 50),
+            # Eight times as many iterations on one process.
+            (
+                *(*TEACHER, *LEARNS_EDGES, "SSOD.TEACHER.START", 50, "SOLVER.MAX_ITER", 50),
+                *("SOLVER.REFERENCE_WORLD_SIZE", 8),
+            ),
         ),
         (
             "SSOD.LABELED_REPEAT",
             ("SSOD.LABELED_REPEAT", 2, "SSOD.SAMPLING", "balanced"),
-            ("SSOD.LABELED_REPEAT", 2),
+            (
+                "SSOD.LABELED_REPEAT",
+                2,
+                "SSOD.SAMPLING",
+                "balanced",
+                "SSOD.SCHEDULE.EPOCHS",
+                (9, 9, 9),
+            ),
+        ),
+        (
+            "SSOD.SCHEDULE.LABELED_REPEAT",
+            ("SSOD.SCHEDULE.LABELED_REPEAT", (1, 2, 2), "SSOD.SAMPLING", "balanced"),
+            ("SSOD.SCHEDULE.LABELED_REPEAT", (1, 2, 2)),
         ),
     ],
 )

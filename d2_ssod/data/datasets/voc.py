@@ -317,7 +317,7 @@ def _by_name(paths: Iterable[str], folder: str) -> dict[str, list[str]]:
 
 
 def _written_name(xml: str) -> str:
-    """Read the name of the picture, without folders, in an annotation file; empty if it has none."""
+    """Read the picture's name, without folders, in an annotation file; empty if it has none."""
     try:
         return base_name(_text(ElementTree.parse(xml).getroot(), "filename"))
     except (OSError, ElementTree.ParseError, ValueError, LookupError):  # said where it is read
