@@ -8,8 +8,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open, read_record, write_json
+from d2_ssod.limits import is_number
 
 from .layout import RunFolder
 
@@ -32,7 +35,15 @@ def save_validation(
 def load_validation(folder: RunFolder, phase: int) -> float | None:
     """Read the AP of the model at the end of a phase; None if it was not validated, or has none."""
     path = folder.phase(phase).validation
-    return read_record(path, {"metrics": dict})["metrics"].get("AP") if path.exists() else None
+    return _ap(path, read_record(path, {"metrics": dict})["metrics"]) if path.exists() else None
+
+
+def _ap(path: Path, metrics: Any) -> float | None:
+    """Take the AP out of metrics that were read; None where there is none."""
+    ap = metrics.get("AP") if isinstance(metrics, dict) else metrics
+    if not isinstance(metrics, dict) or not (ap is None or is_number(ap)):
+        raise ConfigError(f"{path}: {ap!r} is no AP; delete the file, to have it made again")
+    return ap
 
 
 def save_ensemble_validation(
@@ -54,7 +65,7 @@ def load_ensemble_validation(folder: RunFolder, num_phases: int) -> dict[str, fl
     content = read_record(folder.validation, {"num_phases": int, "ensembles": dict})
     if content["num_phases"] != num_phases:
         return None
-    found = {name: metrics.get("AP") for name, metrics in content["ensembles"].items()}
+    found = {name: _ap(folder.validation, own) for name, own in content["ensembles"].items()}
     return {name: ap for name, ap in found.items() if ap is not None}
 
 

@@ -98,10 +98,17 @@ def _best_by_test(folder: RunFolder) -> list[int]:
             f"{folder.summary()}: no such file, so that the best phase is not known; name a phase"
         )
     summary = read_record(folder.summary(), {"phases": list, "ensembles": dict})
-    found = [([each["phase"]], each["metrics"]) for each in summary["phases"]]
-    found += [
-        (list(phases), summary["ensembles"][name])
-        for name, phases in ensembles_of(len(summary["phases"]) - 1).items()
-        if name in summary["ensembles"]
-    ]
-    return max(found, key=lambda each: each[1]["AP"] or 0)[0]
+    together = ensembles_of(len(summary["phases"]) - 1)
+    try:
+        found = [([int(each["phase"])], each["metrics"]["AP"]) for each in summary["phases"]]
+        found += [
+            (list(phases), summary["ensembles"][name]["AP"])
+            for name, phases in together.items()
+            if name in summary["ensembles"]
+        ]
+        return max(found, key=lambda each: each[1] or 0)[0]
+    except (LookupError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{folder.summary()}: is damaged, so that the best phase is not known ({error!r}); "
+            "name a phase, or have it made again (train_net.py --eval-only)"
+        ) from error

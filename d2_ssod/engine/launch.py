@@ -28,7 +28,7 @@ from .group import (
     say_stopped,
 )
 from .interruption import Stopped, handled_signals
-from .logs import has_logs, record_traceback
+from .logs import close_log_file, has_logs, record_traceback
 from .setup import build_config
 
 _Result = TypeVar("_Result")
@@ -113,6 +113,8 @@ def _run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -
             if comm.get_world_size() == 1 or not has_logs():
                 raise
             end_of_rank(error)
+        finally:
+            close_log_file()
 
 
 def _run_in_group(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:

@@ -42,23 +42,30 @@ _LOGGERS = ("detectron2", "fvcore", "d2_ssod")
 def setup_logs(output_dir: str) -> None:
     """Log to stdout (main process, in color on a terminal) and to files in the output folder.
 
-    May be called again for another run, or for one whose folder was set aside: nothing goes to the
-    files of the run before. Not Detectron2's log files, which a process keeps by their name.
+    Not to Detectron2's log files, which a process keeps by their name, also after the run and where
+    its folder was set aside.
     """
+    close_log_file()
     rank = comm.get_rank()
     file = _LogFile(str(RunFolder(output_dir).log) + (f".rank{rank}" if rank > 0 else ""))
     for name in _LOGGERS:
         own = setup_logger(None, distributed_rank=rank, name=name, color=sys.stdout.isatty())
-        for handler in list(own.handlers):
-            stream = getattr(handler, "stream", None)
+        for handler in own.handlers:
+            if getattr(handler, "stream", None) is sys.stdout:
+                handler.addFilter(_is_for_people)
+        own.addHandler(file)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def close_log_file() -> None:
+    """End the log of a run, where this process writes one."""
+    for name in _LOGGERS:
+        own = logging.getLogger(name)
+        for handler in own.handlers[:]:
             if isinstance(handler, _LogFile):
                 own.removeHandler(handler)
                 handler.close()
-            elif stream is sys.stdout:
-                handler.addFilter(_is_for_people)
-                if isinstance(stream, io.TextIOWrapper):
-                    stream.reconfigure(errors="backslashreplace")
-        own.addHandler(file)
 
 
 class _LogFile(logging.FileHandler):
@@ -78,7 +85,7 @@ def _is_for_people(record: logging.LogRecord) -> bool:
 
 def has_logs() -> bool:
     """Tell whether this process writes a log yet."""
-    return bool(logging.getLogger("d2_ssod").handlers)
+    return any(isinstance(own, _LogFile) for own in logging.getLogger("d2_ssod").handlers)
 
 
 def record_traceback() -> None:

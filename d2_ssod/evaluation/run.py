@@ -153,8 +153,8 @@ def _known_otherwise(cfg: CfgNode, folder: RunFolder) -> dict[str, Any]:
     for phase in range(1, last + 1):
         path = folder.phase(phase).manifest
         made = read_record(path, {}, {"quality": dict}) if path.exists() else {}
-        if quality := made.get("quality"):
-            known.setdefault("label_quality", {})[str(phase)] = quality["selected"]
+        if selected := made.get("quality", {}).get("selected"):
+            known.setdefault("label_quality", {})[str(phase)] = selected
     return known
 
 

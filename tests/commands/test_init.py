@@ -286,7 +286,7 @@ def test_pictures_of_unknown_size_that_cannot_be_read_are_one_line(folder, capsy
         ("--labeled", "gone/instances.json", "is not a file"),
         ("--labeled", "data.yaml", "is not a file"),
         ("--images", "gone", "is not a folder"),
-        ("--unlabeled", "gone", "is not a folder, nor a text file"),
+        ("--unlabeled", "gone", "is not a folder, a picture or a text file"),
         ("--val", "val/instance.json", "is not a file"),
         ("--val-images", "gone", "is not a folder"),
         ("--test", "val/instance.json", "is not a file"),

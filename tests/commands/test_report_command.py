@@ -72,8 +72,10 @@ def test_it_is_said_where_relative_paths_were_looked_for(cfg, tmp_path, capsys, 
     place = f"(looked for in {tmp_path}; relative paths count from where the command is run)"
     assert f"[0].JSON: gone/a.json is not a file {place}; correct the path" in page
     assert f"[1].IMAGES: gone is not a folder {place}; correct the path" in page
-    assert f"gone is not a folder, nor a text file that lists pictures {place}; correct" in page
-    assert "[3].IMAGES: /nowhere is not a folder, nor a text file that lists pictures;" in page
+    assert (
+        f"gone is not a folder, a picture or a text file that lists some {place}; correct" in page
+    )
+    assert "[3].IMAGES: /nowhere is not a folder, a picture or a text file that lists some;" in page
 
 
 def test_pseudo_labels_lie_as_the_images_do(cfg, tmp_path, capsys):

@@ -68,6 +68,15 @@ def test_best_is_that_of_the_validation_or_else_of_the_test_images(tmp_path, cap
     assert trained_models.choose_phases(cfg, "best") == [2]
     write_json(folder.summary(), {"phases": phases, "ensembles": {"1~N": {"AP": 5.5}}})
     assert trained_models.choose_phases(cfg, "best") == [1, 2, 3]
+    for damaged in (
+        [1],
+        [],
+        [{"phase": 0, "metrics": {}}],
+        [{"phase": 0, "metrics": {"AP": "3"}}] * 2,
+    ):
+        write_json(folder.summary(), {"phases": damaged, "ensembles": ensembles})
+        with pytest.raises(ConfigError, match=r"summary\.json: is damaged, .*--eval-only"):
+            trained_models.choose_phases(cfg, "best")
     for phase, ap in enumerate([3.0, 6.0, 5.0, 4.0]):
         folder.phase(phase).folder.mkdir(exist_ok=True)
         save_validation(folder, phase, {"AP": ap})

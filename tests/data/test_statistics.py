@@ -74,6 +74,7 @@ def test_objects_that_vanish_are_counted():
 def test_more_objects_than_are_looked_for_are_said():
     images = [image(*[(0, 0, 9, 9)] * n) for n in (3, 5, 8)]
     assert lines_of(statistics.check_number_of_objects, images, 8, "KEY") == []
+    assert lines_of(statistics.check_number_of_objects, images, -1, "KEY") == []  # all
     (line,) = lines_of(statistics.check_number_of_objects, images, 4, "KEY")
     assert line.startswith("KEY: 2 images have more than 4, up to 8; raise TEST.DETECTIONS_PER")
 

@@ -66,4 +66,7 @@ def test_each_run_of_a_process_has_its_own_log(tmp_path, unlogged, capsys):
     assert "run 1 in \\udcff" in lines["aside"]
     assert "run 2" in lines["one"]
     assert "run 3" in lines["two"]
+    logs.close_log_file()
+    logger.info("no run")
+    assert "no run" not in (tmp_path / "two" / "log.txt").read_text()
     assert capsys.readouterr().out.count("run ") == 3

@@ -248,3 +248,24 @@ def test_the_earlier_of_equal_phases_is_the_best(cfg):
     for phase, ap in enumerate([20.0, 25.0, 25.0]):
         save_validation(folder, phase, {"AP": ap})
     assert best_phase(folder, 2) == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ("phase_1/validation.json", {"metrics": {"AP": "30"}}),
+        ("phase_1/validation.json", {"metrics": [30]}),
+        ("validation.json", {"num_phases": 2, "ensembles": {"0~N": None}}),
+        ("validation.json", {"num_phases": 2, "ensembles": []}),
+    ],
+)
+def test_damaged_results_are_named(cfg, damage):
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    for phase in range(3):
+        save_validation(folder, phase, {"AP": 30.0})
+    save_ensemble_validation(folder, 2, {"0~N": {"AP": 34.0}})
+    assert best_phases(folder, 2) == [0, 1, 2]
+    name, content = damage
+    (folder.root / name).write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=f"{name}: .*delete the file"):
+        best_phases(folder, 2)

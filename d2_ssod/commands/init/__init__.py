@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         metavar="DIR",
-        help="folders, or lists, of pictures; or a COCO file of some in --images",
+        help="folders, or lists, of pictures, or these; or a COCO file of some in --images",
     )
     parser.add_argument(
         "--val",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import find_file
 
 from ..findings import Findings
@@ -66,6 +67,9 @@ class ImageFolders:
             return self._list_folder(place, findings)
         if is_image_name(place):
             return [place]
+        if _is_other_picture(place):
+            self._warn_of_kind(place, findings)
+            return []
         files = read_list(place)
         remedy = f"the names in {place} are relative to its own folder: correct them, or move it"
         said = check_present(files, len(files), self.key, remedy, findings)
@@ -80,30 +84,40 @@ class ImageFolders:
                 "%s: %d images; skipped %d other files, such as %s",
                 *(folder, len(images), len(skipped), os.path.relpath(skipped[0], folder)),
             )
-        for file in skipped:
-            if not os.path.basename(file).startswith(".") and (
-                mimetypes.guess_type(file)[0] or ""
-            ).startswith("image/"):
-                findings.warning(
-                    self.key,
-                    "pictures of a kind that is not read",
-                    f"skipped {file}",
-                    f"convert it to one of {', '.join(sorted(EXTENSIONS))}",
-                )
+        for file in filter(_is_other_picture, skipped):
+            self._warn_of_kind(file, findings)
         return images
+
+    def _warn_of_kind(self, file: str, findings: Findings) -> None:
+        findings.warning(
+            self.key,
+            "pictures of a kind that is not read",
+            f"skipped {file}",
+            f"convert it to one of {', '.join(sorted(EXTENSIONS))}",
+        )
 
 
 def read_list(path: str) -> list[str]:
     """Read a text file that names a picture per line, relative to its own folder."""
     folder = os.path.dirname(path)
     with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
-        return [find_file(folder, line.strip()) for line in file if line.strip()]
+        lines = [line.strip() for line in file if line.strip()]
+    if any("\0" in line for line in lines):
+        raise ConfigError(f"{path}: is no text file that lists pictures; take it out")
+    return [find_file(folder, line) for line in lines]
 
 
 def is_image_name(file: str) -> bool:
     """Tell by its name whether a file is a picture that can be read."""
     name = os.path.basename(file)
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def _is_other_picture(file: str) -> bool:
+    """Tell by its name whether a file is a picture of a kind that cannot be read."""
+    kind = mimetypes.guess_type(file)[0] or ""
+    is_hidden = os.path.basename(file).startswith(".")
+    return kind.startswith("image/") and not is_hidden and not is_image_name(file)
 
 
 def _is_of_the_system(folder: str) -> bool:

@@ -162,8 +162,8 @@ def _images(given: Mapping[str, Any], naming: Naming) -> tuple[Files, dict]:
     for place in expanded:
         if not os.path.exists(place):
             raise ConfigError(
-                f"{naming('IMAGES')}: {place} is not a folder, nor a text file that lists "
-                f"pictures{_looked_for(place)}; correct the path"
+                f"{naming('IMAGES')}: {place} is not a folder, a picture or a text file that "
+                f"lists some{_looked_for(place)}; correct the path"
             )
     return ImageFolders(expanded, naming("IMAGES")), {}
 

@@ -1,8 +1,10 @@
 import logging
 
+import pytest
 from pictures import save_picture
 
 from d2_ssod.data.datasets import ImageFolders
+from d2_ssod.errors import ConfigError
 
 
 def load(*places):
@@ -101,6 +103,20 @@ def test_a_picture_is_itself(tmp_path):
     """As a shell writes out ``pictures/*.png``."""
     paths = [save_picture(tmp_path / name) for name in ("b.png", "a.png")]
     assert names_of(load(*paths, tmp_path), tmp_path) == ["b.png", "a.png"]
+
+
+def test_what_is_no_list_of_pictures_is_not_read_as_one(tmp_path):
+    """As a shell writes out ``pictures/*``."""
+    picture, other, binary = (tmp_path / name for name in ("a.png", "b.heic", "Thumbs.db"))
+    save_picture(picture)
+    other.write_bytes(b"ftypheic")
+    data_set = ImageFolders((str(picture), str(other)), "KEY").read()
+    assert len(data_set.images) == 1
+    (finding,) = data_set.findings
+    assert f"skipped {other}" in str(finding)
+    binary.write_bytes(b"\0\1abc")
+    with pytest.raises(ConfigError, match=r"Thumbs\.db: is no text file that lists pictures"):
+        load(picture, binary)
 
 
 def test_a_list_may_be_written_on_windows(tmp_path):

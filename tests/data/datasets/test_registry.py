@@ -181,7 +181,7 @@ def test_register_takes_voc_folders_and_yolo_files(tmp_path):
         ({"VOC": "/tmp", "JSON": "a.json"}, "VOC does not go with JSON"),
         ({"YOLO": "/tmp"}, "YOLO: /tmp is not a file"),
         ({"YOLO": "a", "IMAGES": "/tmp"}, "IMAGES does not go with YOLO"),
-        ({"IMAGES": ["/nowhere"]}, "IMAGES: /nowhere is not a folder, nor"),
+        ({"IMAGES": ["/nowhere"]}, "IMAGES: /nowhere is not a folder, a picture"),
         ({"IMAGES": {"a": 1}}, "expected a folder"),
         ({"IMAGES": "/tmp", "UNLABELED": True}, "UNLABELED does not go with IMAGES"),
         ({}, "IMAGES is missing"),
