@@ -189,7 +189,11 @@ def _check_fit(
 
 
 def _not_finite(model: nn.Module) -> list[str]:
-    return [name for name, v in model.state_dict().items() if not torch.isfinite(v).all()]
+    """List what training has spoilt; other buffers, such as masks, may have infinities."""
+    statistics = ("running_mean", "running_var")
+    values = dict(model.named_parameters())
+    values |= {name: v for name, v in model.named_buffers() if name.endswith(statistics)}
+    return [name for name, value in values.items() if not torch.isfinite(value).all()]
 
 
 def _iteration(path: Path) -> int | None:

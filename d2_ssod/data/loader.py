@@ -228,7 +228,8 @@ def build_inference_loader(
     # Only the last batch can be a short one, so that the loader cuts where the batches end.
     own = itertools.chain.from_iterable(remaining[comm.get_rank() :: comm.get_world_size()])
     loader = build_detection_test_loader(
-        list(images),
+        # Detectron2's mapper would open segmentations, which nothing looks at.
+        [{k: v for k, v in image.items() if k != "sem_seg_file_name"} for image in images],
         mapper=mapper,
         sampler=list(own),
         batch_size=size,

@@ -186,6 +186,7 @@ def check_contents(cfg: CfgNode, sets: NamedDataSets) -> Findings:
         _check_labeled(cfg, sets, classes, findings)
     for place, found in sets.placed("UNLABELED"):
         checks.check_sizes(found.images, place, findings)
+    for place, found in sets.placed("UNLABELED", *_JUDGING):
         _check_ids(found.images, place, findings)
     for place, found in sets.placed(*_JUDGING):
         checks.check_difficulties(found.images, place, findings)
@@ -281,7 +282,7 @@ _APART = (
 
 
 def _check_ids(images: list[dict], place: str, findings: Findings) -> None:
-    """Predictions and pseudo-labels are kept by image id."""
+    """Predictions, pseudo-labels and results are kept by image id."""
     for image_id, count in Counter(image["image_id"] for image in images).items():
         if count > 1:
             findings.error(

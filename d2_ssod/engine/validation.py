@@ -8,7 +8,6 @@ from hashlib import sha256
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
 from d2_ssod.artifacts import (
@@ -27,6 +26,7 @@ from d2_ssod.artifacts import (
     save_validation,
 )
 from d2_ssod.config import flat_keys
+from d2_ssod.data.datasets import read_data_set
 from d2_ssod.evaluation import Fusion, Metrics, evaluate_rows, judged_on, validate
 
 from .agreement import on_main_process
@@ -42,7 +42,7 @@ def yardstick(cfg: CfgNode) -> str:
         for key, value in flat_keys(cfg)
         if key.endswith("_TEST") or key == "TEST.DETECTIONS_PER_IMAGE"
     ]
-    images = [digest_of(DatasetCatalog.get(name)) for name in cfg.DATASETS.VAL]
+    images = [digest_of(read_data_set(name).usable_images()) for name in cfg.DATASETS.VAL]
     return sha256(repr((settings, images)).encode()).hexdigest()
 
 
@@ -99,7 +99,7 @@ def validate_ensembles(cfg: CfgNode, judged_by: str) -> None:
     models = [load_phase_model(cfg, phase) for phase in range(last + 1)]
     found = []
     for name in cfg.DATASETS.VAL:
-        how = judged_on(cfg, name, DatasetCatalog.get(name))
+        how = judged_on(cfg, name, read_data_set(name).usable_images())
         found.append(evaluate_rows(models, **how, rows=rows, fusion=Fusion.from_config(cfg)))
     if comm.is_main_process():
         ensembles = {row: _mean([metrics[row] for metrics in found]) for row in rows}

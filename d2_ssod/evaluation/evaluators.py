@@ -23,15 +23,18 @@ from d2_ssod.artifacts.predictions import coco_rows
 from d2_ssod.data.datasets import (
     CocoFile,
     DataSet,
-    DataSource,
     VocFolder,
     category_ids_of,
+    is_of_detectron2,
+    read_data_set,
 )
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import write_json
 from d2_ssod.structures import Detections, ImageId, Predictions, from_instances
 
 from .coco_metrics import Metrics, Truth, box_metrics
+
+_OF_VOC = ("dirname", "split", "year")
 
 
 def build_evaluator(
@@ -59,13 +62,20 @@ def evaluator_kind(dataset_name: str, key: str = "DATASETS.TEST") -> Literal["co
         key: which names it, for the error.
 
     Raises:
-        ConfigError: it is another, or missing.
+        ConfigError: it is another, or missing, or what it needs is.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if kind not in ("coco", "pascal_voc"):
         raise ConfigError(
             f"{key}: the data set {dataset_name!r} has evaluator_type {kind!r}; set it to "
             "'coco' or 'pascal_voc' in its metadata"
+        )
+    missing = [k for k in _OF_VOC if MetadataCatalog.get(dataset_name).get(k) is None]
+    if kind == "pascal_voc" and missing:
+        raise ConfigError(
+            f"{key}: the data set {dataset_name!r} has evaluator_type 'pascal_voc', but no "
+            f"{missing[0]} in its metadata; add it, as {', '.join(_OF_VOC)} name VOC's files, or "
+            "set evaluator_type to 'coco'"
         )
     return kind
 
@@ -258,10 +268,10 @@ def _ground_truth(name: str) -> list[dict[str, Any]]:
 
     Detectron2's own loader leaves out objects' areas, and objects whose polygons are odd.
     """
-    source, metadata = DatasetCatalog.data.get(name), MetadataCatalog.get(name)
+    metadata = MetadataCatalog.get(name)
     json_file = metadata.get("json_file")
-    if isinstance(source, DataSource) or json_file is None:
-        return DatasetCatalog.get(name)
+    if json_file is None or (name in DatasetCatalog and not is_of_detectron2(name)):
+        return read_data_set(name).usable_images()
     data_set = CocoFile(json_file, metadata.get("image_root", "")).read()
     return list(_renumbered(data_set, metadata.get("thing_dataset_id_to_contiguous_id")))
 

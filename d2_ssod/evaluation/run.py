@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
@@ -113,7 +112,7 @@ def validate(cfg: CfgNode, dataset_name: str, model: nn.Module) -> Metrics:
     """
     results = evaluate_phases(
         [model],
-        build_inference_loader(cfg, DatasetCatalog.get(dataset_name)),
+        build_inference_loader(cfg, read_data_set(dataset_name).usable_images()),
         lambda row: build_evaluator(dataset_name),
     )
     return {} if results is None else results.phases[0]

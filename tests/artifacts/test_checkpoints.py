@@ -236,6 +236,17 @@ def test_what_a_kill_leaves_of_a_checkpoint_is_found(tmp_path, monkeypatch):
     assert len(half_written_files(tmp_path)) == 3
 
 
+def test_masks_of_infinities_are_no_divergence(tmp_path):
+    model = nn.BatchNorm1d(3)
+    model.register_buffer("mask", torch.full((2,), -math.inf))
+    checkpointer = AtomicCheckpointer(model, str(tmp_path), must_fit=True)
+    checkpointer.save("model_final")
+    checkpointer.load(str(tmp_path / "model_final.pth"))
+    model.running_var[1] = math.nan
+    with pytest.raises(ConfigError, match="running_var has values that are not finite"):
+        checkpointer.save("model_final")
+
+
 @pytest.mark.parametrize("address", ["https://nowhere.invalid/a.pkl", "unknown://a.pkl"])
 def test_weights_that_cannot_be_downloaded_are_named(checkpointer, address):
     with pytest.raises(ConfigError, match=f"^{address}: cannot be downloaded .*name the file$"):

@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import save_picture
+from runs import bare_config
 
 from d2_ssod.config import add_ssod_config
 from d2_ssod.data.loader import (
@@ -321,3 +322,10 @@ def test_pictures_of_the_original_size_are_as_they_are(cfg, tmp_path, image_form
     (((mapped),),) = build_inference_loader(cfg, [record], original_size=True)
     expected = detection_utils.read_image(file, image_format).transpose(2, 0, 1)
     assert (mapped["image"].numpy() == expected).all()
+
+
+def test_segmentations_are_not_opened(tmp_path):
+    path = save_picture(tmp_path / "a.png")
+    record = {"file_name": str(path), "image_id": 1, "sem_seg_file_name": "/no/such/file.png"}
+    (batch,) = build_inference_loader(bare_config(tmp_path), [record])
+    assert batch[0]["image_id"] == 1

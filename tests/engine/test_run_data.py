@@ -1,6 +1,8 @@
 import copy
 import itertools
 import logging
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -296,14 +298,104 @@ def test_everything_is_found_at_once(cfg, registered, register, images):
 
 
 @pytest.mark.parametrize("side", ["height", "width"])
-def test_unlabeled_images_without_a_size_are_named(cfg, registered, register, images, side):
-    records = images("z", 2, annotated=False)
-    del records[1][side]
-    register("run_data_sizeless", records, classes=None)
-    cfg.DATASETS.UNLABELED = ("run_data_sizeless",)
-    message = error_of(cfg)
-    assert "DATASETS.UNLABELED" in message
-    assert "z1.png" in message
+def test_images_without_a_size_have_that_of_the_picture(cfg, registered, register, images, side):
+    for key, prefix in (("TRAIN", "x"), ("UNLABELED", "z")):
+        records = images(prefix, 2, annotated=key == "TRAIN")
+        del records[1][side]
+        register(f"run_data_sizeless_{key}", records)
+        cfg.DATASETS[key] = (f"run_data_sizeless_{key}",)
+    data = load_run_data(cfg)
+    for image in (*data.labeled, *data.unlabeled):
+        assert (image["height"], image["width"]) == (16, 24)
+
+
+def test_values_of_other_kinds_are_taken_as_what_they_are(cfg, registered, register, images):
+    plain = images("n", 3)
+    register("run_data_plain", plain)
+    others = copy.deepcopy(plain)
+    for image in others:
+        image["file_name"] = Path(image["file_name"])
+        image["image_id"], image["height"] = np.int64(image["image_id"]), np.float32(16)
+        (annotation,) = image["annotations"]
+        annotation["bbox"], annotation["bbox_mode"] = np.array(annotation["bbox"]), 1
+        annotation["category_id"] = np.uint8(annotation["category_id"])
+    register("run_data_others", others)
+    for key in ("TRAIN", "TEST"):
+        cfg.DATASETS[key] = ("run_data_plain",)
+    expected = load_run_data(cfg)
+    for key in ("TRAIN", "TEST"):
+        cfg.DATASETS[key] = ("run_data_others",)
+    assert load_run_data(cfg).labeled == expected.labeled
+
+
+def drop(key):
+    return lambda record: record.pop(key)
+
+
+def put(key, value):
+    return lambda record: record.update({key: value})
+
+
+def annotated(change):
+    return lambda record: change(record["annotations"][0])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (drop("file_name"), "has the file_name None; expected a path"),
+        (drop("image_id"), "has the image_id None"),
+        (put("image_id", 1.5), "has the image_id 1.5"),
+        (put("image_id", float("nan")), "has the image_id nan"),
+        (put("image_id", (1, 2)), r"has the image_id \(1, 2\)"),
+        (put("image_id", 2), "image_id 2 occurs 2 times"),
+        (put("height", "tall"), "has no height that is a number of pixels"),
+        (put("annotations", [3]), "annotation 0 is a int, not a dict"),
+        (annotated(drop("bbox")), "annotation 0 has the bbox None; expected four finite numbers"),
+        (annotated(drop("bbox_mode")), "annotation 0 has the bbox_mode None; expected BoxMode"),
+        (annotated(put("category_id", "cat")), "has the category_id 'cat'; expected a whole"),
+        (annotated(drop("category_id")), "has the category_id None"),
+    ],
+)
+@pytest.mark.parametrize("key", ["TRAIN", "TEST"])
+def test_records_that_cannot_be_used_are_named_before_training(
+    cfg, registered, register, images, key, change, words
+):
+    records = images("b", 3)
+    change(records[1])
+    register("run_data_bad", records)
+    cfg.DATASETS[key] = ("run_data_bad",)
+    if key == "TRAIN" and "occurs" in words:
+        load_run_data(cfg)  # nothing is kept by the ids of labeled images
+        return
+    assert re.search(words, error_of(cfg))
+
+
+@pytest.mark.parametrize(
+    ("records", "kind"), [(None, "NoneType"), ({}, "dict"), ([None], "is a NoneType, not a dict")]
+)
+def test_functions_that_give_no_records_are_named(cfg, registered, register, records, kind):
+    register("run_data_none", records)
+    cfg.DATASETS.TRAIN = ("run_data_none",)
+    assert kind in error_of(cfg)
+
+
+def test_images_without_any_id_are_numbered(cfg, registered, register, images):
+    records = images("i", 3)
+    for record in records:
+        del record["image_id"]
+    register("run_data_idless", records)
+    cfg.DATASETS.TEST = cfg.DATASETS.TRAIN = ("run_data_idless",)
+    assert [image["image_id"] for image in load_run_data(cfg).labeled] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("numbers", [{7: 0, 9: 0}, {7: 0}, {7: 0, 8: 1, 9: 2}, {7: 1, 8: 2}])
+def test_category_ids_that_are_not_those_of_the_classes_are_named(
+    cfg, registered, register, images, numbers
+):
+    register("run_data_ids", images("c", 3), thing_dataset_id_to_contiguous_id=numbers)
+    cfg.DATASETS.TRAIN = ("run_data_ids",)
+    assert "run_data_ids: thing_dataset_id_to_contiguous_id" in error_of(cfg)
 
 
 def test_classes_that_share_a_name_are_named(cfg, register, images):
@@ -353,3 +445,12 @@ def test_error_of_another_rank_is_raised_here(cfg, registered, monkeypatch):
         run_data.comm, "all_gather", lambda own: [own, "DATASETS.TRAIN: a.png is damaged"]
     )
     assert error_of(cfg) == "DATASETS.TRAIN: a.png is damaged"
+
+
+def test_files_that_metadata_of_other_functions_name_are_not_asked_for(cfg, registered, register):
+    for number, metadata in enumerate(
+        [{"dirname": "/nowhere", "split": "train"}, {"image_root": "/nowhere", "json_file": "/no"}]
+    ):
+        register(f"run_data_elsewhere_{number}", [], **metadata)
+        cfg.DATASETS.TEST = (f"run_data_elsewhere_{number}",)
+        check_data_sets(cfg)

@@ -13,6 +13,7 @@ from d2_ssod.artifacts import (
     save_ensemble_validation,
     save_validation,
 )
+from d2_ssod.data.datasets import DataSet
 from d2_ssod.engine import validation
 from d2_ssod.engine.validation import (
     discard_other_validations,
@@ -32,7 +33,7 @@ def cfg(tmp_path, monkeypatch):
     cfg = bare_config(tmp_path)
     cfg.SSOD.NUM_PHASES = 2
     cfg.DATASETS.VAL = ("val",)
-    monkeypatch.setattr(validation.DatasetCatalog, "get", IMAGES.get)
+    monkeypatch.setattr(validation, "read_data_set", lambda name: DataSet(IMAGES[name]))
     for phase in range(3):
         path = RunFolder(tmp_path).phase(phase).model
         path.parent.mkdir()
@@ -239,7 +240,7 @@ def test_other_objects_on_the_same_images_are_another_yardstick(cfg, monkeypatch
     before = yardstick(cfg)
     box = {"bbox": [0, 0, 5, 5], "bbox_mode": 1, "category_id": 0}
     labeled = {"val": [{"file_name": "val.png", "annotations": [box]}]}
-    monkeypatch.setattr(validation.DatasetCatalog, "get", labeled.get)
+    monkeypatch.setattr(validation, "read_data_set", lambda name: DataSet(labeled[name]))
     assert yardstick(cfg) != before
 
 

@@ -4,10 +4,12 @@ import logging
 import pytest
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
-from lookup import HALF, IMAGES, batches, finding, register_coco, write_coco
+from detectron2.structures import BoxMode
+from lookup import CLASS_OF_IMAGE, HALF, IMAGES, batches, finding, register_coco, write_coco
 
 from d2_ssod.artifacts import RunFolder
 from d2_ssod.config import add_ssod_config
+from d2_ssod.data.datasets import CocoFile
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import evaluate_run, run
 from d2_ssod.json_files import write_json
@@ -18,12 +20,20 @@ FIRST, SECOND, LABELED = "lookup_first", "lookup_second", "lookup_labeled"
 @pytest.fixture
 def cfg(tmp_path, monkeypatch):
     """A finished run of two phases, whose models are looked up instead of loaded."""
-    images = {
-        FIRST: IMAGES,
-        SECOND: [{"image_id": image["image_id"]} for image in IMAGES],
-        LABELED: [{"image_id": i, "annotations": [{"category_id": 0}] * i} for i in range(3)],
-    }
     json_file = write_coco(tmp_path)
+    truth = {image["image_id"]: image for image in CocoFile(json_file, "").read().images}
+    for image in truth.values():
+        image["annotations"][0]["category_id"] = CLASS_OF_IMAGE[image["image_id"]]
+    box = {"bbox": [0, 0, 5, 5], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+    size = {"height": 9, "width": 9}
+    images = {
+        FIRST: [{**truth[image["image_id"]], **image} for image in IMAGES],
+        SECOND: [truth[image["image_id"]] for image in IMAGES],
+        LABELED: [
+            {"file_name": f"{i}.png", "image_id": i, **size, "annotations": [box] * i}
+            for i in range(3)
+        ],
+    }
     for name, dicts in images.items():
         register_coco(json_file, name)
         if name in DatasetCatalog.list():

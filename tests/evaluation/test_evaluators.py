@@ -3,10 +3,12 @@ import logging
 import math
 import sys
 
+import catalogs
 import numpy as np
 import pytest
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
+from detectron2.structures import BoxMode
 from lookup import CAT, DOG, HALF, OBJECT, batches, finding, instances, register_coco, write_coco
 
 from d2_ssod.errors import ConfigError
@@ -37,7 +39,14 @@ def with_kind(kind):
 
 def test_evaluator_kind_is_that_of_the_metadata(name):
     assert evaluator_kind(name) == "coco"
-    assert evaluator_kind(with_kind("pascal_voc")) == "pascal_voc"
+    voc = with_kind("pascal_voc")
+    with pytest.raises(ConfigError, match="evaluator_type 'pascal_voc', but no dirname"):
+        evaluator_kind(voc)
+    with catalogs.restored_catalogs():
+        MetadataCatalog.get("lookup_voc").set(
+            evaluator_type="pascal_voc", dirname="/nowhere", split="test", year=2007
+        )
+        assert evaluator_kind("lookup_voc") == "pascal_voc"
 
 
 def test_evaluator_is_of_its_kind(name, tmp_path):
@@ -301,3 +310,19 @@ def test_image_ids_may_be_texts_and_mixed(tmp_path):
     for image_id, rows in zip(("first", 2, 3), seen, strict=True):
         evaluator.process([{"image_id": image_id}], [{"instances": instances(rows)}])
     assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)
+
+
+def test_the_truth_of_ones_own_function_is_what_it_gives(tmp_path):
+    """Whatever file its metadata name: ids, classes and images may be others there."""
+    box = {"bbox": [0, 0, 20, 20], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 1}
+    size = {"height": 40, "width": 40}
+    images = [{"file_name": "a.png", "image_id": "a", **size, "annotations": [box]}]
+    with catalogs.restored_catalogs():
+        DatasetCatalog.register("lookup_own", lambda: images)
+        metadata = {"thing_classes": ["cat", "dog"], "evaluator_type": "coco"}
+        MetadataCatalog.get("lookup_own").set(json_file=write_coco(tmp_path), **metadata)
+        evaluator = build_evaluator("lookup_own")
+        evaluator.process(
+            [{"image_id": "a"}], [{"instances": instances([((0, 0, 20, 20), 0.9, 1)])}]
+        )
+        assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)

@@ -6,6 +6,7 @@ yolo.py       YOLO's text files
 folder.py     pictures without annotations
 boxes.py      boxes that cannot be used
 catalog.py    a data set with what was found in it, registered in Detectron2's catalog
+records.py    what others' functions give
 builtin.py    COCO's and VOC's official splits, by name
 registry.py   a user's own, from ``SSOD.REGISTER``
 """
@@ -15,6 +16,7 @@ from .catalog import (
     DataSet,
     DataSource,
     category_ids_of,
+    is_of_detectron2,
     read_data_set,
     register_files,
     with_unique_ids,
@@ -35,6 +37,7 @@ __all__ = [
     "YoloSplit",
     "category_ids_of",
     "datasets_root",
+    "is_of_detectron2",
     "missing_paths",
     "read_data_set",
     "register_available",

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 
 import detectron2.data.datasets  # noqa: F401  registers Detectron2's own data sets
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 
-from .catalog import DataSource, register_files
+from .catalog import is_of_detectron2, register_files
 from .coco import CocoFile
 from .voc import VocFolder
 
@@ -62,7 +62,7 @@ def register_builtin(root: str) -> None:
 def missing_paths(name: str) -> list[str]:
     """List what an official data set, Detectron2's own or one of these, needs and does not find."""
     metadata = MetadataCatalog.get(name)
-    if name not in {*COCO, *VOC} and isinstance(DatasetCatalog.data.get(name), DataSource):
+    if name not in {*COCO, *VOC} and not is_of_detectron2(name):
         return []
     needed = [metadata.get("json_file"), metadata.get("image_root")]
     if metadata.get("dirname") and metadata.get("split"):

@@ -12,6 +12,7 @@ from d2_ssod.class_lists import describe_difference
 from d2_ssod.errors import ConfigError
 
 from ..findings import Finding, Findings, raise_first
+from .records import read_records
 
 
 @dataclass(frozen=True)
@@ -128,16 +129,34 @@ def read_data_set(name: str) -> DataSet:
     except OSError as error:
         problem = f"{name}: {error.filename} cannot be read ({error.strerror}); correct the path"
         return DataSet([], findings=Findings([_unreadable(problem)]))
-    classes = MetadataCatalog.get(name).get("thing_classes")
-    return DataSet(images, None if classes is None else list(classes))
+    classes, findings = MetadataCatalog.get(name).get("thing_classes"), Findings()
+    if not is_of_detectron2(name):
+        images = read_records(name, images, findings)
+    return DataSet(images, None if classes is None else list(classes), findings=findings)
+
+
+def is_of_detectron2(name: str) -> bool:
+    """Tell whether a data set is read by a function of Detectron2's, also of one's own files."""
+    function = DatasetCatalog.data.get(name)
+    return (getattr(function, "__module__", None) or "").startswith("detectron2.")
 
 
 def category_ids_of(name: str) -> list[int | str]:
-    """List the category id of each class in the data set's own files, as the metadata knows it."""
+    """List the category id of each class in the data set's own files, as the metadata knows it.
+
+    Raises:
+        ConfigError: it gives a class none or several.
+    """
     metadata = MetadataCatalog.get(name)
     numbers = metadata.get("thing_dataset_id_to_contiguous_id")
+    classes = len(metadata.thing_classes)
     if not numbers:
-        return list(range(len(metadata.thing_classes)))
+        return list(range(classes))
+    if sorted(numbers.values()) != list(range(classes)):
+        raise ConfigError(
+            f"{name}: thing_dataset_id_to_contiguous_id in its metadata is {dict(numbers)}; it "
+            f"must give each of the {classes} thing_classes one id: 0 to {classes - 1}, each once"
+        )
     return sorted(numbers, key=numbers.__getitem__)
 
 
