@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ _GUARD = one_of("off", "warn", "stop")
 
 # Key below SSOD: (default, limit).
 _KEYS: dict[str, tuple[Any, Limit]] = {
+    # Python modules that are imported before the config is read: they register detectors,
+    # backbones, heads, weightings, data sets of your own, and keys, by extend_config.
+    "IMPORTS": ([], limits.NAMES),
     # --- Data -------------------------------------------------------------------------------------
     # Your own data: a list of entries with a NAME, which goes into DATASETS.*, and one of
     #   IMAGES: folder                            unlabeled pictures, found recursively; or a text
@@ -274,6 +277,23 @@ _LIMITS = {
 }
 
 
+_extensions: list[Callable[[CfgNode], None]] = []
+
+
+def extend_config(add_keys: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
+    """Have keys of your own in every config; a decorator.
+
+    To be called by a module that ``SSOD.IMPORTS`` names, or at the top of your script, so that
+    each process of a run does it.
+
+    Args:
+        add_keys: adds them in place, as :func:`add_ssod_config` does.
+    """
+    if add_keys not in _extensions:
+        _extensions.append(add_keys)
+    return add_keys
+
+
 def shipped_configs() -> Path:
     """Find the folder of ready configs: beside the code in a wheel, above it in the repository."""
     package = Path(__file__).parent
@@ -285,7 +305,7 @@ def add_ssod_config(cfg: CfgNode) -> None:
     """Add this project's keys, in place, to a Detectron2 config.
 
     They are ``SSOD``, ``DATASETS.UNLABELED``, ``DATASETS.VAL``, and below ``MODEL``: ``SSD``,
-    ``PROPOSAL_LEARNING``, ``TIMM``.
+    ``PROPOSAL_LEARNING``, ``TIMM``; and those of :func:`extend_config`.
     """
     # Images without annotations, as registered names (see SSOD.REGISTER for your own).
     cfg.DATASETS.UNLABELED = ()
@@ -301,6 +321,8 @@ def add_ssod_config(cfg: CfgNode) -> None:
                 node = node.setdefault(section_below, CfgNode())
             # A list that the defaults of two configs shared could be changed through one of them.
             node[key] = copy.deepcopy(default)
+    for add_keys in _extensions:
+        add_keys(cfg)
 
 
 def check_limits(cfg: CfgNode) -> None:

@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from d2_ssod.artifacts import RunFolder, best_phases, ensembles_of, load_classes
 from d2_ssod.class_lists import describe_difference
 from d2_ssod.config import value_of
-from d2_ssod.engine import read_run_config
+from d2_ssod.engine import check_registered_names, read_run_config
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import read_record
 
@@ -41,6 +41,8 @@ def open_runs(folders: Sequence[str]) -> list[CfgNode]:
         if any(os.path.realpath(folder) == os.path.realpath(other) for other in folders[:number]):
             raise ConfigError(f"{folder}: is named twice; name each run once")
     configs = [read_run_config(RunFolder(folder)) for folder in folders]
+    for cfg in configs:
+        check_registered_names(cfg)
     first, *others = configs
     for cfg in others:
         _check_fits(cfg, first)

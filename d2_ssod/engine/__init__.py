@@ -5,7 +5,12 @@ group.py           how processes of a group end, in one line
 interruption.py    signals that ask a run to end
 setup.py           from the command line to a checked config, output folder and log
 agreement.py       what all processes of a run must have in common
+config_files.py    configs as files and command lines give them
 config_checks.py   what a config must agree with
+config_warnings.py what is said of odd keys
+output_folder.py   the folder of a run
+named_files.py     what a config names outside of it
+logs.py            what is said, and where
 data_checks.py     what the data sets of a run must agree with
 run_data.py        the data sets of a run, loaded
 multi_phase.py     the loop over the phases (Algorithm 1)
@@ -26,7 +31,7 @@ from detectron2.engine import default_argument_parser
 
 import d2_ssod.demo  # noqa: F401  its data sets and backbone have names in configs
 
-from .config_checks import check_config
+from .config_checks import check_config, check_registered_names
 from .config_files import read_run_config
 from .data_checks import check_judging_sets, check_run_data
 from .hooks import PseudoLabelHook
@@ -45,6 +50,7 @@ __all__ = [
     "build_config",
     "check_config",
     "check_judging_sets",
+    "check_registered_names",
     "check_run_data",
     "default_argument_parser",
     "label_next_phase",

@@ -22,7 +22,7 @@ def check_config(cfg: CfgNode, world_size: int) -> None:
     for phase in range(1, cfg.SSOD.NUM_PHASES + 1):
         easy_fraction(phase, cfg.SSOD.NUM_PHASES, cfg.SSOD.EASY_FRACTIONS)
     _check_ensemble_weights(cfg)
-    _check_registered_names(cfg)
+    check_registered_names(cfg)
     _check_input(cfg)
     _check_model(cfg)
     check_timm_backbone(cfg)
@@ -39,8 +39,15 @@ def _check_ensemble_weights(cfg: CfgNode) -> None:
         )
 
 
-def _check_registered_names(cfg: CfgNode) -> None:
-    """Names of building blocks that Detectron2 looks up."""
+_OWN = "; or name the module that registers your own in SSOD.IMPORTS"
+
+
+def check_registered_names(cfg: CfgNode) -> None:
+    """Check that the building blocks that a config names are registered.
+
+    Raises:
+        ConfigError: one is not.
+    """
     registries = {
         "META_ARCHITECTURE": (META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE),
         "BACKBONE.NAME": (BACKBONE_REGISTRY, cfg.MODEL.BACKBONE.NAME),
@@ -49,12 +56,12 @@ def _check_registered_names(cfg: CfgNode) -> None:
     for key, (registry, name) in registries.items():
         if name not in registry:
             known = ", ".join(sorted(known for known, _ in registry))
-            raise ConfigError(f"MODEL.{key} is {name!r}; it must be one of {known}")
+            raise ConfigError(f"MODEL.{key} is {name!r}; it must be one of {known}{_OWN}")
     weighting = cfg.SSOD.ROI_WEIGHTING.NAME
     if weighting not in ("none", *ROI_WEIGHTINGS):
         raise ConfigError(
             f"SSOD.ROI_WEIGHTING.NAME is {weighting!r}; it must be one of none, "
-            f"{', '.join(sorted(ROI_WEIGHTINGS))}"
+            f"{', '.join(sorted(ROI_WEIGHTINGS))}{_OWN}"
         )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import importlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +19,7 @@ from d2_ssod.artifacts import RunFolder
 from d2_ssod.config import add_ssod_config, nearest_key, shipped_configs, value_of
 from d2_ssod.errors import ConfigError, correct_or_remove
 from d2_ssod.json_files import atomic_open
+from d2_ssod.limits import is_list
 from d2_ssod.yaml_files import check_repeated_keys
 
 
@@ -32,10 +36,12 @@ def read_config(
     Raises:
         ConfigError: one line that names the key or file and what to do.
     """
+    if config_file:
+        check_repeated_keys(config_file)
+    _import_parts(config_file, overrides)
     cfg = get_cfg()
     add_ssod_config(cfg)
     if config_file:
-        check_repeated_keys(config_file)
         _merge(cfg, cfg.merge_from_file, config_file, config_file)
     _merge(cfg, cfg.merge_from_list, overrides, "the command line")
     if on_cpu or not torch.cuda.is_available():
@@ -61,6 +67,29 @@ def save_run_config(cfg: CfgNode) -> None:
     if comm.is_main_process():
         with atomic_open(RunFolder(cfg.OUTPUT_DIR).config, encoding="utf-8") as file:
             file.write(cfg.dump())
+
+
+def _import_parts(config_file: str, overrides: Sequence[str]) -> None:
+    """Import the modules of ``SSOD.IMPORTS``, which may add keys that the config has."""
+    for name in _imports(config_file, overrides):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(
+                f"SSOD.IMPORTS: {name} cannot be imported ({error}); correct it, or name the "
+                "folder that has it in PYTHONPATH"
+            ) from error
+
+
+def _imports(config_file: str, overrides: Sequence[str]) -> list[str]:
+    """Read the names; what cannot be read is said when the config is."""
+    pairs, given = dict(zip(overrides[::2], overrides[1::2], strict=False)), None
+    with contextlib.suppress(Exception):
+        if "SSOD.IMPORTS" in pairs:
+            given = ast.literal_eval(str(pairs["SSOD.IMPORTS"]))
+        elif config_file:
+            given = CfgNode.load_yaml_with_base(config_file)["SSOD"]["IMPORTS"]
+    return [name for name in given if isinstance(name, str)] if is_list(given) else []
 
 
 def _merge(cfg: CfgNode, merge: Callable[[Any], None], values: Any, source: str) -> None:

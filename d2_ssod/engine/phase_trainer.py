@@ -219,6 +219,8 @@ class PhaseTrainer(DefaultTrainer):
             phase=self.phase,
             start=self.start_iter,
         )
+        if self.phase > 0:
+            batches = _checked(batches)
         if self.teacher is not None:
             batches = self.teacher.relabel(batches, self.start_iter)
         self._trainer.reset_data_loader(lambda: batches)
@@ -363,6 +365,18 @@ def _warn_if_nothing_weighs(cfg: CfgNode, model: nn.Module) -> None:
             "heads whose name starts with Uncertainty, or set it to 'none'",
             *(cfg.SSOD.ROI_WEIGHTING.NAME, cfg.MODEL.ROI_HEADS.NAME),
         )
+
+
+def _checked(batches: Iterator[list[dict]]) -> Iterator[list[dict]]:
+    """Say of the first batch if labels do not tell whether they are pseudo-labels."""
+    for number, batch in enumerate(batches):
+        labeled = [sample["instances"] for sample in batch if "instances" in sample]
+        if number == 0 and labeled and not any(own.has("gt_is_pseudo") for own in labeled):
+            logger.warning(
+                "the mapper gives no gt_is_pseudo, so that all labels are learned as a person's, "
+                "and SSOD.ROI_WEIGHTING and tiers have no effect: derive it from PseudoLabelMapper"
+            )
+        yield batch
 
 
 def _is_of_a_phase(cfg: CfgNode, phase: int) -> bool:

@@ -21,7 +21,13 @@ from torch.nn import functional as F
 from d2_ssod import ops
 
 from .certainty import box_gate_of, certainty_of, has_certainty
-from .roi_weighting import RoIBatch, RoIWeighting, RoIWeights, build_roi_weighting
+from .roi_weighting import (
+    RoIBatch,
+    RoIWeighting,
+    RoIWeights,
+    build_roi_weighting,
+    check_roi_weights,
+)
 from .sampled_rois import SampledRoIs
 
 _IOU_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
@@ -153,7 +159,9 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
         chosen = [self.weigh_all_images or is_pseudo(target) for target in rois.targets]
         if not any(chosen):
             return None
-        result = self.weighting(_select_images(rois, chosen))
+        weighed = _select_images(rois, chosen)
+        result = self.weighting(weighed)
+        check_roi_weights(result, len(weighed.boxes), self.weighting)
         rows = torch.repeat_interleave(torch.tensor(chosen), torch.tensor(rois.rois_per_image)).to(
             rois.boxes.device
         )

@@ -159,4 +159,30 @@ ROI_WEIGHTINGS: dict[str, Callable[[CfgNode], RoIWeighting]] = {
 def build_roi_weighting(cfg: CfgNode) -> RoIWeighting | None:
     """Build the weighting that ``SSOD.ROI_WEIGHTING.NAME`` asks for; None for "none"."""
     name = cfg.SSOD.ROI_WEIGHTING.NAME
-    return None if name == "none" else ROI_WEIGHTINGS[name](cfg)
+    if name == "none":
+        return None
+    weighting = ROI_WEIGHTINGS[name](cfg)
+    if not callable(weighting) or not hasattr(weighting, "weights_box_loss"):
+        raise TypeError(
+            f"SSOD.ROI_WEIGHTING.NAME {name!r} is a {type(weighting).__name__}; it must be "
+            "callable and have weights_box_loss (see RoIWeighting)"
+        )
+    return weighting
+
+
+def check_roi_weights(result: object, count: int, weighting: RoIWeighting) -> None:
+    """Check what a weighting, which may be somebody's own, has given for so many RoIs.
+
+    Raises:
+        TypeError: it is no ``RoIWeights``.
+        ValueError: something in it is not one number for each RoI.
+    """
+    name = type(weighting).__name__
+    if not isinstance(result, RoIWeights):
+        raise TypeError(f"{name} must give RoIWeights, got {type(result).__name__}")
+    for field, values in result._asdict().items():
+        if values is not None and values.shape != (count,):
+            raise ValueError(
+                f"{name} must give {field} of shape ({count},), one for each RoI, got "
+                f"{tuple(values.shape)}"
+            )

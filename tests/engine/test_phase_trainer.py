@@ -11,6 +11,7 @@ from detectron2.config import get_cfg
 from detectron2.engine import AMPTrainer, HookBase
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
+from detectron2.structures import Instances
 from detectron2.utils import comm
 from runs import CONFIG_FILE
 from torch.amp import GradScaler
@@ -361,6 +362,22 @@ def test_mapper_can_be_ones_own(tmp_path, monkeypatch):
     )
     Trainer(make_config(tmp_path)).train()
     assert used == ["my mapper"]
+
+
+@pytest.mark.parametrize("phase", [0, 1])
+@pytest.mark.parametrize("field", ["gt_is_pseudo", "gt_classes"])
+def test_mapper_that_tells_no_pseudo_labels_is_said(tmp_path, monkeypatch, caplog, phase, field):
+    batch = [{"instances": Instances((9, 9), **{field: torch.ones(2)})}]
+    monkeypatch.setattr(
+        phase_trainer, "build_phase_loader", lambda *_, **__: iter([batch] * LENGTH)
+    )
+    monkeypatch.setattr(
+        PhaseTrainer, "run_step", lambda self: next(self._trainer._data_loader_iter)
+    )
+    trainer = PhaseTrainer(make_config(tmp_path), phase, [{"file_name": "none"}])
+    trainer.train()
+    is_said = phase == 1 and field != "gt_is_pseudo"
+    assert caplog.text.count("the mapper gives no gt_is_pseudo") == is_said
 
 
 # The running average of the weights

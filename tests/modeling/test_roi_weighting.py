@@ -4,7 +4,8 @@ import pytest
 import torch
 from roi_samples import make_config, make_target
 
-from d2_ssod.modeling import RoIBatch, build_roi_weighting
+from d2_ssod.modeling import ROI_WEIGHTINGS, RoIBatch, build_roi_weighting
+from d2_ssod.modeling.roi_weighting import RoIWeights, check_roi_weights
 
 # Three RoIs in one image, worked by hand. i is background, j1 and j2 are foreground.
 #   i  = (0, 0, 20, 10), area 200      f_i  = (1, 0)
@@ -145,3 +146,27 @@ def test_weights_of_an_image_do_not_depend_on_the_others(variant):
     )
     alone = torch.cat([weighting(one).weights, weighting(other).weights])
     assert torch.allclose(weighting(both).weights, alone, atol=1e-6)
+
+
+class OfMyOwn:
+    weights_box_loss = False
+
+    def __call__(self, rois):
+        return RoIWeights(torch.ones(len(rois.boxes)))
+
+
+def test_a_weighting_of_ones_own_is_checked(monkeypatch):
+    monkeypatch.setitem(ROI_WEIGHTINGS, "mine", lambda cfg: OfMyOwn())
+    weighting = build("NAME", "mine")
+    check_roi_weights(weighting(make_rois()), 3, weighting)
+    for wrong, error, words in (
+        (torch.ones(3), TypeError, "OfMyOwn must give RoIWeights, got Tensor"),
+        (RoIWeights(torch.ones(2)), ValueError, r"give weights of shape \(3,\).* got \(2,\)"),
+        (RoIWeights(torch.ones(3, 1)), ValueError, r"got \(3, 1\)"),
+        (RoIWeights(torch.ones(3), torch.ones(1)), ValueError, "give max_iou of shape"),
+    ):
+        with pytest.raises(error, match=words):
+            check_roi_weights(wrong, 3, weighting)
+    monkeypatch.setitem(ROI_WEIGHTINGS, "mine", lambda cfg: lambda rois: rois)
+    with pytest.raises(TypeError, match=r"NAME 'mine' is a function; .*weights_box_loss"):
+        build("NAME", "mine")
