@@ -25,7 +25,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from d2_ssod.artifacts import AtomicCheckpointer, DamagedCheckpoint
+from d2_ssod.artifacts import AtomicCheckpointer, DamagedCheckpoint, PhaseFolder
 from d2_ssod.data.loader import PhaseImages, build_phase_loader
 from d2_ssod.data.mapper import PseudoLabelMapper
 from d2_ssod.errors import ConfigError
@@ -229,12 +229,17 @@ class PhaseTrainer(DefaultTrainer):
             self._end_as_trained()
         # Not DefaultTrainer's, which then looks for results to compare with TEST.EXPECTED_RESULTS.
         TrainerBase.train(self, self.start_iter, self.max_iter)
+        if not PhaseFolder(Path(self.cfg.OUTPUT_DIR)).model.exists():
+            self._save_final()  # Hooks of one's own, in place of those of build_hooks, may not.
         comm.synchronize()  # The main process has saved the model, which all read from now on.
 
     def _end_as_trained(self) -> None:
         """Do what was left to do when training was interrupted after its last iteration."""
         if self.averaging is not None:
             self.averaging.hand_over()
+        self._save_final()
+
+    def _save_final(self) -> None:
         if comm.is_main_process():
             self.checkpointer.save("model_final", iteration=self.max_iter - 1)
 

@@ -364,6 +364,20 @@ def test_mapper_can_be_ones_own(tmp_path, monkeypatch):
     assert used == ["my mapper"]
 
 
+def test_model_is_kept_whatever_hooks_there_are(tmp_path, monkeypatch):
+    class Trainer(PhaseTrainer):
+        def build_hooks(self):
+            return []
+
+        def run_step(self):
+            pass
+
+    monkeypatch.setattr(phase_trainer, "build_phase_loader", lambda *_, **__: iter([]))
+    cfg = make_config(tmp_path)
+    Trainer(cfg, 0, [{"file_name": "none"}]).train()
+    assert torch.load(tmp_path / "model_final.pth", weights_only=True)["iteration"] == LENGTH - 1
+
+
 @pytest.mark.parametrize("phase", [0, 1])
 @pytest.mark.parametrize("field", ["gt_is_pseudo", "gt_classes"])
 def test_mapper_that_tells_no_pseudo_labels_is_said(tmp_path, monkeypatch, caplog, phase, field):
