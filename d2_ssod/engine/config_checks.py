@@ -89,6 +89,13 @@ def _check_input(cfg: CfgNode) -> None:
             f"INPUT.CROP.SIZE is {list(crop.SIZE)}; with INPUT.CROP.TYPE {crop.TYPE!r} it must be "
             f"{_CROPS[crop.TYPE].expected}"
         )
+    colors = [cfg.SSOD.AUG.COLOR > 0, cfg.SSOD.AUG.PHOTOMETRIC, cfg.SSOD.AUG.STRONG != "none"]
+    if cfg.INPUT.FORMAT in ("RGBA", "CMYK") and (len(cfg.MODEL.PIXEL_MEAN) != 4 or any(colors)):
+        raise ConfigError(
+            f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}, of four channels: it needs four values in "
+            "MODEL.PIXEL_MEAN and _STD, and no changes of color (SSOD.AUG.COLOR, PHOTOMETRIC, "
+            "STRONG); or set it to 'RGB'"
+        )
     if len(cfg.MODEL.PIXEL_MEAN) != len(cfg.MODEL.PIXEL_STD):
         raise ConfigError(
             f"MODEL.PIXEL_MEAN has {len(cfg.MODEL.PIXEL_MEAN)} values and MODEL.PIXEL_STD "

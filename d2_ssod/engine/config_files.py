@@ -15,11 +15,11 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.utils import comm
 from yaml import YAMLError
 
+from d2_ssod import limits
 from d2_ssod.artifacts import RunFolder
 from d2_ssod.config import add_ssod_config, nearest_key, shipped_configs, value_of
 from d2_ssod.errors import ConfigError, correct_or_remove
 from d2_ssod.json_files import atomic_open
-from d2_ssod.limits import is_list
 from d2_ssod.yaml_files import check_repeated_keys
 
 
@@ -74,10 +74,10 @@ def _import_parts(config_file: str, overrides: Sequence[str]) -> None:
     for name in _imports(config_file, overrides):
         try:
             importlib.import_module(name)
-        except ImportError as error:
+        except Exception as error:  # whatever is in it
             raise ConfigError(
-                f"SSOD.IMPORTS: {name} cannot be imported ({error}); correct it, or name the "
-                "folder that has it in PYTHONPATH"
+                f"SSOD.IMPORTS: {name} cannot be imported ({type(error).__name__}: {error}); "
+                "correct it, or name the folder that has it in PYTHONPATH"
             ) from error
 
 
@@ -86,10 +86,13 @@ def _imports(config_file: str, overrides: Sequence[str]) -> list[str]:
     pairs, given = dict(zip(overrides[::2], overrides[1::2], strict=False)), None
     with contextlib.suppress(Exception):
         if "SSOD.IMPORTS" in pairs:
-            given = ast.literal_eval(str(pairs["SSOD.IMPORTS"]))
+            given = str(pairs["SSOD.IMPORTS"])  # as it is, if it is nothing of Python's
+            given = ast.literal_eval(given)
         elif config_file:
             given = CfgNode.load_yaml_with_base(config_file)["SSOD"]["IMPORTS"]
-    return [name for name in given if isinstance(name, str)] if is_list(given) else []
+    if given is not None and not limits.NAMES.holds(given):
+        raise ConfigError(f"SSOD.IMPORTS is {given!r}; it must be {limits.NAMES.expected}")
+    return list(given or ())
 
 
 def _merge(cfg: CfgNode, merge: Callable[[Any], None], values: Any, source: str) -> None:
@@ -111,7 +114,8 @@ def _one_line(error: Exception, cfg: CfgNode) -> str:
     line = " ".join(str(text).split())
     if line.startswith(("Non-existent config key", "Non-existent key")):
         remedy = correct_or_remove(nearest_key(cfg, line.split(": ", 1)[1]))
-        line += f" (unknown: {remedy}; d2_ssod/config.py lists the keys under SSOD)"
+        line += f" (unknown: {remedy}; d2_ssod/config.py lists the keys under SSOD"
+        line += "; a key of your own is added by a module that SSOD.IMPORTS names)"
     if line.startswith("Override list has odd length"):
         line += " (KEY VALUE, not KEY=VALUE; lists in quotes, as '[250, 100]'; options before keys)"
     if match := _OTHER_TYPE.fullmatch(line):

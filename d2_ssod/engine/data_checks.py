@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from d2_ssod.data import checks, datasets_root, statistics
 from d2_ssod.data.box_checks import check_boxes
@@ -190,6 +191,9 @@ def check_contents(cfg: CfgNode, sets: NamedDataSets) -> Findings:
         _check_ids(found.images, place, findings)
     for place, found in sets.placed(*_JUDGING):
         checks.check_difficulties(found.images, place, findings)
+    for (key, name), found in sets.named.items():
+        if key in _JUDGING and MetadataCatalog.get(name).get("evaluator_type") == "pascal_voc":
+            _check_names(found.images, name, _place(key, name), findings)
     return findings
 
 
@@ -279,6 +283,25 @@ _APART = (
         ("test", "unlabeled", "the models are adapted to the very images they are judged by"),
     ),
 )
+
+
+def _check_names(images: list[dict], name: str, place: str, findings: Findings) -> None:
+    """Results are judged by VOC's XML files, which are found by image ids."""
+    metadata = MetadataCatalog.get(name)
+    path = os.path.join(metadata.dirname, "ImageSets", "Main", f"{metadata.split}.txt")
+    if not os.path.isfile(path):
+        return
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+        lines = [line.strip() for line in file if line.strip()]
+    names = {spelling for line in lines for spelling in (line, line.split()[0])}
+    for image in images:
+        if str(image["image_id"]) not in names:
+            findings.error(
+                place,
+                "image ids that are no names of VOC's",
+                f"image_id {image['image_id']!r} ({image['file_name']}) is not in {path}",
+                "give images the names of their XML files, or set evaluator_type to 'coco'",
+            )
 
 
 def _check_ids(images: list[dict], place: str, findings: Findings) -> None:

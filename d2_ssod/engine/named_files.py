@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from detectron2.config import CfgNode
 
-from d2_ssod.config import value_of
+from d2_ssod.config import flat_keys
 from d2_ssod.errors import ConfigError
 
 _KEYS = (
@@ -31,14 +31,15 @@ def named_within(cfg: CfgNode, folder: str | os.PathLike) -> Iterator[tuple[str,
     """Yield the keys, and their values, that name what lies in a folder, or is linked there."""
     for key, text in _named(cfg):
         path = os.path.expanduser(text.split("?")[0])  # Detectron2's options of weights follow
-        ways = (os.path.abspath, os.path.realpath)
-        if path and os.path.exists(path) and any(_is_within(w(path), w(folder)) for w in ways):
+        if path and os.path.exists(path) and _is_within(path, folder):
             yield key, text
 
 
 def _named(cfg: CfgNode) -> Iterator[tuple[str, str]]:
-    for key in _KEYS:
-        yield from ((key, text) for text in _texts(value_of(cfg, key)))
+    for key, value in flat_keys(cfg):
+        # Of keys of one's own, what looks like a path.
+        texts = [text for text in _texts(value) if key in _KEYS or os.sep in text]
+        yield from ((key, text) for text in texts if key != "OUTPUT_DIR")
     for number, entry in enumerate(cfg.SSOD.REGISTER):
         for name in _KEYS_OF_ENTRIES:
             yield from ((f"SSOD.REGISTER[{number}].{name}", t) for t in _texts(entry.get(name)))
@@ -49,5 +50,12 @@ def _texts(value: object) -> list[str]:
     return [text for text in values if isinstance(text, str)]
 
 
-def _is_within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(os.path.join(folder, ""))
+def _is_within(path: str, folder: str | os.PathLike) -> bool:
+    """Tell whether a path leads into a folder: as it is written, or by the links in it."""
+    real, (head, tail) = os.path.realpath(folder), os.path.split(os.path.abspath(path))
+    ways = [
+        (os.path.abspath(path), os.path.abspath(folder)),
+        (os.path.realpath(path), real),
+        (os.path.join(os.path.realpath(head), tail), real),
+    ]
+    return any(p == f or p.startswith(os.path.join(f, "")) for p, f in ways)

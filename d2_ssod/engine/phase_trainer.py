@@ -97,6 +97,8 @@ class PhaseTrainer(DefaultTrainer):
         self.averaging = self._build_averaging()
         self.teacher: Teacher | None = None
         self.register_hooks(self.build_hooks())
+        if self.averaging is not None and self.averaging not in self._hooks:
+            self.register_first(self.averaging)  # hooks of one's own, without those of super()
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

@@ -73,6 +73,7 @@ def _with_seed(cfg: CfgNode, go_on: bool) -> CfgNode:
     path = RunFolder(cfg.OUTPUT_DIR).config
     if go_on and path.exists():
         own.defrost()
-        own.SEED = int(CfgNode.load_yaml_with_base(str(path)).get("SEED", own.SEED)) % 2**31
+        kept = int(CfgNode.load_yaml_with_base(str(path)).get("SEED", own.SEED))
+        own.SEED = kept if kept >= 0 else own.SEED
         own.freeze()
     return own

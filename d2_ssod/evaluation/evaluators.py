@@ -100,7 +100,7 @@ class BoxEvaluator(DatasetEvaluator):
         images = _ground_truth(dataset_name)
         self._truths = {image["image_id"]: _truth(image) for image in images}
         self._class_names = list(MetadataCatalog.get(dataset_name).thing_classes)
-        self._category_ids = category_ids_of(dataset_name)
+        self._name = dataset_name
         self._output_dir = None if output_dir is None else Path(output_dir)
         self._found: Predictions = {}
 
@@ -135,7 +135,7 @@ class BoxEvaluator(DatasetEvaluator):
     def _write(self, found: Predictions) -> None:
         rows = (
             {"image_id": image_id, "category_id": category_id, "bbox": bbox, "score": score}
-            for image_id, category_id, bbox, score in coco_rows(found, self._category_ids)
+            for image_id, category_id, bbox, score in coco_rows(found, category_ids_of(self._name))
         )
         write_json(self._output_dir / "coco_instances_results.json", rows)
 
@@ -266,14 +266,37 @@ def _voc_object(class_names: Sequence[str], annotation: dict) -> ElementTree.Ele
 def _ground_truth(name: str) -> list[dict[str, Any]]:
     """Read the labeled images of a data set; by our reader, where Detectron2's was registered.
 
-    Detectron2's own loader leaves out objects' areas, and objects whose polygons are odd.
+    Detectron2's own loader leaves out objects' areas, and objects whose polygons are odd. So may a
+    function of one's own, if it gives what the file has; if not, what it gives is the truth.
     """
+    json_file = MetadataCatalog.get(name).get("json_file")
+    if name in DatasetCatalog and not is_of_detectron2(name):
+        own = read_data_set(name).usable_images()
+        return own if json_file is None else _of_file_if_same(name, own)
+    return read_data_set(name).usable_images() if json_file is None else _of_file(name)
+
+
+def _of_file(name: str) -> list[dict[str, Any]]:
     metadata = MetadataCatalog.get(name)
-    json_file = metadata.get("json_file")
-    if json_file is None or (name in DatasetCatalog and not is_of_detectron2(name)):
-        return read_data_set(name).usable_images()
-    data_set = CocoFile(json_file, metadata.get("image_root", "")).read()
+    data_set = CocoFile(metadata.json_file, metadata.get("image_root", "")).read()
     return list(_renumbered(data_set, metadata.get("thing_dataset_id_to_contiguous_id")))
+
+
+def _of_file_if_same(name: str, own: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give the images as the file has them, if a function gives these, with these classes."""
+    try:
+        of_file = {image["image_id"]: image for image in _of_file(name)}
+    except (ConfigError, KeyError):  # of another format, or with other categories
+        return own
+    if of_file.keys() != {image["image_id"] for image in own}:
+        return own
+    pairs = [(image, of_file[image["image_id"]]) for image in own]
+    is_same = all(_classes_in(image) <= _classes_in(other) for image, other in pairs)
+    return [other for _, other in pairs] if is_same else own
+
+
+def _classes_in(image: dict[str, Any]) -> set[int]:
+    return {annotation["category_id"] for annotation in image.get("annotations", ())}
 
 
 def _renumbered(data_set: DataSet, numbers: dict | None) -> Iterator[dict[str, Any]]:

@@ -220,6 +220,18 @@ def test_relative_crops_are_parts_of_the_image():
             check_config(cfg, 1)
 
 
+def test_pictures_of_four_channels_have_four_means_and_keep_their_colors():
+    cfg = make_config()
+    cfg.INPUT.FORMAT = "CMYK"
+    with pytest.raises(ConfigError, match=r"INPUT\.FORMAT is 'CMYK', of four channels"):
+        check_config(cfg, 1)
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [0.0] * 4, [1.0] * 4
+    check_config(cfg, 1)
+    cfg.SSOD.AUG.STRONG = "pseudo"
+    with pytest.raises(ConfigError, match="no changes of color"):
+        check_config(cfg, 1)
+
+
 def test_channels_have_a_mean_and_a_deviation_each():
     assert "MODEL.PIXEL_MEAN has 3 values and MODEL.PIXEL_STD 1" in error_of(
         "MODEL.PIXEL_STD", [1.0]
@@ -284,7 +296,6 @@ RIGHT = [
     ("TEST.DETECTIONS_PER_IMAGE", -1),
     ("SEED", -1),
     ("SEED", 3141592653),
-    ("INPUT.FORMAT", "RGBA"),
     ("SSOD.PSEUDO_LABEL.KEEP_FRACTION", 0.0),  # a person's labels alone
     ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", -1.0),
     ("TEST.AUG.MIN_SIZES", ()),

@@ -72,3 +72,29 @@ def test_parts_that_are_not_registered_are_named_with_the_remedy():
     cfg.MODEL.ROI_HEADS.NAME = "HeadsOfMyOwn"
     with pytest.raises(ConfigError, match=r"'HeadsOfMyOwn'; .*SSOD\.IMPORTS"):
         check_registered_names(cfg)
+
+
+@pytest.mark.parametrize("value", ["my_parts", "[my_parts]", "3"])
+def test_what_is_no_list_of_modules_is_named(value):
+    with pytest.raises(ConfigError, match=r"^SSOD\.IMPORTS is .*a list of names"):
+        read_config("", ["SSOD.IMPORTS", value, "MODEL.MINE.ALPHA", "1"])
+
+
+@pytest.mark.parametrize("text", ["1 / 0", "def", "raise KeyError('x')"])
+def test_modules_that_fail_are_named(module, tmp_path, text):
+    (tmp_path / "my_parts.py").write_text(text)
+    with pytest.raises(ConfigError, match=r"SSOD\.IMPORTS: my_parts cannot be imported \(\w+Error"):
+        read_config("", ["SSOD.IMPORTS", "['my_parts']"])
+
+
+@pytest.mark.parametrize("name", ["", ".parts"])
+def test_names_that_are_none_of_modules_are_named(name):
+    with pytest.raises(ConfigError, match=r"SSOD\.IMPORTS: .*cannot be imported"):
+        read_config("", ["SSOD.IMPORTS", repr([name])])
+
+
+def test_keys_of_ones_own_that_are_not_there_are_answered_with_the_remedy():
+    with pytest.raises(
+        ConfigError, match=r"MODEL\.MINE.*added by a module that SSOD\.IMPORTS names"
+    ):
+        read_config("", ["MODEL.MINE.ALPHA", "1"])

@@ -374,8 +374,11 @@ def test_model_is_kept_whatever_hooks_there_are(tmp_path, monkeypatch):
 
     monkeypatch.setattr(phase_trainer, "build_phase_loader", lambda *_, **__: iter([]))
     cfg = make_config(tmp_path)
-    Trainer(cfg, 0, [{"file_name": "none"}]).train()
+    cfg.SSOD.AVERAGE.DECAY = 0.5
+    trainer = Trainer(cfg, 0, [{"file_name": "none"}])
+    trainer.train()
     assert torch.load(tmp_path / "model_final.pth", weights_only=True)["iteration"] == LENGTH - 1
+    assert trainer.averaging.average is not None
 
 
 @pytest.mark.parametrize("phase", [0, 1])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
@@ -309,7 +310,12 @@ def test_images_without_a_size_have_that_of_the_picture(cfg, registered, registe
         assert (image["height"], image["width"]) == (16, 24)
 
 
-def test_values_of_other_kinds_are_taken_as_what_they_are(cfg, registered, register, images):
+@pytest.mark.parametrize(
+    "boxes",
+    # The third as in Detectron2's tutorial.
+    [np.array, torch.tensor, lambda box: [np.int64(side) for side in box], tuple],
+)
+def test_values_of_other_kinds_are_taken_as_what_they_are(cfg, registered, register, images, boxes):
     plain = images("n", 3)
     register("run_data_plain", plain)
     others = copy.deepcopy(plain)
@@ -317,8 +323,9 @@ def test_values_of_other_kinds_are_taken_as_what_they_are(cfg, registered, regis
         image["file_name"] = Path(image["file_name"])
         image["image_id"], image["height"] = np.int64(image["image_id"]), np.float32(16)
         (annotation,) = image["annotations"]
-        annotation["bbox"], annotation["bbox_mode"] = np.array(annotation["bbox"]), 1
-        annotation["category_id"] = np.uint8(annotation["category_id"])
+        annotation["bbox"], annotation["bbox_mode"] = boxes(annotation["bbox"]), 1
+        annotation["category_id"] = np.float32(annotation["category_id"])
+        annotation["iscrowd"] = np.bool_(False)
     register("run_data_others", others)
     for key in ("TRAIN", "TEST"):
         cfg.DATASETS[key] = ("run_data_plain",)
@@ -351,6 +358,8 @@ def annotated(change):
         (put("image_id", 2), "image_id 2 occurs 2 times"),
         (put("height", "tall"), "has no height that is a number of pixels"),
         (put("annotations", [3]), "annotation 0 is a int, not a dict"),
+        (put("annotations", 3), "has int as annotations, not a list"),
+        (annotated(put("iscrowd", "maybe")), "has the iscrowd 'maybe'; expected 0 or 1"),
         (annotated(drop("bbox")), "annotation 0 has the bbox None; expected four finite numbers"),
         (annotated(drop("bbox_mode")), "annotation 0 has the bbox_mode None; expected BoxMode"),
         (annotated(put("category_id", "cat")), "has the category_id 'cat'; expected a whole"),
@@ -372,7 +381,8 @@ def test_records_that_cannot_be_used_are_named_before_training(
 
 
 @pytest.mark.parametrize(
-    ("records", "kind"), [(None, "NoneType"), ({}, "dict"), ([None], "is a NoneType, not a dict")]
+    ("records", "kind"),
+    [(None, "gives NoneType"), ({}, "gives dict"), ([None], "is a NoneType, not a dict")],
 )
 def test_functions_that_give_no_records_are_named(cfg, registered, register, records, kind):
     register("run_data_none", records)
@@ -389,13 +399,18 @@ def test_images_without_any_id_are_numbered(cfg, registered, register, images):
     assert [image["image_id"] for image in load_run_data(cfg).labeled] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("numbers", [{7: 0, 9: 0}, {7: 0}, {7: 0, 8: 1, 9: 2}, {7: 1, 8: 2}])
-def test_category_ids_that_are_not_those_of_the_classes_are_named(
-    cfg, registered, register, images, numbers
-):
+@pytest.mark.parametrize("numbers", [{7: 0, 9: 0}, {7: 0}, {7: 1, 8: 2}])
+def test_classes_without_a_category_id_are_named(cfg, registered, register, images, numbers):
     register("run_data_ids", images("c", 3), thing_dataset_id_to_contiguous_id=numbers)
     cfg.DATASETS.TRAIN = ("run_data_ids",)
     assert "run_data_ids: thing_dataset_id_to_contiguous_id" in error_of(cfg)
+
+
+def test_several_category_ids_may_be_one_class(cfg, registered, register, images):
+    numbers = {9: 1, 7: 0, 8: 0, 5: 1}
+    register("run_data_ids", images("c", 3), thing_dataset_id_to_contiguous_id=numbers)
+    cfg.DATASETS.TRAIN = ("run_data_ids",)
+    assert load_run_data(cfg).category_ids == [7, 9]
 
 
 def test_classes_that_share_a_name_are_named(cfg, register, images):
@@ -454,3 +469,19 @@ def test_files_that_metadata_of_other_functions_name_are_not_asked_for(cfg, regi
         register(f"run_data_elsewhere_{number}", [], **metadata)
         cfg.DATASETS.TEST = (f"run_data_elsewhere_{number}",)
         check_data_sets(cfg)
+
+
+def test_test_images_without_the_names_of_their_voc_files_are_named(
+    cfg, registered, register, images, tmp_path
+):
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "test.txt").write_text("v0\nv1 1\n")
+    records = images("v", 2)
+    voc = {"evaluator_type": "pascal_voc", "dirname": str(tmp_path), "split": "test", "year": 2007}
+    register("run_data_voc", records, **voc)
+    cfg.DATASETS.TEST = ("run_data_voc",)
+    assert "image_id 0 (" in error_of(cfg)
+    for record in records:
+        record["image_id"] = Path(record["file_name"]).stem
+    load_run_data(cfg)

@@ -281,6 +281,7 @@ def test_previous_run_in_the_working_directory_stays(output, monkeypatch):
         ("SSOD.PSEUDO_LABEL.FROM", "linked"),  # to what lies elsewhere
         ("MODEL.WEIGHTS", "summary.json?matching_heuristics=True"),
         ("SSOD.CONSENSUS.EXTRA_SOURCES", "../link/summary.json"),  # to the folder
+        ("SSOD.PSEUDO_LABEL.CORRECTED", "../link/linked"),
         ("SSOD.REGISTER[0].IMAGES", "."),
     ],
 )

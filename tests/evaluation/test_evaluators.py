@@ -2,11 +2,14 @@ import json
 import logging
 import math
 import sys
+from functools import partial
+from pathlib import Path
 
 import catalogs
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
 from detectron2.structures import BoxMode
 from lookup import CAT, DOG, HALF, OBJECT, batches, finding, instances, register_coco, write_coco
@@ -326,3 +329,19 @@ def test_the_truth_of_ones_own_function_is_what_it_gives(tmp_path):
             [{"image_id": "a"}], [{"instances": instances([((0, 0, 20, 20), 0.9, 1)])}]
         )
         assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)
+
+
+def test_the_truth_of_a_function_that_reads_the_file_is_the_files(tmp_path):
+    """As users write it: the areas of objects are those in the file, whoever reads it."""
+    path = write_coco(tmp_path)
+    content = json.loads(Path(path).read_text())
+    for annotation in content["annotations"]:
+        annotation["area"] = 7.0
+    Path(path).write_text(json.dumps(content))
+    with catalogs.restored_catalogs():
+        for name, wrap in (("lookup_lambda", lambda f: lambda: f()), ("lookup_partial", partial)):
+            DatasetCatalog.register(name, wrap(partial(load_coco_json, path, "", name)))
+            MetadataCatalog.get(name).set(evaluator_type="coco", json_file=path)
+            DatasetCatalog.get(name)  # completes the metadata
+            truths = build_evaluator(name)._truths.values()
+            assert {area for truth in truths for area in truth.areas.tolist()} == {7.0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -127,7 +128,7 @@ def read_data_set(name: str) -> DataSet:
     except ConfigError as error:
         return DataSet([], findings=Findings([_unreadable(str(error))]))
     except OSError as error:
-        problem = f"{name}: {error.filename} cannot be read ({error.strerror}); correct the path"
+        problem = f"{name}: cannot be read ({error}); correct the path"
         return DataSet([], findings=Findings([_unreadable(problem)]))
     classes, findings = MetadataCatalog.get(name).get("thing_classes"), Findings()
     if not is_of_detectron2(name):
@@ -138,6 +139,8 @@ def read_data_set(name: str) -> DataSet:
 def is_of_detectron2(name: str) -> bool:
     """Tell whether a data set is read by a function of Detectron2's, also of one's own files."""
     function = DatasetCatalog.data.get(name)
+    while isinstance(function, functools.partial):
+        function = function.func
     return (getattr(function, "__module__", None) or "").startswith("detectron2.")
 
 
@@ -145,19 +148,22 @@ def category_ids_of(name: str) -> list[int | str]:
     """List the category id of each class in the data set's own files, as the metadata knows it.
 
     Raises:
-        ConfigError: it gives a class none or several.
+        ConfigError: it gives a class none.
     """
     metadata = MetadataCatalog.get(name)
     numbers = metadata.get("thing_dataset_id_to_contiguous_id")
     classes = len(metadata.thing_classes)
     if not numbers:
         return list(range(classes))
-    if sorted(numbers.values()) != list(range(classes)):
+    first: dict[int, int | str] = {}  # several ids may be one class here
+    for category_id, number in numbers.items():
+        first.setdefault(number, category_id)
+    if without := sorted(set(range(classes)) - set(first)):
         raise ConfigError(
-            f"{name}: thing_dataset_id_to_contiguous_id in its metadata is {dict(numbers)}; it "
-            f"must give each of the {classes} thing_classes one id: 0 to {classes - 1}, each once"
+            f"{name}: thing_dataset_id_to_contiguous_id in its metadata is {dict(numbers)}, which "
+            f"has no id for class {without[0]} of the {classes} thing_classes; add one"
         )
-    return sorted(numbers, key=numbers.__getitem__)
+    return [first[number] for number in range(classes)]
 
 
 def with_unique_ids(images: list[dict]) -> list[dict]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from detectron2.structures import BoxMode
+from torch import Tensor
 
-from d2_ssod.values import as_id, as_number, as_whole
+from d2_ssod.values import as_flag, as_id, as_number, as_whole
 
 from ..findings import Findings
 from ..images import ImageError, map_threaded, read_size, size_or_error
@@ -78,7 +80,10 @@ def _record(record: dict[str, Any]) -> dict[str, Any] | str:
             if record[side] is None or record[side] < 1:
                 return f"({record['file_name']}) has no {side} that is a number of pixels"
     if "annotations" in record:
-        annotations = [_annotation(annotation) for annotation in record["annotations"] or ()]
+        given = record["annotations"]
+        if not isinstance(given, (list, tuple)):
+            return f"({record['file_name']}) has {type(given).__name__} as annotations, not a list"
+        annotations = [_annotation(annotation) for annotation in given]
         for number, annotation in enumerate(annotations):
             if isinstance(annotation, str):
                 return f"({record['file_name']}): annotation {number} {annotation}"
@@ -91,21 +96,27 @@ def _annotation(annotation: Any) -> dict[str, Any] | str:
     if not isinstance(annotation, Mapping):
         return f"is a {type(annotation).__name__}, not a dict"
     bbox, mode = _plain(annotation.get("bbox")), _plain(annotation.get("bbox_mode"))
-    numbers = list(map(as_number, bbox)) if isinstance(bbox, (list, tuple)) else []
+    is_box = isinstance(bbox, (list, tuple))
+    numbers = [as_number(_plain(number)) for number in bbox] if is_box else []
     if len(numbers) != 4 or None in numbers:
         return f"has the bbox {bbox!r}; expected four finite numbers"
     if not isinstance(mode, int) or int(mode) not in _MODES:
         return f"has the bbox_mode {mode!r}; expected BoxMode.XYXY_ABS or XYWH_ABS"
-    category_id = _plain(annotation.get("category_id"))
-    if isinstance(category_id, bool) or not isinstance(category_id, int):
-        return f"has the category_id {category_id!r}; expected a whole number from 0 on"
+    category_id = as_whole(given := _plain(annotation.get("category_id")))
+    if category_id is None:
+        return f"has the category_id {given!r}; expected a whole number from 0 on"
+    is_crowd = as_flag(crowd := _plain(annotation.get("iscrowd", 0)))
+    if is_crowd is None:
+        return f"has the iscrowd {crowd!r}; expected 0 or 1"
     known = {"bbox": numbers, "bbox_mode": _MODES[int(mode)], "category_id": category_id}
-    return {**annotation, **known}
+    taken = {**annotation, **known, "iscrowd": int(is_crowd)}
+    area = as_number(_plain(taken.pop("area", None)))
+    return taken if area is None else {**taken, "area": area}
 
 
 def _plain(value: Any) -> Any:
-    """Give a number or array of NumPy as Python has it."""
-    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+    """Give a number, array or tensor of NumPy or PyTorch as Python has it."""
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray, Tensor)) else value
 
 
 def _complete_sizes(images: list[dict[str, Any]]) -> None:
@@ -113,11 +124,22 @@ def _complete_sizes(images: list[dict[str, Any]]) -> None:
     without = [image for image in images if "height" not in image or "width" not in image]
     if not without:
         return
-    sizes = map_threaded(
-        lambda path: size_or_error(read_size, path),
-        [image["file_name"] for image in without],
-        description="Reading image sizes",
-    )
+    paths = [image["file_name"] for image in without]
+    sizes = map_threaded(_size, paths, description="Reading image sizes")
     for image, size in zip(without, sizes, strict=True):
         if not isinstance(size, ImageError):
             image["height"], image["width"] = size
+
+
+def _size(path: str) -> tuple[int, int] | ImageError:
+    """Read the size of a picture, once as long as it does not change: sets are read repeatedly."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return size_or_error(read_size, path)
+    return _size_at(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=1 << 20)
+def _size_at(path: str, changed: int, length: int) -> tuple[int, int] | ImageError:
+    return size_or_error(read_size, path)
