@@ -11,6 +11,7 @@ import numpy as np
 from detectron2.structures import BoxMode
 from torch import Tensor
 
+from d2_ssod.limits import is_number
 from d2_ssod.values import as_flag, as_id, as_number, as_whole
 
 from ..findings import Findings
@@ -105,7 +106,8 @@ def _annotation(annotation: Any) -> dict[str, Any] | str:
     category_id = as_whole(given := _plain(annotation.get("category_id")))
     if category_id is None:
         return f"has the category_id {given!r}; expected a whole number from 0 on"
-    is_crowd = as_flag(crowd := _plain(annotation.get("iscrowd", 0)))
+    crowd = _plain(annotation.get("iscrowd", 0))
+    is_crowd = bool(crowd) if is_number(crowd) else as_flag(crowd)  # any number but 0 is yes
     if is_crowd is None:
         return f"has the iscrowd {crowd!r}; expected 0 or 1"
     known = {"bbox": numbers, "bbox_mode": _MODES[int(mode)], "category_id": category_id}
