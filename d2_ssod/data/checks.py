@@ -18,7 +18,7 @@ from d2_ssod.class_lists import GIVE_THE_SAME, describe_difference
 
 from .box_checks import corners_of, is_plain
 from .findings import Findings
-from .images import ImageError
+from .images import ImageError, read_size, size_or_error
 from .objects import has_objects
 from .picture_files import PictureFiles
 from .presence import check_present
@@ -140,13 +140,19 @@ def check_resizable(
 def check_sizes(images: Sequence[dict[str, Any]], place: str, findings: Findings) -> None:
     """Find images whose height or width is not given, as files of pseudo-labels need them."""
     for record in images:
-        if "height" not in record or "width" not in record:
-            findings.error(
-                place,
-                "images without a size",
-                f"the data set gives no height and width of {record['file_name']}",
-                "add both to its dict",
-            )
+        if "height" in record and "width" in record:
+            continue
+        path = record["file_name"]
+        size = size_or_error(read_size, path)
+        if isinstance(size, ImageError):  # where the picture would have told it
+            findings.error(place, size.kind, f"{path} {size}", size.remedy)
+            continue
+        findings.error(
+            place,
+            "images without a size",
+            f"the data set gives no height and width of {path}",
+            "add both to its dict",
+        )
 
 
 def check_difficulties(images: Sequence[dict[str, Any]], place: str, findings: Findings) -> None:

@@ -164,9 +164,13 @@ def test_pictures_must_keep_a_short_side():
     assert found_by(checks.check_resizable, [record("d.png", 6000, 2)], unresized, "KEY") == []
 
 
-def test_sizes_and_difficulties_are_wanted():
-    bad = {"file_name": "a.png", "width": 3, "difficulty": "hard"}
-    assert "gives no height and width of a.png" in error_by(checks.check_sizes, [bad], "KEY")
+def test_sizes_and_difficulties_are_wanted(tmp_path):
+    bad = {"file_name": str(save_picture(tmp_path / "a.png")), "width": 3, "difficulty": "hard"}
+    assert "gives no height and width of" in error_by(checks.check_sizes, [bad], "KEY")
+    missing = {"file_name": str(tmp_path / "b.png")}  # which would have told it
+    line = error_by(checks.check_sizes, [missing], "KEY")
+    assert line.startswith(f"KEY: {tmp_path}/b.png ")
+    assert "height" not in line
     assert "a.png has the difficulty 'hard'" in error_by(checks.check_difficulties, [bad], "KEY")
 
 
