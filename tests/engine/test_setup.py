@@ -285,25 +285,23 @@ def test_previous_run_in_the_working_directory_stays(output, monkeypatch):
         ("SSOD.REGISTER[0].IMAGES", "."),
     ],
 )
-def test_previous_run_that_this_one_reads_from_stays(output, monkeypatch, key, text):
+@pytest.mark.parametrize("begin", ["{}", "~/output"])
+def test_previous_run_that_this_one_reads_from_stays(output, monkeypatch, key, text, begin):
     """A new run of the same name, from what the earlier one has made."""
     (output / "summary.json").touch()
     (output.parent / "elsewhere").touch()
     (output / "linked").symlink_to("../elsewhere")
     (output.parent / "link").symlink_to("output")
     monkeypatch.setenv("HOME", str(output.parent))
-    for path in (
-        f"{output}/{text}",
-        f"~/output/{text}" if "REGISTER" in key else f"{output}/{text}",
-    ):
-        value = {
-            "SSOD.REGISTER[0].IMAGES": f"[{{'NAME': 'set_within', 'IMAGES': {path!r}}}]",
-            "SSOD.CONSENSUS.EXTRA_SOURCES": f"[{path!r}]",
-        }.get(key, path)
-        with pytest.raises(ConfigError) as info:
-            run_setup(output, key.split("[")[0], value)
-        assert f"cannot be set aside with {path} ({key}) in it" in str(info.value)
-        assert (output / "summary.json").exists()
+    path = f"{begin.format(output)}/{text}"
+    value = {
+        "SSOD.REGISTER[0].IMAGES": f"[{{'NAME': 'set_within', 'IMAGES': {path!r}}}]",
+        "SSOD.CONSENSUS.EXTRA_SOURCES": f"[{path!r}]",
+    }.get(key, path)
+    with pytest.raises(ConfigError) as info:
+        run_setup(output, key.split("[")[0], value)
+    assert f"cannot be set aside with {path} ({key}) in it" in str(info.value)
+    assert (output / "summary.json").exists()
     run_setup(output, "--resume", key.split("[")[0], value)
 
 
