@@ -34,6 +34,11 @@ def has_objects(image: dict[str, Any]) -> bool:
     return any(not annotation.get("iscrowd") for annotation in image.get("annotations", ()))
 
 
+def num_objects(image: dict[str, Any]) -> int:
+    """Count the objects of an image, crowds apart."""
+    return sum(not annotation.get("iscrowd") for annotation in image.get("annotations", ()))
+
+
 def trained_on(cfg: CfgNode, labeled: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """List the labeled images that are trained on, as ``FILTER_EMPTY_ANNOTATIONS`` says."""
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:

@@ -12,6 +12,7 @@ from detectron2.data.transforms import ResizeShortestEdge
 
 from .box_checks import Boxes
 from .findings import Findings
+from .objects import num_objects
 
 _RARE = 10  # objects below which a class can hardly be learned
 _IMBALANCE = 100  # times as many objects of the most frequent class
@@ -87,11 +88,6 @@ def objects_per_class(images: Sequence[dict[str, Any]], classes: Sequence[str]) 
         if not annotation.get("iscrowd")
     )
     return {name: counts[number] for number, name in enumerate(classes)}
-
-
-def num_objects(image: dict[str, Any]) -> int:
-    """Count the objects of an image, crowds apart."""
-    return sum(not annotation.get("iscrowd") for annotation in image.get("annotations", ()))
 
 
 def check_balance(

@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from d2_ssod.data import checks, datasets_root, statistics
 from d2_ssod.data.box_checks import check_boxes
-from d2_ssod.data.datasets import DataSet, missing_paths, read_data_set
+from d2_ssod.data.datasets import DataSet, VocFolder, missing_paths, read_data_set
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.objects import trained_on
 from d2_ssod.data.picture_files import PictureFiles
@@ -288,18 +288,17 @@ _APART = (
 def _check_names(images: list[dict], name: str, place: str, findings: Findings) -> None:
     """Results are judged by VOC's XML files, which are found by image ids."""
     metadata = MetadataCatalog.get(name)
-    path = os.path.join(metadata.dirname, "ImageSets", "Main", f"{metadata.split}.txt")
-    if not os.path.isfile(path):
+    voc = VocFolder(metadata.dirname, metadata.split)
+    if not os.path.isfile(voc.list_path):
         return
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
-        lines = [line.strip() for line in file if line.strip()]
+    lines = voc.listed() or ()
     names = {spelling for line in lines for spelling in (line, line.split()[0])}
     for image in images:
         if str(image["image_id"]) not in names:
             findings.error(
                 place,
                 "image ids that are no names of VOC's",
-                f"image_id {image['image_id']!r} ({image['file_name']}) is not in {path}",
+                f"image_id {image['image_id']!r} ({image['file_name']}) is not in {voc.list_path}",
                 "give images the names of their XML files, or set evaluator_type to 'coco'",
             )
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from d2_ssod.artifacts import save_yolo_data
 from d2_ssod.data.datasets import category_ids_of
-from d2_ssod.data.statistics import num_objects
+from d2_ssod.data.objects import num_objects
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
 from d2_ssod.progress import progress_bar

@@ -14,6 +14,7 @@ import yaml
 
 from d2_ssod.config import shipped_configs
 from d2_ssod.data import statistics
+from d2_ssod.data.objects import num_objects
 from d2_ssod.errors import escaped
 
 from .choices import METHODS, MODELS, Model
@@ -87,7 +88,7 @@ def lines_of(
 
 def _limit_lines(images: Sequence[dict]) -> list[str]:
     """Have a model find as many objects as images have, where that is more than by default."""
-    most = max(map(statistics.num_objects, images))
+    most = max(map(num_objects, images))
     if most <= _DETECTIONS:
         return []
     limit = math.ceil(1.5 * most / 100) * 100
