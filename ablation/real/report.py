@@ -28,6 +28,11 @@ STUDIES = {
     "Steel (NEU), shorter": ("neu", (1500, 2400), (0.003, 0.003)),
     "Steel (NEU), 30 labeled images": ("neu_30", (1500, 2400), (0.003, 0.003)),
     "Steel (NEU), backbone trained on ImageNet": ("neu_lite", (1200, 2000), (0.001, 0.0005)),
+    "Steel (NEU), backbone trained on ImageNet, other labeled images for each seed": (
+        "neu_lite_redrawn",
+        (1200, 2000),
+        (0.001, 0.0005),
+    ),
     "Blood cells (BCCD) at 256 pixels": ("bccd_256", (1500, 2400), (0.003, 0.003)),
     "Blood cells (BCCD), backbone trained on ImageNet": (
         "bccd_lite",

@@ -1,0 +1,48 @@
+import json
+
+from ablation.digits_folder import lay_out
+from ablation.redraw import redraw
+from d2_ssod.demo.digit_scenes import SPLITS
+
+SIZES = dict.fromkeys(SPLITS, 3) | {"unlabeled": 7}
+
+
+def pictures(folder, part):
+    """What each picture shows: its file, and its objects."""
+    contents = json.loads((folder / f"{part}.json").read_text())
+    objects = {image["id"]: [] for image in contents["images"]}
+    for annotation in contents["annotations"]:
+        own = {key: value for key, value in annotation.items() if key not in ("id", "image_id")}
+        objects[annotation["image_id"]].append(own)
+    place = folder / part.removesuffix("_truth")
+    return {
+        (place / image["file_name"]).resolve(): objects[image["id"]] for image in contents["images"]
+    }
+
+
+def test_other_pictures_are_labeled_and_keep_their_objects(tmp_path):
+    lay_out(tmp_path / "digits", SIZES)
+    redraw(tmp_path / "digits", tmp_path / "new" / "digits", seed=4)
+    before, after = (
+        {part: pictures(folder, part) for part in ("labeled", "unlabeled_truth", "val", "test")}
+        for folder in (tmp_path / "digits", tmp_path / "new" / "digits")
+    )
+    assert len(after["labeled"]) == 3
+    assert not after["labeled"].keys() & before["labeled"].keys()
+    assert {**after["labeled"], **after["unlabeled_truth"]} == {
+        **before["labeled"],
+        **before["unlabeled_truth"],
+    }
+    assert (after["val"], after["test"]) == (before["val"], before["test"])
+    assert all(path.is_file() for part in after.values() for path in part)
+    settings = "settings.json"
+    assert (tmp_path / "new/digits" / settings).samefile(tmp_path / "digits" / settings)
+
+
+def test_a_seed_draws_the_same_pictures_again_and_another_others(tmp_path):
+    lay_out(tmp_path / "digits", SIZES)
+    drawn = []
+    for number, seed in enumerate((1, 1, 2)):
+        redraw(tmp_path / "digits", tmp_path / str(number), seed)
+        drawn.append(pictures(tmp_path / str(number), "labeled"))
+    assert drawn[0] == drawn[1] != drawn[2]
