@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from d2_ssod.data import checks, datasets_root, statistics
 from d2_ssod.data.box_checks import check_boxes
-from d2_ssod.data.datasets import DataSet, VocFolder, missing_paths, read_data_set
+from d2_ssod.data.datasets import DataSet, DataSource, missing_paths, read_data_set
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.objects import trained_on
 from d2_ssod.data.picture_files import PictureFiles
 from d2_ssod.errors import ConfigError
-from d2_ssod.evaluation import evaluator_kind
+from d2_ssod.evaluation import evaluator_kind, read_voc_truth
 from d2_ssod.modeling import detector_of, num_classes
 from d2_ssod.pseudo_label import easy_fraction
 
@@ -192,8 +191,8 @@ def check_contents(cfg: CfgNode, sets: NamedDataSets) -> Findings:
     for place, found in sets.placed(*_JUDGING):
         checks.check_difficulties(found.images, place, findings)
     for (key, name), found in sets.named.items():
-        if key in _JUDGING and MetadataCatalog.get(name).get("evaluator_type") == "pascal_voc":
-            _check_names(found.images, name, _place(key, name), findings)
+        if key in _JUDGING and found.thing_classes and _is_judged_by_other_files(name):
+            _check_voc_truth(found.images, name, _place(key, name), findings)
     return findings
 
 
@@ -285,20 +284,29 @@ _APART = (
 )
 
 
-def _check_names(images: list[dict], name: str, place: str, findings: Findings) -> None:
-    """Results are judged by VOC's XML files, which are found by image ids."""
-    metadata = MetadataCatalog.get(name)
-    voc = VocFolder(metadata.dirname, metadata.split)
-    if not os.path.isfile(voc.list_path):
+def _is_judged_by_other_files(name: str) -> bool:
+    """Tell whether results are judged by VOC's files, whatever gives the images."""
+    is_of_voc = MetadataCatalog.get(name).get("evaluator_type") == "pascal_voc"
+    return is_of_voc and not isinstance(DatasetCatalog[name], DataSource)
+
+
+def _check_voc_truth(images: list[dict], name: str, place: str, findings: Findings) -> None:
+    """Check VOC's XML files, in which an image is found by its id."""
+    try:
+        truth = read_voc_truth(name)
+    except ConfigError as error:
+        kind, remedy = "VOC files that cannot be read", "or set evaluator_type to 'coco'"
+        findings.error(place, kind, str(error), remedy)
         return
-    lines = voc.listed() or ()
-    names = {spelling for line in lines for spelling in (line, line.split()[0])}
+    findings.extend(finding for finding in truth.findings if finding.level == "error")
+    names = {image["image_id"] for image in truth.images}
     for image in images:
         if str(image["image_id"]) not in names:
             findings.error(
                 place,
                 "image ids that are no names of VOC's",
-                f"image_id {image['image_id']!r} ({image['file_name']}) is not in {voc.list_path}",
+                f"image_id {image['image_id']!r} ({image['file_name']}) is not among the images of "
+                f"{MetadataCatalog.get(name).dirname}, split {MetadataCatalog.get(name).split!r}",
                 "give images the names of their XML files, or set evaluator_type to 'coco'",
             )
 

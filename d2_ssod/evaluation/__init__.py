@@ -15,7 +15,13 @@ from .coco_metrics import Metrics
 from .difficulty import difficulty_subsets, easy_images
 from .ensemble import EnsembleRCNN, fuse_outputs
 from .evaluate import PhaseResults, evaluate_phases, evaluate_rows
-from .evaluators import BoxEvaluator, VocEvaluator, build_evaluator, evaluator_kind
+from .evaluators import (
+    BoxEvaluator,
+    VocEvaluator,
+    build_evaluator,
+    evaluator_kind,
+    read_voc_truth,
+)
 from .fusion import Fusion
 from .label_truth import load_truth
 from .run import evaluate_run, judged_on, validate
@@ -40,6 +46,7 @@ __all__ = [
     "fuse_outputs",
     "judged_on",
     "load_truth",
+    "read_voc_truth",
     "summarize",
     "validate",
 ]

@@ -80,6 +80,20 @@ def evaluator_kind(dataset_name: str, key: str = "DATASETS.TEST") -> Literal["co
     return kind
 
 
+def read_voc_truth(dataset_name: str) -> DataSet:
+    """Read the VOC files by which a data set is judged, whatever function it is read by.
+
+    Args:
+        dataset_name: a registered data set whose metadata has ``dirname``, ``split``, ``year``.
+
+    Raises:
+        ConfigError: its list, or its folder, cannot be read.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    classes = tuple(metadata.thing_classes)
+    return VocFolder(metadata.dirname, metadata.split, class_names=classes).read()
+
+
 class BoxEvaluator(DatasetEvaluator):
     """COCO's box metrics, named as by Detectron2, for subsets of the images, too.
 
@@ -161,10 +175,7 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
             ConfigError: the ground truth cannot be used.
         """
         super().__init__(dataset_name)
-        metadata = MetadataCatalog.get(dataset_name)
-        classes = tuple(metadata.thing_classes)
-        files = VocFolder(metadata.dirname, metadata.split, class_names=classes)
-        self._images = files.read().usable_images()
+        self._images = read_voc_truth(dataset_name).usable_images()
         self._found: Predictions = {}
 
     def reset(self) -> None:

@@ -471,17 +471,45 @@ def test_files_that_metadata_of_other_functions_name_are_not_asked_for(cfg, regi
         check_data_sets(cfg)
 
 
+def voc_metadata(folder):
+    return {"evaluator_type": "pascal_voc", "dirname": str(folder), "split": "test", "year": 2007}
+
+
+def write_voc(folder, listed):
+    """Write the list, and an XML file for each of its images."""
+    (folder / "ImageSets" / "Main").mkdir(parents=True)
+    (folder / "ImageSets" / "Main" / "test.txt").write_text(listed)
+    (folder / "Annotations").mkdir()
+    size = "<size><width>24</width><height>16</height></size>"
+    for line in listed.splitlines():
+        name = line.split()[0]
+        (folder / "Annotations" / f"{name}.xml").write_text(f"<annotation>{size}</annotation>")
+
+
 def test_test_images_without_the_names_of_their_voc_files_are_named(
     cfg, registered, register, images, tmp_path
 ):
-    lists = tmp_path / "ImageSets" / "Main"
-    lists.mkdir(parents=True)
-    (lists / "test.txt").write_text("v0\nv1 1\n")
+    write_voc(tmp_path, "v0\nv1 1\n")
     records = images("v", 2)
-    voc = {"evaluator_type": "pascal_voc", "dirname": str(tmp_path), "split": "test", "year": 2007}
-    register("run_data_voc", records, **voc)
+    register("run_data_voc", records, **voc_metadata(tmp_path))
     cfg.DATASETS.TEST = ("run_data_voc",)
     assert "image_id 0 (" in error_of(cfg)
     for record in records:
         record["image_id"] = Path(record["file_name"]).stem
     load_run_data(cfg)
+
+
+def test_voc_files_that_only_the_evaluation_reads_are_asked_for_before_training(
+    cfg, registered, register, images, tmp_path
+):
+    records = images("v", 2)
+    for record in records:
+        record["image_id"] = Path(record["file_name"]).stem
+    register("run_data_voc", records, **voc_metadata(tmp_path))
+    cfg.DATASETS.TEST = ("run_data_voc",)
+    error = error_of(cfg)
+    assert error.startswith(f"DATASETS.TEST (run_data_voc): {tmp_path}/ImageSets/Main/test.txt: ")
+    assert error.endswith("; or set evaluator_type to 'coco'")
+    write_voc(tmp_path, "v0\nv1\n")
+    (tmp_path / "Annotations" / "v1.xml").write_text("<annotation>")
+    assert "v1.xml is not a VOC annotation file" in error_of(cfg)
