@@ -11,7 +11,7 @@ import yaml
 from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import find_file
 from d2_ssod.values import as_number, as_whole
-from d2_ssod.yaml_files import check_repeated_keys
+from d2_ssod.yaml_files import AsWritten, check_repeated_keys
 
 from ..findings import Findings
 from ..images import map_threaded
@@ -96,13 +96,14 @@ class YoloSplit:
 
     def splits(self) -> list[str]:
         """List the keys that may name a split: those with a path, or a list."""
-        return [key for key, value in self._content().items() if isinstance(value, (str, list))]
+        named = self._content().items()
+        return [key for key, value in named if value and isinstance(value, (str, list))]
 
     def _content(self) -> dict:
         check_repeated_keys(self.yaml_file)
         try:
             with open(self.yaml_file, encoding="utf-8-sig") as file:
-                content = yaml.safe_load(file)
+                content = yaml.load(file, AsWritten)  # names may be on, no, 010
         except OSError as error:
             raise ConfigError(f"{self.yaml_file}: cannot be read ({error.strerror})") from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -118,12 +119,12 @@ class YoloSplit:
         names = content.get("names")
         if isinstance(names, dict) and set(map(as_whole, names)) == set(range(len(names))):
             names = [name for _, name in sorted(names.items(), key=lambda item: as_whole(item[0]))]
-        if not isinstance(names, list) or not names:
+        if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
             raise ConfigError(
                 f"{self.yaml_file}: names is {names!r}; expected a list of the classes, or their "
                 "numbers from 0 and names"
             )
-        return [str(name) for name in names]
+        return names
 
     def _keypoint_values(self, content: dict) -> int:
         """Count the values of an object's keypoints; 0 if it has none."""
@@ -143,7 +144,7 @@ class YoloSplit:
         """Find the folders and lists of the split, relative to ``path`` or to the YAML file."""
         given = content.get(self.split)
         entries = [given] if isinstance(given, str) else given
-        if not isinstance(entries, list) or not all(isinstance(e, str) for e in entries):
+        if not isinstance(entries, list) or not all(e and isinstance(e, str) for e in entries):
             splits = ", ".join(key for key in ("train", "val", "test") if content.get(key))
             raise ConfigError(
                 f"{self.yaml_file}: the split {self.split!r} is {given!r}; expected a folder or a "
