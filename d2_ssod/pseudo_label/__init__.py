@@ -4,7 +4,7 @@ Pure functions: no files, no model.
 
 threshold.py    1. one score threshold per class, by matching counts
 consensus.py    2. what the models of all phases so far agree on
-tiers.py        2. instead: fused boxes of all models, in two tiers of certainty, by ...
+tiers.py        1., 2. instead: fused boxes of all models, in two tiers of certainty, by ...
 fuse.py         ... weighted boxes fusion that counts the models
 pairs.py        the boxes of many images compared at once
 select.py       3. the images that are easy, that is, certain (Eq. 1)

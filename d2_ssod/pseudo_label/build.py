@@ -96,7 +96,7 @@ class PseudoLabels:
             f"left for later, {len(parts.empty)} have no pseudo-label"
         )
         if parts.kept:
-            lines.append(f"Mean score of the last image selected: {self.score_of_last_kept:.3f}")
+            lines.append(f"Score of the last image selected: {self.score_of_last_kept:.3f}")
         return lines
 
 

@@ -1,4 +1,4 @@
-"""Step 3: keep what the models of all phases so far agree on.
+"""Step 2: keep what the models of all phases so far agree on.
 
 A box that only one model sees disappears; of the boxes of two models that mean the same object, the
 one with the higher score stays, unchanged.

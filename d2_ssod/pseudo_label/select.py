@@ -1,4 +1,4 @@
-"""Step 4: start with the images that are easy, that is, whose pseudo-labels are certain (Eq. 1)."""
+"""Step 3: start with the images that are easy, that is, whose pseudo-labels are certain (Eq. 1)."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Step 2: raw detections become pseudo-labels, by one score threshold per class.
+"""Step 1: raw detections become pseudo-labels, by one score threshold per class.
 
 The threshold of a class is the one with which an unlabeled image has, on average, as many
 pseudo-labels of the class as a labeled image has objects of it.

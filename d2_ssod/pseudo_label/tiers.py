@@ -1,4 +1,4 @@
-"""In place of steps 2 and 3: fused boxes of all models, in two tiers of certainty.
+"""In place of steps 1 and 2: fused boxes of all models, in two tiers of certainty.
 
 A box that only one of three models sees is neither surely an object nor surely background. So it
 stays, and is learned with the certainty that it has.
