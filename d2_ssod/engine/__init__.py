@@ -22,6 +22,7 @@ adoption.py        models and labels that were made elsewhere
 validation.py      what the validation images say of each phase's model
 diagnostics.py     what is said about pseudo-labels before they are trained on
 averaging.py       the running average of the weights
+rank_averages.py   what each process has of its own images, averaged
 teacher.py         ... which labels each batch of the last phase anew
 hooks.py           what happens when it ends: new pseudo-labels
 labeling.py        predict, threshold, consensus, selection, and their files

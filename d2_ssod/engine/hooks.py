@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
@@ -22,7 +22,7 @@ from d2_ssod.drawing import draw_detections
 from d2_ssod.errors import ConfigError
 
 from .agreement import on_main_process
-from .interruption import Stopped, may_stop_after
+from .interruption import Stopped
 from .labeling import label_next_phase
 from .run_data import RunData
 
@@ -145,27 +145,3 @@ class ShowPseudoLabels(HookBase):
             labels, _ = objects_and_crowds(self._labels.get(image["image_id"], []))
             drawn = draw_detections(picture, labels, self._classes)
             self.trainer.storage.put_image(f"pseudo_labels/{number}", drawn)
-
-
-class AverageOverRanks(HookBase):
-    """Calls a function on every rank wherever a checkpoint may be: what it has is the same on all.
-
-    Also where there is none, so that a run that is stopped and resumed goes the same way as one
-    that is not.
-    """
-
-    def __init__(self, periods: Sequence[int], average: Callable[[], None]) -> None:
-        """Average on every rank.
-
-        Args:
-            periods: of checkpoints and of evaluations, which one may end; 0: there are none.
-            average: the function.
-        """
-        self._periods, self._average = [period for period in periods if period > 0], average
-
-    def after_step(self) -> None:
-        """Average where a checkpoint is or may be written: also where a signal may end training."""
-        done = self.trainer.iter + 1
-        is_due = any(done % period == 0 for period in self._periods)
-        if is_due or done >= self.trainer.max_iter or may_stop_after(done):
-            self._average()

@@ -23,7 +23,6 @@ from detectron2.engine import (
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from d2_ssod.artifacts import AtomicCheckpointer, DamagedCheckpoint, PhaseFolder
 from d2_ssod.data.loader import PhaseImages, build_phase_loader
@@ -35,9 +34,9 @@ from d2_ssod.randomness import Purpose, derive_seed, seed_generators, with_drawn
 
 from .agreement import on_all_ranks
 from .averaging import AverageWeights
-from .hooks import AverageOverRanks
 from .interruption import InterruptibleEvaluation, StopOnSignal
 from .mixed_precision import autocast_in_training
+from .rank_averages import AverageOverRanks
 from .teacher import Teacher
 
 logger = logging.getLogger(__name__)
@@ -134,7 +133,7 @@ class PhaseTrainer(DefaultTrainer):
             hooks.IterationTimer(),
             hooks.LRScheduler(),
             *([] if self.averaging is None else [self.averaging]),
-            AverageOverRanks([period, evaluation_period], self._average_over_ranks),
+            AverageOverRanks([period, evaluation_period]),
             *saves,
             StopOnSignal(),
             *evaluation,
@@ -290,36 +289,6 @@ class PhaseTrainer(DefaultTrainer):
             return {
                 name: validate(self.cfg, name, self.bare_model) for name in self.cfg.DATASETS.VAL
             }
-
-    def _average_over_ranks(self) -> None:
-        """Average what each rank has seen of its own images, as a checkpoint has it only once."""
-        if comm.get_world_size() == 1:
-            return
-        statistics = self._running_statistics()
-        if statistics:  # one message for all of them
-            together = torch.cat([statistic.flatten() for statistic in statistics])
-            torch.distributed.all_reduce(together)
-            together /= comm.get_world_size()
-            sizes = [statistic.numel() for statistic in statistics]
-            for statistic, average in zip(statistics, together.split(sizes), strict=True):
-                statistic.copy_(average.view_as(statistic))
-        model = self.bare_model
-        for name in running_attributes(self.cfg, model):
-            values = comm.all_gather(getattr(model, name))
-            setattr(model, name, sum(values) / len(values))
-
-    def _running_statistics(self) -> list[torch.Tensor]:
-        """Collect those of batch normalization, of the model and of its moving average."""
-        states = [dict(self.bare_model.named_buffers())]
-        if self.averaging is not None:
-            states.append(self.averaging.average)
-        return [
-            state[f"{prefix}.{statistic}"]
-            for prefix, module in self.bare_model.named_modules()
-            if isinstance(module, _BatchNorm) and module.track_running_stats
-            for state in states
-            for statistic in ("running_mean", "running_var")
-        ]
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from torch.amp import GradScaler
 import d2_ssod.demo  # noqa: F401
 from d2_ssod.config import add_ssod_config
 from d2_ssod.engine import PhaseTrainer, phase_trainer
+from d2_ssod.engine.rank_averages import AverageOverRanks
 from d2_ssod.errors import ConfigError
 
 LENGTH = 6
@@ -585,7 +586,7 @@ def test_statistics_of_the_average_are_averaged_over_ranks_too(tmp_path):
         "average": trainer.averaging.average[name].clone(),
     }
     with two_ranks():
-        trainer._average_over_ranks()
+        next(hook for hook in trainer._hooks if isinstance(hook, AverageOverRanks)).average()
     assert torch.allclose(trainer.averaging.average[name], 1.5 * before["average"])
     assert torch.allclose(dict(trainer.bare_model.named_buffers())[name], 1.5 * before["model"])
 
