@@ -111,7 +111,11 @@ def register_files(name: str, files: Files, **metadata: Any) -> None:
         DatasetCatalog.register(name, source)
         MetadataCatalog.get(name).set(**metadata)
     elif DatasetCatalog[name] != source:
-        raise ConfigError(f"{name!r} is already the name of another data set; choose another one")
+        raise ConfigError(
+            f"{name!r} is already the name of another data set; choose another one, or, to read "
+            f"other files by it in the same process, call DatasetCatalog.remove({name!r}) and "
+            f"MetadataCatalog.remove({name!r}) first"
+        )
 
 
 def read_data_set(name: str) -> DataSet:

@@ -77,6 +77,19 @@ def test_register_refuses_another_data_set_of_the_same_name(labeled, unlabeled):
         register_from_config([{**unlabeled, "NAME": "voc_2007_test"}], KEY)
 
 
+def test_a_name_that_is_taken_can_be_freed_as_the_message_says(labeled, unlabeled):
+    register_from_config([labeled], KEY)
+    other = {**unlabeled, "NAME": labeled["NAME"]}
+    with pytest.raises(ConfigError) as caught:
+        register_from_config([other], KEY)
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        call = f"remove({labeled['NAME']!r})"
+        assert f"{type(catalog).__name__.lstrip('_')}.{call}" in str(caught.value)
+        catalog.remove(labeled["NAME"])
+    register_from_config([other], KEY)
+    assert len(DatasetCatalog.get(labeled["NAME"])) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
