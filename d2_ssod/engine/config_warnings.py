@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
+from collections.abc import Iterator
 
 from detectron2.config import CfgNode
 
@@ -11,24 +11,17 @@ from d2_ssod.config import value_of
 from d2_ssod.modeling import TIMM_BACKBONES
 
 from .config_checks import learns_uncertain_labels
-from .schedule import has_steps, phase_config
-
-logger = logging.getLogger(__name__)
+from .schedule import first_without_drop, has_steps, phase_config
 
 
-def warn_of_odd_keys(cfg: CfgNode) -> None:
-    """Say which keys have no effect, or one that is hardly meant."""
-    _warn_without_effect(cfg)
-    _warn_of_frozen_random_weights(cfg)
-    _warn_of_learned_edges(cfg)
-    _warn_of_odd_views(cfg)
-
-
-def _warn_without_effect(cfg: CfgNode) -> None:
-    """Say in one line each which keys are set, but change nothing here."""
+def odd_keys(cfg: CfgNode) -> Iterator[str]:
+    """Say, in a line each, which keys have no effect, or one that is hardly meant."""
     for key, (is_set, remedy) in (_unread_keys(cfg) | _unread_own_keys(cfg)).items():
         if is_set:
-            logger.warning("%s is %r, but has no effect: %s", key, value_of(cfg, key), remedy)
+            yield f"{key} is {value_of(cfg, key)!r}, but has no effect: {remedy}"
+    yield from _frozen_random_weights(cfg)
+    yield from _learned_edges(cfg)
+    yield from _odd_views(cfg)
 
 
 def _unread_keys(cfg: CfgNode) -> dict[str, tuple[bool, str]]:
@@ -48,7 +41,20 @@ def _unread_keys(cfg: CfgNode) -> dict[str, tuple[bool, str]]:
         ),
         "TEST.EXPECTED_RESULTS": (bool(cfg.TEST.EXPECTED_RESULTS), "compare summary.json instead"),
         "VIS_PERIOD": (cfg.VIS_PERIOD > 0, "TensorBoard shows pseudo-labels of some images"),
+        "SOLVER.STEPS": _steps_in_vain(cfg),
     }
+
+
+def _steps_in_vain(cfg: CfgNode) -> tuple[bool, str]:
+    """Tell whether a learning rate that is to drop never does, in some phase."""
+    or_none = "or it to () if the learning rate is not to drop"
+    if not cfg.SOLVER.STEPS or not has_steps(cfg):
+        return False, ""
+    if cfg.SSOD.SCHEDULE.EPOCHS:
+        remedy = f"SSOD.SCHEDULE.EPOCHS is set; set SSOD.SCHEDULE.STEP_EPOCHS, too, {or_none}"
+        return not cfg.SSOD.SCHEDULE.STEP_EPOCHS, remedy
+    phase = None if cfg.SSOD.SCHEDULE.STEPS else first_without_drop(cfg)
+    return phase is not None, f"phase {phase} ends before; set SSOD.SCHEDULE.STEPS, {or_none}"
 
 
 def _unread_own_keys(cfg: CfgNode) -> dict[str, tuple[bool, str]]:
@@ -87,7 +93,7 @@ def _unread_own_keys(cfg: CfgNode) -> dict[str, tuple[bool, str]]:
     }
 
 
-def _warn_of_learned_edges(cfg: CfgNode) -> None:
+def _learned_edges(cfg: CfgNode) -> Iterator[str]:
     """Say that parts of the detector learn the edges of uncertain boxes, where they do."""
     if not learns_uncertain_labels(cfg) or cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
         return
@@ -96,45 +102,42 @@ def _warn_of_learned_edges(cfg: CfgNode) -> None:
         ("MODEL.ROI_HEADS.NAME", cfg.MODEL.ROI_HEADS.NAME, "UncertaintyROIHeads"),
     ):
         if value in ("RPN", "StandardROIHeads", "Res5ROIHeads", "CascadeROIHeads"):
-            logger.warning(
-                "%s is %r, which learns uncertain labels (SSOD.LABELS tiers, SSOD.TEACHER), and "
-                "their edges, as if they were certain: set it to %r or one of its kind",
-                *(key, value, remedy),
+            yield (
+                f"{key} is {value!r}, which learns uncertain labels (SSOD.LABELS tiers, "
+                "SSOD.TEACHER), and their edges, as if they were certain: set it to "
+                f"{remedy!r} or one of its kind"
             )
 
 
-def _warn_of_odd_views(cfg: CfgNode) -> None:
+def _odd_views(cfg: CfgNode) -> Iterator[str]:
     """Say that the views of an image that labels are made of are such as training has none of."""
     if not cfg.SSOD.TTA.ENABLED:
         return
     views, flips = cfg.TEST.AUG, cfg.INPUT.RANDOM_FLIP
     if views.FLIP and flips != "horizontal":
-        logger.warning(
+        yield (
             "TEST.AUG.FLIP is True, so that labels come from flipped images, too (SSOD.TTA), but "
-            "INPUT.RANDOM_FLIP is %r: if objects have two sides, set TEST.AUG.FLIP to False",
-            flips,
+            f"INPUT.RANDOM_FLIP is {flips!r}: if objects have two sides, set TEST.AUG.FLIP to False"
         )
     short, long = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
     if short <= 0:  # images stay as large as they are
         return
     if not min(views.MIN_SIZES) <= short <= max(views.MIN_SIZES) or long > views.MAX_SIZE:
-        logger.warning(
-            "TEST.AUG.MIN_SIZES are %s and MAX_SIZE %d, but INPUT.MIN_SIZE_TEST is %d and "
-            "MAX_SIZE_TEST %d: images are labeled in other sizes (SSOD.TTA) than they are trained "
-            "in; set some around these",
-            *(tuple(views.MIN_SIZES), views.MAX_SIZE, short, long),
+        yield (
+            f"TEST.AUG.MIN_SIZES are {tuple(views.MIN_SIZES)} and MAX_SIZE {views.MAX_SIZE}, but "
+            f"INPUT.MIN_SIZE_TEST is {short} and MAX_SIZE_TEST {long}: images are labeled in other "
+            "sizes (SSOD.TTA) than they are trained in; set some around these"
         )
 
 
-def _warn_of_frozen_random_weights(cfg: CfgNode) -> None:
+def _frozen_random_weights(cfg: CfgNode) -> Iterator[str]:
     """Say that a part of timm's backbone stays as random as it begins, where it does."""
     model = cfg.MODEL
     is_random = not (model.TIMM.WEIGHTS or model.WEIGHTS or cfg.SSOD.START.PHASE_0)
     is_frozen = model.BACKBONE.FREEZE_AT > 0 or model.TIMM.NORM == "FrozenBN"
     if model.BACKBONE.NAME in TIMM_BACKBONES and is_random and is_frozen:
-        logger.warning(
-            "MODEL.TIMM.WEIGHTS is empty, so that %s starts from random weights, but is frozen in "
-            "part: give weights, or set MODEL.BACKBONE.FREEZE_AT to 0 (now %d) and MODEL.TIMM.NORM "
-            "to BN (now %s)",
-            *(model.TIMM.NAME, model.BACKBONE.FREEZE_AT, model.TIMM.NORM),
+        yield (
+            f"MODEL.TIMM.WEIGHTS is empty, so that {model.TIMM.NAME} starts from random weights, "
+            "but is frozen in part: give weights, or set MODEL.BACKBONE.FREEZE_AT to 0 (now "
+            f"{model.BACKBONE.FREEZE_AT}) and MODEL.TIMM.NORM to BN (now {model.TIMM.NORM})"
         )

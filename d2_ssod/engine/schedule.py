@@ -104,6 +104,15 @@ def has_steps(cfg: CfgNode) -> bool:
     return "MultiStep" in cfg.SOLVER.LR_SCHEDULER_NAME
 
 
+def first_without_drop(cfg: CfgNode) -> int | None:
+    """Find the first phase that is to have an end in iterations, but no drop before it."""
+    for phase in range(cfg.SSOD.NUM_PHASES + 1):
+        lasts, steps = _iterations(cfg, phase, images=0)
+        if min(steps, default=lasts) >= lasts:
+            return phase
+    return None
+
+
 def warm_up_problem(own: CfgNode, phase: int) -> str | None:
     """Say, in a sentence, if most of a phase is warm-up."""
     solver = own.SOLVER

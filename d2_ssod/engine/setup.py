@@ -17,7 +17,7 @@ from d2_ssod.randomness import seed_generators, with_drawn_seed
 from .agreement import agree_on_config, agree_on_folder, on_main_process
 from .config_checks import check_config
 from .config_files import read_config, save_run_config
-from .config_warnings import warn_of_odd_keys
+from .config_warnings import odd_keys
 from .data_checks import check_data_sets
 from .logs import log_start, setup_logs
 from .output_folder import check_is_there, check_output_dir, take_folder
@@ -59,7 +59,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     log_start(cfg, args)
     if backbone := describe_timm_backbone(cfg):
         logging.getLogger(__name__).info(backbone)
-    warn_of_odd_keys(cfg)
+    for line in odd_keys(cfg):
+        logging.getLogger(__name__).warning("%s", line)
     # Where there is one, the new one may yet be refused.
     if not args.eval_only and not RunFolder(cfg.OUTPUT_DIR).config.exists():
         save_run_config(cfg)
