@@ -176,6 +176,8 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
         """
         super().__init__(dataset_name)
         self._images = read_voc_truth(dataset_name).usable_images()
+        # Detectron2 takes names for paths, and splits lines at spaces: it knows images by numbers.
+        self._numbers = {image["image_id"]: str(n) for n, image in enumerate(self._images)}
         self._found: Predictions = {}
 
     def reset(self) -> None:
@@ -184,10 +186,11 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
         self._found = {}
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Take what a model found in some images."""
-        super().process(inputs, outputs)
-        for given, output in zip(inputs, outputs, strict=True):
-            self._found[str(given["image_id"])] = from_instances(output["instances"])
+        """Take what a model found in some images of the data set."""
+        names = [str(given["image_id"]) for given in inputs]
+        super().process([{"image_id": self._numbers[name]} for name in names], outputs)
+        for name, output in zip(names, outputs, strict=True):
+            self._found[name] = from_instances(output["instances"])
 
     def evaluate(self, img_ids: Sequence[ImageId] | None = None) -> dict[str, Metrics] | None:
         """Compute both kinds of metrics, in percent.
@@ -217,11 +220,11 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
     def _voc_metrics(self, judged: Sequence[dict]) -> dict[str, Metrics] | None:
         """Have Detectron2 judge these images, and classes of which there is an object."""
         kept = self._predictions, self._class_names
-        names = {image["image_id"] for image in judged}
+        asked_for = {self._numbers[image["image_id"]] for image in judged}
         there = _classes_to_find(judged)
         # Lines that begin with the image; Detectron2's evaluation asks for no others.
         self._predictions = {
-            place: [line for line in kept[0].get(number, ()) if line.rsplit(" ", 5)[0] in names]
+            place: [line for line in kept[0].get(number, ()) if line.split()[0] in asked_for]
             for place, number in enumerate(there)
         }
         self._class_names = [kept[1][number] for number in there]
@@ -236,13 +239,13 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
             self._predictions, self._class_names = kept
 
     def _write_truth(self, judged: Sequence[dict], class_names: Sequence[str]) -> None:
-        names = [image["image_id"] for image in judged]
-        Path(self._image_set_path).write_text("\n".join(names), encoding="utf-8")
-        for image in judged:
+        numbers = [self._numbers[image["image_id"]] for image in judged]
+        Path(self._image_set_path).write_text("\n".join(numbers), encoding="utf-8")
+        for number, image in zip(numbers, judged, strict=True):
             root = ElementTree.Element("annotation")
             for annotation in image["annotations"]:
                 root.append(_voc_object(class_names, annotation))
-            path = self._anno_file_template.format(image["image_id"])
+            path = self._anno_file_template.format(number)
             ElementTree.ElementTree(root).write(path, encoding="utf-8")
 
 

@@ -81,14 +81,15 @@ def write_voc(folder, pose=True, decimals=False, difficult=0):
         )
 
 
-def voc_metrics(evaluator):
+def voc_metrics(evaluator, names="ab"):
     """What it says of a model that finds the cats, one of them twice, and a dog with an offset."""
     cat, dog, shifted = (4, 4, 25, 30), (39, 4, 60, 30), (41, 5, 62, 31)
     evaluator.reset()
-    for name, rows in {
-        "a": [(cat, 0.9, CAT), (cat, 0.8, CAT), (dog, 0.7, DOG), ((60, 60, 70, 70), 0.6, DOG)],
-        "b": [(cat, 0.6, CAT), (shifted, 0.5, DOG)],
-    }.items():
+    in_images = (
+        [(cat, 0.9, CAT), (cat, 0.8, CAT), (dog, 0.7, DOG), ((60, 60, 70, 70), 0.6, DOG)],
+        [(cat, 0.6, CAT), (shifted, 0.5, DOG)],
+    )
+    for name, rows in zip(names, in_images, strict=True):
         evaluator.process([{"image_id": name}], [{"instances": instances(rows)}])
     return evaluator.evaluate()["bbox"]
 
@@ -126,6 +127,57 @@ def test_voc_metrics_of_a_tools_files_are_the_same(voc_name, tmp_path):
     )
     write_voc(tmp_path, pose=False, decimals=True)
     assert voc_metrics(VocEvaluator(voc_name)) == voc_metrics(VocEvaluator("lookup_voc_whole"))
+
+
+def edit_voc(folder, name, old, new):
+    path = folder / "Annotations" / f"{name}.xml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize("names", [("my a", "my b"), ("of/a", "of/b")])
+def test_names_may_have_spaces_and_folders(voc_name, tmp_path, names):
+    write_voc(tmp_path)
+    expected = voc_metrics(VocEvaluator(voc_name))
+    for old, new in zip("ab", names, strict=True):
+        path = tmp_path / "Annotations" / f"{new}.xml"
+        path.parent.mkdir(exist_ok=True)
+        (tmp_path / "Annotations" / f"{old}.xml").rename(path)
+    (tmp_path / "ImageSets" / "Main" / "test.txt").write_text("\n".join(names))
+    assert voc_metrics(VocEvaluator(voc_name), names) == expected
+
+
+def test_decimals_of_voc_corners_are_rounded(voc_name, tmp_path):
+    write_voc(tmp_path, decimals=True)
+    expected = voc_metrics(VocEvaluator(voc_name))
+    for name in "ab":
+        edit_voc(tmp_path, name, "<xmin>5.0<", "<xmin>4.6<")
+        edit_voc(tmp_path, name, "<ymin>5<", "<ymin>4.6<")
+    found = voc_metrics(VocEvaluator(voc_name))
+    assert {key: found[key] for key in ("AP", "AP50", "AP75")} == {
+        key: expected[key] for key in ("AP", "AP50", "AP75")
+    }
+
+
+def test_difficult_objects_count_as_by_detectron2(voc_name, tmp_path):
+    write_voc(tmp_path, difficult=0)
+    plain = voc_metrics(VocEvaluator(voc_name))
+    _, _, dog = (tmp_path / "Annotations" / "b.xml").read_text().split("<object>")
+    edit_voc(tmp_path, "b", dog, dog.replace("<difficult>0<", "<difficult>1<"))
+    theirs = voc_metrics(PascalVOCDetectionEvaluator(voc_name))
+    ours = voc_metrics(VocEvaluator(voc_name))
+    assert {key: ours[key] for key in theirs} == theirs
+    assert ours["AP"] != plain["AP"]
+
+
+def test_a_class_of_difficult_objects_alone_does_not_count(voc_name, tmp_path):
+    write_voc(tmp_path)
+    for name in "ab":
+        _, _, dog = (tmp_path / "Annotations" / f"{name}.xml").read_text().split("<object>")
+        edit_voc(tmp_path, name, dog, dog.replace("<difficult>0<", "<difficult>1<"))
+    # Of the cats: precision 1 to a recall of a half, then 2 / 3.
+    assert voc_metrics(VocEvaluator(voc_name))["AP50"] == pytest.approx(100 * (1 + 2 / 3) / 2)
 
 
 @pytest.mark.parametrize("kind", ["lvis", None])
