@@ -3,6 +3,7 @@
 import numpy as np
 from samples import detections
 
+from d2_ssod import drawing
 from d2_ssod.drawing import draw_detections
 
 PICTURE = np.full((60, 80, 3), 200, dtype=np.uint8)
@@ -21,3 +22,13 @@ def test_boxes_have_the_color_of_their_class():
 def test_without_boxes_a_picture_stays_as_it_is():
     drawn = draw_detections(PICTURE, detections(), ["cat"])
     assert (drawn.permute(1, 2, 0).numpy() == PICTURE).all()
+
+
+def test_boxes_have_the_name_of_their_class_and_their_score(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        drawing, "draw_bounding_boxes", lambda image, boxes, labels, **_: seen.append(labels)
+    )
+    found = detections((10, 20, 50, 40, 0.9, 1), (55, 5, 75, 50, 0.5, 0))
+    draw_detections(PICTURE, found, ["cat", "dog"])
+    assert seen == [["dog 90%", "cat 50%"]]

@@ -114,6 +114,14 @@ def test_images_that_a_person_has_labeled_are_marked(path):
     assert [image["is_corrected"] for image in load(path)] == [False, True]
 
 
+def test_images_that_say_that_nobody_has_labeled_them_are_not_marked(path):
+    save_pseudo_labels(path, {3: FOUND[3]}, IMAGES, CLASSES, CATEGORY_IDS)
+    changed = content(path)
+    changed["images"][0]["corrected"] = False
+    path.write_text(json.dumps(changed))
+    assert [image["is_corrected"] for image in load(path)] == [False]
+
+
 def test_pseudo_labels_load_with_coco_api(saved, capsys):
     from pycocotools.coco import COCO
 

@@ -309,3 +309,11 @@ def test_the_order_of_channels_is_of_the_architecture(cfg):
     cfg.INPUT.FORMAT = "RGB"
     with pytest.raises(ConfigError, match=r"INPUT\.FORMAT was"):
         check_architecture(cfg, 0, folder)
+
+
+def test_the_average_of_phase_0_may_not_change(cfg):
+    folder, changed = RunFolder(cfg.OUTPUT_DIR), cfg.clone()
+    changed.merge_from_list(["SSOD.AVERAGE.DECAY", 0.5])
+    record_training(cfg, 0, [], folder)
+    with pytest.raises(ConfigError, match=r"SSOD\.AVERAGE\.DECAY"):
+        check_training(changed, 0, [], folder)

@@ -44,6 +44,11 @@ def test_images_are_labeled_or_not(file, tmp_path):
     assert labeled["info"] == {"source": file.name, "percent": 10.0, "seed": 1}
 
 
+def test_the_share_is_rounded_to_whole_images(file, tmp_path):
+    split(file, "--percent", 7)  # 2.8 images
+    assert len(ids(parts(tmp_path, 7)[0])) == 3
+
+
 def test_same_seed_gives_the_same_split_whatever_the_order(file, tmp_path):
     split(file, "--percent", 10, "--output", tmp_path / "first")
     file.write_text(json.dumps({**CONTENTS, "images": CONTENTS["images"][::-1]}))

@@ -143,3 +143,11 @@ def test_pictures_that_are_not_large_or_are_cut_stay_as_they_are():
         assert not any(isinstance(a, ShrinkLarge) for a in build_augmentations(cut))
     cfg.INPUT.MIN_SIZE_TRAIN = (0,)  # nothing is resized
     assert not any(isinstance(a, ShrinkLarge) for a in build_augmentations(cfg))
+
+
+def test_large_pictures_keep_the_details_of_the_largest_size_that_is_trained():
+    cfg = bare_config("output")
+    cfg.SSOD.AUG.COLOR = 0.2
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (480, 800, 640), 1333
+    shrink = build_augmentations(cfg)[0]
+    assert (shrink.short, shrink.most) == (1000, 1666)  # 1.25 times 800 and 1333

@@ -234,6 +234,14 @@ def test_corners_in_place_of_sizes_are_recognised(count, level):
     assert "they seem to be [x0, y0, x1, y1]" in line
 
 
+def test_corners_are_recognised_where_most_boxes_would_fit_as_sizes():
+    boxes = [[1, 1, 5, 4], [2, 2, 12, 9], [3, 1, 9, 8], [1, 2, 11, 9], [15, 1, 24, 16]] * 3
+    ((found, line),) = found_by(check_boxes, [annotated(*boxes, mode=XYWH)], "KEY")
+    assert found == "error"
+    assert line.startswith("KEY: 3 of 15 boxes reach outside their image")
+    assert "they seem to be [x0, y0, x1, y1]" in line
+
+
 @pytest.mark.parametrize(("count", "level"), [(3, "warning"), (12, "error")])
 def test_fractions_of_the_image_are_recognised(count, level):
     boxes = [[0.1, 0.2, 0.3, 0.4]] * count

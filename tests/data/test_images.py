@@ -133,3 +133,12 @@ def test_map_threaded_shows_a_bar_for_many_items_only(capfd):
     assert "Counting" not in capfd.readouterr().err
     list(map_threaded(abs, range(1000), description="Counting"))
     assert "Counting" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("order", "depth"), [(">", "I;16B"), ("<", "I;16")])
+def test_check_picture_refuses_16_bits_of_either_byte_order(tmp_path, order, depth):
+    path = tmp_path / "a.tif"
+    samples = np.full((16, 24), 1000, dtype=f"{order}u2")
+    Image.frombytes(depth, (24, 16), samples.tobytes()).save(path)
+    with pytest.raises(ImageError, match="more than 8 bits"):
+        check_picture(path)

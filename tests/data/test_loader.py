@@ -329,3 +329,14 @@ def test_segmentations_are_not_opened(tmp_path):
     record = {"file_name": str(path), "image_id": 1, "sem_seg_file_name": "/no/such/file.png"}
     (batch,) = build_inference_loader(bare_config(tmp_path), [record])
     assert batch[0]["image_id"] == 1
+
+
+@pytest.mark.parametrize("other", [{"phase": 2}, {"seed": 4}])
+def test_augmentation_is_another_in_each_phase_and_with_each_seed(cfg, other):
+    """The samples are numbered alike, whatever images they are."""
+
+    def drawn(seed=3, phase=1):
+        cfg.SEED = seed
+        return [image["drawn"] for batch in load(cfg, 4, phase=phase) for image in batch]
+
+    assert not set(drawn()) & set(drawn(**other))

@@ -4,6 +4,7 @@ import warnings
 import pytest
 import torch
 from detectron2.config import get_cfg
+from detectron2.data import MetadataCatalog
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.data.dataset_mapper import DatasetMapper
@@ -435,3 +436,42 @@ def test_each_part_of_the_strong_augmentation_has_its_probability():
     kinds = StrongAugmentation("RGB")._transform.transforms
     assert [getattr(kind, "p", None) for kind in kinds] == [0.8, 0.2, 0.5, 0.7, 0.5, 0.3]
     assert [kind.value for kind in kinds[3:]] == [[127.0]] * 3
+
+
+def test_keypoints_change_sides_with_a_flip(cfg, picture):
+    cfg.MODEL.KEYPOINT_ON, cfg.DATASETS.TRAIN = True, ("keypoints_of_two_eyes",)
+    MetadataCatalog.get("keypoints_of_two_eyes").set(
+        keypoint_names=["nose", "left_eye", "right_eye"],
+        keypoint_flip_map=[("left_eye", "right_eye")],
+    )
+    keypoints = [10, 5, 2, 6, 4, 2, 14, 4, 1]
+    image = record(picture, [annotation((2, 2, 18, 18), keypoints=keypoints)])
+    flipped = mapper_with(cfg, T.RandomFlip(prob=1.0))(image)["instances"]
+    expected = [[WIDTH - 10, 5, 2], [WIDTH - 14, 4, 1], [WIDTH - 6, 4, 2]]
+    assert flipped.gt_keypoints.tensor.tolist() == [expected]
+
+
+@pytest.mark.parametrize("crops", [False, True])
+def test_boxes_are_those_of_the_masks_where_pictures_are_cropped(cfg, picture, crops):
+    cfg.MODEL.MASK_ON, cfg.INPUT.CROP.ENABLED = True, crops
+    triangle = [[5.0, 6.0, 30.0, 6.0, 30.0, 25.0]]
+    image = record(picture, [annotation((0, 0, 40, 40), segmentation=triangle)])
+    found = mapper_with(cfg)(image)["instances"].gt_boxes.tensor.tolist()
+    assert found == [[5, 6, 30, 25] if crops else [0, 0, 40, 40]]
+
+
+def test_color_of_grey_pictures_changes_without_their_saturation(cfg, picture):
+    cfg.INPUT.FORMAT, cfg.SSOD.AUG.COLOR = "L", 0.2
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [100.0], [1.0]
+    seed_all_rng(0)
+    means = [PseudoLabelMapper(cfg)(record(picture, []))["image"].float().mean() for _ in range(5)]
+    assert len({mean.item() for mean in means}) == 5
+
+
+def test_each_part_of_the_strong_augmentation_has_its_strength():
+    apply_jitter, _, apply_blur, *erasings = StrongAugmentation("RGB")._transform.transforms
+    (jitter,), (blur,) = apply_jitter.transforms, apply_blur.transforms
+    assert [jitter.brightness, jitter.contrast, jitter.saturation] == [(0.6, 1.4)] * 3
+    assert jitter.hue == (-0.1, 0.1)
+    assert tuple(blur.sigma) == (0.1, 2.0)
+    assert [tuple(erasing.scale) for erasing in erasings] == [(0.02, 0.2)] * 3

@@ -99,3 +99,8 @@ def test_objects_that_anchors_miss_are_counted():
     tiny, long = lines_of(statistics.check_anchors, odd, *usual)
     assert tiny.startswith("KEY: 33% of the objects have a side below 13 pixels")
     assert long.startswith("KEY: 33% of the objects are more than three times as long")
+
+
+def test_crowds_are_no_objects_that_are_looked_for():
+    images = [image(*[(0, 0, 9, 9)] * 5, iscrowd=1)]
+    assert lines_of(statistics.check_number_of_objects, images, 4, "KEY") == []

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from detectron2.structures import BoxMode
 from runs import bare_config
 from samples import detections
 
+from d2_ssod.artifacts import RunFolder, read_history
 from d2_ssod.engine import RunData
-from d2_ssod.engine.diagnostics import LabelTruth, check_labels
+from d2_ssod.engine.diagnostics import LabelTruth, act_on, check_labels
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import load_truth
 from d2_ssod.pseudo_label import build_pseudo_labels
@@ -66,6 +68,15 @@ def test_a_vanished_class_is_said_or_ends_the_run(cfg, data, caplog, action):
     assert ("classes vanish (dog 0.0%" in caplog.text) == (action == "warn")
 
 
+@pytest.mark.parametrize("action", ["off", "warn", "stop"])
+def test_what_a_guard_says_is_in_the_history(cfg, action):
+    cfg.SSOD.GUARD.CONSENSUS = action
+    with pytest.raises(ConfigError) if action == "stop" else nullcontext():
+        act_on(cfg, "CONSENSUS", "Phase 2: odd")
+    noted = [(event["name"], event["text"]) for event in read_history(RunFolder(cfg.OUTPUT_DIR))]
+    assert noted == ([] if action == "off" else [("CONSENSUS", "Phase 2: odd")])
+
+
 def test_good_labels_are_passed_in_silence(cfg, data, caplog):
     check_labels(cfg, 1, labels_of(0, 1, 0, 1), data)
     assert caplog.text == ""
@@ -89,6 +100,12 @@ def test_truth_is_matched_by_picture(cfg, data, truth):
     assert set(found) == {0, 1, 2}
     assert [len(found[n].objects) for n in (0, 1, 2)] == [0, 0, 1]
     assert [len(found[n].crowds) for n in (0, 1, 2)] == [1, 1, 0]
+
+
+def test_pictures_of_one_name_in_other_folders_are_others(cfg, data, truth, tmp_path):
+    elsewhere = {**data.unlabeled[0], "file_name": str(tmp_path / "other" / "0.png")}
+    found = load_truth(cfg, [elsewhere, data.unlabeled[1]], data.thing_classes)
+    assert set(found) == {1}
 
 
 def test_labels_are_measured_after_each_step(cfg, data, truth, caplog):

@@ -7,10 +7,17 @@ import runs
 import torch
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer
 from detectron2.modeling import build_model
+from detectron2.structures import BoxMode
 
 from d2_ssod.artifacts import RunFolder, keep_partial_predictions, read_history
-from d2_ssod.engine import PseudoLabelHook, build_config, default_argument_parser, load_run_data
-from d2_ssod.engine.hooks import RecordTraining
+from d2_ssod.engine import (
+    PseudoLabelHook,
+    build_config,
+    default_argument_parser,
+    hooks,
+    load_run_data,
+)
+from d2_ssod.engine.hooks import RecordTraining, ShowPseudoLabels
 from d2_ssod.errors import ConfigError
 from d2_ssod.randomness import seed_generators
 from d2_ssod.structures import Detections
@@ -101,6 +108,17 @@ def test_training_that_fails_leaves_no_labels(cfg):
     assert not RunFolder(cfg.OUTPUT_DIR).phase(1).folder.exists()
 
 
+def test_labels_that_an_interruption_after_training_left_out_are_made(cfg):
+    class Ended(Plain):
+        def train(self):
+            SimpleTrainer.train(self, 2, 2)
+
+    label(cfg, plain_trainer(cfg))
+    RunFolder(cfg.OUTPUT_DIR).phase(1).pseudo_labels.unlink()
+    label(cfg, plain_trainer(cfg, Ended))
+    assert_labeled(cfg)
+
+
 def test_labels_that_exist_are_kept(cfg):
     path = RunFolder(cfg.OUTPUT_DIR).phase(1).pseudo_labels
     path.parent.mkdir(parents=True)
@@ -171,3 +189,21 @@ def test_nothing_is_noted_of_a_training_that_had_nothing_left_to_do(tmp_path):
     hook.trainer.start_iter = 3
     hook.after_train()
     assert [event["iterations"] for event in read_history(folder)] == [2]
+
+
+def test_pictures_are_shown_with_their_own_labels(monkeypatch):
+    """Of eight unlabeled images every other one, of which some have pseudo-labels."""
+    unlabeled = [{"file_name": f"{i}.png", "image_id": 10 * i} for i in range(8)]
+    box = {"bbox": [1, 2, 3, 4], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, "score": 0.5}
+    pseudo = [{**unlabeled[i], "annotations": [box] * i} for i in (1, 2, 6)]
+    shown = []
+    monkeypatch.setattr(hooks, "read_image", lambda path, order: (path, order))
+    monkeypatch.setattr(
+        hooks, "draw_detections", lambda picture, found, names: (*picture, len(found), names)
+    )
+    hook = ShowPseudoLabels(pseudo, SimpleNamespace(unlabeled=unlabeled, thing_classes=["cat"]))
+    storage = SimpleNamespace(put_image=lambda name, drawn: shown.append(drawn))
+    hook.trainer = SimpleNamespace(storage=storage)
+    hook.before_train()
+    boxes = {0: 0, 2: 2, 4: 0, 6: 6}
+    assert shown == [(f"{i}.png", "RGB", count, ["cat"]) for i, count in boxes.items()]

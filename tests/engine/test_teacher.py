@@ -273,3 +273,15 @@ def test_each_threshold_follows_its_own_counts():
     relabel(teacher, batch_of(True))
     assert teacher.state_dict()["certain"][0] == pytest.approx(0.7 + 0.02 * (1 - 0.5) / 0.75)
     assert teacher.state_dict()["all"][0] == pytest.approx(0.4 + 0.02 * (2 - 1) / 1.25)
+
+
+def test_thresholds_of_ranks_stay_alike_whatever_each_of_them_finds(monkeypatch):
+    """The other rank found nothing in three images, so that there are few boxes per image."""
+    teacher = teacher_of(Scripted([0.9, 0.5], [0, 0]))
+    monkeypatch.setattr(
+        comm, "all_gather", lambda own: [own, torch.tensor([3.0, 0, 0, 0, 0], dtype=own.dtype)]
+    )
+    relabel(teacher, batch_of(True))
+    certain, of_all = (teacher.state_dict()[name][0].item() for name in ("certain", "all"))
+    assert certain == pytest.approx(0.7 + 0.02 * (1 / 4 - 0.5) / 0.75)
+    assert of_all == pytest.approx(0.4 + 0.02 * (2 / 4 - 1) / 1.25)

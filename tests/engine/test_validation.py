@@ -201,6 +201,7 @@ def validate_all(cfg):
         ("DATASETS.VAL", ("more",), [0, 1, 2], 1),
         ("INPUT.MIN_SIZE_TEST", 99, [0, 1, 2], 1),
         ("TEST.DETECTIONS_PER_IMAGE", 7, [0, 1, 2], 1),
+        ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.5, [0, 1, 2], 1),
         ("SSOD.ENSEMBLE.WEIGHTS", (1.0, 2.0, 3.0), [], 1),
         ("TEST.EVAL_PERIOD", 7, [], 0),
         ("DATASETS.VAL", (), [], 0),

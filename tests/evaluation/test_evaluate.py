@@ -55,6 +55,11 @@ def test_evaluate_known_ap(name):
     assert list(results.ensembles) == ["1~N", "0~N"]
 
 
+def test_the_ensemble_of_phase_1_alone_is_phase_1(name):
+    results = evaluate([finding(1), finding(1, 2, 3)], name)
+    assert results.ensembles["1~N"]["AP"] == results.phases[1]["AP"] == pytest.approx(100)
+
+
 def test_evaluate_ensembles_complement_each_other(name):
     results = evaluate([finding(1), finding(2), finding(3)], name)
     assert results.ensembles["0~N"]["AP"] == pytest.approx(100)

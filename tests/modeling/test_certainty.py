@@ -164,6 +164,15 @@ def test_rpn_learns_open_boxes_as_detectron2_does(beta):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 
+def test_rpn_weighs_open_boxes_as_detectron2_does():
+    losses = []
+    for kind in (RPN, UncertaintyRPN):
+        rpn = build_rpn(kind)
+        rpn.loss_weight = {"loss_rpn_cls": 2.0, "loss_rpn_loc": 5.0}
+        losses.append(rpn_losses(rpn, [two_tiers(0.25, (1.0, 1.0))]))
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
+
+
 def test_rpn_takes_an_uncertain_label_for_an_object_but_not_for_a_box():
     rpn = build_rpn()
     closed = say_how_certain(make_target(BOXES, pseudo=True), [0.2, 0.2], [[0.0, 0.0]] * 2)

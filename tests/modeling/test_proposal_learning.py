@@ -210,6 +210,8 @@ def test_the_best_proposals_of_each_image_are_learned_from(detector, monkeypatch
     ((pooled, places, numbers, *_),) = given
     assert numbers.tolist() == [0] * 3 + [1] * 5
     assert len(pooled) == len(places) == 8
+    # The first of each image, whose widths tell them apart.
+    assert (places[:, 2] * 128).tolist() == [32, 33, 34, 32, 33, 34, 35, 36]
 
 
 def test_learner_reads_its_keys():

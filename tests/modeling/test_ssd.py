@@ -288,3 +288,14 @@ def test_images_without_feature_maps_are_refused(file, key, value):
 def test_priors_of_other_maps_are_refused(key, value):
     with pytest.raises(ConfigError, match=rf"MODEL\.SSD\.{key} has {len(value)} values; the"):
         build_model(config(**{f"MODEL__SSD__{key}": value}))
+
+
+def test_each_threshold_is_that_of_its_key():
+    keys = {"SCORE_THRESH_TEST": 0.15, "NMS_THRESH_TEST": 0.35, "TOPK_CANDIDATES_TEST": 77}
+    keys |= {"IOU_THRESH": 0.65, "POSITIVE_FRACTION": 0.2}
+    own = {f"MODEL__SSD__{key}": value for key, value in keys.items()}
+    built = build_model(config(TEST__DETECTIONS_PER_IMAGE=33, **own)).ssd
+    assert (built.score_thresh, built.nms_thresh) == (0.15, 0.35)
+    assert (built.topk_candidates, built.detections_per_img) == (77, 33)
+    assert built.proposal_matcher.high_threshold == 0.65
+    assert built.neg_to_pos_ratio == pytest.approx(4)

@@ -50,6 +50,12 @@ def test_boxes_in_a_crowd_do_not_count():
     assert quality.boxes.tolist() == [0, 1, 0]
 
 
+def test_half_a_box_in_a_crowd_is_in_it():
+    crowd = detections((50, 50, 90, 90, 1, 0))
+    assert measured((40, 60, 60, 70, 0.9, 0), crowds=crowd).boxes[0] == 0
+    assert measured((39, 60, 60, 70, 0.9, 0), crowds=crowd).boxes[0] == 1
+
+
 def test_only_images_with_labels_and_a_truth_count():
     truth = {number: TrueObjects(OBJECTS, NONE) for number in (1, 2)}
     quality = measure_labels({1: NONE, 9: OBJECTS}, truth, 3)

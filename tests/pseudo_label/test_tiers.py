@@ -125,6 +125,12 @@ def test_low_scores_are_left_out_before_and_after_fusing():
     assert len(label([source, other], [5.0])[1]) == 0  # 0.08 / 2
 
 
+def test_a_model_that_is_hardly_sure_of_a_box_has_no_vote():
+    labels = label([{1: scored(0.8)}, {1: scored(0.04)}], [5.0])
+    assert labels[1].votes.tolist() == [1]
+    assert np.isnan(labels[1].spread).all()
+
+
 def test_score_of_a_label_is_its_certainty():
     labels = label([{1: scored(0.9, 0.6, 0.3), 2: scored(0.2)}], [1.0], all_boxes=2.0)
     assert sum(found.scores.sum() for found in labels.values()) == pytest.approx(2.0)
@@ -190,6 +196,13 @@ def test_spread_is_that_of_the_edge_that_differs_most():
     a, b = detections((0, 0, 10, 10, 0.5, 0)), detections((2, 0, 10, 10, 0.5, 0))
     _, _, spread = fuse([a, b])
     assert spread.tolist() == [[pytest.approx(1 / 9), 0.0]]  # of a width of 9
+
+
+def test_spread_is_of_right_and_bottom_edges_as_of_the_others():
+    a, b = detections((0, 0, 10, 10, 0.5, 0)), detections((0, 1, 12, 13, 0.5, 0))
+    _, _, spread = fuse([a, b])
+    # Left 0 and right 1, of a width of 11; top .5 and bottom 1.5, of a height of 11.
+    assert spread.tolist() == [[pytest.approx(1 / 11), pytest.approx(1.5 / 11)]]
 
 
 def test_a_part_of_an_object_is_rounded_up_for_both_tiers():

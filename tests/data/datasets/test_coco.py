@@ -286,6 +286,13 @@ def test_boxes_outside_their_image_are_left_out(tmp_path, caplog):
     assert "outside its image of 24 x 16 pixels (and 2 more: boxes outside" in caplog.text
 
 
+@pytest.mark.parametrize("box", [(-5, 2, 5, 5), (1, -5, 5, 5), (24, 2, 5, 5), (1, 16, 5, 5)])
+def test_boxes_that_only_touch_their_image_are_outside(tmp_path, box):
+    data_set = read(tmp_path, coco_contents(1, boxes=[box]))
+    assert boxes_of(data_set.images) == [[]]
+    assert "outside its image" in str(*data_set.findings)
+
+
 def test_copies_of_a_box_are_warned_of(tmp_path):
     data_set = read(tmp_path, coco_contents(2, boxes=[(1, 2, 10, 8), (1, 2, 10, 8)]))
     (finding,) = data_set.findings
@@ -327,3 +334,13 @@ def test_ids_of_annotations_may_repeat(tmp_path):
     """COCO's own minival of 2014 has some; they are not used."""
     records = damaged(tmp_path, change("annotations", id=1)).usable_images()
     assert sum(len(record["annotations"]) for record in records) == 2
+
+
+def test_images_and_classes_are_in_the_order_of_their_numbers(tmp_path):
+    contents = coco_contents(11)
+    contents["categories"] = [{"id": i, "name": f"class {i}"} for i in reversed(range(1, 12))]
+    for image in contents["images"]:
+        image["id"] = 12 - image["id"]
+    data_set = read(tmp_path, contents)
+    assert [record["image_id"] for record in data_set.images] == list(range(1, 12))
+    assert data_set.category_ids == list(range(1, 12))

@@ -175,3 +175,12 @@ def test_pictures_that_share_a_label_file_are_said(yolo):
     assert (shared.level, shared.count) == ("warning", 1)
     assert "a.png has the label file of " in str(shared)
     assert [len(image["annotations"]) for image in data_set.images] == [2, 2, 0, 0]
+
+
+def test_classes_by_number_are_in_the_order_of_the_numbers(yolo):
+    names = {number: f"class {number}" for number in reversed(range(12))}
+    (yolo / "data.yaml").write_text(f"train: images/train\nnames: {names}\n")
+    label(yolo, "10 0.5 0.5 0.5 0.2\n")
+    found = read(yolo)
+    assert found.thing_classes == [f"class {number}" for number in range(12)]
+    assert found.images[0]["annotations"][0]["category_id"] == 10
