@@ -38,7 +38,7 @@ _INPUT: dict[str, Limit] = {
     "RANDOM_FLIP": one_of("horizontal", "vertical", "none"),
     "CROP.TYPE": one_of("relative_range", "relative", "absolute", "absolute_range"),
     "CROP.SIZE": exactly(2, POSITIVE),
-    "FORMAT": one_of("BGR", "RGB", "L", "YUV-BT.601", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"),
+    "FORMAT": one_of("BGR", "RGB", "L", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"),
 }
 
 _MODEL: dict[str, Limit] = {

@@ -1,4 +1,4 @@
-"""Find everything that is wrong or odd about the data of a config, at once.
+"""Find everything that is wrong or odd about a config and its data, at once.
 
     python -m d2_ssod check --config-file configs/mine.yaml
 
@@ -12,8 +12,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from d2_ssod.data.findings import Finding
-from d2_ssod.engine import build_config, check_run_data
+from detectron2.config import CfgNode
+
+from d2_ssod.data.findings import Finding, Findings
+from d2_ssod.engine import PhaseTrainer, build_config, check_run_data
+from d2_ssod.engine.building import unread_weighting
+from d2_ssod.engine.config_warnings import odd_keys
+from d2_ssod.errors import ConfigError
 
 _SHOWN = 5  # cases of each kind
 
@@ -30,7 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.num_gpus = 0
     # How the work is shared out does not matter to the data.
     cfg = build_config(arguments, world_size=1)
-    findings = sorted(check_run_data(cfg), key=lambda finding: finding.level)
+    findings = [*_check_keys(cfg), *check_run_data(cfg)]
+    findings.sort(key=lambda finding: finding.level)
     for finding in findings:
         print("\n".join(_lines(finding, len(finding.cases) if arguments.all else _SHOWN)))
     errors = _cases(findings, "error")
@@ -38,6 +44,20 @@ def run(arguments: argparse.Namespace) -> int:
         f"{errors} errors, {_cases(findings, 'warning')} warnings" if findings else "All is well."
     )
     return 1 if errors else 0
+
+
+def _check_keys(cfg: CfgNode) -> Findings:
+    """Find what cannot be built of a config, and what it names in vain."""
+    findings, lines = Findings(), list(odd_keys(cfg))
+    try:
+        model, _ = PhaseTrainer.build_parts(cfg)
+    except ConfigError as error:
+        findings.error("", "models that cannot be built", str(error), "")
+    else:
+        lines += unread_weighting(cfg, model)
+    for line in lines:
+        findings.warning("", "keys that are hardly meant", line, "")
+    return findings
 
 
 def _cases(findings: Sequence[Finding], level: str) -> int:

@@ -11,6 +11,7 @@ from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 
+from d2_ssod.config import value_of
 from d2_ssod.errors import ConfigError
 from d2_ssod.structures import UNCERTAIN
 
@@ -160,11 +161,15 @@ class PseudoLabelMapper(DatasetMapper):
 
 def _check_needs(cfg: CfgNode) -> None:
     """Refuse models that need what Detectron2's mapper loads, and this one does not."""
-    if cfg.MODEL.LOAD_PROPOSALS:
-        raise ConfigError(
-            "MODEL.LOAD_PROPOSALS is True, but PseudoLabelMapper loads no proposals; set it to "
-            "False, or map with Detectron2's DatasetMapper, which knows no pseudo-labels"
-        )
+    for key, value, other in (
+        ("LOAD_PROPOSALS", True, False),
+        ("PROPOSAL_GENERATOR.NAME", "PrecomputedProposals", "RPN"),
+    ):
+        if value_of(cfg, f"MODEL.{key}") == value:
+            raise ConfigError(
+                f"MODEL.{key} is {value!r}, but PseudoLabelMapper loads no proposals; set it to "
+                f"{other!r}, or map with Detectron2's DatasetMapper, which knows no pseudo-labels"
+            )
     if cfg.MODEL.META_ARCHITECTURE in _SEGMENTING:
         raise ConfigError(
             f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, but PseudoLabelMapper "

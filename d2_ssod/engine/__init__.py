@@ -17,6 +17,7 @@ multi_phase.py     the loop over the phases (Algorithm 1)
 resuming.py        ... and where it goes on
 schedule.py        the config of a phase: its length, learning rate and start
 mixed_precision.py bfloat16 on the CPU
+building.py        what is said while its parts are built
 phase_trainer.py   the training of a phase
 adoption.py        models and labels that were made elsewhere
 validation.py      what the validation images say of each phase's model

@@ -17,6 +17,7 @@ from .schedule import check_schedule
 def check_config(cfg: CfgNode, world_size: int) -> None:
     """Raise a one-line :class:`ConfigError` for the first value that cannot be trained with."""
     check_kinds(cfg)
+    _check_not_rotated(cfg)  # its keys have other limits
     check_limits(cfg)
     check_schedule(cfg)
     for phase in range(1, cfg.SSOD.NUM_PHASES + 1):
@@ -90,11 +91,15 @@ def _check_input(cfg: CfgNode) -> None:
             f"{_CROPS[crop.TYPE].expected}"
         )
     colors = [cfg.SSOD.AUG.COLOR > 0, cfg.SSOD.AUG.PHOTOMETRIC, cfg.SSOD.AUG.STRONG != "none"]
-    if cfg.INPUT.FORMAT in ("RGBA", "CMYK") and (len(cfg.MODEL.PIXEL_MEAN) != 4 or any(colors)):
+    if cfg.INPUT.FORMAT not in ("RGB", "BGR", "L") and any(colors):
+        raise ConfigError(
+            f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}, whose channels cannot be changed as colors are "
+            "(SSOD.AUG.COLOR, PHOTOMETRIC, STRONG): switch these off, or set it to 'RGB'"
+        )
+    if cfg.INPUT.FORMAT in ("RGBA", "CMYK") and len(cfg.MODEL.PIXEL_MEAN) != 4:
         raise ConfigError(
             f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}, of four channels: it needs four values in "
-            "MODEL.PIXEL_MEAN and _STD, and no changes of color (SSOD.AUG.COLOR, PHOTOMETRIC, "
-            "STRONG); or set it to 'RGB'"
+            "MODEL.PIXEL_MEAN and _STD; or set it to 'RGB'"
         )
     if len(cfg.MODEL.PIXEL_MEAN) != len(cfg.MODEL.PIXEL_STD):
         raise ConfigError(
@@ -111,10 +116,12 @@ def _check_model(cfg: CfgNode) -> None:
                 f"MODEL.{key} is True; pseudo-labels are boxes, on which only boxes can be "
                 "trained: set it to False"
             )
-    if cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE:
+    heads, box_head = cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_BOX_HEAD
+    if box_head.USE_SIGMOID_CE and heads.startswith("Uncertainty"):
         raise ConfigError(
-            "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE is True; RoI re-weighting is defined for the "
-            "softmax cross-entropy: set it to False"
+            f"MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE is True, but MODEL.ROI_HEADS.NAME is {heads!r}, "
+            "which weighs the softmax cross-entropy of RoIs: set the first to False, or the second "
+            "to Detectron2's own, such as 'StandardROIHeads', and SSOD.ROI_WEIGHTING.NAME to 'none'"
         )
     if detector_of(cfg).needs_unlabeled and cfg.SSOD.NUM_PHASES > 0:
         raise ConfigError(
@@ -136,6 +143,26 @@ def _check_model(cfg: CfgNode) -> None:
             f"{cfg.MODEL.META_ARCHITECTURE!r}: Detectron2 has multi-transform inference for "
             "GeneralizedRCNN only; set it to False"
         )
+
+
+def _check_not_rotated(cfg: CfgNode) -> None:
+    """Refuse rotated boxes."""
+    model = cfg.MODEL
+    for key, name, rotated, upright in (
+        ("PROPOSAL_GENERATOR.NAME", model.PROPOSAL_GENERATOR.NAME, "RRPN", "RPN"),
+        (
+            "ANCHOR_GENERATOR.NAME",
+            model.ANCHOR_GENERATOR.NAME,
+            "RotatedAnchorGenerator",
+            "DefaultAnchorGenerator",
+        ),
+        ("ROI_HEADS.NAME", model.ROI_HEADS.NAME, "RROIHeads", "UncertaintyROIHeads"),
+    ):
+        if name == rotated:
+            raise ConfigError(
+                f"MODEL.{key} is {name!r}, of rotated boxes, but labels are upright boxes here: "
+                f"set it to {upright!r}, and what goes with it"
+            )
 
 
 def _check_teacher(cfg: CfgNode) -> None:

@@ -36,6 +36,8 @@ def read_config(
     Raises:
         ConfigError: one line that names the key or file and what to do.
     """
+    if config_file.endswith(".py"):
+        raise ConfigError(f"{config_file}: LazyConfig files are not read; give a YAML file")
     if config_file:
         check_repeated_keys(config_file)
     _import_parts(config_file, overrides)

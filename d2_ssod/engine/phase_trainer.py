@@ -29,11 +29,12 @@ from d2_ssod.data.loader import PhaseImages, build_phase_loader
 from d2_ssod.data.mapper import PseudoLabelMapper
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import validate
-from d2_ssod.modeling import UncertaintyOutputLayers, detector_of, running_attributes
+from d2_ssod.modeling import running_attributes
 from d2_ssod.randomness import Purpose, derive_seed, seed_generators, with_drawn_seed
 
 from .agreement import on_all_ranks
 from .averaging import AverageWeights
+from .building import said_in_one_line, unread_weighting
 from .interruption import InterruptibleEvaluation, StopOnSignal
 from .mixed_precision import autocast_in_training
 from .rank_averages import AverageOverRanks
@@ -73,17 +74,16 @@ class PhaseTrainer(DefaultTrainer):
             labeled_repeat=cfg.SSOD.LABELED_REPEAT,
         )
         seed_generators(derive_seed(cfg.SEED, phase, Purpose.WEIGHTS))
-        with said_in_one_line("the model", "MODEL.*"):
-            model = self.build_model(cfg)
-        with said_in_one_line("the mapper of the images", "INPUT.*"):
-            self._mapper = self.build_mapper(cfg)
-        _warn_if_nothing_weighs(cfg, model)
+        model, self._mapper = self.build_parts(cfg)
+        for line in unread_weighting(cfg, model):
+            logger.warning("%s", line)
         on_gpu = next(model.parameters()).is_cuda
-        distributed = create_ddp_model(
-            model,
-            broadcast_buffers=False,
-            device_ids=[comm.get_local_rank()] if on_gpu else None,
-        )
+        with said_in_one_line("the model", "MODEL.*"):
+            distributed = create_ddp_model(
+                model,
+                broadcast_buffers=False,
+                device_ids=[comm.get_local_rank()] if on_gpu else None,
+            )
         with said_in_one_line("the optimizer or its schedule", "SOLVER.*"):
             optimizer = self.build_optimizer(cfg, model)
             self.scheduler = self.build_lr_scheduler(cfg, optimizer)
@@ -98,6 +98,18 @@ class PhaseTrainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
         if self.averaging is not None and self.averaging not in self._hooks:
             self.register_first(self.averaging)  # hooks of one's own, without those of super()
+
+    @classmethod
+    def build_parts(cls, cfg: CfgNode) -> tuple[nn.Module, PseudoLabelMapper]:
+        """Build the model and the mapper of its images.
+
+        Raises:
+            ConfigError: the config does not allow for one of them.
+        """
+        with said_in_one_line("the model", "MODEL.*"):
+            model = cls.build_model(cfg)
+        with said_in_one_line("the mapper of the images", "INPUT.*"):
+            return model, cls.build_mapper(cfg)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -308,39 +320,6 @@ def _own_settings(
         group["lr"] *= own["initial_lr"] / (group["initial_lr"] or 1)  # 0: of a frozen group
         group.update(own)
     scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
-
-
-@contextmanager
-def said_in_one_line(part: str, keys: str) -> Iterator[None]:
-    """Turn what Detectron2 raises while it builds a part of a config into a ``ConfigError``."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as e:
-        what = " ".join(str(e).split()) or "an assertion"
-        raise ConfigError(
-            f"{part} cannot be built from {keys} ({type(e).__name__}: {what}); correct these keys; "
-            "the traceback is in log.txt"
-        ) from e
-
-
-def _warn_if_nothing_weighs(cfg: CfgNode, model: nn.Module) -> None:
-    weighs = any(isinstance(module, UncertaintyOutputLayers) for module in model.modules())
-    if cfg.SSOD.ROI_WEIGHTING.NAME == "none" or weighs:
-        return
-    if not detector_of(cfg).has_roi_heads:
-        logger.warning(
-            "SSOD.ROI_WEIGHTING.NAME is %r, but MODEL.META_ARCHITECTURE %r has no RoIs to be "
-            "weighed, as in the paper, which re-weights two-stage detectors only: set it to 'none'",
-            *(cfg.SSOD.ROI_WEIGHTING.NAME, cfg.MODEL.META_ARCHITECTURE),
-        )
-    else:
-        logger.warning(
-            "SSOD.ROI_WEIGHTING.NAME is %r, but MODEL.ROI_HEADS.NAME %r weighs no RoIs: choose "
-            "heads whose name starts with Uncertainty, or set it to 'none'",
-            *(cfg.SSOD.ROI_WEIGHTING.NAME, cfg.MODEL.ROI_HEADS.NAME),
-        )
 
 
 def _checked(batches: Iterator[list[dict]]) -> Iterator[list[dict]]:

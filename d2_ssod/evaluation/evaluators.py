@@ -68,7 +68,7 @@ def evaluator_kind(dataset_name: str, key: str = "DATASETS.TEST") -> Literal["co
     if kind not in ("coco", "pascal_voc"):
         raise ConfigError(
             f"{key}: the data set {dataset_name!r} has evaluator_type {kind!r}; set it to "
-            "'coco' or 'pascal_voc' in its metadata"
+            "'coco', which makes AP that of COCO, or 'pascal_voc' in its metadata"
         )
     missing = [k for k in _OF_VOC if MetadataCatalog.get(dataset_name).get(k) is None]
     if kind == "pascal_voc" and missing:

@@ -9,6 +9,7 @@ CONFIG = """
 MODEL: {{ROI_HEADS: {{NUM_CLASSES: 2}}, WEIGHTS: ""}}
 DATASETS: {{TRAIN: [{name}_labeled], UNLABELED: [{name}_unlabeled], TEST: []}}
 SSOD:
+  ROI_WEIGHTING: {{NAME: none}}
   REGISTER:
     - {{NAME: {name}_labeled, JSON: {root}/labeled/instances.json, IMAGES: {root}/labeled}}
     - {{NAME: {name}_unlabeled, IMAGES: {root}/unlabeled}}
@@ -39,6 +40,25 @@ def checked(config, capsys, *overrides):
 
 def test_good_data_are_well(config, capsys):
     assert checked(config, capsys) == (0, "All is well.\n")
+
+
+def test_keys_in_vain_are_said(config, capsys):
+    keys = ("SSOD.ROI_WEIGHTING.NAME", "constant", "TEST.AUG.ENABLED", "True")
+    code, text = checked(config, capsys, *keys)
+    assert code == 0
+    assert "keys that are hardly meant (2)" in text
+    assert "TEST.AUG.ENABLED is True, but has no effect" in text
+    assert "MODEL.ROI_HEADS.NAME 'Res5ROIHeads' weighs no RoIs" in text
+
+
+def test_a_model_that_cannot_be_built_is_an_error(config, capsys):
+    heads = ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.NAME")
+    code, text = checked(config, capsys, *heads, "FastRCNNConvFCHead")
+    assert code == 1
+    assert "models that cannot be built (1)" in text
+    assert "CascadeROIHeads only support class-agnostic regression" in text
+    code, text = checked(config, capsys, "MODEL.LOAD_PROPOSALS", "True")
+    assert (code, "map with Detectron2's DatasetMapper" in text) == (1, True)
 
 
 def test_anchors_may_be_one_list_for_all_levels(config, capsys):

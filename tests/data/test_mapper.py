@@ -246,12 +246,13 @@ def test_grey_pictures_are_mapped_without_a_warning(cfg, picture, is_photometric
     ("key", "value", "what"),
     [
         ("LOAD_PROPOSALS", True, "proposals"),
+        ("PROPOSAL_GENERATOR.NAME", "PrecomputedProposals", "proposals.* set it to 'RPN'"),
         ("META_ARCHITECTURE", "PanopticFPN", "sem_seg_file_name"),
         ("META_ARCHITECTURE", "SemanticSegmentor", "sem_seg_file_name"),
     ],
 )
 def test_models_that_need_what_is_not_loaded_are_refused(cfg, key, value, what, is_train):
-    cfg.MODEL[key] = value
+    cfg.merge_from_list([f"MODEL.{key}", value])
     with pytest.raises(ConfigError, match=f"MODEL.{key} is .*{what}.* Detectron2's DatasetMapper"):
         PseudoLabelMapper(cfg, is_train)
 

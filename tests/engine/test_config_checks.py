@@ -130,7 +130,6 @@ WRONG = [
     ("SSOD.AUG.SCALE", (80, 120)),  # percent
     ("SSOD.AUG.EXPAND", 1e9),
     ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"),
-    ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True),
     ("MODEL.MASK_ON", True),
     ("MODEL.KEYPOINT_ON", True),
     ("MODEL.META_ARCHITECTURE", "FasterRCNN"),
@@ -158,6 +157,7 @@ WRONG = [
     ("DATALOADER.NUM_WORKERS", -1),
     ("SEED", 2**32),
     ("INPUT.FORMAT", "rgb"),
+    ("INPUT.FORMAT", "YUV-BT.601"),
     ("INPUT.MIN_SIZE_TRAIN", ()),
     ("INPUT.MIN_SIZE_TRAIN", ("128",)),
     ("INPUT.MAX_SIZE_TRAIN", 0),
@@ -228,7 +228,43 @@ def test_pictures_of_four_channels_have_four_means_and_keep_their_colors():
     cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [0.0] * 4, [1.0] * 4
     check_config(cfg, 1)
     cfg.SSOD.AUG.STRONG = "pseudo"
-    with pytest.raises(ConfigError, match="no changes of color"):
+    with pytest.raises(ConfigError, match="cannot be changed as colors are"):
+        check_config(cfg, 1)
+
+
+@pytest.mark.parametrize("key", ["COLOR", "PHOTOMETRIC", "STRONG"])
+def test_channels_that_are_no_colors_are_not_changed_as_such(key):
+    cfg = make_config()
+    cfg.INPUT.FORMAT = "HSV"
+    check_config(cfg, 1)
+    cfg.SSOD.AUG[key] = {"COLOR": 0.1, "PHOTOMETRIC": True, "STRONG": "all"}[key]
+    with pytest.raises(ConfigError, match=r"INPUT\.FORMAT is 'HSV', whose channels cannot"):
+        check_config(cfg, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("PROPOSAL_GENERATOR", "RRPN"),
+        ("ANCHOR_GENERATOR", "RotatedAnchorGenerator"),
+        ("ROI_HEADS", "RROIHeads"),
+    ],
+)
+def test_rotated_boxes_are_refused_as_such(key, name):
+    cfg = make_config()
+    cfg.MODEL[key].NAME = name
+    cfg.MODEL.RPN.BBOX_REG_WEIGHTS = (1.0,) * 5  # as these need
+    with pytest.raises(ConfigError, match=rf"MODEL\.{key}\.NAME is '{name}', of rotated boxes"):
+        check_config(cfg, 1)
+
+
+def test_a_sigmoid_is_for_heads_that_weigh_nothing():
+    cfg = make_config()
+    cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE = True
+    cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
+    check_config(cfg, 1)
+    cfg.MODEL.ROI_HEADS.NAME = "UncertaintyROIHeads"
+    with pytest.raises(ConfigError, match="which weighs the softmax cross-entropy"):
         check_config(cfg, 1)
 
 

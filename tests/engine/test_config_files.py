@@ -98,3 +98,8 @@ def test_keys_of_ones_own_that_are_not_there_are_answered_with_the_remedy():
         ConfigError, match=r"MODEL\.MINE.*added by a module that SSOD\.IMPORTS names"
     ):
         read_config("", ["MODEL.MINE.ALPHA", "1"])
+
+
+def test_a_lazy_config_is_refused_as_such():
+    with pytest.raises(ConfigError, match=r"^mine\.py: LazyConfig files are not read"):
+        read_config("mine.py", [], on_cpu=True)

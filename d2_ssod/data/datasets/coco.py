@@ -22,6 +22,7 @@ from .catalog import DataSet
 
 logger = logging.getLogger(__name__)
 
+_FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")  # LVIS's
 # Not copied into our dicts: what every COCO image has, and what Detectron2's mapper would act on.
 _DROPPED_IMAGE_KEYS = frozenset(
     {"id", "file_name", "height", "width"}
@@ -154,6 +155,14 @@ class CocoFile:
         extra = {key: value for key, value in row.items() if key not in _DROPPED_IMAGE_KEYS}
         path = find_file(self.image_root, row["file_name"])
         record = {"file_name": path, "height": 0, "width": 0, "image_id": image_id, **extra}
+        if self.annotations and any(row.get(key) for key in _FEDERATED):
+            findings.warning(
+                self.json_file,
+                "images of which not all objects are labeled (LVIS)",
+                f"image {row['file_name']} has {' and '.join(k for k in _FEDERATED if row.get(k))}",
+                "objects without a label are learned as background, and AP is COCO's, not LVIS's: "
+                "train and judge by data whose images are labeled throughout",
+            )
         given = {side: row.get(side) for side in ("height", "width")}
         sizes = {side: as_whole(value) or 0 for side, value in given.items() if value is not None}
         record.update(sizes)

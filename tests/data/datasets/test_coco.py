@@ -37,6 +37,19 @@ def test_records_are_those_of_detectron2_with_areas(tmp_path):
     assert not list(data_set.findings)
 
 
+@pytest.mark.parametrize("key", ["neg_category_ids", "not_exhaustive_category_ids"])
+def test_images_that_are_not_labeled_throughout_are_said(tmp_path, key):
+    contents = coco_contents(3)
+    contents["images"][0][key] = []
+    contents["images"][2][key] = [2]
+    (finding,) = read(tmp_path, contents).findings
+    assert str(finding).endswith("are labeled throughout")
+    assert f": image {contents['images'][2]['file_name']} has {key}; objects without" in str(
+        finding
+    )
+    assert not list(read(tmp_path, contents, annotations=False).findings)
+
+
 def test_a_category_that_groups_the_others_is_no_class(tmp_path):
     contents = coco_contents(2)  # of category 1
     contents["categories"] = [

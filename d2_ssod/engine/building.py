@@ -1,0 +1,58 @@
+"""What is said while the parts of a training are built from a config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from detectron2.config import CfgNode
+from torch import nn
+
+from d2_ssod.errors import ConfigError
+from d2_ssod.modeling import UncertaintyOutputLayers, detector_of
+
+# What Detectron2 raises where keys do not go together, or need what is not installed.
+_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+@contextmanager
+def said_in_one_line(part: str, keys: str) -> Iterator[None]:
+    """Turn what Detectron2 raises while it builds a part of a config into a ``ConfigError``."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except _ERRORS as error:
+        what = " ".join(str(error).split()) or "an assertion"
+        raise ConfigError(
+            f"{part} cannot be built from {keys} ({type(error).__name__}: {what}); correct these "
+            "keys"
+        ) from error
+
+
+def unread_weighting(cfg: CfgNode, model: nn.Module) -> Iterator[str]:
+    """Say, in a line, that RoIs are to be weighed by a model that weighs none."""
+    weighs = any(isinstance(module, UncertaintyOutputLayers) for module in model.modules())
+    if cfg.SSOD.ROI_WEIGHTING.NAME == "none" or weighs:
+        return
+    name = f"SSOD.ROI_WEIGHTING.NAME is {cfg.SSOD.ROI_WEIGHTING.NAME!r}"
+    if detector_of(cfg).has_roi_heads:
+        yield (
+            f"{name}, but MODEL.ROI_HEADS.NAME {cfg.MODEL.ROI_HEADS.NAME!r} weighs no RoIs: choose "
+            "heads whose name starts with Uncertainty, or set it to 'none'"
+        )
+    else:
+        yield (
+            f"{name}, but MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE!r} has no RoIs to "
+            "be weighed, as in the paper, which re-weights two-stage detectors only: set it to "
+            "'none'"
+        )
