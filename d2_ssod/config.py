@@ -164,7 +164,8 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # --- RoI re-weighting (Eq. 2-5) ---------------------------------------------------------------
     # "uncertainty" | "soft_sampling" | "constant" | "none"
     "ROI_WEIGHTING.NAME": ("uncertainty", limits.TEXT),
-    # Eq. 4-5 as in the "paper" or as in the authors' "released" code.
+    # Eq. 2-5 as in the "paper", or as in the authors' "released" code: there IoU is that with the
+    # pseudo-labels, and RoIs on objects, and the loss of their boxes, are weighted as well.
     "ROI_WEIGHTING.VARIANT": ("paper", one_of("paper", "released")),
     # Which images' RoIs are re-weighted: "pseudo"-labeled ones or "all", which includes phase 0.
     "ROI_WEIGHTING.APPLY_TO": ("pseudo", one_of("pseudo", "all")),
@@ -188,8 +189,8 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # --- Ensemble (weighted boxes fusion) ---------------------------------------------------------
     "ENSEMBLE.IOU_THRESH": (0.6, limits.FRACTION),
     "ENSEMBLE.SKIP_BOX_THRESH": (1e-4, limits.BELOW_1),
-    # Weights of the models of phases 0..N. (): equal. Those that were released are 0.9, 1, 1.4 for
-    # VOC and 0.7, 1, 1.7 for COCO.
+    # Weights of the models of phases 0..N. (): equal. Those that were released, which were tuned,
+    # are in voc_released.yaml and coco_35_released.yaml.
     "ENSEMBLE.WEIGHTS": ((), each(limits.POSITIVE)),
     # --- Inference --------------------------------------------------------------------------------
     # Images per process and step when predicting and evaluating. More than 1 is faster on small
@@ -208,7 +209,7 @@ _SSD_KEYS: dict[str, tuple[Any, Limit]] = {
     "SCALES": ([0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05], each(limits.POSITIVE)),
     "ASPECT_RATIOS": ([[2], [2, 3], [2, 3], [2, 3], [2], [2]], each(each(limits.POSITIVE))),
     "STEPS": ([8, 16, 32, 64, 100, 300], each(limits.POSITIVE)),
-    # A prior is to find an object with a larger IoU; each object's best prior is, too.
+    # A prior is to find an object with at least this IoU; each object's best prior is, too.
     "IOU_THRESH": (0.5, limits.FRACTION),
     # Share of priors on objects among those that the classification learns from.
     "POSITIVE_FRACTION": (0.25, limits.SHARE),

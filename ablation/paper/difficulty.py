@@ -10,7 +10,13 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog
 
 from d2_ssod.data.loader import build_inference_loader
-from d2_ssod.evaluation import Fusion, build_evaluator, easy_images, evaluate_phases
+from d2_ssod.evaluation import (
+    Fusion,
+    build_evaluator,
+    easy_images,
+    evaluate_phases,
+    ground_truth,
+)
 from d2_ssod.inference import predict
 from d2_ssod.modeling import num_classes
 from d2_ssod.pseudo_label import match_counts, objects_per_image
@@ -25,7 +31,7 @@ def compute(output_dir: Path) -> dict:
     """Split the test images of a finished run, and evaluate all its models on both parts."""
     cfg = open_run(output_dir)
     name = cfg.DATASETS.TEST[0]
-    images, models = DatasetCatalog.get(name), load_models(cfg)
+    images, models = ground_truth(name), load_models(cfg)
     labeled = [image for train in cfg.DATASETS.TRAIN for image in DatasetCatalog.get(train)]
     target = objects_per_image(labeled, num_classes(cfg))
     loader = build_inference_loader(cfg, images)

@@ -179,6 +179,7 @@ def _check_needs(cfg: CfgNode) -> None:
 
 
 def _boxes_of(dataset_dict: dict) -> np.ndarray:
-    """List the boxes of an image's annotations, crowds too, float64 [n, 4], XYXY."""
-    boxes = [corners_of(annotation) for annotation in dataset_dict.get("annotations", ())]
+    """List the boxes of an image's objects, float64 [n, 4], XYXY."""
+    annotations = dataset_dict.get("annotations", ())
+    boxes = [corners_of(a) for a in annotations if not a.get("iscrowd", 0)]
     return np.asarray(boxes, dtype=np.float64).reshape(-1, 4)

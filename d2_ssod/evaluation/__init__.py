@@ -20,6 +20,7 @@ from .evaluators import (
     VocEvaluator,
     build_evaluator,
     evaluator_kind,
+    ground_truth,
     read_voc_truth,
 )
 from .fusion import Fusion
@@ -44,6 +45,7 @@ __all__ = [
     "format_metrics",
     "format_table",
     "fuse_outputs",
+    "ground_truth",
     "judged_on",
     "load_truth",
     "read_voc_truth",

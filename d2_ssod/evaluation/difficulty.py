@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-from detectron2.structures import BoxMode
-
-from d2_ssod.pseudo_label import match_greedily
+from d2_ssod.data.objects import objects_and_crowds
+from d2_ssod.pseudo_label import TrueObjects, judge_boxes
 from d2_ssod.structures import ImageId, Predictions
 
 
@@ -15,8 +13,9 @@ def easy_images(
     """List the images where the recall of the pseudo-labels exceeds 1 - precision.
 
     A pseudo-label is right if it has IoU >= ``iou_thresh`` with an object of its class that no
-    better-scored one has taken. Objects marked ``iscrowd`` or ``difficult`` do not count. An image
-    without objects or without pseudo-labels is not easy.
+    better-scored one has taken. Objects marked ``iscrowd``, as VOC's difficult ones are here, count
+    neither as found nor as missed, and pseudo-labels on them not at all. An image without others,
+    or without pseudo-labels of others, is not easy.
 
     Args:
         predictions: pseudo-labels (thresholded detections).
@@ -28,29 +27,13 @@ def easy_images(
     """
     easy = []
     for record in dataset_dicts:
-        found = predictions[record["image_id"]]
-        boxes, classes = _ground_truth(record)
-        if len(found) and len(boxes):
-            taken, _ = match_greedily(found, boxes, classes, iou_thresh)
-            right = int((taken >= 0).sum())
-            # recall > 1 - precision, in whole numbers
-            if right * (len(found) + len(boxes)) > len(found) * len(boxes):
-                easy.append(record["image_id"])
+        known = TrueObjects(*objects_and_crowds(record.get("annotations", ())))
+        is_right, counts, _ = judge_boxes(predictions[record["image_id"]], known, iou_thresh)
+        right, labels, objects = is_right.sum(), counts.sum(), len(known.objects)
+        # recall > 1 - precision, in whole numbers
+        if right * (labels + objects) > labels * objects:
+            easy.append(record["image_id"])
     return easy
-
-
-def _ground_truth(record: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Read float64 [g, 4] XYXY boxes and int64 [g] classes."""
-    counted = [
-        annotation
-        for annotation in record.get("annotations", ())
-        if not annotation.get("iscrowd", 0)
-    ]
-    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in counted]
-    return (
-        np.array(boxes, dtype=np.float64).reshape(-1, 4),
-        np.array([a["category_id"] for a in counted], dtype=np.int64),
-    )
 
 
 def difficulty_subsets(dataset_dicts: Sequence[dict]) -> dict[str, list[ImageId]]:

@@ -80,6 +80,20 @@ def evaluator_kind(dataset_name: str, key: str = "DATASETS.TEST") -> Literal["co
     return kind
 
 
+def ground_truth(dataset_name: str) -> list[dict[str, Any]]:
+    """Read the images by which a data set is judged, with objects that do not count as crowds.
+
+    Args:
+        dataset_name: a registered data set.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    if evaluator_kind(dataset_name) == "pascal_voc":
+        return read_voc_truth(dataset_name).usable_images()
+    return _ground_truth(dataset_name)
+
+
 def read_voc_truth(dataset_name: str) -> DataSet:
     """Read the VOC files by which a data set is judged, whatever function it is read by.
 

@@ -16,7 +16,7 @@ quality.py      how right they are, where the truth is known
 from .build import PseudoLabels, build_pseudo_labels
 from .consensus import Consensus
 from .guards import Guard
-from .quality import LabelQuality, TrueObjects, match_greedily, measure_labels
+from .quality import LabelQuality, TrueObjects, judge_boxes, match_greedily, measure_labels
 from .select import IMAGE_SCORES, Selection, easy_fraction, select_easiest
 from .threshold import Thresholds, keep_best, match_counts, objects_per_image
 from .tiers import Tiers
@@ -33,6 +33,7 @@ __all__ = [
     "TrueObjects",
     "build_pseudo_labels",
     "easy_fraction",
+    "judge_boxes",
     "keep_best",
     "match_counts",
     "match_greedily",

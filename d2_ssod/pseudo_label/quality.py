@@ -83,14 +83,33 @@ def measure_labels(
             continue
         known = truth[image_id]
         np.add.at(objects, known.objects.classes, 1)
-        objects_boxes = known.objects.boxes.astype(np.float64)
-        taken, overlap = match_greedily(of_image, objects_boxes, known.objects.classes, iou_thresh)
-        is_right = taken >= 0
-        counts = is_right | ~_are_in_crowds(of_image, known.crowds, iou_thresh)
+        is_right, counts, overlap = judge_boxes(of_image, known, iou_thresh)
         np.add.at(boxes, of_image.classes[counts], 1)
         np.add.at(correct, of_image.classes[is_right], 1)
         np.add.at(iou, of_image.classes, overlap)
     return LabelQuality(boxes, correct, objects, iou)
+
+
+def judge_boxes(
+    found: Detections, known: TrueObjects, iou_thresh: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compare the boxes of an image with its objects, as :func:`measure_labels` does.
+
+    Args:
+        found: the boxes.
+        known: the objects, and crowds.
+        iou_thresh: of a match.
+
+    Returns:
+        bool [n], which boxes are right; bool [n], which of them count, as those in crowds do not;
+        float64 [n], the IoU with the object that a box takes, 0 for none.
+    """
+    objects = known.objects
+    taken, iou = match_greedily(
+        found, objects.boxes.astype(np.float64), objects.classes, iou_thresh
+    )
+    is_right = taken >= 0
+    return is_right, is_right | ~_are_in_crowds(found, known.crowds, iou_thresh), iou
 
 
 def match_greedily(

@@ -53,11 +53,20 @@ def test_easy_needs_the_class_and_the_overlap():
     assert is_easy(shifted, image(1, (0, 0)), iou_thresh=6 / 14)
 
 
-def test_easy_ignores_crowd_and_difficult_objects():
-    for marks in ({"iscrowd": 1}, {"difficult": 1}):
-        record = image(1, (0, 0))
-        record["annotations"] += image(1, (50, 0), (70, 0), **marks)["annotations"]
-        assert is_easy(found((0, 0.9, 0)), record)
+def test_crowds_make_an_image_neither_easy_nor_difficult():
+    # 1 of 2 labels right, and 1 of 1 objects found: 1 > 1/2. Of three objects it would be 1/3.
+    labels = found((0, 0.9, 0), (90, 0.8, 0))
+    record = image(1, (0, 0))
+    assert is_easy(labels, record)
+    crowds = image(1, (50, 0), (70, 0), iscrowd=1)["annotations"]
+    record["annotations"] += crowds
+    assert is_easy(labels, record)
+    # 1 of 2 labels right, and 1 of 2 objects found, with two more labels on crowds.
+    record["annotations"] += image(1, (20, 0))["annotations"]
+    assert not is_easy(labels, record)
+    right = found((0, 0.9, 0), (50, 0.8, 0), (70, 0.7, 0))
+    assert is_easy(right, record)
+    assert not is_easy(found((50, 0.9, 0)), {**record, "annotations": crowds})
 
 
 def test_easy_needs_objects_and_labels():

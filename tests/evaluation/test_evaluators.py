@@ -9,13 +9,19 @@ import catalogs
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
+from detectron2.data.datasets import load_coco_json, register_pascal_voc
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
 from detectron2.structures import BoxMode
 from lookup import CAT, DOG, HALF, OBJECT, batches, finding, instances, register_coco, write_coco
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.evaluation import BoxEvaluator, VocEvaluator, build_evaluator, evaluator_kind
+from d2_ssod.evaluation import (
+    BoxEvaluator,
+    VocEvaluator,
+    build_evaluator,
+    evaluator_kind,
+    ground_truth,
+)
 from d2_ssod.evaluation.coco_metrics import Truth, box_metrics
 from d2_ssod.structures import Detections
 
@@ -169,6 +175,16 @@ def test_difficult_objects_count_as_by_detectron2(voc_name, tmp_path):
     ours = voc_metrics(VocEvaluator(voc_name))
     assert {key: ours[key] for key in theirs} == theirs
     assert ours["AP"] != plain["AP"]
+
+
+def test_difficult_objects_of_voc_are_crowds_of_the_truth(tmp_path):
+    """Whatever function reads the images: Detectron2's gives them as objects."""
+    write_voc(tmp_path, difficult=1)
+    name = f"lookup_voc_{tmp_path.name}"
+    register_pascal_voc(name, str(tmp_path), "test", 2012, ["cat", "dog"])
+    MetadataCatalog.get(name).evaluator_type = "pascal_voc"
+    assert [a["iscrowd"] for image in ground_truth(name) for a in image["annotations"]] == [1] * 4
+    DatasetCatalog.remove(name)
 
 
 def test_a_class_of_difficult_objects_alone_does_not_count(voc_name, tmp_path):

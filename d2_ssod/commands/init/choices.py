@@ -38,7 +38,7 @@ MODELS = {
 }
 _SELF_TRAINING = """\
   # Phase 0 learns the labeled pictures alone. From its model, phase 1 learns its labels of the
-  # others, too. Tried with the small model only.
+  # others, too. Tried with small models, from scratch and pretrained.
   NUM_PHASES: 1
   PHASE_INIT: previous
   AVERAGE: {DECAY: 0.999, RAMP: False}  # a phase ends with it, phase 1's begins with phase 0

@@ -99,7 +99,6 @@ def _register_voc(root: str) -> None:
             split,
             class_names=tuple(classes),
             annotations=annotated,
-            difficult="drop",
             advice=_ADVICE,
         )
         register_files(

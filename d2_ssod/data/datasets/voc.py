@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import base_name, parts_of
@@ -19,8 +18,6 @@ from ..images import EXTENSIONS, ImageError, map_threaded, read_size, size_or_er
 from .boxes import corner_annotation, is_usable, warn_of_copies
 from .catalog import DataSet
 from .folder import is_image_name, walk_files
-
-logger = logging.getLogger(__name__)
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _EXTENSIONS = EXTENSIONS | {".xml"}
@@ -35,7 +32,8 @@ class VocFolder:
     """A folder of VOC annotation files, and its pictures.
 
     Both may be in sub-folders. A picture belongs to the XML file of the same path in its own
-    folder, without extension; this path, with ``/``, is the image's name and id.
+    folder, without extension; this path, with ``/``, is the image's name and id. Objects marked
+    difficult are crowds here, which are neither trained on nor counted.
 
     Attributes:
         folder: with ``Annotations`` and ``JPEGImages``, as VOC has them, or with XML files and
@@ -45,8 +43,6 @@ class VocFolder:
         image_root: folder of the pictures where it is not in ``folder``.
         class_names: their order gives the category ids. None: those in the files, sorted.
         annotations: False: pictures alone; XML files need not be there.
-        difficult: what becomes of objects marked so: ``drop`` them, as the method trains without
-            them, or make them a ``crowd``, which is neither trained nor counted.
         advice: what to do if files are missing.
     """
 
@@ -56,7 +52,6 @@ class VocFolder:
     image_root: str = ""
     class_names: tuple[str, ...] | None = None
     annotations: bool = True
-    difficult: Literal["drop", "crowd"] = "crowd"
     advice: str = field(default="correct the path", compare=False)
 
     def read(self) -> DataSet:
@@ -83,8 +78,6 @@ class VocFolder:
         if not self.annotations:
             return DataSet(images, findings=findings)
         classes = self._number_classes(images, findings)
-        if self.difficult == "drop":
-            self._drop_difficult(images)
         warn_of_copies(images, self.folder, findings)
         return DataSet(images, classes, findings=findings)
 
@@ -253,17 +246,6 @@ class VocFolder:
                     )
                 annotation["category_id"] = numbers.get(name, -1)
         return names
-
-    def _drop_difficult(self, images: list[dict]) -> None:
-        dropped = 0
-        for record in images:
-            kept = [a for a in record.get("annotations", ()) if not a["iscrowd"]]
-            dropped += len(record.get("annotations", ())) - len(kept)
-            record["annotations"] = kept
-        logger.info(
-            "%s %s: %d images; left out %d difficult objects",
-            *(self.folder, self.split, len(images), dropped),
-        )
 
 
 @dataclass(frozen=True)

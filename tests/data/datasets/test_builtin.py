@@ -91,11 +91,14 @@ def test_voc_splits_load_from_their_layout(root):
         (folder / "Annotations" / "000001.xml").write_text(
             "<annotation><size><width>40</width><height>30</height></size><object>"
             "<name>tvmonitor</name><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>1</ymin>"
-            "<xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
+            "<xmax>9</xmax><ymax>9</ymax></bndbox></object><object><name>cat</name>"
+            "<difficult>1</difficult><bndbox><xmin>2</xmin><ymin>2</ymin><xmax>8</xmax>"
+            "<ymax>8</ymax></bndbox></object></annotation>"
         )
     for name in ("voc_2007_trainval_labeled", "voc_2012_trainval_labeled"):
         (record,) = DatasetCatalog.get(name)
-        assert [a["category_id"] for a in record["annotations"]] == [19]
+        found = [(a["category_id"], a["iscrowd"]) for a in record["annotations"]]
+        assert found == [(19, 0), (7, 1)]  # difficult ones neither train nor count
     (record,) = DatasetCatalog.get("voc_2012_trainval_unlabeled")
     assert "annotations" not in record
     labeled, test = map(MetadataCatalog.get, ("voc_2007_trainval_labeled", "voc_2007_test"))
