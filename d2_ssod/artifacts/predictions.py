@@ -17,6 +17,7 @@ from d2_ssod.structures import Detections, ImageId, Predictions, concatenate
 # is read back and written again stays the same (images below 32 768 pixels).
 BOX_DECIMALS = 2
 SCORE_DECIMALS = 5
+_AT_A_TIME = 1000  # images whose boxes are numbers of Python's at the same time
 
 
 def save_predictions(
@@ -109,10 +110,18 @@ def coco_rows(
     predictions: Predictions, category_ids: Sequence[int]
 ) -> Iterator[tuple[ImageId, int, list[float], float]]:
     """Give (image id, category id, XYWH box, score) of every detection with an area, in order."""
-    found = concatenate(list(predictions.values()))
+    images = list(predictions.items())
+    for start in range(0, len(images), _AT_A_TIME):
+        yield from _rows_of(images[start : start + _AT_A_TIME], category_ids)
+
+
+def _rows_of(
+    images: Sequence[tuple[ImageId, Detections]], category_ids: Sequence[int]
+) -> Iterator[tuple[ImageId, int, list[float], float]]:
+    found = concatenate([of_image for _, of_image in images])
     bboxes = np.round(_xywh(found.boxes), BOX_DECIMALS)
     scores = np.round(found.scores.astype(np.float64), SCORE_DECIMALS)
-    image_ids = (i for i, of_image in predictions.items() for _ in range(len(of_image)))
+    image_ids = (i for i, of_image in images for _ in range(len(of_image)))
     rows = zip(image_ids, found.classes.tolist(), bboxes.tolist(), scores.tolist(), strict=True)
     for image_id, number, bbox, score in itertools.compress(rows, has_area(found).tolist()):
         yield image_id, category_ids[number], bbox, score

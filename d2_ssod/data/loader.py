@@ -37,12 +37,13 @@ class PhaseImages:
     """The images of a phase, and how they are drawn.
 
     Attributes:
-        images: data set dicts, each once.
+        images: data set dicts, each once; kept as bytes, of which each access makes a new dict, as
+            the boxes of all images are many objects of Python's otherwise.
         groups: indices of the images of each group; groups take turns, and within a group each
             index is drawn once before any is drawn again.
     """
 
-    images: list[dict]
+    images: DatasetFromList
     groups: list[list[int]]
 
     @classmethod
@@ -65,7 +66,7 @@ class PhaseImages:
             groups = [of_labeled, of_pseudo]
         else:
             groups = [of_labeled * labeled_repeat + of_pseudo]
-        return cls(labeled + pseudo, groups)
+        return cls(DatasetFromList(labeled + pseudo, copy=False), groups)
 
     def samples(self, seed: int, phase: int) -> Iterator[Sample]:
         """Yield the endless sequence of what is drawn."""
@@ -118,9 +119,9 @@ class PhaseBatches(Sampler[list[Sample]]):
 
     def _of_all(self) -> Iterator[list[Sample]]:
         waiting: dict[bool, list[Sample]] = {False: [], True: []}
-        is_wide = [
-            self._by_shape and image["width"] > image["height"] for image in self._images.images
-        ]
+        images = self._images.images
+        in_order = (images[number] for number in range(len(images)))
+        is_wide = [self._by_shape and image["width"] > image["height"] for image in in_order]
         for sample in self._images.samples(self._seed, self._phase):
             batch = waiting[is_wide[sample.image]]
             batch.append(sample)
@@ -135,8 +136,7 @@ class _MappedSamples(Dataset):
     def __init__(
         self, images: PhaseImages, mapper: Callable[[dict], dict | None], seed: int, phase: int
     ) -> None:
-        self._images = DatasetFromList(images.images, copy=False)
-        self._groups = images.groups
+        self._images, self._groups = images.images, images.groups
         self._mapper, self._seed, self._phase = mapper, seed, phase
 
     def __getitem__(self, sample: Sample) -> dict:

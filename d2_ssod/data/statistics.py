@@ -14,6 +14,7 @@ from .box_checks import Boxes
 from .findings import Findings
 from .objects import num_objects
 
+_MOST_CLUSTERED = 50_000  # objects, drawn at random of more
 _RARE = 10  # objects below which a class can hardly be learned
 _IMBALANCE = 100  # times as many objects of the most frequent class
 _CELL = 4.0  # pixels: a cell of the finest feature map
@@ -204,6 +205,8 @@ def fit_anchors(
 def _centers(values: np.ndarray, count: int) -> np.ndarray:
     from sklearn.cluster import KMeans  # slow to import
 
+    if len(values) > _MOST_CLUSTERED:
+        values = np.random.default_rng(0).choice(values, _MOST_CLUSTERED, replace=False)
     logs = np.log(values).reshape(-1, 1)
     count = min(count, len(np.unique(logs.round(6))))
     return np.exp(KMeans(count, n_init=10, random_state=0).fit(logs).cluster_centers_.ravel())

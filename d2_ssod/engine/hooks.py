@@ -134,9 +134,14 @@ class ShowPseudoLabels(HookBase):
             data: the data sets of the run.
             count: how many images are shown; those without pseudo-labels without boxes.
         """
-        self._labels = {image["image_id"]: image["annotations"] for image in pseudo}
         step = max(1, len(data.unlabeled) // count)
         self._images, self._classes = data.unlabeled[::step][:count], data.thing_classes
+        shown = {image["image_id"] for image in self._images}
+        self._labels = {
+            image["image_id"]: image["annotations"]
+            for image in pseudo
+            if image["image_id"] in shown
+        }
 
     def before_train(self) -> None:
         """Draw them; they are written with the first losses."""

@@ -90,6 +90,7 @@ def read_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:
         data: the data sets of the run.
     """
     path = RunFolder(cfg.OUTPUT_DIR).phase(phase).pseudo_labels
+    logger.info("Phase %d: reading its labels", phase)
     images = load_pseudo_labels(path, data.unlabeled, thing_classes=data.thing_classes)
     if not images:
         logger.warning(
@@ -112,7 +113,7 @@ def check_existing_predictions(cfg: CfgNode, data: RunData) -> None:
     if last > 0 and not folder.phase(last).pseudo_labels.exists():
         for phase in range(last):
             check_predictions(cfg, phase, data.unlabeled)
-        on_main_process(lambda: _load_extra_sources(cfg, data))
+        on_main_process(lambda: _check_extra_sources(cfg, data))
     elif last > 0 and folder.phase(0).predictions_source.exists():
         added = len(data.unlabeled) - read_source(folder.phase(0))["images"]
         if added > 0:
@@ -210,12 +211,17 @@ def _predict_remaining(cfg: CfgNode, phase: int, data: RunData, model: nn.Module
     if comm.is_main_process():
         found.update(predictions)
         in_order = {image["image_id"]: found[image["image_id"]] for image in data.unlabeled}
+        logger.info("Phase %d: writing %d boxes", phase, sum(map(len, in_order.values())))
         save_predictions(files.predictions, in_order, data.category_ids)
         discard_partial_predictions(files.partial_predictions)
 
 
 def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
     """Threshold, consensus and selection of all models before ``phase``, into its two files."""
+    logger.info(
+        "Phase %d: making the labels, of the boxes of %d models",
+        *(phase, phase + len(cfg.SSOD.CONSENSUS.EXTRA_SOURCES)),
+    )
     folder, ssod = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD
     image_ids = [image["image_id"] for image in data.unlabeled]
     truth = LabelTruth(cfg, phase, data)
@@ -238,6 +244,11 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
         logger.info("Phase %d: %s", phase, line)
     check_labels(cfg, phase, labels, data)
     _save(cfg, phase, data, labels, truth.found)
+
+
+def _check_extra_sources(cfg: CfgNode, data: RunData) -> None:
+    """Read them for their errors alone: what a main process returns is sent to all others."""
+    _load_extra_sources(cfg, data)
 
 
 def _load_extra_sources(cfg: CfgNode, data: RunData) -> list[Predictions]:

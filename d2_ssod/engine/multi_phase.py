@@ -160,6 +160,7 @@ def _train_phase(
     trainer.register_first(RecordTraining(folder, phase, own.SOLVER.IMS_PER_BATCH))
     if phase > 0 and comm.is_main_process():
         trainer.register_hooks([ShowPseudoLabels(others, data)])
+    del others  # of which the trainer has its own, smaller form
     if phase < last:
         trainer.register_hooks([PseudoLabelHook(cfg, phase, data)])
     trainer.resume_or_load(resume=True)

@@ -23,6 +23,7 @@ from d2_ssod.artifacts.predictions import coco_rows
 from d2_ssod.data.datasets import (
     CocoFile,
     DataSet,
+    DataSource,
     VocFolder,
     category_ids_of,
     is_of_detectron2,
@@ -297,6 +298,8 @@ def _ground_truth(name: str) -> list[dict[str, Any]]:
     Detectron2's own loader leaves out objects' areas, and objects whose polygons are odd. So may a
     function of one's own, if it gives what the file has; if not, what it gives is the truth.
     """
+    if name in DatasetCatalog and isinstance(DatasetCatalog[name], DataSource):
+        return read_data_set(name).usable_images()  # of its file
     json_file = MetadataCatalog.get(name).get("json_file")
     if name in DatasetCatalog and not is_of_detectron2(name):
         own = read_data_set(name).usable_images()

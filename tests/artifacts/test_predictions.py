@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from samples import CATEGORY_IDS, FOUND, assert_same, detections
 
-from d2_ssod.artifacts import load_predictions, save_predictions
+from d2_ssod.artifacts import load_predictions, predictions, save_predictions
 from d2_ssod.errors import ConfigError
 from d2_ssod.structures import Detections
 
@@ -24,6 +24,14 @@ def test_predictions_are_coco_results(path):
         {"image_id": 3, "category_id": 7, "bbox": [0.1, 0.2, 50.6, 60.7], "score": 0.12346},
         {"image_id": 1, "category_id": 7, "bbox": [5, 5, 20, 10], "score": 0.5},
     ]
+
+
+def test_predictions_are_the_same_however_many_images_are_written_at_a_time(path, monkeypatch):
+    save_predictions(path, FOUND, CATEGORY_IDS)
+    whole = path.read_text()
+    monkeypatch.setattr(predictions, "_AT_A_TIME", 1)
+    save_predictions(path, FOUND, CATEGORY_IDS)
+    assert path.read_text() == whole
 
 
 def test_predictions_one_per_line(path):

@@ -59,6 +59,12 @@ def test_anchors_are_the_centers_of_what_there_is():
     assert statistics.fit_anchors(shapes, 5, 4) == ([10, 40, 160], [0.5, 2])
 
 
+def test_anchors_of_many_objects_are_those_of_a_part_of_them(monkeypatch):
+    monkeypatch.setattr(statistics, "_MOST_CLUSTERED", 20)
+    side = np.repeat([10.0, 40.0, 160.0], 1000)
+    assert statistics.fit_anchors(statistics.BoxShapes(side, side), 3, 1)[0] == [10, 40, 160]
+
+
 def test_anchors_have_a_size_however_small_the_objects():
     tiny = BoxShapes(np.array([0.2, 0.6, 3.0]), np.array([0.2, 0.6, 3.0]))
     assert statistics.fit_anchors(tiny, 3, 1)[0] == [1, 3]

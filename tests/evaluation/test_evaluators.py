@@ -14,6 +14,7 @@ from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
 from detectron2.structures import BoxMode
 from lookup import CAT, DOG, HALF, OBJECT, batches, finding, instances, register_coco, write_coco
 
+from d2_ssod.data.datasets import CocoFile, register_from_config
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import (
     BoxEvaluator,
@@ -175,6 +176,18 @@ def test_difficult_objects_count_as_by_detectron2(voc_name, tmp_path):
     ours = voc_metrics(VocEvaluator(voc_name))
     assert {key: ours[key] for key in theirs} == theirs
     assert ours["AP"] != plain["AP"]
+
+
+def test_the_file_of_a_registered_data_set_is_read_once(tmp_path, monkeypatch):
+    name = f"lookup_{tmp_path.name}"
+    entry = {"NAME": name, "JSON": str(write_coco(tmp_path)), "IMAGES": str(tmp_path)}
+    register_from_config([entry], "SSOD.REGISTER")
+    read, times = CocoFile.read, []
+    monkeypatch.setattr(CocoFile, "read", lambda own: times.append(own) or read(own))
+    evaluator = BoxEvaluator(name)
+    assert len(times) == 1
+    assert evaluator.evaluate()["bbox"]["AP"] == 0
+    DatasetCatalog.remove(name)
 
 
 def test_difficult_objects_of_voc_are_crowds_of_the_truth(tmp_path):
