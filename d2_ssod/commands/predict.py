@@ -7,7 +7,8 @@
 Takes pictures, folders and patterns. Writes a COCO instances file whose annotations have a score
 (--json), text files as YOLO's with the score at the end of a line (--yolo), pictures with boxes
 (--draw), in sub-folders as the pictures' where names repeat; without any of them, a line for each
-picture. Pictures that cannot be read are left out, named at the end, and make it exit with 1.
+picture. Pictures that cannot be read are left out, named at the end, and make it exit with 1. The
+same command goes on with the files of one that was interrupted.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ from torch import nn
 
 from d2_ssod.artifacts import (
     RunFolder,
+    discard_partial_predictions,
     is_of_models,
+    keep_partial_predictions,
     labels_of_a_person,
     load_classes,
+    load_partial_predictions,
     load_phase_model,
     save_pseudo_labels,
     save_yolo,
@@ -46,6 +50,7 @@ from d2_ssod.evaluation import EnsembleRCNN, Fusion
 from d2_ssod.inference import predict
 from d2_ssod.structures import Detections, Predictions
 
+from .interrupted import partial_folder
 from .json_targets import check_json_target
 from .trained_models import add_phase_argument, choose_phases, open_runs
 
@@ -85,40 +90,70 @@ def run(arguments: argparse.Namespace) -> int:
     """Predict and write; 1 if a picture could not be read, else 0."""
     configs = open_runs([arguments.output_dir, *arguments.others])
     cfg, classes = configs[0], load_classes(RunFolder(arguments.output_dir))
-    model = _model(configs, arguments)
+    chosen = _chosen(configs, arguments)
+    model = _model(chosen, configs)
     files, problems = _expand(arguments.images)
     images, unreadable = _readable(files, cfg)
     problems += unreadable
     _check_targets(arguments, files, images)
-    if images:
+    targets = _targets(arguments)
+    if images and targets:
+        partial = partial_folder(targets[0], images, chosen)
+        found = _predict_on(model, cfg, images, partial)
+        _write(arguments, images, _above(found, arguments.score), classes)
+        discard_partial_predictions(partial)
+    elif images:
         found = predict(model, build_inference_loader(cfg, images), description="Predicting")
-        found = {
-            i: of_image.select(of_image.scores >= arguments.score) for i, of_image in found.items()
-        }
-        _write(arguments, images, found, classes)
+        _say(images, _above(found, arguments.score), classes)
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
     return 1 if problems else 0
 
 
-def _model(configs: Sequence[CfgNode], arguments: argparse.Namespace) -> nn.Module:
-    """Load the model that the arguments ask for, or several as one."""
-    phases = [
-        range(cfg.SSOD.NUM_PHASES + 1)
-        if arguments.ensemble
-        else choose_phases(cfg, arguments.phase)
+def _targets(arguments: argparse.Namespace) -> list[str]:
+    """List what is to be written."""
+    return [target for target in (arguments.json, arguments.yolo, arguments.draw) if target]
+
+
+def _predict_on(
+    model: nn.Module, cfg: CfgNode, images: Sequence[dict], partial: Path
+) -> Predictions:
+    """Predict what an interrupted call with the same models has not, and keep it in this folder."""
+    done = load_partial_predictions(partial)
+    if done:
+        print(f"{len(done)} of {len(images)} pictures were predicted before", file=sys.stderr)
+    loader = build_inference_loader(cfg, images, done=done)
+    with keep_partial_predictions(partial) as keep:
+        found = done | predict(model, loader, description="Predicting", on_batch=keep)
+    return {image["image_id"]: found[image["image_id"]] for image in images}
+
+
+def _above(found: Predictions, score: float) -> Predictions:
+    return {i: of_image.select(of_image.scores >= score) for i, of_image in found.items()}
+
+
+def _chosen(configs: Sequence[CfgNode], arguments: argparse.Namespace) -> list[tuple[CfgNode, int]]:
+    """List the models that the arguments ask for, by run and phase."""
+    return [
+        (cfg, phase)
         for cfg in configs
+        for phase in (
+            range(cfg.SSOD.NUM_PHASES + 1)
+            if arguments.ensemble
+            else choose_phases(cfg, arguments.phase)
+        )
     ]
-    models = [
-        load_phase_model(cfg, phase)
-        for cfg, of_run in zip(configs, phases, strict=True)
-        for phase in of_run
-    ]
+
+
+def _model(chosen: Sequence[tuple[CfgNode, int]], configs: Sequence[CfgNode]) -> nn.Module:
+    """Load a model, or several as one."""
+    models = [load_phase_model(cfg, phase) for cfg, phase in chosen]
     if len(models) == 1:
         return models[0]
     fusion = Fusion.from_config(configs[0])
     if len(configs) == 1:
-        fusion = fusion.among(phases[0], of=configs[0].SSOD.NUM_PHASES + 1)
+        phases = [phase for _, phase in chosen]
+        fusion = fusion.among(phases, of=configs[0].SSOD.NUM_PHASES + 1)
     else:
         fusion = fusion.of_equals()
     return EnsembleRCNN(models, fusion=fusion).eval()
@@ -221,16 +256,16 @@ def _write(
         save_pseudo_labels(arguments.json, found, images, classes, range(1, len(classes) + 1))
     if arguments.yolo:
         save_yolo(Path(arguments.yolo), images, found, with_scores=True)
-    for image, name in zip(images, unique_stems(images), strict=True):
-        of_image = found[image["image_id"]]
-        if arguments.draw:
-            _draw(_drawing(arguments.draw, name), image, of_image, classes)
-        if not (arguments.json or arguments.yolo or arguments.draw):
-            print(f"{image['file_name']}: {_describe(of_image, classes)}")
-    places = [p for p in (arguments.json, arguments.yolo, arguments.draw) if p]
-    if places:
-        boxes = sum(map(len, found.values()))
-        print(f"{len(images)} pictures, {boxes} boxes: {', '.join(places)}")
+    if arguments.draw:
+        for image, name in zip(images, unique_stems(images), strict=True):
+            _draw(_drawing(arguments.draw, name), image, found[image["image_id"]], classes)
+    boxes = sum(map(len, found.values()))
+    print(f"{len(images)} pictures, {boxes} boxes: {', '.join(_targets(arguments))}")
+
+
+def _say(images: list[dict], found: Predictions, classes: list[str]) -> None:
+    for image in images:
+        print(f"{image['file_name']}: {_describe(found[image['image_id']], classes)}")
 
 
 def _draw(path: Path, image: dict, found: Detections, classes: list[str]) -> None:

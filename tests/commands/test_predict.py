@@ -1,3 +1,4 @@
+import itertools
 import json
 import re
 import shutil
@@ -25,6 +26,7 @@ def output(tmp_path_factory):
     cfg = bare_config(root)
     cfg.merge_from_file(str(runs.CONFIG_FILE))
     cfg.merge_from_list(["OUTPUT_DIR", "elsewhere", "SSOD.NUM_PHASES", "1", "MODEL.DEVICE", "cpu"])
+    cfg.SSOD.INFERENCE_BATCH_SIZE = 1
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
     folder = RunFolder(root)
     for phase in (0, 1):
@@ -107,6 +109,54 @@ def test_models_of_several_runs_are_fused(output, pictures, tmp_path, capsys):
         assert found("--with", other.root) == both
     finally:
         RunFolder(output).config.write_text(text)
+
+
+@pytest.fixture
+def interrupted(output, pictures, tmp_path, capsys, monkeypatch):
+    """What ``--json`` is to write, after a call that ended with its second picture."""
+    build, path = command.build_inference_loader, tmp_path / "found.json"
+
+    def two(*arguments, **keys):
+        yield from itertools.islice(build(*arguments, **keys), 2)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "build_inference_loader", two)
+        with pytest.raises(KeyboardInterrupt):
+            main(["predict", str(output), str(pictures), "--json", str(path)])
+    capsys.readouterr()
+    assert not path.exists()
+    return path
+
+
+def test_what_an_interrupted_call_has_found_is_not_looked_for_again(
+    output, pictures, interrupted, tmp_path, capsys
+):
+    predicted(capsys, output, pictures, "--score", "0.01", "--json", tmp_path / "whole.json")
+    call = (output, pictures, "--score", "0.01", "--json", interrupted)  # another score will do
+    code, _, errors = predicted(capsys, *call)
+    assert code == 0
+    assert "2 of 3 pictures were predicted before" in errors
+    assert interrupted.read_text() == (tmp_path / "whole.json").read_text()
+    assert not list(tmp_path.glob(".*"))
+    assert "before" not in predicted(capsys, *call)[2]
+
+
+def test_what_another_model_has_found_is_not_taken(output, pictures, interrupted, tmp_path, capsys):
+    predicted(capsys, output, pictures, "--phase", "0", "--json", tmp_path / "whole.json")
+    code, _, errors = predicted(capsys, output, pictures, "--phase", "0", "--json", interrupted)
+    assert code == 0
+    assert "before" not in errors
+    assert interrupted.read_text() == (tmp_path / "whole.json").read_text()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_was_found_in_other_pictures_is_not_taken(
+    output, pictures, interrupted, tmp_path, capsys
+):
+    shutil.copytree(pictures, tmp_path / "own")
+    _, _, errors = predicted(capsys, output, tmp_path / "own", "--json", interrupted)
+    assert "before" not in errors
 
 
 def test_what_is_taken_of_an_unfinished_run_is_said(output, pictures, tmp_path, capsys):
