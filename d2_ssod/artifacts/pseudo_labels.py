@@ -180,7 +180,7 @@ def load_labels(
 
     boxes: dict[Any, list[dict]] = defaultdict(list)
     with no_garbage_collection():
-        for number, annotation in enumerate(annotations):
+        for number, annotation in enumerate(_taken_out(annotations)):
             name = f"{path}: annotation {annotation.get('id', f'number {number + 1}')}"
             image_id = find_id(annotation.get("image_id"), matched)
             if image_id not in matched:
@@ -197,6 +197,13 @@ def load_labels(
         }
         for image_id, record in matched.items()
     ]
+
+
+def _taken_out(records: list[dict]) -> Iterator[dict]:
+    """Yield records, and let go of each, as both forms of millions of them are much memory."""
+    for number, record in enumerate(records):
+        records[number] = None
+        yield record
 
 
 # What JSON may give for the keys that tie the records together.
