@@ -12,6 +12,7 @@ contradicts).
 from __future__ import annotations
 
 import argparse
+import sys
 
 from d2_ssod.artifacts import RunFolder
 from d2_ssod.data.datasets import register_available
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the report and say where it is."""
     cfg = read_run_config(RunFolder(arguments.output_dir))
+    print(f"Reading {cfg.OUTPUT_DIR}: minutes, where it has millions of boxes", file=sys.stderr)
     problems = register_available(cfg.SSOD.REGISTER or (), "SSOD.REGISTER")
     if arguments.yolo:
         print(f"Pseudo-labels: {write_yolo(cfg, arguments.yolo, problems=problems)}")

@@ -107,6 +107,7 @@ def report_run(cfg: CfgNode) -> None:
     """
     if not cfg.SSOD.REPORT or not comm.is_main_process():
         return
+    logger.info("Writing the report: minutes, where there are millions of boxes")
     try:
         logger.info("Report: %s", write_report(cfg))
     except Exception as error:
