@@ -10,16 +10,15 @@ import yaml
 
 from .errors import ConfigError
 
-_NULL = "tag:yaml.org,2002:null"
 _BASE = "_BASE_"  # names files that a config builds on
 _MERGE = "tag:yaml.org,2002:merge"  # of the key <<, whose mappings are joined
 
 
 class AsWritten(yaml.SafeLoader):
-    """Reads numbers, dates and words such as ``on`` and ``no`` as the texts that stand there."""
+    """Reads numbers, dates and words such as ``on`` and ``null`` as the texts that stand there."""
 
     yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag in (_NULL, _MERGE)]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag == _MERGE]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 

@@ -98,7 +98,7 @@ def check_training(
         return
     made, now = _read(files.trained_with), _describe(own, phase, labeled, unlabeled)
     differences = differences_between(made["settings"], now["settings"])
-    if made["labeled_sha256"] != now["labeled_sha256"]:
+    if not _is_digest_of(labeled, made["labeled_sha256"]):
         differences.append("the labeled images or their objects are others (DATASETS.TRAIN)")
     if made.get("unlabeled_sha256", now["unlabeled_sha256"]) != now["unlabeled_sha256"]:
         differences.append("the unlabeled images are others (DATASETS.UNLABELED)")
@@ -173,7 +173,7 @@ def digest_of_file(path: str | os.PathLike) -> str:
 def has_learned(folder: RunFolder, phase: int, labeled: Sequence[dict]) -> bool:
     """Tell whether a phase was trained on these labeled images, also where that is not known."""
     path = folder.phase(phase).trained_with
-    return not path.exists() or _read(path)["labeled_sha256"] == digest_of(labeled)
+    return not path.exists() or _is_digest_of(labeled, _read(path)["labeled_sha256"])
 
 
 def had_teacher(folder: RunFolder, phase: int) -> bool:
@@ -248,8 +248,18 @@ def _is_below(key: str, sections: Sequence[str]) -> bool:
     return any(key == section or key.startswith(section + ".") for section in sections)
 
 
-def digest_of(images: Sequence[dict]) -> str:
-    """Hash images by what is learned of them; where they lie does not count."""
+def _is_digest_of(images: Sequence[dict], digest: str) -> bool:
+    """Tell whether a hash is that of these images; earlier ones were of crowds, too."""
+    return digest == digest_of(images) or digest == digest_of(images, crowds=True)
+
+
+def digest_of(images: Sequence[dict], *, crowds: bool = False) -> str:
+    """Hash images by what is learned of them; where they lie does not count.
+
+    Args:
+        images: Detectron2 dicts.
+        crowds: include those, which nothing learns.
+    """
     digest = hashlib.sha256()
     for image in images:
         objects = [
@@ -260,6 +270,7 @@ def digest_of(images: Sequence[dict]) -> str:
                 annotation.get("iscrowd", 0),
             )
             for annotation in image.get("annotations", ())
+            if crowds or not annotation.get("iscrowd", 0)
         ]
         digest.update(
             repr((base_name(image["file_name"]), objects)).encode(errors="surrogateescape")

@@ -49,8 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _check_keys(cfg: CfgNode) -> Findings:
     """Find what cannot be built of a config, and what it names in vain."""
     findings, lines = Findings(), list(odd_keys(cfg))
+    own = cfg.clone()
+    own.defrost()
+    if own.MODEL.TIMM.WEIGHTS == "pretrained":
+        own.MODEL.TIMM.WEIGHTS = ""  # nothing is downloaded for a check
     try:
-        model, _ = PhaseTrainer.build_parts(cfg)
+        model, _ = PhaseTrainer.build_parts(own)
     except ConfigError as error:
         findings.error("", "models that cannot be built", str(error), "")
     else:

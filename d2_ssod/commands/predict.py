@@ -7,8 +7,8 @@
 Takes pictures, folders and patterns. Writes a COCO instances file whose annotations have a score
 (--json), text files as YOLO's with the score at the end of a line (--yolo), pictures with boxes
 (--draw), in sub-folders as the pictures' where names repeat; without any of them, a line for each
-picture. Pictures that cannot be read are left out, named at the end, and make it exit with 1. The
-same command goes on with the files of one that was interrupted.
+picture. Pictures that cannot be read are left out, named at the end, and make it exit with 1. What
+was found before an interruption is kept in the user's cache folder, and not looked for again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from d2_ssod.artifacts import (
     RunFolder,
     discard_partial_predictions,
     is_of_models,
-    keep_partial_predictions,
     labels_of_a_person,
     load_classes,
     load_partial_predictions,
@@ -50,8 +49,8 @@ from d2_ssod.evaluation import EnsembleRCNN, Fusion
 from d2_ssod.inference import predict
 from d2_ssod.structures import Detections, Predictions
 
-from .interrupted import partial_folder
 from .json_targets import check_json_target
+from .kept_predictions import discard_old, folder_of, keeping
 from .trained_models import add_phase_argument, choose_phases, open_runs
 
 _OURS = b"drawn by d2_ssod"  # the comment in pictures that may be drawn again
@@ -98,10 +97,11 @@ def run(arguments: argparse.Namespace) -> int:
     _check_targets(arguments, files, images)
     targets = _targets(arguments)
     if images and targets:
-        partial = partial_folder(targets[0], images, chosen)
-        found = _predict_on(model, cfg, images, partial)
+        discard_old()
+        kept = folder_of(images, chosen)
+        found = _predict_on(model, cfg, images, kept)
         _write(arguments, images, _above(found, arguments.score), classes)
-        discard_partial_predictions(partial)
+        discard_partial_predictions(kept)
     elif images:
         found = predict(model, build_inference_loader(cfg, images), description="Predicting")
         _say(images, _above(found, arguments.score), classes)
@@ -115,15 +115,13 @@ def _targets(arguments: argparse.Namespace) -> list[str]:
     return [target for target in (arguments.json, arguments.yolo, arguments.draw) if target]
 
 
-def _predict_on(
-    model: nn.Module, cfg: CfgNode, images: Sequence[dict], partial: Path
-) -> Predictions:
-    """Predict what an interrupted call with the same models has not, and keep it in this folder."""
-    done = load_partial_predictions(partial)
+def _predict_on(model: nn.Module, cfg: CfgNode, images: Sequence[dict], kept: Path) -> Predictions:
+    """Predict what this folder has not, and keep it there until it is written."""
+    done = load_partial_predictions(kept)
     if done:
         print(f"{len(done)} of {len(images)} pictures were predicted before", file=sys.stderr)
     loader = build_inference_loader(cfg, images, done=done)
-    with keep_partial_predictions(partial) as keep:
+    with keeping(kept) as keep:
         found = done | predict(model, loader, description="Predicting", on_batch=keep)
     return {image["image_id"]: found[image["image_id"]] for image in images}
 

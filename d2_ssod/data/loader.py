@@ -119,15 +119,21 @@ class PhaseBatches(Sampler[list[Sample]]):
 
     def _of_all(self) -> Iterator[list[Sample]]:
         waiting: dict[bool, list[Sample]] = {False: [], True: []}
-        images = self._images.images
-        in_order = (images[number] for number in range(len(images)))
-        is_wide = [self._by_shape and image["width"] > image["height"] for image in in_order]
+        is_wide = self._which_are_wide()
         for sample in self._images.samples(self._seed, self._phase):
             batch = waiting[is_wide[sample.image]]
             batch.append(sample)
             if len(batch) == self._batch_size:
                 yield batch.copy()
                 batch.clear()
+
+    def _which_are_wide(self) -> list[bool]:
+        """Tell of each image whether it is; of none where that does not matter."""
+        images = self._images.images
+        if not self._by_shape:
+            return [False] * len(images)
+        in_order = (images[number] for number in range(len(images)))
+        return [image["width"] > image["height"] for image in in_order]
 
 
 class _MappedSamples(Dataset):

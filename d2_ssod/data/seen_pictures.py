@@ -14,10 +14,15 @@ _TABLE = "good_2"  # another number once the check finds more
 _KEEP_EVERY = 1000
 
 
-def cache_file() -> Path:
-    """Name the file in the user's cache folder (``$XDG_CACHE_HOME``, default ``~/.cache``)."""
+def cache_folder() -> Path:
+    """Name the folder in the user's cache (``$XDG_CACHE_HOME``, default ``~/.cache``)."""
     root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(root) / "d2_ssod" / "pictures.sqlite"
+    return Path(root) / "d2_ssod"
+
+
+def cache_file() -> Path:
+    """Name the file of pictures that were seen."""
+    return cache_folder() / "pictures.sqlite"
 
 
 class FileState(NamedTuple):

@@ -117,7 +117,13 @@ def _check_model(cfg: CfgNode) -> None:
                 "trained: set it to False"
             )
     heads, box_head = cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_BOX_HEAD
-    if box_head.USE_SIGMOID_CE and heads.startswith("Uncertainty"):
+    if box_head.USE_SIGMOID_CE and cfg.MODEL.META_ARCHITECTURE == "ProposalLearningRCNN":
+        raise ConfigError(
+            "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE is True, but ProposalLearningRCNN compares "
+            "probabilities of the softmax: set it to False"
+        )
+    has_heads = detector_of(cfg).has_roi_heads
+    if box_head.USE_SIGMOID_CE and has_heads and heads.startswith("Uncertainty"):
         raise ConfigError(
             f"MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE is True, but MODEL.ROI_HEADS.NAME is {heads!r}, "
             "which weighs the softmax cross-entropy of RoIs: set the first to False, or the second "

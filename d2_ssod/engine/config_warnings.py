@@ -11,7 +11,7 @@ from d2_ssod.config import value_of
 from d2_ssod.modeling import TIMM_BACKBONES
 
 from .config_checks import learns_uncertain_labels
-from .schedule import first_without_drop, has_steps, phase_config
+from .schedule import has_steps, phase_config, phases_without_drop
 
 
 def odd_keys(cfg: CfgNode) -> Iterator[str]:
@@ -19,6 +19,7 @@ def odd_keys(cfg: CfgNode) -> Iterator[str]:
     for key, (is_set, remedy) in (_unread_keys(cfg) | _unread_own_keys(cfg)).items():
         if is_set:
             yield f"{key} is {value_of(cfg, key)!r}, but has no effect: {remedy}"
+    yield from _rates_that_stay(cfg)
     yield from _frozen_random_weights(cfg)
     yield from _learned_edges(cfg)
     yield from _odd_views(cfg)
@@ -41,20 +42,24 @@ def _unread_keys(cfg: CfgNode) -> dict[str, tuple[bool, str]]:
         ),
         "TEST.EXPECTED_RESULTS": (bool(cfg.TEST.EXPECTED_RESULTS), "compare summary.json instead"),
         "VIS_PERIOD": (cfg.VIS_PERIOD > 0, "TensorBoard shows pseudo-labels of some images"),
-        "SOLVER.STEPS": _steps_in_vain(cfg),
     }
 
 
-def _steps_in_vain(cfg: CfgNode) -> tuple[bool, str]:
-    """Tell whether a learning rate that is to drop never does, in some phase."""
-    or_none = "or it to () if the learning rate is not to drop"
-    if not cfg.SOLVER.STEPS or not has_steps(cfg):
-        return False, ""
-    if cfg.SSOD.SCHEDULE.EPOCHS:
-        remedy = f"SSOD.SCHEDULE.EPOCHS is set; set SSOD.SCHEDULE.STEP_EPOCHS, too, {or_none}"
-        return not cfg.SSOD.SCHEDULE.STEP_EPOCHS, remedy
-    phase = None if cfg.SSOD.SCHEDULE.STEPS else first_without_drop(cfg)
-    return phase is not None, f"phase {phase} ends before; set SSOD.SCHEDULE.STEPS, {or_none}"
+def _rates_that_stay(cfg: CfgNode) -> Iterator[str]:
+    """Say that the learning rate never drops in some phases, though ``SOLVER.STEPS`` has steps."""
+    schedule, steps = cfg.SSOD.SCHEDULE, cfg.SOLVER.STEPS
+    if not steps or not has_steps(cfg) or schedule.STEPS or schedule.STEP_EPOCHS:
+        return
+    if phases := phases_without_drop(cfg):
+        where = "any phase" if len(phases) > cfg.SSOD.NUM_PHASES else f"phase {phases[0]}"
+        why, own = f"SOLVER.STEPS, {tuple(steps)}, lie beyond its end", "SSOD.SCHEDULE.STEPS"
+        if schedule.EPOCHS:
+            why = f"SOLVER.STEPS, {tuple(steps)}, are not read where SSOD.SCHEDULE.EPOCHS is set"
+            own = "SSOD.SCHEDULE.STEP_EPOCHS"
+        yield (
+            f"The learning rate does not drop in {where}, as {why}: set {own}, or, if it is to "
+            "stay, SOLVER.STEPS to ()"
+        )
 
 
 def _unread_own_keys(cfg: CfgNode) -> dict[str, tuple[bool, str]]:

@@ -72,6 +72,7 @@ def check_judging_sets(cfg: CfgNode, thing_classes: Sequence[str]) -> dict[str, 
         checks.check_not_empty(found.images, place, findings)
         checks.check_annotations(found.images, len(thing_classes), place, findings)
         checks.check_images(found.images, files, place, findings)
+    _check_other_files(sets, findings)
     raise_first(findings)
     return {name: found.images for (_, name), found in sets.named.items()}
 
@@ -190,9 +191,7 @@ def check_contents(cfg: CfgNode, sets: NamedDataSets) -> Findings:
         _check_ids(found.images, place, findings)
     for place, found in sets.placed(*_JUDGING):
         checks.check_difficulties(found.images, place, findings)
-    for (key, name), found in sets.named.items():
-        if key in _JUDGING and found.thing_classes and _is_judged_by_other_files(name):
-            _check_voc_truth(found.images, name, _place(key, name), findings)
+    _check_other_files(sets, findings)
     return findings
 
 
@@ -284,10 +283,13 @@ _APART = (
 )
 
 
-def _is_judged_by_other_files(name: str) -> bool:
-    """Tell whether results are judged by VOC's files, whatever gives the images."""
-    is_of_voc = MetadataCatalog.get(name).get("evaluator_type") == "pascal_voc"
-    return is_of_voc and not isinstance(DatasetCatalog[name], DataSource)
+def _check_other_files(sets: NamedDataSets, findings: Findings) -> None:
+    """Check the files that judge results, where others' functions give the images."""
+    for (key, name), found in sets.named.items():
+        is_of_voc = MetadataCatalog.get(name).get("evaluator_type") == "pascal_voc"
+        is_read_here = isinstance(DatasetCatalog[name], DataSource)
+        if key in _JUDGING and is_of_voc and found.thing_classes and not is_read_here:
+            _check_voc_truth(found.images, name, _place(key, name), findings)
 
 
 def _check_voc_truth(images: list[dict], name: str, place: str, findings: Findings) -> None:

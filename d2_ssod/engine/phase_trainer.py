@@ -78,12 +78,11 @@ class PhaseTrainer(DefaultTrainer):
         for line in unread_weighting(cfg, model):
             logger.warning("%s", line)
         on_gpu = next(model.parameters()).is_cuda
-        with said_in_one_line("the model", "MODEL.*"):
-            distributed = create_ddp_model(
-                model,
-                broadcast_buffers=False,
-                device_ids=[comm.get_local_rank()] if on_gpu else None,
-            )
+        distributed = create_ddp_model(
+            model,
+            broadcast_buffers=False,
+            device_ids=[comm.get_local_rank()] if on_gpu else None,
+        )
         with said_in_one_line("the optimizer or its schedule", "SOLVER.*"):
             optimizer = self.build_optimizer(cfg, model)
             self.scheduler = self.build_lr_scheduler(cfg, optimizer)

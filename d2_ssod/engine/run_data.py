@@ -12,7 +12,7 @@ from detectron2.utils import comm
 
 from d2_ssod.data.datasets import category_ids_of, with_unique_ids
 from d2_ssod.data.findings import Findings, raise_first
-from d2_ssod.data.objects import trained_on
+from d2_ssod.data.objects import num_objects, trained_on
 from d2_ssod.heartbeat import Heartbeat, Ranks
 from d2_ssod.pseudo_label import objects_per_image
 
@@ -101,7 +101,7 @@ def _log_sizes(sets: NamedDataSets, classes: list[str]) -> None:
         images = sets.of_key(key)
         if not images:
             continue
-        objects = sum(len(image.get("annotations", ())) for image in images)
+        objects = sum(map(num_objects, images))
         logger.info(
             "%s: %d images%s (%s)",
             *(title, len(images), f", {objects} objects" if key != "UNLABELED" else ""),

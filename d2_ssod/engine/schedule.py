@@ -104,13 +104,10 @@ def has_steps(cfg: CfgNode) -> bool:
     return "MultiStep" in cfg.SOLVER.LR_SCHEDULER_NAME
 
 
-def first_without_drop(cfg: CfgNode) -> int | None:
-    """Find the first phase that is to have an end in iterations, but no drop before it."""
-    for phase in range(cfg.SSOD.NUM_PHASES + 1):
-        lasts, steps = _iterations(cfg, phase, images=0)
-        if min(steps, default=lasts) >= lasts:
-            return phase
-    return None
+def phases_without_drop(cfg: CfgNode) -> list[int]:
+    """List the phases in which no step comes before the end, or of which there are none."""
+    ends = {p: _iterations(cfg, p, images=0) for p in range(cfg.SSOD.NUM_PHASES + 1)}
+    return [phase for phase, (lasts, steps) in ends.items() if min(steps, default=lasts) >= lasts]
 
 
 def warm_up_problem(own: CfgNode, phase: int) -> str | None:

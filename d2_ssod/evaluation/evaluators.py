@@ -299,7 +299,7 @@ def _ground_truth(name: str) -> list[dict[str, Any]]:
     function of one's own, if it gives what the file has; if not, what it gives is the truth.
     """
     if name in DatasetCatalog and isinstance(DatasetCatalog[name], DataSource):
-        return read_data_set(name).usable_images()  # of its file
+        return read_data_set(name).usable_images()  # which has read its file already
     json_file = MetadataCatalog.get(name).get("json_file")
     if name in DatasetCatalog and not is_of_detectron2(name):
         own = read_data_set(name).usable_images()

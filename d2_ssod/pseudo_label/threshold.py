@@ -45,8 +45,8 @@ def objects_per_image(dataset_dicts: Sequence[dict], num_classes: int) -> np.nda
     """Count the ground-truth objects of each class, on average per labeled image.
 
     Args:
-        dataset_dicts: the labeled images as Detectron2 dicts. Annotations marked ``iscrowd`` or
-            ``difficult`` are not counted.
+        dataset_dicts: the labeled images as Detectron2 dicts. Annotations marked ``iscrowd``, as
+            VOC's difficult ones are, are not counted.
         num_classes: C.
 
     Returns:

@@ -8,7 +8,7 @@ from detectron2.structures import BoxMode
 from runs import bare_config
 
 from d2_ssod.artifacts import RunFolder, check_training, record_training
-from d2_ssod.artifacts.trained_with import check_architecture
+from d2_ssod.artifacts.trained_with import check_architecture, digest_of, has_learned
 from d2_ssod.errors import ConfigError
 
 LABELED = [
@@ -52,6 +52,30 @@ def test_a_file_of_before_unlabeled_images_were_recorded_is_taken(cfg):
     del recorded["unlabeled_sha256"]
     path.write_text(json.dumps(recorded))
     check_training(cfg, 0, LABELED, folder)
+
+
+CROWD = {
+    "bbox": [5.0, 5.0, 2.0, 2.0],
+    "bbox_mode": BoxMode.XYWH_ABS,
+    "category_id": 0,
+    "iscrowd": 1,
+}
+
+
+@pytest.mark.parametrize("with_crowds", [False, True])
+def test_crowds_were_recorded_once_and_are_not_now(cfg, with_crowds):
+    """VOC's difficult objects were left out when images were read; COCO's crowds never."""
+    labeled = copy.deepcopy(LABELED)
+    labeled[1]["annotations"].append(CROWD)
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    record_training(cfg, 0, labeled, folder)
+    path = folder.phase(0).trained_with
+    recorded = json.loads(path.read_text())
+    assert recorded["labeled_sha256"] == digest_of(LABELED) != digest_of(labeled, crowds=True)
+    recorded["labeled_sha256"] = digest_of(labeled, crowds=with_crowds)
+    path.write_text(json.dumps(recorded))
+    check_training(cfg, 0, labeled, folder)
+    assert has_learned(folder, 0, labeled)
 
 
 REFUSED = [

@@ -1,5 +1,6 @@
 import itertools
 import json
+import os
 import re
 import shutil
 
@@ -114,6 +115,7 @@ def test_models_of_several_runs_are_fused(output, pictures, tmp_path, capsys):
 @pytest.fixture
 def interrupted(output, pictures, tmp_path, capsys, monkeypatch):
     """What ``--json`` is to write, after a call that ended with its second picture."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     build, path = command.build_inference_loader, tmp_path / "found.json"
 
     def two(*arguments, **keys):
@@ -129,16 +131,33 @@ def interrupted(output, pictures, tmp_path, capsys, monkeypatch):
     return path
 
 
+def kept_in(tmp_path):
+    return list((tmp_path / "cache" / "d2_ssod" / "predictions").iterdir())
+
+
+def test_where_nothing_can_be_kept_it_is_said(output, pictures, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    code, text, errors = predicted(capsys, output, pictures, "--json", tmp_path / "a.json")
+    assert (code, "3 pictures" in text) == (0, True)
+    assert "is not kept in case of an interruption" in errors
+
+
 def test_what_an_interrupted_call_has_found_is_not_looked_for_again(
     output, pictures, interrupted, tmp_path, capsys
 ):
-    predicted(capsys, output, pictures, "--score", "0.01", "--json", tmp_path / "whole.json")
+    (kept,) = kept_in(tmp_path)
+    elsewhere = ("--json", tmp_path / "whole.json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+        predicted(capsys, output, pictures, "--score", "0.01", *elsewhere)
+    assert kept_in(tmp_path) == [kept]
     call = (output, pictures, "--score", "0.01", "--json", interrupted)  # another score will do
     code, _, errors = predicted(capsys, *call)
     assert code == 0
     assert "2 of 3 pictures were predicted before" in errors
     assert interrupted.read_text() == (tmp_path / "whole.json").read_text()
-    assert not list(tmp_path.glob(".*"))
+    assert kept_in(tmp_path) == []
     assert "before" not in predicted(capsys, *call)[2]
 
 
@@ -148,7 +167,11 @@ def test_what_another_model_has_found_is_not_taken(output, pictures, interrupted
     assert code == 0
     assert "before" not in errors
     assert interrupted.read_text() == (tmp_path / "whole.json").read_text()
-    assert not list(tmp_path.glob(".*"))
+    assert len(kept_in(tmp_path)) == 1
+    for file in kept_in(tmp_path)[0].iterdir():
+        os.utime(file, (0, 0))
+    predicted(capsys, output, pictures, "--phase", "0", "--json", interrupted)
+    assert kept_in(tmp_path) == []  # too old
 
 
 def test_what_was_found_in_other_pictures_is_not_taken(

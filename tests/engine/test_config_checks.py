@@ -266,6 +266,11 @@ def test_a_sigmoid_is_for_heads_that_weigh_nothing():
     cfg.MODEL.ROI_HEADS.NAME = "UncertaintyROIHeads"
     with pytest.raises(ConfigError, match="which weighs the softmax cross-entropy"):
         check_config(cfg, 1)
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    check_config(cfg, 1)
+    cfg.MODEL.META_ARCHITECTURE = "ProposalLearningRCNN"
+    with pytest.raises(ConfigError, match="compares probabilities of the softmax"):
+        check_config(cfg, 1)
 
 
 def test_channels_have_a_mean_and_a_deviation_each():

@@ -85,21 +85,6 @@ SHORT = ("SOLVER.MAX_ITER", 50, "SOLVER.STEPS", ())
             ("SSOD.SCHEDULE.STEP_EPOCHS", THREE, "SSOD.SCHEDULE.EPOCHS", (9, 9, 9)),
         ),
         (
-            "SOLVER.STEPS",
-            ("SSOD.SCHEDULE.MAX_ITER", (50, 90, 70), "SOLVER.STEPS", (60, 80)),
-            ("SSOD.SCHEDULE.MAX_ITER", (61, 90, 70), "SOLVER.STEPS", (60, 80)),
-        ),
-        (
-            "SOLVER.STEPS",
-            ("SSOD.SCHEDULE.EPOCHS", (9, 9, 9)),
-            ("SSOD.SCHEDULE.EPOCHS", (9, 9, 9), "SOLVER.STEPS", ()),
-        ),
-        (
-            "SOLVER.STEPS",
-            ("SOLVER.MAX_ITER", 50),
-            ("SOLVER.MAX_ITER", 50, "SSOD.SCHEDULE.STEPS", THREE),
-        ),
-        (
             "SSOD.PSEUDO_LABEL.FROM",
             ("SSOD.PSEUDO_LABEL.FROM", "a.json", "SSOD.NUM_PHASES", 0),
             ("SSOD.PSEUDO_LABEL.FROM", "a.json"),
@@ -145,3 +130,24 @@ def test_keys_without_effect_are_said(said, key, in_vain, with_effect):
     assert f"{key} is " in text
     assert ", but has no effect: " in text
     assert not said(*with_effect)
+
+
+LENGTHS = ("SSOD.SCHEDULE.MAX_ITER", (50, 90, 70))
+EPOCHS = ("SSOD.SCHEDULE.EPOCHS", (9, 9, 9))
+
+
+@pytest.mark.parametrize(
+    ("keys", "where", "others"),
+    [
+        ((*LENGTHS, "SOLVER.STEPS", (60, 80)), "in phase 0, as", ("SOLVER.STEPS", (40,))),
+        (("SOLVER.MAX_ITER", 50), "in any phase, as", ("SSOD.SCHEDULE.STEPS", THREE)),
+        (EPOCHS, "in any phase, as", ("SSOD.SCHEDULE.STEP_EPOCHS", ((5,), (5,), (5,)))),
+        (EPOCHS, "are not read where SSOD.SCHEDULE.EPOCHS is set", ("SOLVER.STEPS", ())),
+        (("SOLVER.MAX_ITER", 50), "SOLVER.STEPS, (30000,), lie beyond", COSINE),
+    ],
+)
+def test_phases_whose_learning_rate_never_drops_are_said(said, keys, where, others):
+    (line,) = said(*keys).splitlines()
+    assert line.startswith("The learning rate does not drop in ")
+    assert where in line
+    assert not said(*keys, *others)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from d2_ssod.config import add_ssod_config
 from d2_ssod.engine import load_run_data, run_data
-from d2_ssod.engine.data_checks import check_data_sets, check_run_data
+from d2_ssod.engine.data_checks import check_data_sets, check_judging_sets, check_run_data
 from d2_ssod.errors import ConfigError
 
 LABELED, UNLABELED, TEST = "run_data_labeled", "run_data_unlabeled", "run_data_test"
@@ -510,6 +510,8 @@ def test_voc_files_that_only_the_evaluation_reads_are_asked_for_before_training(
     error = error_of(cfg)
     assert error.startswith(f"DATASETS.TEST (run_data_voc): {tmp_path}/ImageSets/Main/test.txt: ")
     assert error.endswith("; or set evaluator_type to 'coco'")
+    with pytest.raises(ConfigError, match=r"test\.txt: cannot be read"):
+        check_judging_sets(cfg, CLASSES)
     write_voc(tmp_path, "v0\nv1\n")
     (tmp_path / "Annotations" / "v1.xml").write_text("<annotation>")
     assert "v1.xml is not a VOC annotation file" in error_of(cfg)

@@ -32,7 +32,7 @@ COCO = {
         for part in ("labeled", "unlabeled")
     },
 }
-# Name: (year, split, whether its annotations are used), those of difficult objects never.
+# Name: (year, split, whether its annotations are used).
 VOC = {
     "voc_2007_trainval_labeled": (2007, "trainval", True),
     "voc_2012_trainval_labeled": (2012, "trainval", True),

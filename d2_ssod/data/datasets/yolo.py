@@ -103,7 +103,10 @@ class YoloSplit:
         check_repeated_keys(self.yaml_file)
         try:
             with open(self.yaml_file, encoding="utf-8-sig") as file:
-                content = yaml.load(file, AsWritten)  # names may be on, no, 010
+                text = file.read()
+            content = yaml.safe_load(text)
+            if isinstance(content, dict) and "names" in content:
+                content["names"] = yaml.load(text, AsWritten)["names"]  # on, no, 010, null
         except OSError as error:
             raise ConfigError(f"{self.yaml_file}: cannot be read ({error.strerror})") from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:

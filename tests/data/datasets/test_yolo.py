@@ -121,13 +121,13 @@ def test_a_line_that_cannot_be_read_is_named(yolo, line, message):
         ("train: images/train\n", "names is None"),
         ("train: images/train\nnames: {0: cat, 2: dog}\n", "names is"),
         ("names: [cat]\nval: x\n", r"the split 'train' is None.*the file has val"),
-        ("train: images/train\nnames: [cat, ~]\n", r"names is \['cat', None\]"),
-        ("names: [cat]\ntrain: [[3]]\n", r"the split 'train' is \[\['3'\]\]"),
+        ("train: images/train\nnames: [cat, [dog]]\n", r"names is \['cat', \['dog'\]\]"),
+        ("names: [cat]\ntrain: [3]\n", r"the split 'train' is \[3\]"),
         ("names: [cat]\ntrain: ''\n", r"the split 'train' is ''"),
         ("names: [cat]\ntrain: nowhere\n", "train names nowhere, which is not there"),
-        (POSE.replace("[4, 2]", "[4]"), r"kpt_shape is \['4'\]"),
-        (POSE.replace("[4, 2]", "[4, x]"), r"kpt_shape is \['4', 'x'\]"),
-        (POSE.replace("[4, 2]", "4"), "kpt_shape is '4'"),
+        (POSE.replace("[4, 2]", "[4]"), r"kpt_shape is \[4\]"),
+        (POSE.replace("[4, 2]", "[4, x]"), r"kpt_shape is \[4, 'x'\]"),
+        (POSE.replace("[4, 2]", "4"), "kpt_shape is 4"),
         ("names: [cat]\ntrain: images/train\ntrain: x\n", "train stands twice, in lines 2 and 3"),
         ("- 3", "is not a data.yaml"),
         ("{", "is not a YAML file"),
@@ -141,14 +141,16 @@ def test_a_yaml_file_that_cannot_be_used_is_named(yolo, text, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("written", ["[on, 010]", "{0: on, 1: 010}", "\n  1: 010\n  0: on"])
+@pytest.mark.parametrize(
+    "written", ["[on, 010, null]", "{0: on, 1: 010, 2: null}", "\n  1: 010\n  0: on\n  2: null"]
+)
 def test_names_are_what_is_written_not_what_yaml_makes_of_it(yolo, written):
     (yolo / "data.yaml").write_text(f"train: images/train\nnames: {written}\n")
-    assert read(yolo).thing_classes == ["on", "010"]
+    assert read(yolo).thing_classes == ["on", "010", "null"]
 
 
 def test_a_split_without_a_path_is_none(yolo):
-    text = "train: images/train\nval:\ntest: ''\nnames: [cat, dog]\n"
+    text = "train: images/train\nval: no\ntest: ''\nother:\nnames: [cat, dog]\nnc: 2\n"
     (yolo / "data.yaml").write_text(text)
     assert YoloSplit(str(yolo / "data.yaml")).splits() == ["train", "names"]
 
