@@ -64,10 +64,10 @@ def keeping(folder: Path) -> Iterator[Callable[[Predictions], None] | None]:
 
 def discard_old() -> None:
     """Delete what interrupted predictions left that nobody has gone on with for a month."""
-    folders = _all_folders()
-    if folders.is_dir():
-        for folder in folders.iterdir():
-            if folder.is_dir() and _last_added(folder) < time.time() - _KEPT_FOR:
+    for folder in _all_folders().glob("*"):
+        # Another process may just have written what it found.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if _last_added(folder) < time.time() - _KEPT_FOR:
                 discard_partial_predictions(folder)
 
 
@@ -76,4 +76,4 @@ def _all_folders() -> Path:
 
 
 def _last_added(folder: Path) -> float:
-    return max((os.stat(file).st_mtime for file in folder.iterdir()), default=0.0)
+    return max(os.stat(path).st_mtime for path in (folder, *folder.iterdir()))

@@ -168,8 +168,9 @@ def test_what_another_model_has_found_is_not_taken(output, pictures, interrupted
     assert "before" not in errors
     assert interrupted.read_text() == (tmp_path / "whole.json").read_text()
     assert len(kept_in(tmp_path)) == 1
-    for file in kept_in(tmp_path)[0].iterdir():
-        os.utime(file, (0, 0))
+    (old,) = kept_in(tmp_path)
+    for path in (*old.iterdir(), old):
+        os.utime(path, (0, 0))
     predicted(capsys, output, pictures, "--phase", "0", "--json", interrupted)
     assert kept_in(tmp_path) == []  # too old
 
