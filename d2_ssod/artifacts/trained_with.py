@@ -98,7 +98,8 @@ def check_training(
         return
     made, now = _read(files.trained_with), _describe(own, phase, labeled, unlabeled)
     differences = differences_between(made["settings"], now["settings"])
-    if not _is_digest_of(labeled, made["labeled_sha256"]):
+    learned = made["labeled_sha256"]
+    if learned != now["labeled_sha256"] and learned != digest_of(labeled, crowds=True):
         differences.append("the labeled images or their objects are others (DATASETS.TRAIN)")
     if made.get("unlabeled_sha256", now["unlabeled_sha256"]) != now["unlabeled_sha256"]:
         differences.append("the unlabeled images are others (DATASETS.UNLABELED)")
@@ -173,7 +174,10 @@ def digest_of_file(path: str | os.PathLike) -> str:
 def has_learned(folder: RunFolder, phase: int, labeled: Sequence[dict]) -> bool:
     """Tell whether a phase was trained on these labeled images, also where that is not known."""
     path = folder.phase(phase).trained_with
-    return not path.exists() or _is_digest_of(labeled, _read(path)["labeled_sha256"])
+    if not path.exists():
+        return True
+    learned = _read(path)["labeled_sha256"]
+    return learned == digest_of(labeled) or learned == digest_of(labeled, crowds=True)
 
 
 def had_teacher(folder: RunFolder, phase: int) -> bool:
@@ -248,17 +252,12 @@ def _is_below(key: str, sections: Sequence[str]) -> bool:
     return any(key == section or key.startswith(section + ".") for section in sections)
 
 
-def _is_digest_of(images: Sequence[dict], digest: str) -> bool:
-    """Tell whether a hash is that of these images; earlier ones were of crowds, too."""
-    return digest == digest_of(images) or digest == digest_of(images, crowds=True)
-
-
 def digest_of(images: Sequence[dict], *, crowds: bool = False) -> str:
     """Hash images by what is learned of them; where they lie does not count.
 
     Args:
         images: Detectron2 dicts.
-        crowds: include those, which nothing learns.
+        crowds: include those, which nothing learns, as earlier versions did.
     """
     digest = hashlib.sha256()
     for image in images:

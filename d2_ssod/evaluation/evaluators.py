@@ -298,12 +298,11 @@ def _ground_truth(name: str) -> list[dict[str, Any]]:
     Detectron2's own loader leaves out objects' areas, and objects whose polygons are odd. So may a
     function of one's own, if it gives what the file has; if not, what it gives is the truth.
     """
-    if name in DatasetCatalog and isinstance(DatasetCatalog[name], DataSource):
-        return read_data_set(name).usable_images()  # which has read its file already
     json_file = MetadataCatalog.get(name).get("json_file")
     if name in DatasetCatalog and not is_of_detectron2(name):
         own = read_data_set(name).usable_images()
-        return own if json_file is None else _of_file_if_same(name, own)
+        is_of_file = isinstance(DatasetCatalog[name], DataSource)  # by our reader
+        return own if json_file is None or is_of_file else _of_file_if_same(name, own)
     return read_data_set(name).usable_images() if json_file is None else _of_file(name)
 
 

@@ -65,7 +65,7 @@ class VocFolder:
             ConfigError: there is no such folder or list, or no XML file.
         """
         findings = Findings()
-        listed = self.listed()
+        listed = self._listed()
         files = self._find_files(with_annotations=self.annotations or listed is None)
         if listed is None:
             self._check_one_part(files)
@@ -81,20 +81,11 @@ class VocFolder:
         warn_of_copies(images, self.folder, findings)
         return DataSet(images, classes, findings=findings)
 
-    @property
-    def list_path(self) -> str:
-        """Where the list is; empty if there is none."""
+    def _listed(self) -> list[str] | None:
+        """Read the lines of the list; None if there is none."""
+        path = self.list_file
         if self.split:
-            return os.path.join(self.folder, "ImageSets", "Main", f"{self.split}.txt")
-        return self.list_file
-
-    def listed(self) -> list[str] | None:
-        """Read the lines of the list; None if there is none.
-
-        Raises:
-            ConfigError: it cannot be read.
-        """
-        path = self.list_path
+            path = os.path.join(self.folder, "ImageSets", "Main", f"{self.split}.txt")
         if not path:
             return None
         try:
