@@ -13,6 +13,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 _cache = tempfile.TemporaryDirectory(prefix="d2_ssod_cache_")
 os.environ["XDG_CACHE_HOME"] = _cache.name
 
+
+def pytest_unconfigure():
+    """Delete it: processes of pytest-xdist end without doing so themselves."""
+    _cache.cleanup()
+
+
 ROOT = Path(__file__).parent.parent
 
 
