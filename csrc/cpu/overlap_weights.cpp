@@ -16,7 +16,7 @@ constexpr int64_t kChunkRows = 64;
 template <typename T>
 struct OverlapArguments {
   const T* boxes;             // [R, 4]
-  const bool* is_foreground;  // [R]
+  const uint8_t* is_foreground;  // [R]
   const BoxPanels<T>& references;
   const std::vector<Chunk>& chunks;
   bool has_ground_truth;
@@ -31,7 +31,7 @@ D2_SSOD_INLINE void weigh_chunk(const OverlapArguments<T>& arguments, int64_t ta
   for (int64_t row = chunk.begin; row < chunk.end; ++row) {
     const Box<T> box = load_box(arguments.boxes + 4 * row);
     const bool weight_is_one =
-        arguments.has_ground_truth ? no_reference : arguments.is_foreground[row];
+        arguments.has_ground_truth ? no_reference : arguments.is_foreground[row] != 0;
     arguments.weights[row] =
         weight_is_one
             ? 1 + zero_or_nan(box)
@@ -46,7 +46,7 @@ D2_SSOD_INSTRUCTION_SETS(weigh_chunk, OverlapArguments)
 template <typename T>
 void run(const OverlapInputs& inputs, const at::Tensor& weights) {
   const bool has_ground_truth = inputs.ground_truth.has_value();
-  const bool* flags = inputs.is_foreground.const_data_ptr<bool>();
+  const uint8_t* flags = flags_of(inputs.is_foreground);
   const RowsByImage rows = has_ground_truth ? all_rows(inputs.ground_truth->offsets)
                                             : select_rows(flags, inputs.offsets, true);
   const at::Tensor& references = has_ground_truth ? inputs.ground_truth->boxes : inputs.boxes;

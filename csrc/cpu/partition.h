@@ -2,6 +2,8 @@
 
 // Which rows belong together, and how they are cut into tasks.
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <numeric>
 #include <utility>
@@ -16,13 +18,20 @@ struct RowsByImage {
   std::vector<int64_t> offsets{0};
 };
 
+// Flags as bytes: to torch all but 0 is true, also 255 in a view of another's mask, which C++ leaves
+// undefined in a bool.
+inline const uint8_t* flags_of(const at::Tensor& flags) {
+  return static_cast<const uint8_t*>(flags.const_data_ptr());
+}
+
 // The rows of each image whose flag is `value`.
-inline RowsByImage select_rows(const bool* flags, const std::vector<int64_t>& offsets, bool value) {
+inline RowsByImage select_rows(const uint8_t* flags, const std::vector<int64_t>& offsets,
+                               bool value) {
   RowsByImage rows;
   rows.index.reserve(offsets.back());
   for (size_t image = 0; image + 1 < offsets.size(); ++image) {
     for (int64_t row = offsets[image]; row < offsets[image + 1]; ++row) {
-      if (flags[row] == value) rows.index.push_back(row);
+      if ((flags[row] != 0) == value) rows.index.push_back(row);
     }
     rows.offsets.push_back(static_cast<int64_t>(rows.index.size()));
   }

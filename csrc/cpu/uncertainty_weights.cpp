@@ -174,7 +174,7 @@ D2_SSOD_INSTRUCTION_SETS(weigh_chunk, WeightArguments)
 
 template <typename T>
 void run(const UncertaintyInputs& inputs, const UncertaintyOutputs& outputs) {
-  const bool* flags = inputs.is_foreground.const_data_ptr<bool>();
+  const uint8_t* flags = flags_of(inputs.is_foreground);
   const RowsByImage foreground = select_rows(flags, inputs.offsets, true);
   const RowsByImage background = select_rows(flags, inputs.offsets, false);
   const BoxPanels<T> panels(inputs.boxes.const_data_ptr<T>(), foreground);

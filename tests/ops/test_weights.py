@@ -343,6 +343,29 @@ def test_overlap_of_integers_raises(name):
         )
 
 
+@pytest.mark.parametrize("boxes", [[[0.0, 0, 1, 1]], torch.zeros(1, 4).numpy()])
+def test_overlap_of_what_is_no_tensor_raises(boxes):
+    with pytest.raises(TypeError, match=r"^boxes must be a Tensor\[N, 4\], got (list|ndarray); .*"):
+        overlap_weights(boxes, torch.zeros(1, dtype=torch.bool), [1])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_flags_are_what_torch_takes_them_for(variant, device):
+    sample = make_sample([6, 5], 3, foreground=0.5).to(device)
+    boxes, embeddings, flags, counts = sample.rois()
+    mask = (flags.to(torch.uint8) * 255).view(torch.bool)  # as of a mask of another library
+    assert mask.tolist() == flags.tolist()
+    of_truth = keywords(sample, variant)
+    assert torch.equal(
+        uncertainty_weights(boxes, embeddings, mask, counts, variant=variant, **of_truth),
+        uncertainty_weights(boxes, embeddings, flags, counts, variant=variant, **of_truth),
+    )
+    assert torch.equal(
+        overlap_weights(boxes, mask, counts, **of_truth),
+        overlap_weights(boxes, flags, counts, **of_truth),
+    )
+
+
 def test_overlap_half_of_the_ground_truth_raises():
     sample = make_sample([6], 3)
     with pytest.raises(ValueError, match="go together, got only gt_boxes"):
