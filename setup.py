@@ -143,7 +143,8 @@ def architectures() -> list[str]:
     if listed:
         return [name for name in listed if not TOO_OLD.match(name)]
     if at_hand := [found for found in gpus_at_hand() if found >= OLDEST_GPU]:
-        return [f"{major}.{minor}" for major, minor in at_hand]
+        names = [f"{major}.{minor}" for major, minor in at_hand]
+        return [*names[:-1], f"{names[-1]}+PTX"]  # newer ones can compile that
     return ["8.0", "9.0", "10.0+PTX"] if toolkit_knows("100") else ["8.0", "9.0+PTX"]
 
 

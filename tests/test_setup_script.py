@@ -33,7 +33,7 @@ def see_gpus(monkeypatch, capabilities):
 
 def test_builds_for_the_gpus_at_hand_that_are_new_enough(script, monkeypatch, capsys):
     see_gpus(monkeypatch, [(8, 6), (7, 5), (8, 6), (12, 0)])
-    assert script["architectures"]() == ["8.6", "12.0"]
+    assert script["architectures"]() == ["8.6", "12.0+PTX"]
     assert script["want_cuda"]()
     assert "/opt/cuda, for 8.6, 12.0" in capsys.readouterr().out
 
