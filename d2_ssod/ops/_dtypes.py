@@ -20,15 +20,21 @@ def references_in(dtype: torch.dtype, gt_boxes: Tensor | None) -> Tensor | None:
 
 
 def check_floating(**boxes: Tensor) -> None:
-    """Refuses boxes of integers; of these ``pairwise_iou`` could give nothing but 0 and 1.
+    """Refuses what is no tensor, and integers, of which ``pairwise_iou`` makes only 0 and 1.
 
     Args:
         boxes: by the name of the argument.
 
     Raises:
+        TypeError: naming the argument and what it is, such as Detectron2's ``Boxes``.
         ValueError: naming the argument and its dtype.
     """
     for name, tensor in boxes.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"{name} must be a Tensor[N, 4], got {type(tensor).__name__}; of Detectron2's "
+                "Boxes give .tensor"
+            )
         if not tensor.is_floating_point():
             raise ValueError(
                 f"{name} must be a floating-point tensor, got {tensor.dtype}; convert it with "
