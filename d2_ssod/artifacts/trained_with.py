@@ -177,7 +177,7 @@ def has_learned(folder: RunFolder, phase: int, labeled: Sequence[dict]) -> bool:
     if not path.exists():
         return True
     learned = _read(path)["labeled_sha256"]
-    return learned == digest_of(labeled) or learned == digest_of(labeled, crowds=True)
+    return any(learned == digest_of(labeled, crowds=crowds) for crowds in (False, True))
 
 
 def had_teacher(folder: RunFolder, phase: int) -> bool:
@@ -219,8 +219,8 @@ def _describe(
     return {
         "settings": _settings(own, phase),
         "weights": _weights(own, phase),
-        "labeled_sha256": digest_of(labeled),
-        "unlabeled_sha256": digest_of(unlabeled),
+        "labeled_sha256": digest_of(labeled, crowds=False),
+        "unlabeled_sha256": digest_of(unlabeled, crowds=False),
     }
 
 
@@ -252,12 +252,13 @@ def _is_below(key: str, sections: Sequence[str]) -> bool:
     return any(key == section or key.startswith(section + ".") for section in sections)
 
 
-def digest_of(images: Sequence[dict], *, crowds: bool = False) -> str:
-    """Hash images by what is learned of them; where they lie does not count.
+def digest_of(images: Sequence[dict], *, crowds: bool) -> str:
+    """Hash images by their objects; where they lie does not count.
 
     Args:
         images: Detectron2 dicts.
-        crowds: include those, which nothing learns, as earlier versions did.
+        crowds: whether they count, as where images judge; nothing learns them, though earlier
+            versions counted them there, too.
     """
     digest = hashlib.sha256()
     for image in images:

@@ -164,7 +164,7 @@ def on_all_ranks(
 
 def _fingerprint(images: Sequence[dict]) -> tuple[int, str, str]:
     ids = repr([image["image_id"] for image in images]).encode(errors="surrogateescape")
-    return len(images), digest_of(images), hashlib.sha256(ids).hexdigest()
+    return len(images), digest_of(images, crowds=True), hashlib.sha256(ids).hexdigest()
 
 
 def _write_token(path: Path) -> None:

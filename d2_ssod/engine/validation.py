@@ -42,7 +42,8 @@ def yardstick(cfg: CfgNode) -> str:
         for key, value in flat_keys(cfg)
         if key.endswith("_TEST") or key == "TEST.DETECTIONS_PER_IMAGE"
     ]
-    images = [digest_of(read_data_set(name).usable_images()) for name in cfg.DATASETS.VAL]
+    sets = [read_data_set(name).usable_images() for name in cfg.DATASETS.VAL]
+    images = [digest_of(of_set, crowds=True) for of_set in sets]
     return sha256(repr((settings, images)).encode()).hexdigest()
 
 

@@ -71,7 +71,11 @@ def test_crowds_were_recorded_once_and_are_not_now(cfg, with_crowds):
     record_training(cfg, 0, labeled, folder)
     path = folder.phase(0).trained_with
     recorded = json.loads(path.read_text())
-    assert recorded["labeled_sha256"] == digest_of(LABELED) != digest_of(labeled, crowds=True)
+    assert (
+        recorded["labeled_sha256"]
+        == digest_of(LABELED, crowds=False)
+        != digest_of(labeled, crowds=True)
+    )
     recorded["labeled_sha256"] = digest_of(labeled, crowds=with_crowds)
     path.write_text(json.dumps(recorded))
     check_training(cfg, 0, labeled, folder)

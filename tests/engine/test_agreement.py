@@ -144,6 +144,7 @@ def test_what_the_main_process_sees_decides_for_all(monkeypatch):
     assert on_main_process(lambda: 1 / 0) is True
 
 
+CROWD = {"bbox": [0, 0, 9, 9], "bbox_mode": 0, "category_id": 0, "iscrowd": 1}
 IMAGES = [{"file_name": f"/data/{number}.png", "image_id": number} for number in range(3)]
 
 
@@ -159,8 +160,9 @@ def test_images_may_lie_in_another_folder_on_each_machine(two_ranks):
         (IMAGES[1:], 2),
         ([*IMAGES[:2], {"file_name": "/data/4.png", "image_id": 2}], 3),
         ([*IMAGES[:2], {**IMAGES[2], "image_id": 9}], 3),
+        ([*IMAGES[:2], {**IMAGES[2], "annotations": [CROWD]}], 3),
     ],
-    ids=["missing", "another name", "another id"],
+    ids=["missing", "another name", "another id", "a crowd more"],
 )
 def test_images_that_differ_are_named_by_data_set_and_machine(two_ranks, theirs, count):
     found = {"TRAIN": agreement._fingerprint([]), "UNLABELED": agreement._fingerprint(theirs)}

@@ -243,6 +243,9 @@ def test_other_objects_on_the_same_images_are_another_yardstick(cfg, monkeypatch
     labeled = {"val": [{"file_name": "val.png", "annotations": [box]}]}
     monkeypatch.setattr(validation, "read_data_set", lambda name: DataSet(labeled[name]))
     assert yardstick(cfg) != before
+    of_objects = yardstick(cfg)
+    labeled["val"][0]["annotations"].append(box | {"iscrowd": 1})
+    assert yardstick(cfg) != of_objects, "boxes on crowds count neither as right nor as wrong"
 
 
 def test_the_earlier_of_equal_phases_is_the_best(cfg):
