@@ -6,16 +6,16 @@ They say what better labels could be worth. Nothing else in training sees this t
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from detectron2.structures import BoxMode
 
 from d2_ssod.data.objects import detections_of
 from d2_ssod.json_files import read_json
-from d2_ssod.pseudo_label.quality import match_greedily
+from d2_ssod.pseudo_label import TrueObjects, judge_boxes
 from d2_ssod.structures import Detections
 
 SAME_OBJECT = 0.5  # IoU from which a box is right
@@ -90,15 +90,13 @@ def _by_image(content: dict) -> dict[str, list[dict]]:
 
 
 def _match(boxes: list[dict], objects: list[dict]) -> tuple[Matched, Missed]:
-    true = _detections(objects)
-    corners = true.boxes.astype(np.float64)
-    taken, _ = match_greedily(_detections(boxes), corners, true.classes, SAME_OBJECT)
+    true = TrueObjects(_detections(objects), Detections.empty())
+    judged = judge_boxes(_detections(boxes), true, SAME_OBJECT)
     matched = [
         (box, objects[number] if number >= 0 else None)
-        for box, number in zip(boxes, taken, strict=True)
+        for box, number in zip(boxes, judged.taken, strict=True)
     ]
-    missed = [each for number, each in enumerate(objects) if number not in set(taken.tolist())]
-    return matched, missed
+    return matched, list(itertools.compress(objects, judged.missed))
 
 
 def _detections(annotations: list[dict]) -> Detections:

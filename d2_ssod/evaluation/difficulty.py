@@ -28,8 +28,9 @@ def easy_images(
     easy = []
     for record in dataset_dicts:
         known = TrueObjects(*objects_and_crowds(record.get("annotations", ())))
-        is_right, counts, _ = judge_boxes(predictions[record["image_id"]], known, iou_thresh)
-        right, labels, objects = is_right.sum(), counts.sum(), len(known.objects)
+        judged = judge_boxes(predictions[record["image_id"]], known, iou_thresh)
+        right, labels = judged.is_right.sum(), judged.counts.sum()
+        objects = len(known.objects)
         # recall > 1 - precision, in whole numbers
         if right * (labels + objects) > labels * objects:
             easy.append(record["image_id"])

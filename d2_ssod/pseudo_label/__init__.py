@@ -16,7 +16,7 @@ quality.py      how right they are, where the truth is known
 from .build import PseudoLabels, build_pseudo_labels
 from .consensus import Consensus
 from .guards import Guard
-from .quality import LabelQuality, TrueObjects, judge_boxes, match_greedily, measure_labels
+from .quality import JudgedBoxes, LabelQuality, TrueObjects, judge_boxes, measure_labels
 from .select import IMAGE_SCORES, Selection, easy_fraction, select_easiest
 from .threshold import Thresholds, keep_best, match_counts, objects_per_image
 from .tiers import Tiers
@@ -25,6 +25,7 @@ __all__ = [
     "IMAGE_SCORES",
     "Consensus",
     "Guard",
+    "JudgedBoxes",
     "LabelQuality",
     "PseudoLabels",
     "Selection",
@@ -36,7 +37,6 @@ __all__ = [
     "judge_boxes",
     "keep_best",
     "match_counts",
-    "match_greedily",
     "measure_labels",
     "objects_per_image",
     "select_easiest",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -83,44 +83,61 @@ def measure_labels(
             continue
         known = truth[image_id]
         np.add.at(objects, known.objects.classes, 1)
-        is_right, counts, overlap = judge_boxes(of_image, known, iou_thresh)
-        np.add.at(boxes, of_image.classes[counts], 1)
-        np.add.at(correct, of_image.classes[is_right], 1)
-        np.add.at(iou, of_image.classes, overlap)
+        judged = judge_boxes(of_image, known, iou_thresh)
+        np.add.at(boxes, of_image.classes[judged.counts], 1)
+        np.add.at(correct, of_image.classes[judged.is_right], 1)
+        np.add.at(iou, of_image.classes, judged.iou)
     return LabelQuality(boxes, correct, objects, iou)
 
 
-def judge_boxes(
-    found: Detections, known: TrueObjects, iou_thresh: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+class JudgedBoxes(NamedTuple):
+    """What the objects of an image say of n boxes.
+
+    Attributes:
+        taken: int64 [n], the object that each box takes, -1 for none.
+        counts: bool [n], which of them count, as those in crowds do not unless they are right.
+        iou: float64 [n], the IoU with the object that a box takes, 0 for none.
+        missed: bool [g], which objects no box takes.
+    """
+
+    taken: np.ndarray
+    counts: np.ndarray
+    iou: np.ndarray
+    missed: np.ndarray
+
+    @property
+    def is_right(self) -> np.ndarray:
+        """Which boxes take an object; bool [n]."""
+        return self.taken >= 0
+
+    @property
+    def is_wrong(self) -> np.ndarray:
+        """Which boxes count, but take none; bool [n]."""
+        return self.counts & ~self.is_right
+
+
+def judge_boxes(found: Detections, known: TrueObjects, iou_thresh: float) -> JudgedBoxes:
     """Compare the boxes of an image with its objects, as :func:`measure_labels` does.
 
     Args:
         found: the boxes.
         known: the objects, and crowds.
         iou_thresh: of a match.
-
-    Returns:
-        bool [n], which boxes are right; bool [n], which of them count, as those in crowds do not;
-        float64 [n], the IoU with the object that a box takes, 0 for none.
     """
-    objects = known.objects
-    taken, iou = match_greedily(
-        found, objects.boxes.astype(np.float64), objects.classes, iou_thresh
-    )
-    is_right = taken >= 0
-    return is_right, is_right | ~_are_in_crowds(found, known.crowds, iou_thresh), iou
+    taken, iou = _match_greedily(found, known.objects, iou_thresh)
+    counts = (taken >= 0) | ~_are_in_crowds(found, known.crowds, iou_thresh)
+    missed = ~np.isin(np.arange(len(known.objects)), taken)
+    return JudgedBoxes(taken, counts, iou, missed)
 
 
-def match_greedily(
-    found: Detections, boxes: np.ndarray, classes: np.ndarray, iou_thresh: float
+def _match_greedily(
+    found: Detections, objects: Detections, iou_thresh: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Let boxes, best score first, each take the free object of their class they overlap most.
 
     Args:
         found: the boxes of an image.
-        boxes: float64 [g, 4], XYXY, of the objects in it.
-        classes: int64 [g], their classes.
+        objects: in it.
         iou_thresh: least IoU of a box and the object that it takes.
 
     Returns:
@@ -128,10 +145,11 @@ def match_greedily(
         for none.
     """
     taken, iou = np.full(len(found), -1), np.zeros(len(found))
-    if len(classes) == 0:
+    if len(objects) == 0:
         return taken, iou
-    overlaps = pairwise_iou(torch.from_numpy(found.boxes).double(), torch.from_numpy(boxes)).numpy()
-    overlaps = np.where(found.classes[:, None] == classes, overlaps, 0.0)
+    boxes = (torch.from_numpy(boxes).double() for boxes in (found.boxes, objects.boxes))
+    overlaps = pairwise_iou(*boxes).numpy()
+    overlaps = np.where(found.classes[:, None] == objects.classes, overlaps, 0.0)
     for number in np.argsort(-found.scores, kind="stable"):
         best = overlaps[number].argmax()
         if overlaps[number, best] >= iou_thresh:

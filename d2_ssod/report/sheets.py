@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from d2_ssod.pseudo_label import TrueObjects
-from d2_ssod.pseudo_label.quality import match_greedily
+from d2_ssod.pseudo_label import JudgedBoxes, judge_boxes
 from d2_ssod.structures import Detections, ImageId, Predictions
 
 from .images import RunImages
@@ -130,12 +127,12 @@ def _of_truth(images: RunImages, classes: Sequence[str]) -> Iterable[Sheet]:
         return
     labels = images.labels[max(images.labels)]
     errors = {
-        image_id: _errors(found, images.truth[image_id])
+        image_id: judge_boxes(found, images.truth[image_id], _SAME)
         for image_id, found in labels.items()
         if image_id in images.truth
     }
 
-    def show(count: Callable[[tuple[np.ndarray, np.ndarray]], int], word: str) -> list[Picture]:
+    def show(count: Callable[[JudgedBoxes], int], word: str) -> list[Picture]:
         worst = sorted(errors, key=lambda i: -count(errors[i]))[:_PER_SHEET]
         return [
             _with_errors(images, i, labels, errors[i], classes, f"{count(errors[i])} {word}")
@@ -144,32 +141,23 @@ def _of_truth(images: RunImages, classes: Sequence[str]) -> Iterable[Sheet]:
         ]
 
     boxes = "Pseudo-labels that are right (green), wrong (red), missed objects (violet, dashed)."
-    yield Sheet("Most missed objects", boxes, show(lambda found: int(found[1].sum()), "missed"))
-    yield Sheet("Most wrong boxes", boxes, show(lambda found: int((~found[0]).sum()), "wrong"))
-
-
-def _errors(found: Detections, truth: TrueObjects) -> tuple[np.ndarray, np.ndarray]:
-    """Tell which boxes are right, bool [n], and which objects are missed, bool [g]."""
-    objects = truth.objects
-    taken, _ = match_greedily(found, objects.boxes.astype(np.float64), objects.classes, _SAME)
-    missed = np.ones(len(objects), dtype=bool)
-    missed[taken[taken >= 0]] = False
-    return taken >= 0, missed
+    yield Sheet("Most missed objects", boxes, show(lambda judged: judged.missed.sum(), "missed"))
+    yield Sheet("Most wrong boxes", boxes, show(lambda judged: judged.is_wrong.sum(), "wrong"))
 
 
 def _with_errors(
     images: RunImages,
     image_id: ImageId,
     labels: Predictions,
-    errors: tuple[np.ndarray, np.ndarray],
+    judged: JudgedBoxes,
     classes: Sequence[str],
     caption: str,
 ) -> Picture:
-    (is_right, is_missed), found = errors, labels[image_id]
+    found = labels[image_id]
     marks = [
-        *_marks(found.select(is_right), classes, "kept"),
-        *_marks(found.select(~is_right), classes, "wrong"),
-        *_marks(images.truth[image_id].objects.select(is_missed), classes, "missed"),
+        *_marks(found.select(judged.is_right), classes, "kept"),
+        *_marks(found.select(judged.is_wrong), classes, "wrong"),
+        *_marks(images.truth[image_id].objects.select(judged.missed), classes, "missed"),
     ]
     return make_picture(images.unlabeled[image_id], marks, caption)
 

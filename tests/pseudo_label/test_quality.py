@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from samples import detections
 
-from d2_ssod.pseudo_label import TrueObjects, match_greedily, measure_labels
+from d2_ssod.pseudo_label import TrueObjects, judge_boxes, measure_labels
 from d2_ssod.structures import Detections
 
 NONE = Detections.empty()
@@ -130,5 +130,12 @@ def test_a_right_box_in_a_crowd_counts():
 
 def test_the_better_box_takes_the_object_wherever_it_stands():
     found = detections((1, 0, 11, 10, 0.4, 0), (0, 0, 10, 10, 0.9, 0))
-    taken, iou = match_greedily(found, np.array([[0.0, 0, 10, 10]]), np.array([0]), 0.5)
-    assert (taken.tolist(), iou.tolist()) == ([-1, 0], [0.0, 1.0])
+    truth = TrueObjects(
+        detections((0, 0, 10, 10, 1.0, 0), (50, 0, 60, 10, 1.0, 0)),
+        detections((0, 0, 30, 30, 1.0, 0)),
+    )
+    judged = judge_boxes(found, truth, 0.5)
+    assert (judged.taken.tolist(), judged.iou.tolist()) == ([-1, 0], [0.0, 1.0])
+    assert judged.missed.tolist() == [False, True]
+    assert judged.is_right.tolist() == [False, True]
+    assert judged.is_wrong.tolist() == [False, False], "the other is in a crowd"
