@@ -41,7 +41,13 @@ from .partial_predictions import (
 )
 from .predictions import load_predictions, save_predictions
 from .provenance import check_predictions, prediction_source, read_source
-from .pseudo_labels import is_of_models, load_labels, load_pseudo_labels, save_pseudo_labels
+from .pseudo_labels import (
+    count_pseudo_labels,
+    is_of_models,
+    load_labels,
+    load_pseudo_labels,
+    save_pseudo_labels,
+)
 from .run_classes import check_classes, load_classes, save_classes
 from .trained_with import (
     check_training,
@@ -79,6 +85,7 @@ __all__ = [
     "check_label_settings",
     "check_predictions",
     "check_training",
+    "count_pseudo_labels",
     "digest_of",
     "digest_of_file",
     "discard_partial_predictions",

@@ -6,7 +6,6 @@ is filled in, what contradicts the data set stops with a message that names the 
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import os
@@ -27,7 +26,6 @@ from d2_ssod.structures import (
     ImageId,
     Predictions,
     TieredDetections,
-    concatenate,
 )
 from d2_ssod.values import as_flag, as_id, as_number, find_id, problem_with_ignore
 
@@ -57,10 +55,9 @@ def save_pseudo_labels(
         corrected: ids of the images whose labels are a person's; their records say so.
     """
     records = {record["image_id"]: record for record in dataset_dicts}
-    # As ``coco_rows`` does, without the boxes that have no area.
-    with_area = has_area(concatenate(list(selected.values()))).tolist()
-    tiers = itertools.compress(_tier_columns(selected), with_area)
-    rows = zip(coco_rows(selected, category_ids), tiers, strict=True)
+    # As ``coco_rows`` leaves out the boxes without area.
+    written = {image_id: found.select(has_area(found)) for image_id, found in selected.items()}
+    rows = zip(coco_rows(written, category_ids), _tier_columns(written), strict=True)
     return write_json(
         path,
         {
@@ -165,6 +162,25 @@ def load_pseudo_labels(
     if dropped:
         logger.info("%s: dropped %d of %d images, no objects", path, dropped, len(images))
     return with_boxes
+
+
+def count_pseudo_labels(path: str | os.PathLike) -> tuple[int, int]:
+    """Count the images with objects that :func:`load_pseudo_labels` reads, and the objects.
+
+    Args:
+        path: the file to read.
+
+    Raises:
+        ConfigError: it is not a COCO instances file.
+    """
+    content = read_json(path)
+    ids = {as_id(image.get("id")) for image in _records(path, content, "images")}
+    objects = Counter(
+        find_id(annotation.get("image_id"), ids)
+        for annotation in _records(path, content, "annotations")
+        if not as_flag(annotation.get("iscrowd"))
+    )
+    return len(objects), objects.total()
 
 
 def load_labels(

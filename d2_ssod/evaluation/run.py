@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from d2_ssod.artifacts import (
     best_phase,
     best_phases,
     check_classes,
+    count_pseudo_labels,
     load_phase_model,
     timed_event,
 )
@@ -27,8 +27,7 @@ from d2_ssod.data.datasets import DataSet, read_data_set
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.loader import build_inference_loader
 from d2_ssod.data.objects import trained_on
-from d2_ssod.json_files import read_json, read_record, write_json
-from d2_ssod.values import as_flag
+from d2_ssod.json_files import read_record, write_json
 
 from .coco_metrics import Metrics
 from .difficulty import difficulty_subsets
@@ -164,14 +163,8 @@ def _phase_infos(
     labeled = trained_on(cfg, [i for name in cfg.DATASETS.TRAIN for i in sets[name].images])
     infos = [{"labeled_images": len(labeled), "pseudo_images": 0, "pseudo_boxes": 0}]
     for phase in range(1, cfg.SSOD.NUM_PHASES + 1):
-        content = read_json(folder.phase(phase).pseudo_labels)
-        objects = [own for own in content["annotations"] if not as_flag(own.get("iscrowd"))]
-        boxes = Counter(own["image_id"] for own in objects)
+        images, boxes = count_pseudo_labels(folder.phase(phase).pseudo_labels)
         infos.append(
-            {
-                "labeled_images": len(labeled),
-                "pseudo_images": len(boxes),
-                "pseudo_boxes": boxes.total(),
-            }
+            {"labeled_images": len(labeled), "pseudo_images": images, "pseudo_boxes": boxes}
         )
     return infos

@@ -6,7 +6,12 @@ import pytest
 from detectron2.structures import BoxMode
 from samples import CATEGORY_IDS, FOUND, scored
 
-from d2_ssod.artifacts import load_pseudo_labels, pseudo_labels, save_pseudo_labels
+from d2_ssod.artifacts import (
+    count_pseudo_labels,
+    load_pseudo_labels,
+    pseudo_labels,
+    save_pseudo_labels,
+)
 from d2_ssod.errors import ConfigError
 from d2_ssod.structures import Detections, TieredDetections
 
@@ -465,3 +470,23 @@ def test_a_box_that_a_person_has_drawn_has_no_tier(path):
     (image,) = load(path)
     assert "tier" not in image["annotations"][0]
     assert image["annotations"][0]["score"] == 1.0
+
+
+def test_the_count_is_of_what_is_loaded(saved):
+    def by_hand(edited):
+        edited["annotations"] += [
+            {**edited["annotations"][0], "image_id": str(edited["annotations"][0]["image_id"])},
+            {**edited["annotations"][0], "iscrowd": 1},
+        ]
+
+    edit(saved, by_hand)
+    loaded = load(saved)
+    objects = sum(not a["iscrowd"] for each in loaded for a in each["annotations"])
+    assert count_pseudo_labels(saved) == (len(loaded), objects)
+
+
+@pytest.mark.parametrize("damaged", [[], {"images": []}, {"images": [], "annotations": [[]]}])
+def test_what_is_no_coco_file_is_not_counted(saved, damaged):
+    saved.write_text(json.dumps(damaged))
+    with pytest.raises(ConfigError, match=f"^{saved}: not a COCO instances file"):
+        count_pseudo_labels(saved)
