@@ -16,7 +16,7 @@ from d2_ssod.randomness import seed_generators, with_drawn_seed
 
 from .agreement import agree_on_config, agree_on_folder, on_main_process
 from .config_checks import check_config
-from .config_files import read_config, save_run_config
+from .config_files import read_config, read_run_config, save_run_config
 from .config_warnings import odd_keys
 from .data_checks import check_data_sets
 from .logs import log_start, setup_logs
@@ -71,10 +71,15 @@ def setup(args: argparse.Namespace) -> CfgNode:
 def _with_seed(cfg: CfgNode, go_on: bool) -> CfgNode:
     """Set a seed where ``SEED`` asks for a random one; a run keeps its."""
     own = with_drawn_seed(cfg)
-    path = RunFolder(cfg.OUTPUT_DIR).config
-    if go_on and path.exists():
+    kept = on_main_process(lambda: _kept_seed(RunFolder(cfg.OUTPUT_DIR))) if go_on else None
+    if kept is not None:
         own.defrost()
-        kept = int(CfgNode.load_yaml_with_base(str(path)).get("SEED", own.SEED))
-        own.SEED = kept if kept >= 0 else own.SEED
+        own.SEED = kept
         own.freeze()
     return own
+
+
+def _kept_seed(folder: RunFolder) -> int | None:
+    """Read the seed that a run has; None for a new one."""
+    seed = read_run_config(folder).SEED if folder.config.exists() else -1
+    return seed if seed >= 0 else None

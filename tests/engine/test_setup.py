@@ -13,6 +13,7 @@ from d2_ssod.data import register_builtin
 from d2_ssod.data.datasets import builtin
 from d2_ssod.engine import build_config, data_checks, default_argument_parser
 from d2_ssod.engine import setup as engine_setup
+from d2_ssod.engine.setup import _with_seed
 from d2_ssod.errors import ConfigError
 from d2_ssod.modeling import detector_of
 
@@ -338,3 +339,12 @@ def test_run_that_goes_on_is_not_set_aside(output, flag):
     run_setup(output, flag)
     assert (output / "phase_0").exists()
     assert [path.name for path in output.parent.iterdir()] == ["output"]
+
+
+@pytest.mark.parametrize("text", ["SEED: [1", "- SEED", "SEED: one"])
+def test_a_damaged_config_with_a_seed_to_keep_is_named(tmp_path, text):
+    path = write(tmp_path, text)
+    cfg = build("SEED", "-1", "OUTPUT_DIR", str(path.parent))
+    path.rename(path.parent / "config.yaml")
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
+        _with_seed(cfg, go_on=True)
