@@ -19,18 +19,15 @@ from detectron2.evaluation import DatasetEvaluator, PascalVOCDetectionEvaluator
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
-from d2_ssod.artifacts.predictions import coco_rows
 from d2_ssod.data.datasets import (
     CocoFile,
     DataSet,
     DataSource,
     VocFolder,
-    category_ids_of,
     is_of_detectron2,
     read_data_set,
 )
 from d2_ssod.errors import ConfigError
-from d2_ssod.json_files import write_json
 from d2_ssod.structures import Detections, ImageId, Predictions, from_instances
 
 from .coco_metrics import Metrics, Truth, box_metrics
@@ -38,20 +35,17 @@ from .coco_metrics import Metrics, Truth, box_metrics
 _OF_VOC = ("dirname", "split", "year")
 
 
-def build_evaluator(
-    dataset_name: str, output_dir: str | os.PathLike | None = None
-) -> DatasetEvaluator:
+def build_evaluator(dataset_name: str) -> DatasetEvaluator:
     """Build the evaluator for a registered data set, by its metadata's ``evaluator_type``.
 
     Args:
         dataset_name: of the test set.
-        output_dir: where a COCO evaluator writes the results it was given; None: nowhere.
 
     Raises:
         ConfigError: another ``evaluator_type`` than ``coco`` and ``pascal_voc``.
     """
     if evaluator_kind(dataset_name) == "coco":
-        return BoxEvaluator(dataset_name, output_dir)
+        return BoxEvaluator(dataset_name)
     return VocEvaluator(dataset_name)
 
 
@@ -116,12 +110,11 @@ class BoxEvaluator(DatasetEvaluator):
     for 0 if there is no detection at all, and can be asked only once.
     """
 
-    def __init__(self, dataset_name: str, output_dir: str | os.PathLike | None = None) -> None:
+    def __init__(self, dataset_name: str) -> None:
         """Load the ground truth.
 
         Args:
             dataset_name: a registered data set.
-            output_dir: where to write ``coco_instances_results.json``; None: nowhere.
 
         Raises:
             ConfigError: the ground truth cannot be used.
@@ -129,8 +122,6 @@ class BoxEvaluator(DatasetEvaluator):
         images = _ground_truth(dataset_name)
         self._truths = {image["image_id"]: _truth(image) for image in images}
         self._class_names = list(MetadataCatalog.get(dataset_name).thing_classes)
-        self._name = dataset_name
-        self._output_dir = None if output_dir is None else Path(output_dir)
         self._found: Predictions = {}
 
     def reset(self) -> None:
@@ -154,19 +145,10 @@ class BoxEvaluator(DatasetEvaluator):
         found = _of_all_ranks(self._found)
         if found is None:
             return None
-        if self._output_dir is not None and img_ids is None:
-            self._write(found)
         judged = list(self._truths if img_ids is None else img_ids)
         truths = [self._truths[image_id] for image_id in judged]
         detections = [found.get(image_id, Detections.empty()) for image_id in judged]
         return {"bbox": box_metrics(truths, detections, self._class_names)}
-
-    def _write(self, found: Predictions) -> None:
-        rows = (
-            {"image_id": image_id, "category_id": category_id, "bbox": bbox, "score": score}
-            for image_id, category_id, bbox, score in coco_rows(found, category_ids_of(self._name))
-        )
-        write_json(self._output_dir / "coco_instances_results.json", rows)
 
 
 class VocEvaluator(PascalVOCDetectionEvaluator):

@@ -180,17 +180,21 @@ def test_evaluate_is_quiet(name, capsys, caplog):
     assert "Evaluation results" not in caplog.text
 
 
-def test_evaluate_gives_each_row_its_evaluator(name, tmp_path):
+def test_evaluate_gives_each_row_its_evaluator(name):
+    made = {}
+
+    def make_evaluator(row):
+        made[row] = build_evaluator(name)
+        return made[row]
+
     evaluate_phases(
         [finding(1), finding(2), finding(3)],
         batches(),
-        lambda row: build_evaluator(name, tmp_path / row),
+        make_evaluator,
         subsets=difficulty_subsets(IMAGES),
     )
-    for row, count in [("phase_0", 1), ("phase_2", 1), ("1~N", 2), ("0~N", 3)]:
-        content = json.loads((tmp_path / row / "coco_instances_results.json").read_text())
-        assert len(content) == count
-        assert {result["category_id"] for result in content} <= {4, 2}
+    found = {row: sum(map(len, evaluator._found.values())) for row, evaluator in made.items()}
+    assert found == {"phase_0": 1, "phase_1": 1, "phase_2": 1, "1~N": 2, "0~N": 3}
 
 
 # Pascal VOC
