@@ -8,8 +8,9 @@ report.py    what a run did, as a page
 split.py     a COCO file, into labeled and unlabeled images
 train.py     train_net.py
 
-trained_models.py says which models of runs predict and fuse take, json_targets.py what they may
-overwrite.
+arguments.py reads values that several take; trained_models.py says which models of runs predict and
+fuse take, json_targets.py what they may overwrite; kept_predictions.py keeps what predict has
+found.
 """
 
 from __future__ import annotations

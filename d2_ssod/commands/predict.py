@@ -49,6 +49,7 @@ from d2_ssod.evaluation import EnsembleRCNN, Fusion
 from d2_ssod.inference import predict
 from d2_ssod.structures import Detections, Predictions
 
+from .arguments import score
 from .json_targets import check_json_target
 from .kept_predictions import discard_old, folder_of, keeping
 from .trained_models import add_phase_argument, choose_phases, open_runs
@@ -72,17 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     add_phase_argument(which)
     which.add_argument("--ensemble", action="store_true", help="models of all phases, fused")
-    parser.add_argument("--score", type=_score, default=0.3, help="least score of a box (0.3)")
+    parser.add_argument("--score", type=score, default=0.3, help="least score of a box (0.3)")
     parser.add_argument("--json", metavar="FILE", help="write a COCO instances file")
     parser.add_argument("--yolo", metavar="DIR", help="write a text file for each picture")
     parser.add_argument("--draw", metavar="DIR", help="write the pictures with the boxes")
-
-
-def _score(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
-    return value
 
 
 def run(arguments: argparse.Namespace) -> int:

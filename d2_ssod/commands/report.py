@@ -19,6 +19,8 @@ from d2_ssod.data.datasets import register_available
 from d2_ssod.engine import read_run_config
 from d2_ssod.report import write_report, write_yolo
 
+from .arguments import count
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -27,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--control", metavar="DIR", help="of another run, such as of labeled images only"
     )
     parser.add_argument(
-        "--images", type=_count, default=200, metavar="N", help="images in review/queue.json (200)"
+        "--images", type=count, default=200, metavar="N", help="images in review/queue.json (200)"
     )
     parser.add_argument(
         "--yolo", metavar="DIR", help="also write the last phase's pseudo-labels as YOLO's files"
@@ -46,14 +48,3 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(f"Report: {path}")
     return 0
-
-
-def _count(text: str) -> int:
-    """Read a number of images, as ``argparse`` asks for it."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
-    return number

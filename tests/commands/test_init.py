@@ -382,7 +382,8 @@ def test_without_a_test_split_the_other_is_taken(folder):
         (["--labeled", "data.yaml", "--images", "u"], "--images u is given, but data.yaml itself"),
         (["--val", "data.yaml", "--val-images", "v"], "--val-images v is given, but data.yaml "),
         (["--test", "data.yaml", "--test-images", "v"], "--test-images v is given, but data.yaml "),
-        (["--num-gpus", "-3"], "-3 is less than 0"),
+        (["--num-gpus", "-3"], "'-3' is not a whole number, 0 or more"),
+        (["--num-gpus", "x"], "'x' is not a whole number, 0 or more"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(folder, given, said, capsys):

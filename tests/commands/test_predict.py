@@ -275,11 +275,11 @@ def test_a_target_that_cannot_be_written_is_said_first(
     assert f"--json {tmp_path / 'no' / 'x.json'} cannot be written (No such file" in errors
 
 
-@pytest.mark.parametrize("score", ["30", "-1", "nan"])
+@pytest.mark.parametrize("score", ["30", "-1", "nan", "half"])
 def test_a_score_that_is_none_is_refused(output, pictures, capsys, score):
     code, _, errors = predicted(capsys, output, pictures, "--score", score)
     assert code == 2
-    assert f"{score} is not from 0 to 1" in errors
+    assert f"{score!r} is not a number from 0 to 1" in errors
 
 
 def test_a_picture_that_is_left_out_is_not_drawn_over(output, pictures, tmp_path, capsys):

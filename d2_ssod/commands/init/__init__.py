@@ -33,6 +33,7 @@ from d2_ssod.data.presence import check_present
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
 
+from ..arguments import count
 from .choices import METHODS, MODELS
 from .data_sets import OPTIONS, entries_of, naming_of, option_of
 from .lines import lines_of
@@ -73,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", choices=sorted(MODELS), default="r50")
     parser.add_argument(
-        "--num-gpus", type=_count, default=8, help="sets batch and learning rate (8)"
+        "--num-gpus", type=count, default=8, help="sets batch and learning rate (8)"
     )
     parser.add_argument("--name", default="mine", help="begins the names of the data sets (mine)")
     parser.add_argument(
@@ -83,12 +84,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="where to write it (mine.yaml); the run's folder has its name: output/mine",
     )
-
-
-def _count(text: str) -> int:
-    if int(text) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
-    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
