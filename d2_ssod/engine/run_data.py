@@ -12,7 +12,7 @@ from detectron2.utils import comm
 
 from d2_ssod.data.datasets import category_ids_of, with_unique_ids
 from d2_ssod.data.findings import Findings, raise_first
-from d2_ssod.data.objects import num_objects, trained_on
+from d2_ssod.data.objects import has_objects, num_objects, trained_on
 from d2_ssod.heartbeat import Heartbeat, Ranks
 from d2_ssod.pseudo_label import objects_per_image
 
@@ -38,7 +38,7 @@ class RunData:
     def objects_per_image_with_objects(self) -> np.ndarray:
         """Objects of each class per labeled image that has any; float64 [C]."""
         classes = len(self.thing_classes)
-        images = [image for image in self.labeled if objects_per_image([image], classes).any()]
+        images = list(filter(has_objects, self.labeled))
         return objects_per_image(images, classes) if images else np.zeros(classes)
 
 

@@ -55,9 +55,8 @@ class Detections:
     @classmethod
     def empty(cls) -> Detections:
         """Give no detection at all."""
-        return cls(
-            np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, dtype=np.int64)
-        )
+        columns = cls._COLUMNS.items()
+        return cls(**{name: np.zeros((0, *sides), dtype) for name, (sides, dtype) in columns})
 
 
 @dataclass(frozen=True)
