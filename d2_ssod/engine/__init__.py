@@ -27,6 +27,8 @@ rank_averages.py   what each process has of its own images, averaged
 teacher.py         ... which labels each batch of the last phase anew
 hooks.py           what happens when it ends: new pseudo-labels
 labeling.py        predict, threshold, consensus, selection, and their files
+predicting.py      ... what the models see on the images
+corrections.py     ... what a person says instead
 """
 
 from detectron2.engine import default_argument_parser

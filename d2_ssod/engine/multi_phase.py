@@ -22,16 +22,11 @@ from d2_ssod.modeling import detector_of
 from .adoption import adopt_phase_0, adopt_pseudo_labels
 from .agreement import on_main_process
 from .config_files import save_run_config
+from .corrections import load_corrected, warn_of_unused_corrections
 from .hooks import PseudoLabelHook, RecordTraining, ShowPseudoLabels
-from .labeling import (
-    check_existing_predictions,
-    label_next_phase,
-    load_corrected,
-    predict_labeled,
-    read_pseudo_labels,
-    warn_of_unused_corrections,
-)
+from .labeling import label_next_phase, read_pseudo_labels
 from .phase_trainer import PhaseTrainer, check_weights
+from .predicting import check_existing_predictions, predict_labeled
 from .resuming import first_unfinished_phase
 from .run_data import RunData
 from .schedule import WARM_UP_REMEDY, describe_schedule, phase_config, warm_up_problem
@@ -78,7 +73,7 @@ def train_phases(
         validate_phase(cfg, phase, judged_by)
     validate_ensembles(cfg, judged_by)
     keep_best(cfg)
-    predict_labeled(cfg, last, data)
+    predict_labeled(cfg, data)
 
 
 def _begin(cfg: CfgNode, data: RunData) -> int:

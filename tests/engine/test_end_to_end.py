@@ -26,7 +26,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from d2_ssod.artifacts import RunFolder, read_history
 from d2_ssod.demo import digit_scenes
-from d2_ssod.engine import labeling, phase_trainer
+from d2_ssod.engine import phase_trainer, predicting
 from d2_ssod.json_files import write_json
 
 USER_ERROR = 2
@@ -540,7 +540,7 @@ def test_prediction_pass_that_was_interrupted_goes_on_where_it_was(
     class Interrupted(Exception):
         pass
 
-    def interrupted_predict(*args, on_batch, predict=labeling.predict, **keys):
+    def interrupted_predict(*args, on_batch, predict=predicting.predict, **keys):
         def keep(predictions):
             on_batch(predictions)
             predicted.extend(predictions)
@@ -551,7 +551,7 @@ def test_prediction_pass_that_was_interrupted_goes_on_where_it_was(
 
     argv = runs.arguments(data, copied_run, "--resume")
     with monkeypatch.context() as patch:
-        patch.setattr(labeling, "predict", interrupted_predict)
+        patch.setattr(predicting, "predict", interrupted_predict)
         with pytest.raises(Interrupted):
             run_here(argv)
     assert unlabeled // 2 < len(predicted) < unlabeled
@@ -631,10 +631,10 @@ def test_only_images_that_came_since_the_predictions_are_predicted(
         path.write_bytes(content)
     predicted = []
 
-    def watched_predict(*args, on_batch, predict=labeling.predict, **keys):
+    def watched_predict(*args, on_batch, predict=predicting.predict, **keys):
         return predict(*args, on_batch=lambda p: (on_batch(p), predicted.extend(p)), **keys)
 
-    monkeypatch.setattr(labeling, "predict", watched_predict)
+    monkeypatch.setattr(predicting, "predict", watched_predict)
     more, keys = with_one_more_image(data, tmp_path / "more_images", "tiny_more")
     run_here(runs.arguments(more, copied_run, "--resume", **keys))
     assert "Phase 0: 1 unlabeled images are new to its model" in log_of(copied_run)

@@ -9,7 +9,8 @@ from detectron2.structures import BoxMode
 from samples import detections
 
 from d2_ssod.artifacts import RunFolder, keep_partial_predictions, save_predictions
-from d2_ssod.engine import labeling, multi_phase
+from d2_ssod.engine import labeling, multi_phase, predicting
+from d2_ssod.engine.corrections import load_corrected
 from d2_ssod.engine.run_data import RunData
 from d2_ssod.errors import ConfigError
 from d2_ssod.pseudo_label import Consensus
@@ -88,10 +89,10 @@ def test_unlabeled_images_are_predicted_as_the_config_says(tmp_path, monkeypatch
     def build_loader(cfg, images, **keys):
         given.update(keys, images=[image["image_id"] for image in images])
 
-    monkeypatch.setattr(labeling, "GeneralizedRCNNWithTTA", lambda cfg, model: ("tta", model))
-    monkeypatch.setattr(labeling, "predict", predict)
-    monkeypatch.setattr(labeling, "build_inference_loader", build_loader)
-    labeling._predict_remaining(cfg, 0, DATA, "model")
+    monkeypatch.setattr(predicting, "GeneralizedRCNNWithTTA", lambda cfg, model: ("tta", model))
+    monkeypatch.setattr(predicting, "predict", predict)
+    monkeypatch.setattr(predicting, "build_inference_loader", build_loader)
+    predicting._predict_remaining(cfg, 0, DATA, "model")
     assert given.pop("model") == (("tta", "model") if tta else "model")
     assert list(given.pop("done")) == [2]
     assert given == {"images": [1, 2], "original_size": tta}
@@ -108,4 +109,4 @@ def test_corrected_boxes_that_are_corners_are_refused(tmp_path):
     path.write_text(json.dumps(content))
     cfg.SSOD.PSEUDO_LABEL.CORRECTED = str(path)
     with pytest.raises(ConfigError, match=r"CORRECTED \(.*corrected\.json\).*x0, y0, x1, y1"):
-        labeling.load_corrected(cfg, DATA)
+        load_corrected(cfg, DATA)

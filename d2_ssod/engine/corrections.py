@@ -1,0 +1,83 @@
+"""Labels of unlabeled images that a person has made: ``SSOD.PSEUDO_LABEL.CORRECTED``."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from d2_ssod.artifacts import (
+    RunFolder,
+    load_labels,
+)
+from d2_ssod.data.box_checks import check_boxes
+from d2_ssod.data.findings import Findings, raise_first
+from d2_ssod.data.objects import objects_and_crowds
+from d2_ssod.json_files import read_record
+from d2_ssod.structures import Predictions
+
+from .named_files import check_is_file
+from .run_data import RunData
+
+logger = logging.getLogger(__name__)
+
+
+def load_corrected(cfg: CfgNode, data: RunData) -> Predictions:
+    """Load the labels of unlabeled images that a person has made: ``PSEUDO_LABEL.CORRECTED``.
+
+    Returns:
+        The boxes, with score 1, of every image in that file, also of those without an object;
+        crowds are left out, as in labeled images.
+
+    Raises:
+        ConfigError: it does not fit the unlabeled images, or all boxes are of other units.
+    """
+    path = cfg.SSOD.PSEUDO_LABEL.CORRECTED
+    if path:
+        check_is_file("SSOD.PSEUDO_LABEL.CORRECTED", path)
+    images = load_labels(path, data.unlabeled, data.thing_classes) if path else []
+    check_boxes(images, f"SSOD.PSEUDO_LABEL.CORRECTED ({path})", findings := Findings())
+    raise_first(findings)
+    return {image["image_id"]: objects_and_crowds(image["annotations"])[0] for image in images}
+
+
+def describe_corrected(cfg: CfgNode, corrected: Predictions) -> dict[str, Any] | None:
+    """Say for the manifest how many labels are a person's, and from which file."""
+    if not corrected:
+        return None
+    digest = hashlib.sha256()
+    for image_id, found in corrected.items():
+        content = repr((image_id, found.boxes.tolist(), found.classes.tolist()))
+        digest.update(content.encode(errors="surrogateescape"))
+    return {
+        "file": cfg.SSOD.PSEUDO_LABEL.CORRECTED,
+        "images": len(corrected),
+        "boxes": sum(map(len, corrected.values())),
+        "sha256": digest.hexdigest(),
+    }
+
+
+def with_corrected(selected: Predictions, corrected: Predictions) -> Predictions:
+    """Put a person's labels first, in place of those that were made for the same images."""
+    made = {image_id: found for image_id, found in selected.items() if image_id not in corrected}
+    return {image_id: found for image_id, found in corrected.items() if len(found)} | made
+
+
+def warn_of_unused_corrections(cfg: CfgNode, corrected: Predictions) -> None:
+    """Say so if a person's labels came when those of all phases were made."""
+    folder, now = RunFolder(cfg.OUTPUT_DIR), describe_corrected(cfg, corrected)
+    files = [folder.phase(phase) for phase in range(1, cfg.SSOD.NUM_PHASES + 1)]
+    if now is None or not all(phase.pseudo_labels.exists() for phase in files):
+        return
+    last = files[-1].manifest
+    made = read_record(last, {}, {"corrected": dict}).get("corrected", {}) if last.exists() else {}
+    # Manifests of before lack the digest.
+    known = [key for key in ("images", "boxes", "sha256") if key in made or key != "sha256"]
+    if any(made.get(key) != now[key] for key in known):
+        logger.warning(
+            "The labels of all phases are made already, without those of %s "
+            "(SSOD.PSEUDO_LABEL.CORRECTED), which are not used: add a phase (SSOD.NUM_PHASES %d)",
+            *(now["file"], cfg.SSOD.NUM_PHASES + 1),
+        )

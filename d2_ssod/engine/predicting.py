@@ -1,0 +1,174 @@
+"""What the models see on the images, into files: raw detections, which labels are made of.
+
+A pass over the images that was interrupted goes on where it was; where images were added since, it
+is over these alone.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from detectron2.config import CfgNode
+from detectron2.modeling import GeneralizedRCNNWithTTA
+from detectron2.utils import comm
+from torch import nn
+
+from d2_ssod.artifacts import (
+    RunFolder,
+    check_predictions,
+    discard_partial_predictions,
+    keep_partial_predictions,
+    load_earlier_predictions,
+    load_partial_predictions,
+    load_phase_model,
+    load_predictions,
+    prediction_source,
+    read_source,
+    save_predictions,
+    set_aside_predictions,
+    timed_event,
+)
+from d2_ssod.data.datasets import with_unique_ids
+from d2_ssod.data.loader import build_inference_loader
+from d2_ssod.inference import predict
+from d2_ssod.json_files import write_json
+from d2_ssod.structures import ImageId, Predictions
+
+from .agreement import on_main_process
+from .named_files import check_is_file
+from .run_data import RunData
+
+logger = logging.getLogger(__name__)
+
+
+def predict_unlabeled(
+    cfg: CfgNode, phase: int, data: RunData, model: nn.Module | None = None
+) -> None:
+    """Write the raw detections of a phase's model on the unlabeled images, unless they exist.
+
+    A pass over them that was interrupted goes on where it was; where images were added since, it is
+    over these alone.
+
+    Args:
+        cfg: the run's config.
+        phase: of the model.
+        data: the data sets of the run.
+        model: None to load it from ``OUTPUT_DIR``.
+
+    Raises:
+        ConfigError: predictions that exist are of other images, or made with other settings.
+    """
+    files = RunFolder(cfg.OUTPUT_DIR).phase(phase)
+    if not on_main_process(lambda: check_predictions(cfg, phase, data.unlabeled)):
+        if comm.is_main_process():
+            set_aside_predictions(files, data.category_ids)
+        comm.synchronize()
+    if not on_main_process(files.predictions.exists):
+        model = load_phase_model(cfg, phase) if model is None else model
+        with timed_event(RunFolder(cfg.OUTPUT_DIR), "predicted", phase=phase, data="unlabeled"):
+            _predict_remaining(cfg, phase, data, model)
+    comm.synchronize()
+
+
+def predict_labeled(cfg: CfgNode, data: RunData) -> None:
+    """Write the raw detections of the last phase's model on the labeled images, unless they exist.
+
+    Where they contradict the labels, a person may look (the report lists it). Nothing is trained on
+    them.
+
+    Args:
+        cfg: the run's config; nothing is done if ``SSOD.CHECK_LABELED`` is False.
+        data: the data sets of the run.
+    """
+    folder, phase = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
+    path = folder.phase(phase).labeled_predictions
+    if not cfg.SSOD.CHECK_LABELED or on_main_process(path.exists):
+        return
+    images = with_unique_ids(data.labeled)
+    with timed_event(folder, "predicted", phase=phase, data="labeled"):
+        found = predict(
+            load_phase_model(cfg, phase),
+            build_inference_loader(cfg, images),
+            description=f"Phase {phase}'s model on the labeled images",
+            image_ids=[image["image_id"] for image in images],
+        )
+        if comm.is_main_process():
+            save_predictions(path, found, data.category_ids)
+    comm.synchronize()
+
+
+def check_existing_predictions(cfg: CfgNode, data: RunData) -> None:
+    """Check the predictions that labels are still to be made of, at the start and not hours later.
+
+    Where all labels are made, images that were added since are said not to be used.
+
+    Raises:
+        ConfigError: they are of other images, or made with other settings.
+    """
+    folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
+    if last > 0 and not folder.phase(last).pseudo_labels.exists():
+        for phase in range(last):
+            check_predictions(cfg, phase, data.unlabeled)
+        on_main_process(lambda: _check_extra_sources(cfg, data))
+    elif last > 0 and folder.phase(0).predictions_source.exists():
+        added = len(data.unlabeled) - read_source(folder.phase(0))["images"]
+        if added > 0:
+            logger.warning(
+                "%d unlabeled images were added, but all phases have their labels: they are used "
+                "in further phases only (SSOD.NUM_PHASES)",
+                added,
+            )
+
+
+def load_extra_sources(cfg: CfgNode, data: RunData) -> list[Predictions]:
+    """Load the predictions of other models that join those of the phases.
+
+    Raises:
+        ConfigError: one is no COCO results file, or does not fit the unlabeled images.
+    """
+    paths, key = cfg.SSOD.CONSENSUS.EXTRA_SOURCES, "SSOD.CONSENSUS.EXTRA_SOURCES"
+    for path in paths:
+        check_is_file(key, path)
+    image_ids = [image["image_id"] for image in data.unlabeled]
+    remedy = f"correct the file, or take it out of {key}"
+    return [load_predictions(p, image_ids, data.category_ids, remedy=remedy) for p in paths]
+
+
+def _check_extra_sources(cfg: CfgNode, data: RunData) -> None:
+    """Read them for their errors alone: what a main process returns is sent to all others."""
+    load_extra_sources(cfg, data)
+
+
+def _predict_remaining(cfg: CfgNode, phase: int, data: RunData, model: nn.Module) -> None:
+    """Run a model over the unlabeled images that no interrupted pass has been over."""
+    files = RunFolder(cfg.OUTPUT_DIR).phase(phase)
+    tta = cfg.SSOD.TTA.ENABLED
+    found: Predictions = {}  # on the main process, which alone reads what others wrote
+
+    def read() -> tuple[set[ImageId], set[ImageId]]:
+        earlier = load_earlier_predictions(files.partial_predictions, data.unlabeled)
+        done = load_partial_predictions(files.partial_predictions)
+        found.update(earlier | done)
+        write_json(files.predictions_source, prediction_source(cfg, data.unlabeled))
+        return set(earlier), set(done)
+
+    earlier, done = on_main_process(read)
+    images = [image for image in data.unlabeled if image["image_id"] not in earlier]
+    if earlier:
+        logger.info("Phase %d: %d unlabeled images are new to its model", phase, len(images))
+    if done:
+        logger.info("%d of %d images were predicted before", len(done), len(images))
+    with keep_partial_predictions(files.partial_predictions) as keep:
+        predictions = predict(
+            GeneralizedRCNNWithTTA(cfg, model) if tta else model,
+            build_inference_loader(cfg, images, original_size=tta, done=done),
+            description=f"Phase {phase}'s model on the unlabeled images",
+            on_batch=keep,
+        )
+    comm.synchronize()  # All have closed their files before one deletes them.
+    if comm.is_main_process():
+        found.update(predictions)
+        in_order = {image["image_id"]: found[image["image_id"]] for image in data.unlabeled}
+        logger.info("Phase %d: writing %d boxes", phase, sum(map(len, in_order.values())))
+        save_predictions(files.predictions, in_order, data.category_ids)
+        discard_partial_predictions(files.partial_predictions)
