@@ -18,6 +18,7 @@ _MOST_CLUSTERED = 50_000  # objects, drawn at random of more
 _RARE = 10  # objects below which a class can hardly be learned
 _IMBALANCE = 100  # times as many objects of the most frequent class
 _CELL = 4.0  # pixels: a cell of the finest feature map
+_FEW = 0.05  # of the objects, up to which nothing is said of them
 _TINY = 0.4  # of the smallest anchor, below which an object has no IoU of about 0.16 with any
 
 
@@ -131,7 +132,7 @@ def check_anchors(
     if len(shapes.width) == 0:
         return
     tiny = (shapes.side < _TINY * min(sizes)).mean()
-    if tiny > 0.05:
+    if tiny > _FEW:
         findings.warning(
             place,
             "objects smaller than the anchors",
@@ -140,7 +141,7 @@ def check_anchors(
             "add smaller MODEL.ANCHOR_GENERATOR.SIZES, or raise INPUT.MIN_SIZE_TRAIN and _TEST",
         )
     long = ((shapes.ratio > 3 * max(ratios)) | (shapes.ratio < min(ratios) / 3)).mean()
-    if long > 0.05:
+    if long > _FEW:
         findings.warning(
             place,
             "objects longer than the anchors",
@@ -155,7 +156,7 @@ def check_visible(
 ) -> None:
     """Warn of objects of which resizing leaves next to nothing; arguments as ``check_anchors``."""
     side = BoxShapes.of(images, *resizing).side
-    if len(side) and (side < _CELL).mean() > 0.05:
+    if len(side) and (side < _CELL).mean() > _FEW:
         findings.warning(
             place,
             "objects that resizing makes vanish",
@@ -189,6 +190,9 @@ def fit_anchors(
 ) -> tuple[list[float], list[float]]:
     """Find anchor sizes and ratios for the objects, by k-means of their logarithms.
 
+    Without the objects that resizing makes vanish, if they are few: a click by mistake would have a
+    size of its own.
+
     Args:
         shapes: of the objects; at least one.
         num_sizes: how many sizes; fewer if objects have fewer.
@@ -197,8 +201,10 @@ def fit_anchors(
     Returns:
         sizes (whole pixels, 1 or more) and ratios (two digits), each sorted.
     """
-    sizes = {max(1.0, float(round(value))) for value in _centers(shapes.side, num_sizes)}
-    ratios = {round(float(value), 2) for value in _centers(shapes.ratio, num_ratios)}
+    visible = shapes.side >= _CELL
+    used = visible if visible.mean() >= 1 - _FEW else np.full_like(visible, True)
+    sizes = {max(1.0, float(round(value))) for value in _centers(shapes.side[used], num_sizes)}
+    ratios = {round(float(value), 2) for value in _centers(shapes.ratio[used], num_ratios)}
     return sorted(sizes), sorted(ratios)
 
 

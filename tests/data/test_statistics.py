@@ -65,6 +65,11 @@ def test_anchors_of_many_objects_are_those_of_a_part_of_them(monkeypatch):
     assert statistics.fit_anchors(statistics.BoxShapes(side, side), 3, 1)[0] == [10, 40, 160]
 
 
+def test_a_click_by_mistake_has_no_anchor():
+    side = np.array([10.0, 40.0, 160.0] * 20 + [0.8])
+    assert statistics.fit_anchors(statistics.BoxShapes(side, side), 3, 1)[0] == [10, 40, 160]
+
+
 def test_anchors_have_a_size_however_small_the_objects():
     tiny = BoxShapes(np.array([0.2, 0.6, 3.0]), np.array([0.2, 0.6, 3.0]))
     assert statistics.fit_anchors(tiny, 3, 1)[0] == [1, 3]
