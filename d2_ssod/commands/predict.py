@@ -94,10 +94,12 @@ def run(arguments: argparse.Namespace) -> int:
         discard_old()
         kept = folder_of(images, chosen)
         found = _predict_on(model, cfg, images, kept)
+        _say_if_none_is_above(found, arguments.score)
         _write(arguments, images, _above(found, arguments.score), classes)
         discard_partial_predictions(kept)
     elif images:
         found = predict(model, build_inference_loader(cfg, images), description="Predicting")
+        _say_if_none_is_above(found, arguments.score)
         _say(images, _above(found, arguments.score), classes)
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
@@ -122,6 +124,15 @@ def _predict_on(model: nn.Module, cfg: CfgNode, images: Sequence[dict], kept: Pa
 
 def _above(found: Predictions, score: float) -> Predictions:
     return {i: of_image.select(of_image.scores >= score) for i, of_image in found.items()}
+
+
+def _say_if_none_is_above(found: Predictions, score: float) -> None:
+    best = max((float(of_image.scores.max(initial=0)) for of_image in found.values()), default=0)
+    if 0 < best < score:
+        print(
+            f"no box has a score of {score:g} or more (--score): {best:.2g} at most",
+            file=sys.stderr,
+        )
 
 
 def _chosen(configs: Sequence[CfgNode], arguments: argparse.Namespace) -> list[tuple[CfgNode, int]]:

@@ -69,6 +69,13 @@ def choose_phases(cfg: CfgNode, asked: str | None) -> list[int]:
                 f"of phases 0..{last}",
                 file=sys.stderr,
             )
+        elif (best := best_phases(folder, last)) not in (None, [last]):
+            named = " and ".join(map(str, best))
+            print(
+                f"{folder.root}: takes phase {last}, the last; on the validation images phase "
+                f"{named} did better (--phase best)",
+                file=sys.stderr,
+            )
         return [trained[-1]]
     if asked == "best":
         return best_phases(folder, last) or _best_by_test(folder)

@@ -12,7 +12,13 @@ from detectron2.modeling import build_model
 from PIL import Image
 from runs import bare_config
 
-from d2_ssod.artifacts import AtomicCheckpointer, RunFolder, save_classes
+from d2_ssod.artifacts import (
+    AtomicCheckpointer,
+    RunFolder,
+    save_classes,
+    save_ensemble_validation,
+    save_validation,
+)
 from d2_ssod.commands import main
 from d2_ssod.commands import predict as command
 from d2_ssod.demo import digit_scenes
@@ -189,6 +195,30 @@ def test_what_is_taken_of_an_unfinished_run_is_said(output, pictures, tmp_path, 
     code, _, errors = predicted(capsys, tmp_path / "part", pictures)
     assert code == 0
     assert f"{tmp_path}/part: takes phase 0, the last that was trained to its end, of" in errors
+
+
+@pytest.mark.parametrize(
+    ("aps", "ensemble", "best"),
+    [((30.0, 20.0), 0.0, "0"), ((20.0, 30.0), 40.0, "0 and 1"), ((20.0, 30.0), 0.0, None)],
+)
+def test_that_another_phase_did_better_is_said(
+    output, pictures, tmp_path, capsys, aps, ensemble, best
+):
+    shutil.copytree(output, tmp_path / "judged")
+    folder = RunFolder(tmp_path / "judged")
+    for phase, ap in enumerate(aps):
+        save_validation(folder, phase, {"AP": ap})
+    save_ensemble_validation(folder, 1, {"0~N": {"AP": ensemble}})
+    _, _, errors = predicted(capsys, folder.root, pictures)
+    said = f"takes phase 1, the last; on the validation images phase {best} did better (--phase"
+    assert (said in errors) == (best is not None)
+    assert ("did better" in errors) == (best is not None)
+
+
+def test_that_no_score_is_high_enough_is_said(output, pictures, capsys):
+    code, _, errors = predicted(capsys, output, pictures, "--score", "1")
+    assert code == 0
+    assert re.search(r"no box has a score of 1 or more \(--score\): 0\.\d+ at most", errors)
 
 
 def test_a_file_that_cannot_be_written_ends_with_a_line(output, pictures, tmp_path, capsys):
