@@ -170,7 +170,10 @@ def _read_control(folder: Path) -> Metrics:
     """
     path = RunFolder(folder).summary()
     if not path.exists():
-        raise ConfigError(f"{path}: no such file; name the folder of a run that has ended")
+        raise ConfigError(
+            f"{path}: no such file; name the folder of a run that has ended, and judged its models "
+            "(with DATASETS.TEST; train_net.py --eval-only does it afterwards)"
+        )
     phases = _read_summary(path).phases
     return phases[max(phases)]
 

@@ -7,12 +7,13 @@ from d2_ssod.commands import main
 
 CONFIG = """
 MODEL: {{ROI_HEADS: {{NUM_CLASSES: 2}}, WEIGHTS: ""}}
-DATASETS: {{TRAIN: [{name}_labeled], UNLABELED: [{name}_unlabeled], TEST: []}}
+DATASETS: {{TRAIN: [{name}_labeled], UNLABELED: [{name}_unlabeled], TEST: [{name}_test]}}
 SSOD:
   ROI_WEIGHTING: {{NAME: none}}
   REGISTER:
     - {{NAME: {name}_labeled, JSON: {root}/labeled/instances.json, IMAGES: {root}/labeled}}
     - {{NAME: {name}_unlabeled, IMAGES: {root}/unlabeled}}
+    - {{NAME: {name}_test, JSON: {root}/test/instances.json, IMAGES: {root}/test}}
 """
 
 
@@ -23,6 +24,10 @@ def config(tmp_path):
     for annotation in contents["annotations"][10:]:
         annotation["category_id"] = 2
     write_coco(tmp_path / "labeled", contents)
+    judging = json.loads(json.dumps(contents))
+    for image in judging["images"]:
+        image["file_name"] = f"test_{image['file_name']}"
+    write_coco(tmp_path / "test", judging)
     for name in "ab":
         save_picture(tmp_path / "unlabeled" / f"unlabeled_{name}.png")
     path = tmp_path / "config.yaml"
@@ -122,3 +127,9 @@ def test_a_config_that_cannot_be_used_is_one_line(config, capsys):
     assert code == 2
     assert text.startswith("error: SSOD.NUM_PHASES is -1")
     assert text.count("\n") == 1
+
+
+def test_nothing_to_judge_by_is_said(config, capsys):
+    code, text = checked(config, capsys, "DATASETS.TEST", "[]")
+    assert code == 0
+    assert "warning: DATASETS: nothing to judge by (1)" in text
