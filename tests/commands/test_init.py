@@ -432,3 +432,24 @@ def test_a_class_may_have_any_name(folder, name):
     (folder / "val" / "instances.json").unlink()
     written = yaml.safe_load(init(folder).read_text())
     assert written["MODEL"]["ROI_HEADS"]["NUM_CLASSES"] == len(content["categories"])
+
+
+@pytest.mark.parametrize("option", ["--val", "--test"])
+def test_images_that_judge_have_objects(folder, option, capsys):
+    path = write_coco(folder / "bare", coco_contents(3, boxes=[]))
+    arguments = ["--labeled", folder / "labeled" / "instances.json", "--unlabeled"]
+    arguments += [folder / "unlabeled", option, path, f"{option}-images", folder / "bare"]
+    assert ran("init", *arguments, "-o", folder / "x.yaml", "--name", folder.name) == 2
+    assert f"{option} {path}: no image there has an object; name" in capsys.readouterr().err
+
+
+def test_a_control_is_written_as_a_command(folder):
+    small = init(folder, "--model", "small").read_text().replace("\n  # ", " ")
+    assert "SSOD.NUM_PHASES 0 SSOD.SCHEDULE.MAX_ITER '[8000]'" in small
+    large = init(folder, "--name", f"{folder.name}_2", name="r50.yaml").read_text()
+    words = " ".join(large.replace("#", " ").split())
+    control = re.search(r"NUM_PHASES 0 SSOD\.SCHEDULE\.EPOCHS '\[(\d+)\]'", words)
+    cfg = yaml.safe_load(large)
+    of_phases = zip(cfg["SSOD"]["SCHEDULE"]["EPOCHS"], (12, 12 + 3), strict=True)
+    passes = sum(epochs * pictures for epochs, pictures in of_phases)
+    assert int(control[1]) * 12 == pytest.approx(passes, rel=0.01)

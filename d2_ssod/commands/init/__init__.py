@@ -103,6 +103,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not labeled.thing_classes or not any(i.get("annotations") for i in labeled.images):
         raise ConfigError(f"{arguments.labeled}: has no annotations; name a file that has")
     _check_learnable(labeled.images, arguments.labeled)
+    for key in ("VAL", "TEST"):
+        if key in sets:
+            _check_judges(sets[key].images, key, arguments)
     unlabeled = _unlabeled_images(path, arguments, entries, sets)
     lines = lines_of(arguments, entries, labeled.images, labeled.thing_classes, len(unlabeled))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,6 +144,16 @@ def _check_usable(data_set: DataSet, images_option: str) -> None:
     paths = [record["file_name"] for record in data_set.images]
     check_present(paths, len(paths), images_option, "name the folder that has them", findings)
     raise_first(findings)
+
+
+def _check_judges(images: Sequence[dict], key: str, arguments: argparse.Namespace) -> None:
+    """Stop where a model has nothing to find."""
+    if not any(map(has_objects, images)):
+        given = OPTIONS[key][0]
+        raise ConfigError(
+            f"{option_of(given)} {getattr(arguments, given)}: no image there has an object; name "
+            "labeled images that are kept out of training"
+        )
 
 
 def _check_learnable(images: Sequence[dict], file: str) -> None:

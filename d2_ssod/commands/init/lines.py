@@ -40,7 +40,7 @@ def lines_of(
     short, most = _resizing(images, model)
     base = shipped_configs() / model.base
     schedule = EpochSchedule.of(arguments, len(images), num_unlabeled)
-    nothing = ["  TEST: []  # nothing to judge by: name a data set to see AP"]
+    judged = "AP is that of VAL" if "VAL" in entries else "name a data set to see AP"
     return [
         *_comment(
             f"Made by `python -m d2_ssod init` from {len(images)} labeled and {num_unlabeled} "
@@ -63,13 +63,13 @@ def lines_of(
         ),
         "DATASETS:",
         *(f"  {key}: [{_scalar(entry['NAME'])}]" for key, entry in entries.items()),
-        *([] if "TEST" in entries else nothing),
+        *([] if "TEST" in entries else [f"  TEST: []  # {judged}"]),
         *_limit_lines(images),
         "INPUT:",
         *_comment(
-            f"The median picture is {_median_size(images)}. With a short edge of {short}, nine of "
-            f"ten objects have a side of {_OBJECT_SIDE} pixels, as far as {model.short[0]} to "
-            f"{model.short[1]} allow that.",
+            f"The median picture is {_median_size(images)}. The short edge is chosen from "
+            f"{model.short[0]} to {model.short[1]}, so that nine of ten objects have a side of "
+            f"{_OBJECT_SIDE} pixels if that can be.",
             indent=2,
         ),
         f"  MIN_SIZE_TRAIN: [{short}]",
@@ -79,7 +79,7 @@ def lines_of(
         *_solver_lines(arguments, schedule),
         "SSOD:",
         *METHODS[arguments.method],
-        *_schedule_lines(arguments, schedule),
+        *_schedule_lines(arguments, schedule, len(images)),
         "  REGISTER:",
         *(f"    - {_flow(entry)}" for entry in entries.values()),
         f"OUTPUT_DIR: {_scalar(f'output/{Path(arguments.output).stem}')}",
@@ -156,7 +156,9 @@ def _solver_lines(arguments: argparse.Namespace, schedule: EpochSchedule) -> Ite
         yield f"  WARMUP_ITERS: {shortest // 10}  # a tenth of the shortest phase"
 
 
-def _schedule_lines(arguments: argparse.Namespace, schedule: EpochSchedule) -> Iterator[str]:
+def _schedule_lines(
+    arguments: argparse.Namespace, schedule: EpochSchedule, num_labeled: int
+) -> Iterator[str]:
     iterations = MODELS[arguments.model].iterations
     if iterations is not None:
         of_phases = list(iterations[num_phases(arguments)])
@@ -169,12 +171,34 @@ def _schedule_lines(arguments: argparse.Namespace, schedule: EpochSchedule) -> I
             f"{low:.1f} to {high:.1f} hours for all. For a short trial see docs/own_data.md.",
             indent=2,
         )
+        yield from _control_lines([f"MAX_ITER '[{sum(of_phases)}]'"])
         yield f"  SCHEDULE: {{MAX_ITER: {of_phases}}}"
         return
     yield "  SCHEDULE:"
-    yield from _comment(f"{schedule.text}; the learning rate drops after three quarters.", indent=4)
+    yield from _comment(
+        f"{schedule.text}. That is {' + '.join(map(str, schedule.iterations))} iterations, or "
+        "fewer if not all pictures get labels. The learning rate drops after three quarters.",
+        indent=4,
+    )
+    epochs = round(sum(schedule.iterations) * batch_size(arguments) / num_labeled)
+    control = [f"EPOCHS '[{epochs}]'", f"STEP_EPOCHS '[{_steps([epochs])[0]}]'"]
+    yield from _control_lines(control, indent=4)
     yield f"    EPOCHS: {_flow(schedule.epochs)}"
-    yield f"    STEP_EPOCHS: {_flow([round(0.75 * e, 1) for e in schedule.epochs])}"
+    yield f"    STEP_EPOCHS: {_flow(_steps(schedule.epochs))}"
+
+
+def _steps(epochs: Sequence[float]) -> list[float]:
+    return [round(0.75 * e, 1) for e in epochs]
+
+
+def _control_lines(schedule: Sequence[str], indent: int = 2) -> list[str]:
+    """Say how labels alone are trained as long."""
+    keys = " ".join(f"SSOD.SCHEDULE.{key}" for key in schedule)
+    return _comment(
+        "To compare with labels alone, trained as long (docs/report.md): OUTPUT_DIR "
+        f"output/labels_only SSOD.NUM_PHASES 0 {keys}",
+        indent,
+    )
 
 
 def _scalar(text: str) -> str:

@@ -44,9 +44,11 @@ class EpochSchedule:
                 math.ceil(first / max(pictures[0], 1)),
                 round((passes - first) / max(pictures[1], 1), 1),
             ]
+            seen = epochs[1] * pictures[1] / 2 / max(num_labeled, 1)
             text = (
                 f"Of phase 0 with {pictures[0]} pictures and phase 1 with {pictures[1]}: as many "
-                "pictures in all as two phases as published would take"
+                "pictures in all as two phases as published would take. In phase 1 half of each "
+                f"batch is labeled, so that it sees each labeled picture {seen:.0f} times"
             )
         counts = zip(epochs, pictures, strict=True)
         return cls(text, epochs, [max(1, round(e * count / batch)) for e, count in counts])
