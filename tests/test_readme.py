@@ -98,7 +98,7 @@ def test_predictor_snippet_finds_what_the_model_finds(names, tmp_path):
     DetectionCheckpointer(model, str(tmp_path / "phase_1")).save("model_final")
     (tmp_path / "config.yaml").write_text(cfg.dump())
     image = torch.randint(0, 255, (128, 128, 3), dtype=torch.uint8)
-    found = names["load_predictor"](tmp_path, 1)(image.numpy())["instances"]
+    found = names["load_predictor"](tmp_path, "phase_1/model_final.pth")(image.numpy())["instances"]
     with torch.no_grad():
         (expected,) = model([{"image": image.permute(2, 0, 1), "height": 128, "width": 128}])
     assert len(found) > 0

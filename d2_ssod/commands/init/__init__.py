@@ -1,16 +1,16 @@
 """Write a config that fits a user's data, with every line explained.
 
     python -m d2_ssod init --labeled train.json --images train/ --unlabeled pictures/ \\
-        --test val.json --test-images val/ -o mine.yaml
+        --val val.json --val-images val/ -o mine.yaml
 
 ``--labeled``, ``--val`` and ``--test`` take COCO instances files, folders of Pascal VOC's XML
 files, and Ultralytics' data.yaml, whose splits train and val are used. ``--val`` chooses between
-the models of a run, ``--test`` only judges. The method is one phase of self-training, which has
-done best on photographs (docs/real_images.md), the same with a mean teacher, or the paper's two
-phases. Check the data, then train:
+the models of a run, ``--test`` only judges. The method is one phase of self-training (what it is
+worth: docs/real_images.md), the same with a mean teacher, or the paper's two phases. Check the
+data, then train:
 
     python -m d2_ssod check --config-file mine.yaml
-    python train_net.py --config-file mine.yaml --num-gpus 8
+    python -m d2_ssod train --config-file mine.yaml --num-gpus 8
 
 A short trial first: see docs/own_data.md. The run's folder has the name of the file: output/mine.
 """
