@@ -216,13 +216,16 @@ AP50, so read such differences with care."""
 
 _INTRODUCTION = f"""# What each part is worth on `digit_scenes`
 
+The first tables are of the paper's method, without averaged weights; what `init` writes is in [all
+systems at equal image passes](#all-systems-at-equal-image-passes-also-on-photographs).
+
 Made by `make ablation`, which trains what has no result yet, and `python -m ablation.report`. One
 row is one way to train; rows that are compared seed by seed share phase 0 and, in a setting, the
 pseudo-labels of phase 1; the one of a single phase has its own, and fewer iterations (2700, all
 others 3900). Figures are percentages on the 1000 test images: mean ± standard error
 over seeds. Nothing was tuned on the test set: all constants are those of the method, and `constant`
 uses the mean weight that `paper` gave with the same seed. The rows
-{", ".join(f"`{r}`" for r in MAIN_ROWS)} carry the main question, so they get more seeds.
+{", ".join(f"`{r}`" for r in MAIN_ROWS)} carry the main question and have more seeds.
 
 Read a difference as none unless it is so many standard errors: 4.3 with three seeds, 2.8 with five,
 2.4 with seven (Student's t, 95 %).

@@ -39,6 +39,11 @@ STUDIES = {
         (600, 1000),
         (0.001, 0.0005),
     ),
+    "Blood cells (BCCD), backbone trained on ImageNet, other labeled images for each seed": (
+        "bccd_lite_redrawn",
+        (600, 1000),
+        (0.001, 0.0005),
+    ),
 }
 _KEYS = ("AP50", "AP")
 OLDER = "†"
