@@ -139,7 +139,8 @@ def test_the_next_command_can_be_pasted(folder, capsys):
 @pytest.mark.parametrize(("model", "key"), [("small", "MAX_ITER"), ("r50", "EPOCHS")])
 def test_the_documented_trial_is_one_of_the_written_config(folder, model, key):
     text = (runs.ROOT / "docs" / "own_data.md").read_text().replace("\\\n", " ")
-    (line,) = re.findall(rf"^python -m d2_ssod (train .*output/trial.*{key}.*)$", text, re.MULTILINE)
+    trial = rf"^python -m d2_ssod (train .*output/trial.*{key}.*)$"
+    (line,) = re.findall(trial, text, re.MULTILINE)
     path = init(folder, "--model", model)
     line = line.replace("mine.yaml", str(path))
     arguments = default_argument_parser().parse_args(shlex.split(line, comments=True)[1:])

@@ -127,9 +127,8 @@ def test_the_example_of_the_docs_works(cfg):
     cfg.SSOD.SCHEDULE.STEP_EPOCHS = [36.0, 12.8]
     text = (runs.ROOT / "docs" / "report.md").read_text()
     assert "`EPOCHS: [48, 17.0]` and `STEP_EPOCHS: [36.0, 12.8]`" in text
-    command = re.search(r"```\n(python -m d2_ssod train[^`]*CORRECTED.*?)```", text, re.DOTALL)[1].replace(
-        "\\\n", " "
-    )
+    of_docs = re.search(r"```\n(python -m d2_ssod train[^`]*CORRECTED.*?)```", text, re.DOTALL)
+    command = of_docs[1].replace("\\\n", " ")
     assert go_on_with(cfg, "corrected.json") in " ".join(command.split())
     cfg.merge_from_list(default_argument_parser().parse_args(shlex.split(command)[4:]).opts)
     check_config(cfg, 1)
