@@ -35,7 +35,7 @@ def test_builds_for_the_gpus_at_hand_that_are_new_enough(script, monkeypatch, ca
     see_gpus(monkeypatch, [(8, 6), (7, 5), (8, 6), (12, 0)])
     assert script["architectures"]() == ["8.6", "12.0+PTX"]
     assert script["want_cuda"]()
-    assert "/opt/cuda, for 8.6, 12.0" in capsys.readouterr().out
+    assert "/opt/cuda, for 8.6, 12.0+PTX" in capsys.readouterr().out
 
 
 def test_builds_for_the_cpu_where_all_gpus_are_too_old(script, monkeypatch, capsys):

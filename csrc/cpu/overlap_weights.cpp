@@ -15,7 +15,7 @@ constexpr int64_t kChunkRows = 64;
 
 template <typename T>
 struct OverlapArguments {
-  const T* boxes;             // [R, 4]
+  const T* boxes;                // [R, 4]
   const uint8_t* is_foreground;  // [R]
   const BoxPanels<T>& references;
   const std::vector<Chunk>& chunks;

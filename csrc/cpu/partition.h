@@ -18,8 +18,8 @@ struct RowsByImage {
   std::vector<int64_t> offsets{0};
 };
 
-// Flags as bytes: to torch all but 0 is true, also 255 in a view of another's mask, which C++ leaves
-// undefined in a bool.
+// Flags as bytes: to torch all but 0 is true, also 255 in a view of another's mask, which C++
+// leaves undefined in a bool.
 inline const uint8_t* flags_of(const at::Tensor& flags) {
   return static_cast<const uint8_t*>(flags.const_data_ptr());
 }

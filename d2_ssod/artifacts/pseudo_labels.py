@@ -171,13 +171,13 @@ def count_pseudo_labels(path: str | os.PathLike) -> tuple[int, int]:
         path: the file to read.
 
     Raises:
-        ConfigError: it is not a COCO instances file.
+        ConfigError: it is not a COCO instances file, or an annotation is of no image in it.
     """
     content = read_json(path)
     ids = {as_id(image.get("id")) for image in _records(path, content, "images")}
     objects = Counter(
-        find_id(annotation.get("image_id"), ids)
-        for annotation in _records(path, content, "annotations")
+        _image_of(_name_of(path, number, annotation), annotation, ids)
+        for number, annotation in enumerate(_records(path, content, "annotations"))
         if not as_flag(annotation.get("iscrowd"))
     )
     return len(objects), objects.total()
@@ -197,11 +197,8 @@ def load_labels(
     boxes: dict[Any, list[dict]] = defaultdict(list)
     with no_garbage_collection():
         for number, annotation in enumerate(_taken_out(annotations)):
-            name = f"{path}: annotation {annotation.get('id', f'number {number + 1}')}"
-            image_id = find_id(annotation.get("image_id"), matched)
-            if image_id not in matched:
-                given = annotation.get("image_id")
-                raise ConfigError(f"{name}: image_id {given!r} is not one of the file's images")
+            name = _name_of(path, number, annotation)
+            image_id = _image_of(name, annotation, matched)
             boxes[image_id].append(_read_annotation(name, annotation, class_of, matched[image_id]))
     corrected = {as_id(image.get("id")) for image in images if image.get("corrected") is True}
     return [
@@ -213,6 +210,20 @@ def load_labels(
         }
         for image_id, record in matched.items()
     ]
+
+
+def _name_of(path: str | os.PathLike, number: int, annotation: dict) -> str:
+    """Say for messages where an annotation is."""
+    return f"{path}: annotation {annotation.get('id', f'number {number + 1}')}"
+
+
+def _image_of(name: str, annotation: dict, known: Collection[ImageId]) -> ImageId:
+    """Find the id of the image that an annotation is of."""
+    image_id = find_id(annotation.get("image_id"), known)
+    if image_id not in known:
+        given = annotation.get("image_id")
+        raise ConfigError(f"{name}: image_id {given!r} is not one of the file's images")
+    return image_id
 
 
 def _taken_out(records: list[dict]) -> Iterator[dict]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import glob
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -128,11 +129,10 @@ def _above(found: Predictions, score: float) -> Predictions:
 
 def _say_if_none_is_above(found: Predictions, score: float) -> None:
     best = max((float(of_image.scores.max(initial=0)) for of_image in found.values()), default=0)
-    if 0 < best < score:
-        print(
-            f"no box has a score of {score:g} or more (--score): {best:.2g} at most",
-            file=sys.stderr,
-        )
+    if best >= score:
+        return
+    said = f"the best has {math.floor(best * 1000) / 1000:g}" if best else "there is none at all"
+    print(f"no box has a score of {score:g} or more (--score): {said}", file=sys.stderr)
 
 
 def _chosen(configs: Sequence[CfgNode], arguments: argparse.Namespace) -> list[tuple[CfgNode, int]]:

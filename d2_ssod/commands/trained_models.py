@@ -69,11 +69,10 @@ def choose_phases(cfg: CfgNode, asked: str | None) -> list[int]:
                 f"of phases 0..{last}",
                 file=sys.stderr,
             )
-        elif (best := best_phases(folder, last)) not in (None, [last]):
-            named = " and ".join(map(str, best))
+        elif better := _better_by_validation(folder, last):
             print(
-                f"{folder.root}: takes phase {last}, the last; on the validation images phase "
-                f"{named} did better (--phase best)",
+                f"{folder.root}: takes phase {last}, the last; on the validation images {better} "
+                "did better (--phase best)",
                 file=sys.stderr,
             )
         return [trained[-1]]
@@ -82,6 +81,19 @@ def choose_phases(cfg: CfgNode, asked: str | None) -> list[int]:
     if not asked.isdecimal():
         raise ConfigError(f"--phase is {asked!r}; expected a number, or best")
     return [int(asked)]
+
+
+def _better_by_validation(folder: RunFolder, last: int) -> str | None:
+    """Name what has a better AP than the last phase, if it is known."""
+    try:
+        best = best_phases(folder, last)
+    except ConfigError:  # a damaged file, of which nothing else is wanted
+        return None
+    if best is None or best == [last]:
+        return None
+    return (
+        f"phase {best[0]}" if len(best) == 1 else f"phases {' and '.join(map(str, best))}, fused,"
+    )
 
 
 def _check_fits(cfg: CfgNode, first: CfgNode) -> None:

@@ -190,8 +190,8 @@ def fit_anchors(
 ) -> tuple[list[float], list[float]]:
     """Find anchor sizes and ratios for the objects, by k-means of their logarithms.
 
-    Without the objects that resizing makes vanish, if they are few: a click by mistake would have a
-    size of its own.
+    Without the objects that resizing makes vanish, or lines, if they are few: a click or drag by
+    mistake would have a size or ratio of its own.
 
     Args:
         shapes: of the objects; at least one.
@@ -201,7 +201,8 @@ def fit_anchors(
     Returns:
         sizes (whole pixels, 1 or more) and ratios (two digits), each sorted.
     """
-    visible = shapes.side >= _CELL
+    shorter = np.minimum(shapes.width, shapes.height)
+    visible = (shapes.side >= _CELL) & (shorter >= _CELL / 2)
     used = visible if visible.mean() >= 1 - _FEW else np.full_like(visible, True)
     sizes = {max(1.0, float(round(value))) for value in _centers(shapes.side[used], num_sizes)}
     ratios = {round(float(value), 2) for value in _centers(shapes.ratio[used], num_ratios)}

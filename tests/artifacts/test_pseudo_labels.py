@@ -490,3 +490,10 @@ def test_what_is_no_coco_file_is_not_counted(saved, damaged):
     saved.write_text(json.dumps(damaged))
     with pytest.raises(ConfigError, match=f"^{saved}: not a COCO instances file"):
         count_pseudo_labels(saved)
+
+
+@pytest.mark.parametrize("image_id", [9, None])
+def test_an_object_of_no_image_is_not_counted(saved, image_id):
+    edit(saved, lambda edited: edited["annotations"][0].update(image_id=image_id))
+    with pytest.raises(ConfigError, match="is not one of the file's images"):
+        count_pseudo_labels(saved)

@@ -444,13 +444,17 @@ def test_images_that_judge_have_objects(folder, option, capsys):
     assert f"{option} {path}: no image there has an object; name" in capsys.readouterr().err
 
 
-def test_a_control_is_written_as_a_command(folder):
+def test_a_control_is_trained_as_long(folder):
+    path = folder / "labeled" / "instances.json"
+    contents = json.loads(path.read_text())
+    contents["annotations"] = [a for a in contents["annotations"] if a["image_id"] <= 6]
+    path.write_text(json.dumps(contents))
     small = init(folder, "--model", "small").read_text().replace("\n  # ", " ")
     assert "SSOD.NUM_PHASES 0 SSOD.SCHEDULE.MAX_ITER '[8000]'" in small
     large = init(folder, "--name", f"{folder.name}_2", name="r50.yaml").read_text()
     words = " ".join(large.replace("#", " ").split())
     control = re.search(r"NUM_PHASES 0 SSOD\.SCHEDULE\.EPOCHS '\[(\d+)\]'", words)
     cfg = yaml.safe_load(large)
-    of_phases = zip(cfg["SSOD"]["SCHEDULE"]["EPOCHS"], (12, 12 + 3), strict=True)
+    of_phases = zip(cfg["SSOD"]["SCHEDULE"]["EPOCHS"], (6, 6 + 3), strict=True)
     passes = sum(epochs * pictures for epochs, pictures in of_phases)
-    assert int(control[1]) * 12 == pytest.approx(passes, rel=0.01)
+    assert int(control[1]) * 6 == pytest.approx(passes, rel=0.01)

@@ -199,7 +199,11 @@ def test_what_is_taken_of_an_unfinished_run_is_said(output, pictures, tmp_path, 
 
 @pytest.mark.parametrize(
     ("aps", "ensemble", "best"),
-    [((30.0, 20.0), 0.0, "0"), ((20.0, 30.0), 40.0, "0 and 1"), ((20.0, 30.0), 0.0, None)],
+    [
+        ((30.0, 20.0), 0.0, "phase 0"),
+        ((20.0, 30.0), 40.0, "phases 0 and 1, fused,"),
+        ((20.0, 30.0), 0.0, None),
+    ],
 )
 def test_that_another_phase_did_better_is_said(
     output, pictures, tmp_path, capsys, aps, ensemble, best
@@ -210,15 +214,22 @@ def test_that_another_phase_did_better_is_said(
         save_validation(folder, phase, {"AP": ap})
     save_ensemble_validation(folder, 1, {"0~N": {"AP": ensemble}})
     _, _, errors = predicted(capsys, folder.root, pictures)
-    said = f"takes phase 1, the last; on the validation images phase {best} did better (--phase"
+    said = f"takes phase 1, the last; on the validation images {best} did better (--phase"
     assert (said in errors) == (best is not None)
     assert ("did better" in errors) == (best is not None)
+
+
+def test_a_damaged_validation_ends_no_prediction(output, pictures, tmp_path, capsys):
+    shutil.copytree(output, tmp_path / "damaged")
+    RunFolder(tmp_path / "damaged").phase(0).validation.write_text("{")
+    code, _, errors = predicted(capsys, tmp_path / "damaged", pictures)
+    assert (code, "did better" in errors) == (0, False)
 
 
 def test_that_no_score_is_high_enough_is_said(output, pictures, capsys):
     code, _, errors = predicted(capsys, output, pictures, "--score", "1")
     assert code == 0
-    assert re.search(r"no box has a score of 1 or more \(--score\): 0\.\d+ at most", errors)
+    assert re.search(r"no box has a score of 1 or more \(--score\): the best has 0\.\d+", errors)
 
 
 def test_a_file_that_cannot_be_written_ends_with_a_line(output, pictures, tmp_path, capsys):

@@ -66,8 +66,10 @@ def test_anchors_of_many_objects_are_those_of_a_part_of_them(monkeypatch):
 
 
 def test_a_click_by_mistake_has_no_anchor():
-    side = np.array([10.0, 40.0, 160.0] * 20 + [0.8])
-    assert statistics.fit_anchors(statistics.BoxShapes(side, side), 3, 1)[0] == [10, 40, 160]
+    width = np.array([10.0, 40.0, 160.0] * 20 + [0.8, 1.5])
+    height = np.array([10.0, 40.0, 160.0] * 20 + [0.8, 300.0])
+    found = statistics.fit_anchors(statistics.BoxShapes(width, height), 3, 3)
+    assert found == ([10, 40, 160], [1])
 
 
 def test_anchors_have_a_size_however_small_the_objects():

@@ -341,10 +341,10 @@ def test_run_that_goes_on_is_not_set_aside(output, flag):
     assert [path.name for path in output.parent.iterdir()] == ["output"]
 
 
-@pytest.mark.parametrize("text", ["SEED: [1", "- SEED", "SEED: one"])
+@pytest.mark.parametrize("text", ["SEED: [1", "- SEED", "SEED: one", "", "text", "[" * 2000])
 def test_a_damaged_config_with_a_seed_to_keep_is_named(tmp_path, text):
     path = write(tmp_path, text)
     cfg = build("SEED", "-1", "OUTPUT_DIR", str(path.parent))
     path.rename(path.parent / "config.yaml")
-    with pytest.raises(ConfigError, match=r"config\.yaml"):
+    with pytest.raises(ConfigError, match=r"config\.yaml: its SEED .*; restore the file, or give"):
         _with_seed(cfg, go_on=True)

@@ -255,13 +255,6 @@ def test_nothing_found_is_zero_and_without_object_nan(name):
     assert math.isnan(metrics["AP-dog"])
 
 
-def test_results_are_not_written_where_they_are_not_wanted(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    before = sorted(tmp_path.rglob("*"))
-    processed(BoxEvaluator(name), finding(1)).evaluate()
-    assert sorted(tmp_path.rglob("*")) == before
-
-
 def test_evaluator_is_quiet_and_leaves_the_logger_as_it_was(name, capsys, caplog, monkeypatch):
     logger = logging.getLogger("detectron2.evaluation.coco_evaluation")
     monkeypatch.setattr(logger, "level", logging.INFO)

@@ -14,7 +14,7 @@ import yaml
 
 from d2_ssod.config import shipped_configs
 from d2_ssod.data import statistics
-from d2_ssod.data.objects import num_objects
+from d2_ssod.data.objects import has_objects, num_objects
 from d2_ssod.errors import escaped
 
 from .choices import METHODS, MODELS, Model
@@ -39,7 +39,8 @@ def lines_of(
     listed = ", ".join(f"{escaped(name)} {count}" for name, count in list(counts.items())[:20])
     short, most = _resizing(images, model)
     base = shipped_configs() / model.base
-    schedule = EpochSchedule.of(arguments, len(images), num_unlabeled)
+    num_learned = sum(map(has_objects, images))
+    schedule = EpochSchedule.of(arguments, num_learned, num_unlabeled)
     judged = "AP is that of VAL" if "VAL" in entries else "name a data set to see AP"
     return [
         *_comment(
@@ -79,7 +80,7 @@ def lines_of(
         *_solver_lines(arguments, schedule),
         "SSOD:",
         *METHODS[arguments.method],
-        *_schedule_lines(arguments, schedule, len(images)),
+        *_schedule_lines(arguments, schedule, num_learned),
         "  REGISTER:",
         *(f"    - {_flow(entry)}" for entry in entries.values()),
         f"OUTPUT_DIR: {_scalar(f'output/{Path(arguments.output).stem}')}",
@@ -157,7 +158,7 @@ def _solver_lines(arguments: argparse.Namespace, schedule: EpochSchedule) -> Ite
 
 
 def _schedule_lines(
-    arguments: argparse.Namespace, schedule: EpochSchedule, num_labeled: int
+    arguments: argparse.Namespace, schedule: EpochSchedule, num_learned: int
 ) -> Iterator[str]:
     iterations = MODELS[arguments.model].iterations
     if iterations is not None:
@@ -180,7 +181,7 @@ def _schedule_lines(
         "fewer if not all pictures get labels. The learning rate drops after three quarters.",
         indent=4,
     )
-    epochs = round(sum(schedule.iterations) * batch_size(arguments) / num_labeled)
+    epochs = round(sum(schedule.iterations) * batch_size(arguments) / num_learned)
     control = [f"EPOCHS '[{epochs}]'", f"STEP_EPOCHS '[{_steps([epochs])[0]}]'"]
     yield from _control_lines(control, indent=4)
     yield f"    EPOCHS: {_flow(schedule.epochs)}"
