@@ -1,9 +1,11 @@
-"""Split a COCO file into a labeled part, drawn at random, and an unlabeled rest.
+"""Split a COCO file into a labeled part, drawn at random, and an unlabeled rest, or one to validate.
 
     python -m d2_ssod split datasets/coco/annotations/instances_train2017.json --percent 10 --seed 1
+    python -m d2_ssod split data/all.json --percent 85 --val
 
 Writes instances_train2017_10_percent_labeled.json and ..._unlabeled.json beside it, the latter
-without annotations. The same seed gives the same split, whatever the order of the file.
+without annotations; with --val they keep them, and the file is all_85_percent_val.json. The same
+seed gives the same split, whatever the order of the file.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="COCO.json")
     parser.add_argument("--percent", type=float, required=True, help="of the images: labeled ones")
     parser.add_argument("--seed", type=int, default=1, help="of the drawing (1)")
+    parser.add_argument(
+        "--val", action="store_true", help="the others keep their annotations, to validate by"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="by default, where the file is")
 
 
@@ -32,9 +37,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Write both files, and say what is in them."""
     given, percent = read_json(arguments.file), arguments.percent
     parts = split(given, percent, arguments.seed, arguments.file)
+    if not arguments.val:
+        parts[1]["annotations"] = []
     folder = arguments.output or arguments.file.parent
     stem = f"{arguments.file.stem}_{percent:g}_percent"
-    paths = [folder / f"{stem}_{name}.json" for name in ("labeled", "unlabeled")]
+    names = ("labeled", "val" if arguments.val else "unlabeled")
+    paths = [folder / f"{stem}_{name}.json" for name in names]
     for path in paths:
         if path.exists():
             raise ConfigError(f"{path} exists: delete it to make another split, or keep it")
@@ -56,7 +64,7 @@ def split(
         path: for messages.
 
     Returns:
-        Contents of the labeled images with their annotations, and of the others without.
+        Contents of the labeled images, and of the others, each with their annotations.
 
     Raises:
         ConfigError: no image would be labeled, or none unlabeled; the file has no images, or
@@ -78,29 +86,23 @@ def split(
     if not 0 < count < len(images):
         raise ConfigError(
             f"--percent is {percent:g}, which makes {count} of {len(images)} images of {path} "
-            "labeled; there must be labeled and unlabeled ones"
+            "labeled; there must be labeled and other ones"
         )
     by_id = sorted(known, key=str)
     drawn = np.random.default_rng(seed).permutation(len(by_id))[:count]
     labeled = {by_id[number] for number in drawn}
     about = {"info": {"source": path.name, "percent": percent, "seed": seed}}
-    common = {**about, "categories": contents.get("categories", [])}
-    return (
-        {
-            **common,
-            "images": [image for image in images if as_id(image["id"]) in labeled],
-            "annotations": [
-                annotation
-                for annotation, owner in zip(annotations, owners, strict=True)
-                if owner in labeled
-            ],
-        },
-        {
-            **common,
-            "images": [image for image in images if as_id(image["id"]) not in labeled],
-            "annotations": [],
-        },
-    )
+    owned = list(zip(annotations, owners, strict=True))
+
+    def part(ids: set[int | str]) -> dict[str, Any]:
+        return {
+            **about,
+            "categories": contents.get("categories", []),
+            "images": [image for image in images if as_id(image["id"]) in ids],
+            "annotations": [annotation for annotation, owner in owned if owner in ids],
+        }
+
+    return part(labeled), part(known - labeled)
 
 
 def _records(contents: Any, key: str, needed: str, path: Path) -> list[dict[str, Any]]:

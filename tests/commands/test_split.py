@@ -44,6 +44,17 @@ def test_images_are_labeled_or_not(file, tmp_path):
     assert labeled["info"] == {"source": file.name, "percent": 10.0, "seed": 1}
 
 
+def test_images_to_validate_by_keep_their_annotations(file, tmp_path):
+    split(file, "--percent", 85, "--val")
+    stem = tmp_path / "instances_train_85_percent"
+    labeled, val = (json.loads(path.read_text()) for path in sorted(tmp_path.glob(f"{stem.name}*")))
+    assert (len(ids(labeled)), len(ids(val))) == (34, 6)
+    assert sorted(ids(labeled) + ids(val)) == list(range(40))
+    assert [a["image_id"] in ids(val) for a in val["annotations"]] == [True] * 12
+    assert len(labeled["annotations"]) == 68
+    assert not (tmp_path / f"{stem.name}_unlabeled.json").exists()
+
+
 def test_the_share_is_rounded_to_whole_images(file, tmp_path):
     split(file, "--percent", 7)  # 2.8 images
     assert len(ids(parts(tmp_path, 7)[0])) == 3
