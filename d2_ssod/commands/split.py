@@ -1,4 +1,4 @@
-"""Split a COCO file into a labeled part, drawn at random, and an unlabeled rest, or one to validate.
+"""Split a COCO file into a labeled part, drawn at random, and a rest without labels or to validate.
 
     python -m d2_ssod split datasets/coco/annotations/instances_train2017.json --percent 10 --seed 1
     python -m d2_ssod split data/all.json --percent 85 --val

@@ -46,13 +46,13 @@ def test_images_are_labeled_or_not(file, tmp_path):
 
 def test_images_to_validate_by_keep_their_annotations(file, tmp_path):
     split(file, "--percent", 85, "--val")
-    stem = tmp_path / "instances_train_85_percent"
-    labeled, val = (json.loads(path.read_text()) for path in sorted(tmp_path.glob(f"{stem.name}*")))
+    paths = sorted(tmp_path.glob("instances_train_85_percent_*.json"))
+    assert [path.stem.rpartition("_")[2] for path in paths] == ["labeled", "val"]
+    labeled, val = (json.loads(path.read_text()) for path in paths)
     assert (len(ids(labeled)), len(ids(val))) == (34, 6)
     assert sorted(ids(labeled) + ids(val)) == list(range(40))
     assert [a["image_id"] in ids(val) for a in val["annotations"]] == [True] * 12
     assert len(labeled["annotations"]) == 68
-    assert not (tmp_path / f"{stem.name}_unlabeled.json").exists()
 
 
 def test_the_share_is_rounded_to_whole_images(file, tmp_path):
