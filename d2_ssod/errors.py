@@ -24,6 +24,11 @@ def described(error: OSError) -> str:
     return f"{place}{error.strerror}"
 
 
+def one_line(error: object) -> str:
+    """Say what an error says in one line, whatever breaks its text has."""
+    return " ".join(str(error).split())
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Find the known name that an unknown one was probably meant to be, in whatever case."""
     by_lower = {other.lower(): other for other in known}

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from detectron2.config import CfgNode
 from torch import nn
 
-from d2_ssod.errors import ConfigError
+from d2_ssod.errors import ConfigError, one_line
 from d2_ssod.modeling import UncertaintyOutputLayers, detector_of
 
 # What Detectron2 raises where keys do not go together, or need what is not installed.
@@ -32,7 +32,7 @@ def said_in_one_line(part: str, keys: str) -> Iterator[None]:
     except ConfigError:
         raise
     except _ERRORS as error:
-        what = " ".join(str(error).split()) or "an assertion"
+        what = one_line(error) or "an assertion"
         raise ConfigError(
             f"{part} cannot be built from {keys} ({type(error).__name__}: {what}); correct these "
             "keys"

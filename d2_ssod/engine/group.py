@@ -15,6 +15,8 @@ from typing import NoReturn
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
+from d2_ssod.errors import one_line
+
 from .interruption import INTERRUPTED, PREEMPTED, Stopped
 from .logs import record_traceback
 
@@ -128,7 +130,7 @@ def run_to_the_end(function: Callable[[], object]) -> NoReturn:
 def end_of_rank(error: Exception) -> NoReturn:
     """End one of the processes that somebody else has started; without a launcher of ours."""
     record_traceback()
-    _say(f"error: rank {comm.get_rank()}: {type(error).__name__}: {' '.join(str(error).split())}")
+    _say(f"error: rank {comm.get_rank()}: {type(error).__name__}: {one_line(error)}")
     sys.exit(_FAULT)
 
 

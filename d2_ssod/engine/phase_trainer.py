@@ -27,7 +27,7 @@ from torch import nn
 from d2_ssod.artifacts import AtomicCheckpointer, DamagedCheckpoint, PhaseFolder
 from d2_ssod.data.loader import PhaseImages, build_phase_loader
 from d2_ssod.data.mapper import PseudoLabelMapper
-from d2_ssod.errors import ConfigError
+from d2_ssod.errors import ConfigError, one_line
 from d2_ssod.evaluation import validate
 from d2_ssod.modeling import running_attributes
 from d2_ssod.randomness import Purpose, derive_seed, seed_generators, with_drawn_seed
@@ -266,7 +266,7 @@ class PhaseTrainer(DefaultTrainer):
         except FloatingPointError as error:
             raise ConfigError(
                 f"phase {self.phase}, iteration {self.iter}: training has diverged "
-                f"({' '.join(str(error).split())[:300]}); lower SOLVER.BASE_LR, lengthen "
+                f"({one_line(error)[:300]}); lower SOLVER.BASE_LR, lengthen "
                 "SOLVER.WARMUP_ITERS or set SOLVER.CLIP_GRADIENTS.ENABLED, then start anew, or go "
                 "on from the last checkpoint with --resume and SSOD.RESUME_ANYWAY True"
             ) from error

@@ -17,7 +17,7 @@ from d2_ssod.artifacts import (
     load_ensemble_validation,
     read_history,
 )
-from d2_ssod.errors import ConfigError, shortened
+from d2_ssod.errors import ConfigError, one_line, shortened
 from d2_ssod.json_files import read_json_lines, read_record
 from d2_ssod.limits import is_number
 
@@ -192,6 +192,6 @@ def _if_there(path: Path, reader: Callable[[Path], _T], problems: list[str]) -> 
     except ConfigError as error:
         problems.append(str(error))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        what = " ".join(str(error).split())
+        what = one_line(error)
         problems.append(shortened(f"{path} is damaged ({type(error).__name__}: {what})"))
     return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from d2_ssod.errors import ConfigError
+from d2_ssod.errors import ConfigError, one_line
 from d2_ssod.file_names import find_file
 from d2_ssod.values import as_number, as_whole
 from d2_ssod.yaml_files import AsWritten, check_repeated_keys
@@ -110,7 +110,7 @@ class YoloSplit:
         except OSError as error:
             raise ConfigError(f"{self.yaml_file}: cannot be read ({error.strerror})") from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            line = " ".join(str(error).split())
+            line = one_line(error)
             raise ConfigError(f"{self.yaml_file}: is not a YAML file ({line})") from None
         if not isinstance(content, dict):
             raise ConfigError(

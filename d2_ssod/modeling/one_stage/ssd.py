@@ -18,7 +18,7 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
-from d2_ssod.errors import ConfigError
+from d2_ssod.errors import ConfigError, one_line
 from d2_ssod.modeling.certainty import gates_of, has_certainty
 
 _SURE = 50.0  # a logit, beside which all others count nothing
@@ -263,7 +263,7 @@ def _check_size(cfg: CfgNode, backbone: Backbone) -> None:
         raise ConfigError(
             f"MODEL.SSD.SIZE is {size}, and MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME!r} has no "
             f"feature maps of images {size} x {size} with {pixels.shape[1]} channels "
-            f"({' '.join(str(error).split())[:200]}); correct one of them"
+            f"({one_line(error)[:200]}); correct one of them"
         ) from error
 
 

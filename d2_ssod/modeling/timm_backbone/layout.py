@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from d2_ssod.errors import ConfigError
 
-from .net import create_for_any_size, import_timm, one_line
+from .net import create_for_any_size, import_timm, shortly
 
 _STRIDES = (4, 8, 16, 32)  # of the maps that are taken where none are chosen
 _IMAGE = (128, 192)  # height and width of the image that maps are measured with
@@ -141,7 +141,7 @@ def _maps_of(name: str, net: nn.Module, in_channels: int) -> list[Tensor]:
     except Exception as error:
         raise ConfigError(
             f"MODEL.TIMM.NAME is {name!r}, which does not take images of any size (of {_IMAGE}: "
-            f"{one_line(error)}); choose one that does, such as a ResNet, EfficientNet, ConvNeXt "
+            f"{shortly(error)}); choose one that does, such as a ResNet, EfficientNet, ConvNeXt "
             "or Swin"
         ) from error
 

@@ -17,7 +17,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from d2_ssod.errors import ConfigError
+from d2_ssod.errors import ConfigError, one_line
 
 PRETRAINED = "pretrained"
 """``MODEL.TIMM.WEIGHTS`` for the weights that timm itself knows and downloads."""
@@ -68,7 +68,7 @@ def create_for_any_size(
     similar = difflib.get_close_matches(name, others, n=3)
     raise ConfigError(
         f"MODEL.TIMM.NAME is {name!r}, of which timm {timm.__version__} cannot make feature maps "
-        f"({one_line(refusal)}); correct it"
+        f"({shortly(refusal)}); correct it"
         + (f", such as to {', '.join(similar)}" if similar else " to a name of timm.list_models()")
     ) from refusal
 
@@ -85,7 +85,7 @@ def build_net(name: str, weights: str, arguments: dict[str, Any]) -> nn.Module:
         except Exception as error:
             raise ConfigError(
                 f"MODEL.TIMM.WEIGHTS is {weights!r}, but timm has no weights of {name} or cannot "
-                f"download them ({one_line(error)}); give a file of them, or '' for random ones"
+                f"download them ({shortly(error)}); give a file of them, or '' for random ones"
             ) from error
     check_is_file(weights)
     # What a file does not have stays as random as in a model without it, and is found by that.
@@ -100,7 +100,7 @@ def build_net(name: str, weights: str, arguments: dict[str, Any]) -> nn.Module:
                     name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments
                 )
         except Exception as error:
-            raise _misfit(name, weights, one_line(error)) from error
+            raise _misfit(name, weights, shortly(error)) from error
     found = dict(net.named_parameters())
     arrays = {n: p for n, p in without.named_parameters() if p.dim() > 1}
     missing = [n for n, p in arrays.items() if torch.equal(p, found[n])]
@@ -156,6 +156,6 @@ def with_norm(net: nn.Module, norm: str, trained: frozenset[str]) -> nn.Module:
     return convert_sync_batchnorm(net) if norm == "SyncBN" else net
 
 
-def one_line(error: Exception | None) -> str:
+def shortly(error: Exception | None) -> str:
     """Say an error in one line that is not too long."""
-    return " ".join(str(error).split())[:200]
+    return one_line(error)[:200]
