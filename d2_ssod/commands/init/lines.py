@@ -39,8 +39,7 @@ def lines_of(
     listed = ", ".join(f"{escaped(name)} {count}" for name, count in list(counts.items())[:20])
     short, most = _resizing(images, model)
     base = shipped_configs() / model.base
-    num_learned = sum(map(has_objects, images))
-    schedule = EpochSchedule.of(arguments, num_learned, num_unlabeled)
+    schedule = EpochSchedule.of(arguments, sum(map(has_objects, images)), num_unlabeled)
     judged = "AP is that of VAL" if "VAL" in entries else "name a data set to see AP"
     return [
         *_comment(
@@ -80,7 +79,7 @@ def lines_of(
         *_solver_lines(arguments, schedule),
         "SSOD:",
         *METHODS[arguments.method],
-        *_schedule_lines(arguments, schedule, num_learned),
+        *_schedule_lines(arguments, schedule),
         "  REGISTER:",
         *(f"    - {_flow(entry)}" for entry in entries.values()),
         f"OUTPUT_DIR: {_scalar(f'output/{Path(arguments.output).stem}')}",
@@ -157,9 +156,7 @@ def _solver_lines(arguments: argparse.Namespace, schedule: EpochSchedule) -> Ite
         yield f"  WARMUP_ITERS: {shortest // 10}  # a tenth of the shortest phase"
 
 
-def _schedule_lines(
-    arguments: argparse.Namespace, schedule: EpochSchedule, num_learned: int
-) -> Iterator[str]:
+def _schedule_lines(arguments: argparse.Namespace, schedule: EpochSchedule) -> Iterator[str]:
     iterations = MODELS[arguments.model].iterations
     if iterations is not None:
         of_phases = list(iterations[num_phases(arguments)])
@@ -181,8 +178,8 @@ def _schedule_lines(
         "fewer if not all pictures get labels. The learning rate drops after three quarters.",
         indent=4,
     )
-    epochs = round(sum(schedule.iterations) * batch_size(arguments) / num_learned)
-    control = [f"EPOCHS '[{epochs}]'", f"STEP_EPOCHS '[{_steps([epochs])[0]}]'"]
+    alone = [schedule.labels_alone]
+    control = [f"EPOCHS '{_flow(alone)}'", f"STEP_EPOCHS '{_flow(_steps(alone))}'"]
     yield from _control_lines(control, indent=4)
     yield f"    EPOCHS: {_flow(schedule.epochs)}"
     yield f"    STEP_EPOCHS: {_flow(_steps(schedule.epochs))}"

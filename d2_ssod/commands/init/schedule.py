@@ -21,6 +21,8 @@ class EpochSchedule:
     text: str
     epochs: list[float]
     iterations: list[int]
+    labels_alone: int
+    """Epochs of the labeled pictures alone in as many iterations."""
 
     @classmethod
     def of(
@@ -51,7 +53,9 @@ class EpochSchedule:
                 f"batch is labeled, so that it sees each labeled picture {seen:.0f} times"
             )
         counts = zip(epochs, pictures, strict=True)
-        return cls(text, epochs, [max(1, round(e * count / batch)) for e, count in counts])
+        iterations = [max(1, round(e * count / batch)) for e, count in counts]
+        labels_alone = round(sum(iterations) * batch / max(num_labeled, 1))
+        return cls(text, epochs, iterations, labels_alone)
 
 
 def num_phases(arguments: argparse.Namespace) -> int:
