@@ -18,7 +18,7 @@ from yaml import YAMLError
 from d2_ssod import limits
 from d2_ssod.artifacts import RunFolder
 from d2_ssod.config import add_ssod_config, nearest_key, shipped_configs, value_of
-from d2_ssod.errors import ConfigError, correct_or_remove
+from d2_ssod.errors import ConfigError, correct_or_remove, one_line
 from d2_ssod.json_files import atomic_open
 from d2_ssod.yaml_files import check_repeated_keys
 
@@ -64,6 +64,24 @@ def read_run_config(folder: RunFolder) -> CfgNode:
     return cfg
 
 
+def read_kept_seed(folder: RunFolder) -> int | None:
+    """Read the seed that a run has, and no more of its config; None for a new run.
+
+    Raises:
+        ConfigError: its config is damaged.
+    """
+    if not folder.config.exists():
+        return None
+    try:
+        seed = int(CfgNode.load_yaml_with_base(str(folder.config)).get("SEED", -1))
+    except (AttributeError, OSError, RecursionError, TypeError, ValueError, YAMLError) as error:
+        raise ConfigError(
+            f"{folder.config}: its SEED cannot be read ({type(error).__name__}: "
+            f"{one_line(error)}); restore the file, or give the run's SEED"
+        ) from error
+    return seed if seed >= 0 else None
+
+
 def save_run_config(cfg: CfgNode) -> None:
     """Write a run's config where :func:`read_run_config` finds it; on every rank."""
     if comm.is_main_process():
@@ -107,13 +125,13 @@ def _merge(cfg: CfgNode, merge: Callable[[Any], None], values: Any, source: str)
             "correct the path"
         ) from error
     except (KeyError, ValueError, AttributeError, TypeError, AssertionError, YAMLError) as error:
-        raise ConfigError(f"config ({source}): {_one_line(error, cfg)}") from error
+        raise ConfigError(f"config ({source}): {_described(error, cfg)}") from error
 
 
-def _one_line(error: Exception, cfg: CfgNode) -> str:
+def _described(error: Exception, cfg: CfgNode) -> str:
     """Say on one line what yacs or YAML says, and what to do; a KeyError's text unquoted."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    line = " ".join(str(text).split())
+    line = one_line(text)
     if line.startswith(("Non-existent config key", "Non-existent key")):
         remedy = correct_or_remove(nearest_key(cfg, line.split(": ", 1)[1]))
         line += f" (unknown: {remedy}; d2_ssod/config.py lists the keys under SSOD"

@@ -8,17 +8,15 @@ import logging
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
-from yaml import YAMLError
 
 from d2_ssod.artifacts import RunFolder
 from d2_ssod.data import register_from_config
-from d2_ssod.errors import ConfigError
 from d2_ssod.modeling import describe_timm_backbone, with_timm_pixels
 from d2_ssod.randomness import seed_generators, with_drawn_seed
 
 from .agreement import agree_on_config, agree_on_folder, on_main_process
 from .config_checks import check_config
-from .config_files import read_config, save_run_config
+from .config_files import read_config, read_kept_seed, save_run_config
 from .config_warnings import odd_keys
 from .data_checks import check_data_sets
 from .logs import log_start, setup_logs
@@ -73,27 +71,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
 def _with_seed(cfg: CfgNode, go_on: bool) -> CfgNode:
     """Set a seed where ``SEED`` asks for a random one; a run keeps its."""
     own = with_drawn_seed(cfg)
-    kept = on_main_process(lambda: _kept_seed(RunFolder(cfg.OUTPUT_DIR))) if go_on else None
+    kept = on_main_process(lambda: read_kept_seed(RunFolder(cfg.OUTPUT_DIR))) if go_on else None
     if kept is not None:
         own.defrost()
         own.SEED = kept
         own.freeze()
     return own
-
-
-def _kept_seed(folder: RunFolder) -> int | None:
-    """Read the seed that a run has; None for a new one.
-
-    Raises:
-        ConfigError: its config is damaged.
-    """
-    if not folder.config.exists():
-        return None
-    try:
-        seed = int(CfgNode.load_yaml_with_base(str(folder.config)).get("SEED", -1))
-    except (AttributeError, OSError, RecursionError, TypeError, ValueError, YAMLError) as error:
-        raise ConfigError(
-            f"{folder.config}: its SEED cannot be read ({type(error).__name__}: "
-            f"{' '.join(str(error).split())}); restore the file, or give the run's SEED"
-        ) from error
-    return seed if seed >= 0 else None
