@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from d2_ssod.artifacts import load_summary
 from d2_ssod.json_files import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
@@ -42,9 +43,9 @@ def metrics_of(
     folder: Path, keys: Collection[str], summary: str = "summary.json"
 ) -> dict[str, dict[str, float]]:
     """Read from a run's summary these metrics of each phase and ensemble."""
-    content = read_json(folder / summary)
-    models = {f"phase_{phase['phase']}": phase["metrics"] for phase in content["phases"]}
-    return kept(models | content["ensembles"], keys)
+    found = load_summary(folder / summary)
+    models = {f"phase_{phase}": metrics for phase, metrics in found.phases.items()}
+    return kept(models | found.ensembles, keys)
 
 
 def kept(metrics: Mapping[str, Mapping[str, float]], keys: Collection[str]) -> dict[str, dict]:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog
 
-from d2_ssod.artifacts import RunFolder
+from d2_ssod.artifacts import RunFolder, load_summary
 from d2_ssod.data.loader import build_inference_loader
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import build_evaluator, evaluate_phases
-from d2_ssod.json_files import read_json
 
 from .finished import load_models, open_run
 from .plots import curves
@@ -39,12 +38,12 @@ def compute(output_dir: Path, truth: str = "") -> dict:
     models = load_models(cfg)
     loader = build_inference_loader(cfg, DatasetCatalog.get(truth))
     results = evaluate_phases(models, loader, lambda row: build_evaluator(truth))
-    test = read_json(RunFolder(output_dir).summary())["phases"]
+    test = load_summary(RunFolder(output_dir).summary()).phases
     return {
         "figure": "2a",
         "truth": truth,
         "unlabeled": [{key: metrics[key] for key in KEYS} for metrics in results.phases],
-        "test": [{key: phase["metrics"][key] for key in KEYS} for phase in test],
+        "test": [{key: metrics[key] for key in KEYS} for metrics in test.values()],
     }
 
 

@@ -11,6 +11,7 @@ differences.py           what differs between the settings of before and now
 yolo.py                  boxes as YOLO's text files, for other tools
 trained_with.py          ``trained_with.json``: settings, labels and weights of a phase's training
 history.py               ``history.jsonl``: what the run did and how long it took
+summary.py               ``summary.json``: how good the models are on the test images
 validation.py            ``validation.json``: AP on the validation images, and the best phase
 run_classes.py           ``classes.json``: the classes that the models find
 lock.py                  one run at a time in a folder
@@ -49,6 +50,7 @@ from .pseudo_labels import (
     save_pseudo_labels,
 )
 from .run_classes import check_classes, load_classes, save_classes
+from .summary import Summary, load_summary, numbers_in
 from .trained_with import (
     check_training,
     digest_of,
@@ -77,6 +79,7 @@ __all__ = [
     "DamagedCheckpoint",
     "PhaseFolder",
     "RunFolder",
+    "Summary",
     "best_of",
     "best_phase",
     "best_phases",
@@ -109,8 +112,10 @@ __all__ = [
     "load_predictions",
     "load_predictions_by_file",
     "load_pseudo_labels",
+    "load_summary",
     "load_validation",
     "lock_folder",
+    "numbers_in",
     "prediction_source",
     "read_history",
     "read_source",

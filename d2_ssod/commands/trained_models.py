@@ -9,12 +9,11 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import RunFolder, best_phases, ensembles_of, load_classes
+from d2_ssod.artifacts import RunFolder, best_phases, ensembles_of, load_classes, load_summary
 from d2_ssod.class_lists import describe_difference
 from d2_ssod.config import value_of
 from d2_ssod.engine import check_registered_names, read_run_config
 from d2_ssod.errors import ConfigError
-from d2_ssod.json_files import read_record
 
 # Models that are fused see the same pictures.
 _OF_PICTURES = ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST", "INPUT.FORMAT")
@@ -118,18 +117,17 @@ def _best_by_test(folder: RunFolder) -> list[int]:
         raise ConfigError(
             f"{folder.summary()}: no such file, so that the best phase is not known; name a phase"
         )
-    summary = read_record(folder.summary(), {"phases": list, "ensembles": dict})
-    together = ensembles_of(len(summary["phases"]) - 1)
-    try:
-        found = [([int(each["phase"])], each["metrics"]["AP"]) for each in summary["phases"]]
-        found += [
-            (list(phases), summary["ensembles"][name]["AP"])
-            for name, phases in together.items()
-            if name in summary["ensembles"]
-        ]
-        return max(found, key=lambda each: each[1] or 0)[0]
-    except (LookupError, TypeError, ValueError) as error:
+    summary = load_summary(folder.summary())
+    found = [([phase], metrics.get("AP")) for phase, metrics in summary.phases.items()]
+    found += [
+        (list(phases), summary.ensembles[name].get("AP"))
+        for name, phases in ensembles_of(len(summary.phases) - 1).items()
+        if name in summary.ensembles
+    ]
+    known = [each for each in found if each[1] is not None]
+    if not known:
         raise ConfigError(
-            f"{folder.summary()}: is damaged, so that the best phase is not known ({error!r}); "
-            "name a phase, or have it made again (train_net.py --eval-only)"
-        ) from error
+            f"{folder.summary()}: no model has an AP, so that the best phase is not known; name a "
+            "phase, or have it made again (train_net.py --eval-only)"
+        )
+    return max(known, key=lambda each: each[1])[0]

@@ -12,14 +12,16 @@ from detectron2.config import CfgNode
 from d2_ssod.artifacts import (
     PhaseFolder,
     RunFolder,
+    Summary,
     best_of,
     load_classes,
     load_ensemble_validation,
+    load_summary,
+    numbers_in,
     read_history,
 )
 from d2_ssod.errors import ConfigError, one_line, shortened
 from d2_ssod.json_files import read_json_lines, read_record
-from d2_ssod.limits import is_number
 
 from .labels import LabelTable, read_labels
 
@@ -27,21 +29,6 @@ _T = TypeVar("_T")
 
 
 Metrics = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How good the models are on the test images.
-
-    Attributes:
-        dataset: name of the test set.
-        phases: of each phase alone, by its number.
-        ensembles: of several phases together, by their name.
-    """
-
-    dataset: str
-    phases: dict[int, Metrics]
-    ensembles: dict[str, Metrics]
 
 
 @dataclass(frozen=True)
@@ -123,7 +110,7 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
     return Run(
         cfg,
         _if_there(folder.classes, lambda path: load_classes(folder), problems) or [],
-        _if_there(folder.summary(), _read_summary, problems),
+        _if_there(folder.summary(), load_summary, problems),
         [_read_phase(folder, number, problems) for number in range(last + 1)],
         read_history(folder),
         None if control is None else (control, _read_control(control)),
@@ -133,32 +120,23 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
 
 
 def _read_ensembles(folder: RunFolder, num_phases: int) -> Metrics:
-    return _numbers(load_ensemble_validation(folder, num_phases) or {})
+    return numbers_in(load_ensemble_validation(folder, num_phases) or {})
 
 
 def _read_phase(folder: RunFolder, number: int, problems: list[str]) -> Phase:
     files = folder.phase(number)
     curves = read_json_lines(files.metrics) if files.metrics.exists() else ()
-    rows = [_numbers(row) for row in curves if isinstance(row, dict)]
+    rows = [numbers_in(row) for row in curves if isinstance(row, dict)]
     return Phase(
         number,
         files,
         _if_there(
             files.validation,
-            lambda path: _numbers(read_record(path, {"metrics": dict})["metrics"]),
+            lambda path: numbers_in(read_record(path, {"metrics": dict})["metrics"]),
             problems,
         ),
         _if_there(files.manifest, lambda path: read_labels(path, number), problems),
         [row for row in rows if "iteration" in row],
-    )
-
-
-def _read_summary(path: Path) -> Summary:
-    found = read_record(path, {"dataset": str, "phases": list, "ensembles": dict})
-    return Summary(
-        found["dataset"],
-        {int(phase["phase"]): _numbers(phase["metrics"]) for phase in found["phases"]},
-        {name: _numbers(metrics) for name, metrics in found["ensembles"].items()},
     )
 
 
@@ -174,13 +152,8 @@ def _read_control(folder: Path) -> Metrics:
             f"{path}: no such file; name the folder of a run that has ended, and judged its models "
             "(with DATASETS.TEST; train_net.py --eval-only does it afterwards)"
         )
-    phases = _read_summary(path).phases
+    phases = load_summary(path).phases
     return phases[max(phases)]
-
-
-def _numbers(values: dict[str, Any]) -> Metrics:
-    """Keep the values that are finite numbers."""
-    return {key: float(value) for key, value in values.items() if is_number(value)}
 
 
 def _if_there(path: Path, reader: Callable[[Path], _T], problems: list[str]) -> _T | None:

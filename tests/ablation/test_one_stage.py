@@ -33,7 +33,8 @@ def test_a_finished_run_leaves_what_the_table_needs(results, monkeypatch, tmp_pa
         assert (config, overrides["SEED"]) == ("digits_csd.yaml", 2)
         folder.mkdir(parents=True)
         metrics = dict.fromkeys(one_stage.KEPT_METRICS, 41.23456)
-        summary = {"phases": [{"phase": 0, "metrics": metrics}], "ensembles": {}}
+        phases = [{"phase": 0, "metrics": metrics}]
+        summary = {"dataset": "test", "phases": phases, "ensembles": {}}
         (folder / "summary.json").write_text(json.dumps(summary))
         return True
 

@@ -125,6 +125,7 @@ def trained(monkeypatch, module):
         phases = overrides.get("SSOD.NUM_PHASES", 2)
         metrics = [{"AP50": 50.0 + 2 * p + overrides.get("SEED", 0), "AP": 30.0} for p in range(9)]
         summary = {
+            "dataset": "test",
             "phases": [{"phase": p, "metrics": metrics[p]} for p in range(phases + 1)],
             "ensembles": {"0~N": metrics[8], "1~N": metrics[7]} if phases else {},
         }

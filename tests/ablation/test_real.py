@@ -205,7 +205,8 @@ def test_a_finished_run_leaves_a_result_for_each_split(data, monkeypatch, tmp_pa
         model.touch()
         for name, ap50 in (("summary.json", 61.2346), ("summary_real_test.json", 51.0)):
             metrics = {"AP50": ap50, "AP": 30.0, "AP75": 3.0}
-            summary = {"phases": [{"phase": 0, "metrics": metrics}], "ensembles": {}}
+            phases = [{"phase": 0, "metrics": metrics}]
+            summary = {"dataset": "test", "phases": phases, "ensembles": {}}
             (folder / name).write_text(json.dumps(summary))
         return True
 

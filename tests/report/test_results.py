@@ -6,8 +6,8 @@ import pytest
 from made_run import metrics
 from runs import bare_config
 
-from d2_ssod.artifacts import RunFolder, best_phase, save_validation
-from d2_ssod.report.collect import Phase, Run, Summary
+from d2_ssod.artifacts import RunFolder, Summary, best_phase, save_validation
+from d2_ssod.report.collect import Phase, Run
 from d2_ssod.report.results import Results, verdict
 
 BY_TEST = (
