@@ -3,7 +3,8 @@
 fusion.py       weighted boxes fusion of the boxes of several models in one image (``Fusion``)
 ensemble.py     several detectors that look like one (``EnsembleRCNN``)
 coco_metrics.py COCO's metrics of boxes
-evaluators.py   which evaluator judges a data set
+ground_truth.py by what a data set is judged
+evaluators.py   COCO's metrics and Pascal VOC's, and which of them judges a data set
 label_truth.py  the objects of the unlabeled images, where they are known
 difficulty.py   which images are easy, for a model or by the data set
 evaluate.py     one pass over the test images for all phases and ensembles
@@ -15,15 +16,9 @@ from .coco_metrics import Metrics
 from .difficulty import difficulty_subsets, easy_images
 from .ensemble import EnsembleRCNN, fuse_outputs
 from .evaluate import PhaseResults, evaluate_phases, evaluate_rows
-from .evaluators import (
-    BoxEvaluator,
-    VocEvaluator,
-    build_evaluator,
-    evaluator_kind,
-    ground_truth,
-    read_voc_truth,
-)
+from .evaluators import BoxEvaluator, VocEvaluator, build_evaluator
 from .fusion import Fusion
+from .ground_truth import evaluator_kind, ground_truth, read_voc_truth
 from .label_truth import load_truth
 from .run import evaluate_run, judged_on, validate
 from .summary import format_metrics, format_table, summarize

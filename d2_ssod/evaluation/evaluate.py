@@ -18,8 +18,8 @@ from d2_ssod.inference import evaluation_mode
 from d2_ssod.progress import progress_bar
 from d2_ssod.structures import ImageId
 
+from .coco_metrics import Metrics
 from .ensemble import EnsembleRCNN, Outputs, fuse_outputs
-from .evaluators import Metrics
 from .fusion import Fusion
 
 
