@@ -7,6 +7,7 @@ partial_predictions.py   those of a pass over the images that has not ended
 earlier_predictions.py   those that were made before images were added
 provenance.py            ``predictions_source.json``: which images and settings they are of
 pseudo_labels.py         ``pseudo_labels.json``: what a phase trains on, as COCO instances
+digests.py               hashes of images' objects and of files
 differences.py           what differs between the settings of before and now
 yolo.py                  boxes as YOLO's text files, for other tools
 trained_with.py          ``trained_with.json``: settings, labels and weights of a phase's training
@@ -26,6 +27,7 @@ from .checkpoints import (
     load_phase_model,
 )
 from .differences import refuse
+from .digests import digest_of, digest_of_file
 from .earlier_predictions import (
     load_earlier_predictions,
     load_predictions_by_file,
@@ -53,8 +55,6 @@ from .run_classes import check_classes, load_classes, save_classes
 from .summary import Summary, load_summary, numbers_in
 from .trained_with import (
     check_training,
-    digest_of,
-    digest_of_file,
     had_teacher,
     has_learned,
     record_training,

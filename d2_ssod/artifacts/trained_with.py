@@ -6,7 +6,6 @@ So a run is not gone on with by others, which would make its results a mixture o
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -16,11 +15,11 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from d2_ssod.config import flat_keys, value_of
-from d2_ssod.file_names import base_name
 from d2_ssod.json_files import read_record, write_json
 from d2_ssod.modeling import TIMM_BACKBONES, detector_of
 
 from .differences import differences_between, refuse
+from .digests import digest_of, digest_of_file
 from .layout import PhaseFolder, RunFolder
 
 # Keys, or sections, of a phase's config that do not change what it learns: devices, places, lengths
@@ -162,15 +161,6 @@ def _is_hash(weights: str) -> bool:
     return str(weights).startswith(_HASH)
 
 
-def digest_of_file(path: str | os.PathLike) -> str:
-    """Hash a file's content by SHA-256, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
-
-
 def has_learned(folder: RunFolder, phase: int, labeled: Sequence[dict]) -> bool:
     """Tell whether a phase was trained on these labeled images, also where that is not known."""
     path = folder.phase(phase).trained_with
@@ -250,29 +240,3 @@ def _ignored_in_phase_0(own: CfgNode) -> tuple[str, ...]:
 
 def _is_below(key: str, sections: Sequence[str]) -> bool:
     return any(key == section or key.startswith(section + ".") for section in sections)
-
-
-def digest_of(images: Sequence[dict], *, crowds: bool) -> str:
-    """Hash images by their objects; where they lie does not count.
-
-    Args:
-        images: Detectron2 dicts.
-        crowds: whether they count, as where images judge; nothing learns them, though earlier
-            versions counted them there, too.
-    """
-    digest = hashlib.sha256()
-    for image in images:
-        objects = [
-            (
-                [round(float(side), 2) for side in annotation["bbox"]],
-                int(annotation["bbox_mode"]),
-                annotation["category_id"],
-                annotation.get("iscrowd", 0),
-            )
-            for annotation in image.get("annotations", ())
-            if crowds or not annotation.get("iscrowd", 0)
-        ]
-        digest.update(
-            repr((base_name(image["file_name"]), objects)).encode(errors="surrogateescape")
-        )
-    return digest.hexdigest()

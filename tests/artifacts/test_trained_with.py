@@ -7,8 +7,8 @@ import pytest
 from detectron2.structures import BoxMode
 from runs import bare_config
 
-from d2_ssod.artifacts import RunFolder, check_training, record_training
-from d2_ssod.artifacts.trained_with import check_architecture, digest_of, has_learned
+from d2_ssod.artifacts import RunFolder, check_training, digest_of, record_training
+from d2_ssod.artifacts.trained_with import check_architecture, has_learned
 from d2_ssod.errors import ConfigError
 
 LABELED = [
