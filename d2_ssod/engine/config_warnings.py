@@ -19,6 +19,11 @@ def odd_keys(cfg: CfgNode) -> Iterator[str]:
     for key, (is_set, remedy) in (_unread_keys(cfg) | _unread_own_keys(cfg)).items():
         if is_set:
             yield f"{key} is {value_of(cfg, key)!r}, but has no effect: {remedy}"
+    if not (cfg.DATASETS.VAL or cfg.DATASETS.TEST):
+        yield (
+            "DATASETS.VAL and DATASETS.TEST name no labeled images, so that nobody sees whether it "
+            "helped: keep some out of training (python -m d2_ssod split --val)"
+        )
     yield from _rates_that_stay(cfg)
     yield from _frozen_random_weights(cfg)
     yield from _learned_edges(cfg)

@@ -132,4 +132,4 @@ def test_a_config_that_cannot_be_used_is_one_line(config, capsys):
 def test_nothing_to_judge_by_is_said(config, capsys):
     code, text = checked(config, capsys, "DATASETS.TEST", "[]")
     assert code == 0
-    assert "warning: DATASETS: nothing to judge by (1)" in text
+    assert "DATASETS.VAL and DATASETS.TEST name no labeled images" in text

@@ -17,6 +17,7 @@ def said():
         cfg = get_cfg()
         add_ssod_config(cfg)
         cfg.MODEL.ROI_HEADS.NAME = "UncertaintyROIHeads"
+        cfg.DATASETS.TEST = ("some_test",)
         if base:
             cfg.merge_from_file(str(CONFIGS / f"{base}.yaml"))
         cfg.merge_from_list(keys)
@@ -27,6 +28,11 @@ def said():
 
 def test_nothing_is_said_of_the_defaults(said):
     assert not said()
+
+
+def test_that_no_image_judges_is_said(said):
+    assert "so that nobody sees whether it helped" in said("DATASETS.TEST", ())
+    assert not said("DATASETS.TEST", (), "DATASETS.VAL", ("some_val",))
 
 
 @pytest.mark.parametrize(
