@@ -20,7 +20,8 @@ def pairwise_cosine_similarity(x1: Tensor, x2: Tensor, eps: float = 1e-8) -> Ten
         eps: Norms below it count as it.
 
     Returns:
-        ``Tensor[N, M]`` in -1..1, of the dtype of the inputs (of autocast's where that is on).
+        ``Tensor[N, M]`` in -1..1, of the dtype of the inputs (of autocast's where that is on); NaN
+        for rows that have a NaN, or whose squared norm overflows.
 
     Raises:
         ValueError: if the shapes do not fit.
@@ -35,6 +36,7 @@ def pairwise_cosine_similarity(x1: Tensor, x2: Tensor, eps: float = 1e-8) -> Ten
 
 def _normalize(x: Tensor, eps: float) -> Tensor:
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=_accumulator(x.dtype))
+    norm = norm + (norm - norm)  # NaN instead of infinity: 0 would look like an answer
     return (x / norm.clamp(min=eps)).to(x.dtype)
 
 

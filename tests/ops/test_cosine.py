@@ -50,6 +50,11 @@ def test_cosine_nan_stays_in_its_row(device):
     assert actual.isnan().any(dim=1).nonzero().tolist() == [[2]]
 
 
+def test_cosine_of_a_norm_that_overflows_is_nan(device):
+    large = torch.full((1, 4), 1e25, device=device)
+    assert pairwise_cosine_similarity(large, torch.ones(2, 4, device=device)).isnan().all()
+
+
 def test_cosine_empty(device):
     none, some = torch.zeros(0, 4, device=device), torch.zeros(3, 4, device=device)
     assert pairwise_cosine_similarity(none, some).shape == (0, 3)
