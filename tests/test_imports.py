@@ -207,3 +207,33 @@ def test_import_of_ops_loads_no_detectron2():
     loaded = loaded_after("import d2_ssod.ops")
     assert "torch" in loaded
     assert not {"detectron2", "fvcore", "torchvision", "pycocotools"} & loaded
+
+
+def lists_its_files(init):
+    """Whether the docstring of a package has a line of each of some of its files."""
+    return len(listed(init)) > 1
+
+
+def files_of(init):
+    """The modules and packages beside a package's own module, as they are listed."""
+    modules = {path.name for path in init.parent.glob("[!_]*.py")}
+    return modules | {f"{path.parent.name}/" for path in init.parent.glob("*/__init__.py")}
+
+
+def listed(init):
+    """Those of them that the package's docstring names, each at the start of a line or sentence."""
+    doc = ast.get_docstring(ast.parse(init.read_text())) or ""
+    return files_of(init) & set(re.findall(r"\b[\w]+(?:\.py|/)(?=\W)", doc))
+
+
+@pytest.mark.parametrize(
+    "init",
+    [
+        pytest.param(init, id=str(init.parent.relative_to(ROOT)))
+        for part in ("d2_ssod", "ablation")
+        for init in sorted((ROOT / part).rglob("__init__.py"))
+        if lists_its_files(init)
+    ],
+)
+def test_a_package_that_lists_its_files_lists_all(init):
+    assert files_of(init) == listed(init)

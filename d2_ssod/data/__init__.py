@@ -5,6 +5,7 @@ findings.py       what is wrong or odd, gathered
 checks.py         what may be wrong with data sets, said before training
 box_checks.py     boxes that are implausible as a whole
 statistics.py     sizes, shapes and numbers of objects, and the anchors that fit
+objects.py        the objects of images, and which images are trained on
 images.py         looking at a picture file
 picture_files.py  looking at many, each once
 presence.py       whether they are there at all
