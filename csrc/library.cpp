@@ -1,4 +1,5 @@
-// Every operator's schema. Kernels: cpu/ and cuda/. Fake, autograd and autocast rules:
+// Every operator's schema, and the kernels of meta tensors, which torch.compile and torch.export
+// trace with. Other kernels: cpu/ and cuda/. Autograd and autocast rules:
 // d2_ssod/ops/_registrations.py. Meaning, units, errors: the public functions of d2_ssod/ops.
 //
 // What all operators share:
@@ -12,8 +13,10 @@
 //   ignores the pairs that are NaN because of the other RoI.
 #include <torch/library.h>
 
+#include "inputs.h"
+
 TORCH_LIBRARY(d2_ssod, m) {
-  // torch.compile may take them as they are: they have fake kernels, and no side effects.
+  // torch.compile may take them as they are: they have meta kernels, and no side effects.
   const std::vector<at::Tag> tags{at::Tag::pt2_compliant_tag};
 
   // [N, M]: NaN where either box has a NaN.
@@ -47,3 +50,15 @@ TORCH_LIBRARY(d2_ssod, m) {
       "grad_embeddings)",
       tags);
 }
+
+namespace d2_ssod {
+
+TORCH_LIBRARY_IMPL(d2_ssod, Meta, m) {
+  m.impl("pairwise_iou", pairwise_overlap<nullptr>);
+  m.impl("pairwise_iof", pairwise_overlap<nullptr>);
+  m.impl("overlap_weights", overlap_weights<nullptr>);
+  m.impl("uncertainty_weights", uncertainty_weights<nullptr>);
+  m.impl("similarity_loss", similarity_loss<nullptr>);
+}
+
+}  // namespace d2_ssod

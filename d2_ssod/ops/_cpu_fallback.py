@@ -7,13 +7,11 @@ without a CUDA toolkit.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from ._devices import check_one_device
 
 Results = Tensor | tuple[Tensor, ...]
 
@@ -33,7 +31,7 @@ def on_cpu(operator: torch._ops.OpOverload) -> Callable[..., Results]:
             "setup.py build_ext --inplace`, which says what it lacks",
             stacklevel=1,  # said once
         )
-        check_one_device(arguments)
+        _check_one_device(arguments)
         results = operator(*(a.cpu() if isinstance(a, Tensor) else a for a in arguments))
         device = arguments[0].device
         if isinstance(results, Tensor):
@@ -41,3 +39,12 @@ def on_cpu(operator: torch._ops.OpOverload) -> Callable[..., Results]:
         return tuple(result.to(device) for result in results)
 
     return compute
+
+
+def _check_one_device(arguments: Sequence[Any]) -> None:
+    device = arguments[0].device
+    for argument in arguments:
+        if isinstance(argument, Tensor) and argument.device != device:
+            raise ValueError(
+                f"all tensors must be on {device} like the first, got one on {argument.device}"
+            )

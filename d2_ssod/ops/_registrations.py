@@ -1,6 +1,5 @@
-"""What the dispatcher must know of the operators besides their kernels: fake, autograd, autocast.
+"""What the dispatcher must know of the operators besides their kernels: autograd, autocast.
 
-- Fake: shapes and dtypes of the results, for ``torch.compile``, ``torch.export`` and meta tensors.
 - CUDA, where nothing of it is compiled: the CPU computes.
 - Autograd: overlaps and weights are constants, so their autograd key falls through and their
   results require no gradient, whatever the inputs do. The similarity loss makes its gradient in the
@@ -12,65 +11,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._cpu_fallback import on_cpu
-from ._devices import check_one_device
 
 _OVERLAPS = ("pairwise_iou", "pairwise_iof", "overlap_weights")
 _CONSTANTS = (*_OVERLAPS, "uncertainty_weights")
 
 # Registrations last as long as this object.
 _library = torch.library.Library("d2_ssod", "IMPL")
-
-
-def _fake_pairwise(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    return boxes1.new_empty((boxes1.shape[0], boxes2.shape[0]))
-
-
-def _fake_overlap_weights(boxes: Tensor, *_: Any) -> Tensor:
-    return boxes.new_empty((boxes.shape[0],))
-
-
-def _fake_uncertainty_weights(boxes: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return tuple(boxes.new_empty((boxes.shape[0],)) for _ in range(3))
-
-
-def _fake_similarity_loss(
-    boxes: Tensor,
-    embeddings: Tensor,
-    rois_per_image: Sequence[int],
-    iof_threshold: float,
-    classes: Tensor | None,
-    with_grad: bool,
-) -> tuple[Tensor, Tensor]:
-    return boxes.new_empty(()), boxes.new_empty(embeddings.shape if with_grad else (0,))
-
-
-_FAKES = {
-    "pairwise_iou": _fake_pairwise,
-    "pairwise_iof": _fake_pairwise,
-    "overlap_weights": _fake_overlap_weights,
-    "uncertainty_weights": _fake_uncertainty_weights,
-    "similarity_loss": _fake_similarity_loss,
-}
-
-
-def _on_one_device(fake: Callable[..., Any]) -> Callable[..., Any]:
-    """Make the fake kernel refuse tensors of several devices, as the other kernels do.
-
-    Of a meta tensor and a real one it alone is called, and what it gives is not computed.
-    """
-
-    def checked(*arguments: Any) -> Any:
-        check_one_device(arguments)
-        return fake(*arguments)
-
-    return checked
 
 
 class _ScaleOnce(torch.autograd.Function):
@@ -112,11 +64,8 @@ def register(*, with_cuda: bool) -> None:
         with_cuda: whether that has the CUDA operators.
     """
     if not with_cuda:
-        for name in _FAKES:
+        for name in (*_CONSTANTS, "similarity_loss"):
             _library.impl(name, on_cpu(getattr(torch.ops.d2_ssod, name).default), "CUDA")
-    for name, fake in _FAKES.items():
-        torch.library.register_fake(f"d2_ssod::{name}", _on_one_device(fake))
-
     for name in _CONSTANTS:
         _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
     torch.library.register_autograd(

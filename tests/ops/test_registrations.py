@@ -110,8 +110,46 @@ def test_meta_tensors_beside_real_ones_are_refused(name, device):
         for place in tensors:
             mixed = list(arguments)
             mixed[place] = mixed[place].to("meta")
-            with pytest.raises(ValueError, match="like the first, got one on"):
+            with pytest.raises(ValueError, match=r"must be on .* like the boxes, got "):
                 operator(*mixed)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: {"is_foreground": s.is_foreground.byte()}, "is_foreground must be bool"),
+        (lambda s: {"embeddings": s.embeddings[1:]}, "one row per box"),
+        (lambda s: {"boxes": s.boxes[:, 1:]}, r"boxes must be a Tensor\[N, 4\]"),
+        (lambda s: {"rois_per_image": [7, 5]}, "must add up to the number of boxes"),
+    ],
+)
+def test_what_the_kernels_refuse_is_refused_while_a_program_is_traced(change, message):
+    sample = make_sample([7, 4], 3)
+    names = ("boxes", "embeddings", "is_foreground", "rois_per_image")
+    given = dict(zip(names, sample.rois(), strict=True)) | change(sample)
+    with pytest.raises(ValueError, match=message):
+        ops.uncertainty_weights(**given)
+    torch._dynamo.reset()
+    traced = torch.compile(ops.uncertainty_weights, fullgraph=True, backend="eager", dynamic=True)
+    with pytest.raises((ValueError, torch._dynamo.exc.TorchRuntimeError), match=message):
+        traced(**given)
+
+
+def test_compile_counts_that_only_a_run_tells(device):
+    torch._dynamo.reset()
+
+    @torch.compile(fullgraph=True, backend="aot_eager", dynamic=True)
+    def traced(boxes, embeddings, counts):
+        return ops.similarity_loss(boxes, embeddings, counts.tolist())
+
+    sample = make_sample([30, 20], 8).to(device)
+    rois = sample.boxes, sample.embeddings
+    with torch._dynamo.config.patch(capture_scalar_outputs=True):
+        for counts in ([30, 20], [50, 0]):
+            actual = traced(*rois, torch.tensor(counts))
+            torch.testing.assert_close(actual, ops.similarity_loss(*rois, counts))
+        with pytest.raises(RuntimeError, match="Eq"):
+            traced(*rois, torch.tensor([30, 21]))
 
 
 @pytest.mark.parametrize("dtype", HALVES)
