@@ -35,10 +35,16 @@ def lock_folder(folder: str | os.PathLike, patience: float | None = None) -> Non
     """
     path = Path(os.path.abspath(folder)) / _NAME
     release_folder(folder)  # of an earlier run in this process
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  held until the process ends
+    file = _open(path)
     begin = time.monotonic()
-    while not _is_ours(file):
+    while True:
+        if _is_ours(file):
+            if _lies_at(path, file):
+                break
+            # The folder was renamed meanwhile, and its lock with it.
+            file.close()
+            file = _open(path)
+            continue
         owner = _owner(file)
         if patience is None:
             patience = _patience_with(owner, path)
@@ -53,6 +59,18 @@ def lock_folder(folder: str | os.PathLike, patience: float | None = None) -> Non
     file.write(f"process {os.getpid()} on {platform.node()}\n")
     file.flush()
     _held[path] = file
+
+
+def _open(path: Path) -> IO[str]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return open(path, "a+", encoding="utf-8")
+
+
+def _lies_at(path: Path, file: IO[str]) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _owner(file: IO[str]) -> str:

@@ -1,3 +1,4 @@
+import contextlib
 import fcntl
 import os
 import subprocess
@@ -86,3 +87,29 @@ def test_a_run_of_another_machine_is_waited_for_longer(other, tmp_path, monkeypa
     lock_folder(tmp_path / "run")
     assert len(waits) >= 3
     assert capsys.readouterr().err.count("its lock ends by itself: waiting up to 150 s") == 1
+
+
+def test_a_folder_that_another_run_has_set_aside_meanwhile_is_not_shared(tmp_path, monkeypatch):
+    """What waits for the old folder must not take the lock that went away with it."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+
+        def hold(by):
+            file = by.enter_context(open(folder / "run.lock", "a"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+        def set_aside(seconds):
+            monkeypatch.setattr(lock.time, "sleep", lambda seconds: None)
+            folder.rename(tmp_path / "run.previous_1")
+            folder.mkdir()
+            hold(second)
+            first.close()
+
+        hold(first)
+        monkeypatch.setattr(lock.time, "sleep", set_aside)
+        with pytest.raises(ConfigError, match="is in use by"):
+            lock_folder(folder, patience=0.5)
+        second.close()
+        lock_folder(folder)
+        release_folder(folder)
