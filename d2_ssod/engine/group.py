@@ -121,10 +121,21 @@ def run_to_the_end(function: Callable[[], object]) -> NoReturn:
         _say(str(code))
         code = _FAULT
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # nobody reads it any more
-            stream.flush()
+    flush_streams()
     os._exit(code)
+
+
+def flush_streams() -> None:
+    """Flush stdout and stderr; what nobody reads any more is let go, so that Python does not ask.
+
+    It would end with an exit code of its own, 120.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def end_of_rank(error: Exception) -> NoReturn:
@@ -135,4 +146,5 @@ def end_of_rank(error: Exception) -> NoReturn:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody reads it any more
+        print(line, file=sys.stderr)

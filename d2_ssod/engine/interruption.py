@@ -11,9 +11,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from detectron2.engine import HookBase, TrainerBase, hooks
@@ -71,7 +72,8 @@ def _say_that_it_ends(number: int) -> None:
         f"{signal.Signals(number).name}: writing a checkpoint after this iteration; a second "
         "signal ends at once\n"
     )
-    os.write(sys.__stderr__.fileno(), line.encode())  # a handler may interrupt a print
+    with suppress(OSError, ValueError):  # nobody reads it any more
+        os.write(sys.__stderr__.fileno(), line.encode())  # a handler may interrupt a print
 
 
 _requests = _Requests()
@@ -81,12 +83,17 @@ _requests = _Requests()
 def handled_signals(*, of_launcher: bool = False) -> Iterator[_Requests]:
     """Handle the signals in this block; afterwards they do what they did before.
 
+    Python lets only the main thread do that: in others they are not handled.
+
     Args:
         of_launcher: this process only waits for others, to which it hands signals on.
 
     Yields:
         what the signals asked for; its ``number`` is that of the first one, or None.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield _Requests()
+        return
     _requests.process, _requests.number = os.getpid(), None
     _requests.only_hands_on, _requests.finishes_iterations = of_launcher, False
     before = {number: signal.signal(number, _requests.handle) for number in _SIGNALS}

@@ -10,19 +10,21 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
 from detectron2.engine import launch as detectron2_launch
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from d2_ssod.artifacts import RunFolder
+from d2_ssod.artifacts import RunFolder, release_folder
 from d2_ssod.errors import ConfigError, described
 
 from .group import (
     USER_ERROR,
     end_of_group,
     end_of_rank,
+    flush_streams,
     run_to_the_end,
     say_once,
     say_stopped,
@@ -49,9 +51,12 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
         run_to_the_end(lambda: _run(main, args))
     _or_exit(lambda: _check_numbers(args))
     processes = max(args.num_gpus, 1)
-    cfg = _or_exit(lambda: build_config(args, processes * args.num_machines))
+    cfg = _read_config(args, processes * args.num_machines)
     if processes * args.num_machines == 1:
-        _run(main, args)
+        try:
+            _run(main, args)
+        finally:
+            release_folder(cfg.OUTPUT_DIR)  # this process may live on, as that of a notebook
         return
     url = _or_exit(lambda: _meeting_place(args))
     with handled_signals(of_launcher=True) as requests:
@@ -63,6 +68,16 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
         except (ProcessExitedException, ProcessRaisedException) as error:
             first = args.machine_rank * processes
             end_of_group(error, first, requests.number, RunFolder(cfg.OUTPUT_DIR).log)
+
+
+def _read_config(args: argparse.Namespace, world_size: int) -> CfgNode:
+    """Build the config, which reads the data sets; a signal that comes meanwhile is answered."""
+    with handled_signals():
+        try:
+            return _or_exit(lambda: build_config(args, world_size))
+        except Stopped as stopped:
+            say_stopped(stopped.number)
+            raise
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
@@ -115,6 +130,7 @@ def _run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -
             end_of_rank(error)
         finally:
             close_log_file()
+            flush_streams()
 
 
 def _run_in_group(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:

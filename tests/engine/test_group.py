@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -211,3 +213,18 @@ def test_another_error_of_a_process_is_its_callers(monkeypatch):
     monkeypatch.setattr(group.os, "_exit", pytest.fail)
     with pytest.raises(ZeroDivisionError):
         run_to_the_end(lambda: 1 / 0)
+
+
+def test_streams_that_nobody_reads_do_not_change_the_exit_code():
+    program = (
+        "import sys; from d2_ssod.engine.group import flush_streams\n"
+        "sys.stdin.read(); print('said'); flush_streams(); sys.exit(75)"
+    )
+    reader, writer = os.pipe()
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    streams = {"stdin": subprocess.PIPE, "stdout": writer, "stderr": writer}
+    run = subprocess.Popen(command, **streams, env={**os.environ, "PYTHONUNBUFFERED": ""})
+    os.close(writer)
+    os.close(reader)
+    run.communicate()
+    assert run.returncode == 75

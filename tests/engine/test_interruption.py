@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from unittest.mock import Mock
 
@@ -248,3 +249,27 @@ def test_a_request_does_not_outlive_the_run_that_it_ended():
         assert interruption._requests.number == signal.SIGINT
     assert interruption._requests.number is None
     assert not interruption._requests.finishes_iterations
+
+
+def test_a_signal_is_noted_where_nobody_reads_that(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as unread:
+        monkeypatch.setattr(sys, "__stderr__", unread)
+        with handled_signals() as requests:
+            requests.finishes_iterations = True
+            os.kill(os.getpid(), signal.SIGINT)
+            assert requests.number == signal.SIGINT
+
+
+def test_other_threads_than_the_main_one_handle_no_signals():
+    noted = []
+
+    def run():
+        with handled_signals() as requests:
+            noted.append(requests.number)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert noted == [None]

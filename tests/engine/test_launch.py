@@ -1,12 +1,17 @@
 """By what the processes of a run find each other; that they do: test_end_to_end.py."""
 
+import fcntl
 import importlib
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.utils import comm
+from runs import bare_config
 
+from d2_ssod.artifacts import lock_folder
 from d2_ssod.engine import default_argument_parser, launch
 
 ROOT = Path(__file__).parents[2]
@@ -80,3 +85,21 @@ def test_processes_that_there_cannot_be_are_refused(flags, message, capsys, monk
         launch(None, default_argument_parser().parse_args(flags))
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {message}")
+
+
+def test_a_signal_while_the_config_is_read_ends_as_later(monkeypatch, capsys):
+    monkeypatch.setattr(MODULE, "build_config", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit, match="75"):
+        launch(None, default_argument_parser().parse_args(["--num-gpus", "0"]))
+    assert "stopped by SIGTERM" in capsys.readouterr().err
+
+
+def test_a_process_that_lives_on_gives_the_folder_back(monkeypatch, tmp_path):
+    cfg = bare_config(tmp_path / "run")
+    monkeypatch.setattr(MODULE, "build_config", lambda *_: cfg)
+    launch(
+        lambda args: lock_folder(cfg.OUTPUT_DIR),
+        default_argument_parser().parse_args(["--num-gpus", "0"]),
+    )
+    with open(tmp_path / "run" / "run.lock") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
