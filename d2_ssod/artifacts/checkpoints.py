@@ -86,19 +86,26 @@ class AtomicCheckpointer(DetectionCheckpointer):
     def usable_checkpoints(self) -> list[str]:
         """List what can be gone on from: the last checkpoint, and those before it, newest first.
 
-        Without ``last_checkpoint`` there is none.
+        Without ``last_checkpoint`` there is none; where that names none, there are all.
         """
-        if not self.has_checkpoint():
+        folder = Path(self.save_dir)
+        numbers = {path: _iteration(path) for path in folder.glob("model_*.pth")}
+        numbered = sorted((p for p in numbers if numbers[p] is not None), key=numbers.get)[::-1]
+        tag = folder / "last_checkpoint"
+        if not tag.exists():
+            if numbered:
+                logger.warning(
+                    "%s: no such file, so that %s and those before it are not gone on from; they "
+                    "will be written over",
+                    *(tag, numbered[0]),
+                )
             return []
-        last = Path(self.get_checkpoint_file())
-        numbers = {path: _iteration(path) for path in last.parent.glob("model_*.pth")}
+        last = _named_in(tag)
+        if last is None:
+            logger.warning("%s is damaged: going on from the last checkpoint beside it", tag)
+            return list(map(str, numbered))
         limit = _iteration(last)
-        before = [
-            path
-            for path, number in numbers.items()
-            if number is not None and path != last and (limit is None or number < limit)
-        ]
-        before.sort(key=numbers.__getitem__, reverse=True)
+        before = [p for p in numbered if p != last and (limit is None or numbers[p] < limit)]
         return [str(path) for path in [last, *before] if path.is_file()]
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -194,6 +201,15 @@ def _not_finite(model: nn.Module) -> list[str]:
     values = dict(model.named_parameters())
     values |= {name: v for name, v in model.named_buffers() if name.endswith(statistics)}
     return [name for name, value in values.items() if not torch.isfinite(value).all()]
+
+
+def _named_in(tag: Path) -> Path | None:
+    """Give the checkpoint that a ``last_checkpoint`` names; None where that is no name of one."""
+    try:
+        name = tag.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        return None
+    return tag.with_name(name) if re.fullmatch(r"model_\w+\.pth", name) else None
 
 
 def _iteration(path: Path) -> int | None:

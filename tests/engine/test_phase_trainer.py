@@ -134,11 +134,23 @@ def test_metrics_lie_in_the_folder_of_the_phase(tmp_path):
     assert list(tmp_path.glob("events.out.tfevents.*"))
 
 
-def test_without_its_tag_a_phase_starts_at_its_beginning(tmp_path):
+def test_without_its_tag_a_phase_starts_at_its_beginning(tmp_path, caplog):
     cfg = make_config(tmp_path)
     train(cfg)
     (tmp_path / "last_checkpoint").unlink()
     assert min(train(cfg, resume=True).rates) == 0
+    assert "model_0000005.pth and those before it are not gone on from" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0\0\xff", b"phase_0/", b"other.pth"])
+def test_a_damaged_tag_is_gone_on_from_the_newest_checkpoint(tmp_path, caplog, content):
+    cfg = make_config(tmp_path)
+    train(cfg)
+    (tmp_path / "model_0000005.pth").unlink()
+    (tmp_path / "model_final.pth").unlink()
+    (tmp_path / "last_checkpoint").write_bytes(content)
+    assert sorted(train(cfg, resume=True).rates) == [5]
+    assert "last_checkpoint is damaged" in caplog.text
 
 
 def lose(path):
