@@ -23,6 +23,7 @@ from d2_ssod.json_files import atomic_open, read_record, write_json
 
 from .agreement import on_main_process
 from .named_files import check_is_file
+from .resuming import said_of_model
 from .run_data import RunData
 
 logger = logging.getLogger(__name__)
@@ -44,9 +45,10 @@ def adopt_phase_0(cfg: CfgNode) -> None:
     check_is_file("SSOD.START.PHASE_0", path)
     model = load_model(cfg, path)
     if comm.is_main_process():
-        files.folder.mkdir(parents=True, exist_ok=True)
-        AtomicCheckpointer(model, str(files.folder)).save(files.model.stem)
+        for old in (files.trained_with, *said_of_model(RunFolder(cfg.OUTPUT_DIR), 0)):
+            old.unlink(missing_ok=True)  # of an earlier model
         write_json(files.taken_from, {"path": path, "sha256": digest_of_file(path)})
+        AtomicCheckpointer(model, str(files.folder)).save(files.model.stem)
         logger.info("Phase 0 is %s: nothing is trained in it", path)
     comm.synchronize()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
@@ -27,7 +26,7 @@ from .hooks import PseudoLabelHook, RecordTraining, ShowPseudoLabels
 from .labeling import label_next_phase, read_pseudo_labels
 from .phase_trainer import PhaseTrainer, check_weights
 from .predicting import check_existing_predictions, predict_labeled
-from .resuming import first_unfinished_phase
+from .resuming import check_models_are_there, first_unfinished_phase, said_of_model
 from .run_data import RunData
 from .schedule import WARM_UP_REMEDY, describe_schedule, phase_config, warm_up_problem
 from .validation import (
@@ -89,6 +88,7 @@ def _begin(cfg: CfgNode, data: RunData) -> int:
     if cfg.SSOD.DIAGNOSTICS.UNLABELED_TRUTH:
         # What is wrong with it shows now, not after phase 0.
         load_truth(cfg, data.unlabeled, data.thing_classes)
+    on_main_process(lambda: check_models_are_there(cfg))
     adopt_phase_0(cfg)
     adopt_pseudo_labels(cfg, data)
     warn_of_unused_corrections(cfg, load_corrected(cfg, data))  # So does what is wrong with them.
@@ -161,15 +161,9 @@ def _train_phase(
     trainer.resume_or_load(resume=True)
     if comm.is_main_process():
         record_training(own, phase, data.labeled, folder, _unlabeled_in(cfg, phase, data))
-        for path in _made_of_model(folder, phase):
+        for path in said_of_model(folder, phase):
             path.unlink(missing_ok=True)  # of an earlier model
     trainer.train()
-
-
-def _made_of_model(folder: RunFolder, phase: int) -> list[Path]:
-    """List what is said of a phase's model, alone or with others, or of another in its place."""
-    files = folder.phase(phase)
-    return [files.taken_from, files.labeled_predictions, files.validation, folder.validation]
 
 
 def _beside_labeled(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:

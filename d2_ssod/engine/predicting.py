@@ -67,6 +67,8 @@ def predict_unlabeled(
         model = load_phase_model(cfg, phase) if model is None else model
         with timed_event(RunFolder(cfg.OUTPUT_DIR), "predicted", phase=phase, data="unlabeled"):
             _predict_remaining(cfg, phase, data, model)
+    elif comm.is_main_process():  # a kill may have left them
+        discard_partial_predictions(files.partial_predictions)
     comm.synchronize()
 
 
@@ -146,6 +148,8 @@ def _predict_remaining(cfg: CfgNode, phase: int, data: RunData, model: nn.Module
     found: Predictions = {}  # on the main process, which alone reads what others wrote
 
     def read() -> tuple[set[ImageId], set[ImageId]]:
+        if not files.predictions_source.exists():  # nothing tells what these are of
+            discard_partial_predictions(files.partial_predictions)
         earlier = load_earlier_predictions(files.partial_predictions, data.unlabeled)
         done = load_partial_predictions(files.partial_predictions)
         found.update(earlier | done)

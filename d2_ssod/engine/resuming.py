@@ -14,12 +14,25 @@ from d2_ssod.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 
-def first_unfinished_phase(cfg: CfgNode) -> int:
-    """Find the first phase that lacks its model, or the labels of the next; N + 1 if none does.
+def check_models_are_there(cfg: CfgNode) -> None:
+    """Check that the models of which the run has predictions, labels or others exist.
 
     Raises:
-        ConfigError: there is what a model has made that is gone, and a new one would be mixed with.
+        ConfigError: one is gone; what it has made would be taken for what a new one makes.
     """
+    folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
+    files = [folder.phase(phase) for phase in range(last + 1)]
+    untrained = next((p for p in range(last + 1) if not files[p].model.exists()), last + 1)
+    if left := _made_of_model_after(files[untrained:]):
+        raise ConfigError(
+            f"{', '.join(map(str, left))}: made with {files[untrained].model}, which does not "
+            "exist: restore it; or delete all of these to train that phase and what follows again; "
+            "or start anew without --resume, which sets the folder aside"
+        )
+
+
+def first_unfinished_phase(cfg: CfgNode) -> int:
+    """Find the first phase that lacks its model, or the labels of the next; N + 1 if none does."""
     folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
     files = [folder.phase(phase) for phase in range(last + 1)]
     first = next(
@@ -31,13 +44,6 @@ def first_unfinished_phase(cfg: CfgNode) -> int:
         ),
         last + 1,
     )
-    untrained = next((p for p in range(first, last + 1) if not files[p].model.exists()), last + 1)
-    if left := _made_of_model_after(files[untrained:]):
-        raise ConfigError(
-            f"{', '.join(map(str, left))}: made with {files[untrained].model}, which does not "
-            "exist: restore it; or delete all of these to train that phase and what follows again; "
-            "or start anew without --resume, which sets the folder aside"
-        )
     if (folder.root / "last_checkpoint").exists():
         logger.warning(
             "%s is a checkpoint of an older version, which trained all phases as one: it is not "
@@ -45,6 +51,12 @@ def first_unfinished_phase(cfg: CfgNode) -> int:
             folder.root / "last_checkpoint",
         )
     return first
+
+
+def said_of_model(folder: RunFolder, phase: int) -> list[Path]:
+    """List what is said of a phase's model, alone or with others, or of another in its place."""
+    files = folder.phase(phase)
+    return [files.taken_from, files.labeled_predictions, files.validation, folder.validation]
 
 
 def _made_of_model_after(files: Sequence[PhaseFolder]) -> list[Path]:

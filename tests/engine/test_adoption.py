@@ -7,8 +7,10 @@ import shutil
 import numpy as np
 import pytest
 from runs import bare_config
+from torch import nn
 
 from d2_ssod.artifacts import RunFolder, digest_of_file
+from d2_ssod.engine import adoption, train_phases
 from d2_ssod.engine.adoption import adopt_phase_0, adopt_pseudo_labels
 from d2_ssod.engine.corrections import load_corrected
 from d2_ssod.engine.predicting import check_existing_predictions
@@ -61,6 +63,35 @@ def test_phase_0_that_was_trained_is_not_taken_from_elsewhere(cfg, tmp_path):
     for same in (files.model, tmp_path / "copy"):
         cfg.SSOD.START.PHASE_0 = str(same)
         adopt_phase_0(cfg)
+
+
+def test_what_was_said_of_an_earlier_model_is_not_said_of_the_one_taken(tmp_path, monkeypatch):
+    cfg = bare_config(tmp_path / "run")
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    files = folder.phase(0)
+    files.folder.mkdir(parents=True)
+    old = [files.trained_with, files.validation, files.labeled_predictions, folder.validation]
+    for path in old:
+        path.touch()
+    cfg.SSOD.START.PHASE_0 = str(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").touch()
+    monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
+    adopt_phase_0(cfg)
+    assert files.model.exists()
+    assert files.taken_from.exists()
+    assert not any(path.exists() for path in old)
+
+
+def test_a_model_is_not_taken_beside_what_another_has_made(tmp_path):
+    cfg = bare_config(tmp_path / "run")
+    files = RunFolder(cfg.OUTPUT_DIR).phase(0)
+    files.folder.mkdir(parents=True)
+    files.predictions.touch()
+    cfg.SSOD.START.PHASE_0 = str(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").touch()
+    with pytest.raises(ConfigError, match=r"predictions\.json: made with .*does not exist"):
+        train_phases(cfg, NO_IMAGES)
+    assert not files.model.exists()
 
 
 def test_labels_that_are_not_read_are_said(cfg, tmp_path, caplog):

@@ -8,11 +8,17 @@ import runs
 from detectron2.structures import BoxMode
 from samples import detections
 
-from d2_ssod.artifacts import RunFolder, keep_partial_predictions, save_predictions
+from d2_ssod.artifacts import (
+    RunFolder,
+    keep_partial_predictions,
+    prediction_source,
+    save_predictions,
+)
 from d2_ssod.engine import labeling, multi_phase, predicting
 from d2_ssod.engine.corrections import load_corrected
 from d2_ssod.engine.run_data import RunData
 from d2_ssod.errors import ConfigError
+from d2_ssod.json_files import write_json
 from d2_ssod.pseudo_label import Consensus
 
 OBJECT = {"bbox": [0, 0, 9, 9], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
@@ -74,17 +80,19 @@ def test_a_teacher_expects_the_objects_of_images_that_have_some(tmp_path, monkey
         multi_phase._train_phase(cfg, 1, DATA, Trainer)
 
 
-@pytest.mark.parametrize("tta", [False, True])
-def test_unlabeled_images_are_predicted_as_the_config_says(tmp_path, monkeypatch, tta):
+@pytest.mark.parametrize(("tta", "is_noted"), [(False, True), (True, True), (False, False)])
+def test_unlabeled_images_are_predicted_as_the_config_says(tmp_path, monkeypatch, tta, is_noted):
     cfg, given = runs.bare_config(tmp_path), {}
     cfg.SSOD.TTA.ENABLED = tta
     files = RunFolder(tmp_path).phase(0)
     with keep_partial_predictions(files.partial_predictions) as keep:
         keep({2: detections()})
+    if is_noted:  # or nothing tells what was predicted, and how
+        write_json(files.predictions_source, prediction_source(cfg, DATA.unlabeled))
 
     def predict(model, loader, **_):
         given["model"] = model
-        return {1: detections()}
+        return {1: detections()} if is_noted else {1: detections(), 2: detections()}
 
     def build_loader(cfg, images, **keys):
         given.update(keys, images=[image["image_id"] for image in images])
@@ -94,8 +102,18 @@ def test_unlabeled_images_are_predicted_as_the_config_says(tmp_path, monkeypatch
     monkeypatch.setattr(predicting, "build_inference_loader", build_loader)
     predicting._predict_remaining(cfg, 0, DATA, "model")
     assert given.pop("model") == (("tta", "model") if tta else "model")
-    assert list(given.pop("done")) == [2]
+    assert list(given.pop("done")) == ([2] if is_noted else [])
     assert given == {"images": [1, 2], "original_size": tta}
+
+
+def test_parts_that_a_kill_has_left_beside_whole_predictions_are_deleted(tmp_path):
+    cfg = runs.bare_config(tmp_path)
+    files = RunFolder(tmp_path).phase(0)
+    with keep_partial_predictions(files.partial_predictions) as keep:
+        keep({2: detections()})
+    files.predictions.touch()
+    predicting.predict_unlabeled(cfg, 0, DATA)
+    assert not files.partial_predictions.exists()
 
 
 def test_corrected_boxes_that_are_corners_are_refused(tmp_path):

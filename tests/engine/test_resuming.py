@@ -7,7 +7,7 @@ import pytest
 from runs import bare_config
 
 from d2_ssod.artifacts import RunFolder
-from d2_ssod.engine.resuming import first_unfinished_phase
+from d2_ssod.engine.resuming import check_models_are_there, first_unfinished_phase
 from d2_ssod.errors import ConfigError
 
 
@@ -54,24 +54,26 @@ def test_phase_0_alone_needs_no_labels(cfg):
 def test_predictions_without_their_model_are_named(cfg, phase):
     leave(cfg, predictions=[phase])
     with pytest.raises(ConfigError, match=rf"phase_{phase}/predictions\.json.*model_final\.pth"):
-        first_unfinished_phase(cfg)
+        check_models_are_there(cfg)
 
 
 def test_all_that_a_missing_model_has_made_is_named(cfg):
     leave(cfg, model=[0, 2], predictions=[0, 1], pseudo_labels=[1, 2], manifest=[1, 2])
     with pytest.raises(ConfigError) as error:
-        first_unfinished_phase(cfg)
+        check_models_are_there(cfg)
     listed, said = str(error.value).split(": made with ")
     made = ["phase_1/predictions.json", "phase_2/pseudo_labels.json", "phase_2/model_final.pth"]
     assert listed.split(", ") == [str(RunFolder(cfg.OUTPUT_DIR).root / name) for name in made]
     assert "phase_1/model_final.pth, which does not exist: restore it; or delete" in said
     for path in listed.split(", "):
         Path(path).unlink()
+    check_models_are_there(cfg)
     assert first_unfinished_phase(cfg) == 1
 
 
 def test_labels_from_elsewhere_may_be_there_before_any_model(cfg):
     leave(cfg, pseudo_labels=[1])
+    check_models_are_there(cfg)
     assert first_unfinished_phase(cfg) == 0
 
 
