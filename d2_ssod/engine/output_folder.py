@@ -26,6 +26,13 @@ def check_output_dir(output_dir: str) -> None:
         raise ConfigError(
             f"OUTPUT_DIR is {output_dir!r}, in which ~ is not replaced here: write the path in full"
         )
+    try:
+        os.path.abspath(output_dir).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"OUTPUT_DIR is {os.path.abspath(output_dir)!r}, which is no text in UTF-8 here, as "
+            "TensorBoard wants it: choose another folder, or set LC_ALL=C.UTF-8"
+        ) from None
     # What follows ? in the path of a checkpoint are options of Detectron2's, and it takes out tabs
     # and line breaks.
     if found := set("?\t\r\n").intersection(os.path.abspath(output_dir)):
@@ -69,7 +76,7 @@ def _set_previous_run_aside(cfg: CfgNode) -> bool:
     Returns:
         whether there was one.
     """
-    output_dir = Path(os.path.abspath(cfg.OUTPUT_DIR))
+    output_dir = Path(os.path.realpath(cfg.OUTPUT_DIR))  # a link to it stays one
     traces = ("last_checkpoint", "phase_0", "phase_1", "summary.json")
     if not any((output_dir / name).exists() for name in traces):
         return False
@@ -93,6 +100,7 @@ def _set_previous_run_aside(cfg: CfgNode) -> bool:
             f"OUTPUT_DIR {output_dir} holds a run and cannot be renamed to {aside} "
             f"({error.strerror}); choose another folder, or continue the run with --resume"
         ) from error
+    output_dir.mkdir()
     logging.getLogger(__name__).warning(
         "OUTPUT_DIR %s held a run; it is now %s. Use --resume to continue a run.",
         *(output_dir, aside),

@@ -13,6 +13,7 @@ from d2_ssod.data import register_builtin
 from d2_ssod.data.datasets import builtin
 from d2_ssod.engine import build_config, data_checks, default_argument_parser
 from d2_ssod.engine import setup as engine_setup
+from d2_ssod.engine.output_folder import check_output_dir
 from d2_ssod.engine.setup import _with_seed
 from d2_ssod.errors import ConfigError
 from d2_ssod.modeling import detector_of
@@ -265,6 +266,21 @@ def test_previous_run_is_set_aside(output, trace):
     assert (aside / "note.txt").exists()
     assert not (output / trace).exists()
     assert (output / "config.yaml").exists()
+
+
+def test_a_link_to_the_folder_stays_one(output):
+    (output / "summary.json").touch()
+    link = output.parent.parent / "link"
+    link.symlink_to(output)
+    run_setup(link)
+    assert link.readlink() == output
+    assert (output.with_name("output.previous_1") / "summary.json").exists()
+    assert (output / "config.yaml").exists()
+
+
+def test_a_folder_that_is_no_utf8_is_refused():
+    with pytest.raises(ConfigError, match=r"OUTPUT_DIR is '.*no text in UTF-8"):
+        check_output_dir("run_\udcfc")
 
 
 def test_previous_run_in_the_working_directory_stays(output, monkeypatch):
