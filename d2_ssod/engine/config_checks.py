@@ -191,7 +191,8 @@ def _check_teacher(cfg: CfgNode) -> None:
         raise ConfigError(
             f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, which would learn "
             "uncertain labels (SSOD.LABELS tiers, SSOD.TEACHER) as if they were certain: set it to "
-            "'UncertaintyRetinaNet'"
+            "'UncertaintyRetinaNet', or another that does not (one's own says so by "
+            "learns_certainty in DETECTORS)"
         )
     rpn = cfg.MODEL.RPN.BBOX_REG_LOSS_TYPE
     if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "UncertaintyRPN" and rpn != "smooth_l1":

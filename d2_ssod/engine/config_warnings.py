@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from detectron2.config import CfgNode
 
 from d2_ssod.config import value_of
-from d2_ssod.modeling import TIMM_BACKBONES
+from d2_ssod.modeling import TIMM_BACKBONES, detector_of
 
 from .config_checks import learns_uncertain_labels
 from .schedule import has_steps, phase_config, phases_without_drop
@@ -105,17 +105,22 @@ def _unread_own_keys(cfg: CfgNode) -> dict[str, tuple[bool, str]]:
 
 def _learned_edges(cfg: CfgNode) -> Iterator[str]:
     """Say that parts of the detector learn the edges of uncertain boxes, where they do."""
-    if not learns_uncertain_labels(cfg) or cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
+    if not learns_uncertain_labels(cfg) or not detector_of(cfg).has_roi_heads:
         return
-    for key, value, remedy in (
-        ("MODEL.PROPOSAL_GENERATOR.NAME", cfg.MODEL.PROPOSAL_GENERATOR.NAME, "UncertaintyRPN"),
-        ("MODEL.ROI_HEADS.NAME", cfg.MODEL.ROI_HEADS.NAME, "UncertaintyROIHeads"),
+    model = cfg.MODEL
+    for key, value, what, remedy in (
+        (
+            "MODEL.PROPOSAL_GENERATOR.NAME",
+            model.PROPOSAL_GENERATOR.NAME,
+            "the edges",
+            "UncertaintyRPN",
+        ),
+        ("MODEL.ROI_HEADS.NAME", model.ROI_HEADS.NAME, "classes and edges", "UncertaintyROIHeads"),
     ):
         if value in ("RPN", "StandardROIHeads", "Res5ROIHeads", "CascadeROIHeads"):
             yield (
-                f"{key} is {value!r}, which learns uncertain labels (SSOD.LABELS tiers, "
-                "SSOD.TEACHER), and their edges, as if they were certain: set it to "
-                f"{remedy!r} or one of its kind"
+                f"{key} is {value!r}, which learns {what} of uncertain labels (SSOD.LABELS tiers, "
+                f"SSOD.TEACHER) as if they were certain: set it to {remedy!r} or one of its kind"
             )
 
 

@@ -30,7 +30,8 @@ class Detector:
         has_tta: Detectron2 has multi-transform inference for it.
         has_roi_heads: it samples RoIs, which can be re-weighted.
         has_anchors: it has those of ``MODEL.ANCHOR_GENERATOR``.
-        learns_certainty: labels that are not all certain are learned as such.
+        learns_certainty: labels that are not all certain are learned as such; else what makes such
+            labels is refused.
         learns_unlabeled: it trains on unlabeled images beside the labeled ones, in phase 0.
         needs_unlabeled: it cannot train without them, so that there is no phase after phase 0.
         running_attributes: plain numbers of the model that training changes and that no
@@ -42,7 +43,7 @@ class Detector:
     has_tta: bool = False
     has_roi_heads: bool = False
     has_anchors: bool = True
-    learns_certainty: bool = True
+    learns_certainty: bool = False
     learns_unlabeled: bool = False
     needs_unlabeled: bool = False
     running_attributes: tuple[str, ...] = ()
@@ -56,6 +57,7 @@ _SSD = Detector(
         "MODEL.SSD.NMS_THRESH_TEST",
     ),
     has_anchors=False,
+    learns_certainty=True,
 )
 
 _RCNN = Detector(
@@ -69,6 +71,7 @@ _RCNN = Detector(
     ),
     has_tta=True,
     has_roi_heads=True,
+    learns_certainty=True,
 )
 
 _RETINANET = Detector(
@@ -79,7 +82,6 @@ _RETINANET = Detector(
         "MODEL.RETINANET.NMS_THRESH_TEST",
     ),
     running_attributes=("loss_normalizer",),
-    learns_certainty=False,
 )
 
 # By meta-architecture; a subclass is of the family of its nearest ancestor.

@@ -72,6 +72,7 @@ def test_detector_of_ones_own_is_added(monkeypatch):
     own = Detector(num_classes_key="MODEL.ROI_HEADS.NUM_CLASSES", inference_keys=())
     monkeypatch.setitem(DETECTORS, DetectorOfOnesOwn, own)
     assert detector_of(config_of("DetectorOfOnesOwn")) is own
+    assert not own.learns_certainty  # unless it says so
 
 
 @pytest.mark.parametrize(
