@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from detectron2.config import CfgNode
@@ -56,3 +56,12 @@ def unread_weighting(cfg: CfgNode, model: nn.Module) -> Iterator[str]:
             "be weighed, as in the paper, which re-weights two-stage detectors only: set it to "
             "'none'"
         )
+
+
+def overridden(own: type, base: type, names: Sequence[str]) -> list[str]:
+    """List the methods of these names that a subclass has replaced."""
+    return [n for n in names if _function(getattr(own, n)) is not _function(getattr(base, n))]
+
+
+def _function(method: object) -> object:
+    return getattr(method, "__func__", method)

@@ -20,6 +20,7 @@ from d2_ssod.modeling import detector_of
 
 from .adoption import adopt_phase_0, adopt_pseudo_labels
 from .agreement import on_main_process
+from .building import overridden
 from .config_files import save_run_config
 from .corrections import load_corrected, warn_of_unused_corrections
 from .hooks import PseudoLabelHook, RecordTraining, ShowPseudoLabels
@@ -39,6 +40,9 @@ from .validation import (
 
 logger = logging.getLogger(__name__)
 
+# Of Detectron2's trainers, which a subclass may have.
+_NOT_CALLED = ("build_train_loader", "build_test_loader", "build_evaluator", "test")
+
 
 def train_phases(
     cfg: CfgNode, data: RunData, trainer_class: type[PhaseTrainer] = PhaseTrainer
@@ -57,6 +61,12 @@ def train_phases(
     Raises:
         ConfigError: what is in ``OUTPUT_DIR`` was made with other images or settings.
     """
+    if unread := overridden(trainer_class, PhaseTrainer, _NOT_CALLED):
+        logger.warning(
+            "%s of %s will not be called: images are read, labeled and judged in the same way in "
+            "all phases and commands (docs/extending.md)",
+            *(", ".join(unread), trainer_class.__name__),
+        )
     folder, first, last = RunFolder(cfg.OUTPUT_DIR), _begin(cfg, data), cfg.SSOD.NUM_PHASES
     judged_by = yardstick(cfg)
     discard_other_validations(cfg, judged_by)

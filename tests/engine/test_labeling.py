@@ -80,6 +80,26 @@ def test_a_teacher_expects_the_objects_of_images_that_have_some(tmp_path, monkey
         multi_phase._train_phase(cfg, 1, DATA, Trainer)
 
 
+def test_methods_of_ones_own_trainer_that_are_not_called_are_said(tmp_path, monkeypatch, caplog):
+    class Trainer(multi_phase.PhaseTrainer):
+        def build_train_loader(cls, cfg):
+            """Not called."""
+
+        @classmethod
+        def build_mapper(cls, cfg):
+            """Called."""
+
+    def begin(cfg, data):
+        raise NotImplementedError
+
+    monkeypatch.setattr(multi_phase, "_begin", begin)
+    for trainer in (Trainer, multi_phase.PhaseTrainer):
+        with pytest.raises(NotImplementedError):
+            multi_phase.train_phases(runs.bare_config(tmp_path), DATA, trainer)
+    (said,) = caplog.messages
+    assert said.startswith("build_train_loader of Trainer will not be called")
+
+
 @pytest.mark.parametrize(("tta", "is_noted"), [(False, True), (True, True), (False, False)])
 def test_unlabeled_images_are_predicted_as_the_config_says(tmp_path, monkeypatch, tta, is_noted):
     cfg, given = runs.bare_config(tmp_path), {}
