@@ -1,6 +1,6 @@
 """How good the models of several runs are together, on the images that the first one is judged by.
 
-    python train_net.py --config-file mine.yaml SEED 2 OUTPUT_DIR output/mine_2
+    python -m d2_ssod train --config-file mine.yaml SEED 2 OUTPUT_DIR output/mine_2
     python -m d2_ssod fuse output/mine output/mine_2
     python -m d2_ssod predict output/mine pictures/ --with output/mine_2
 

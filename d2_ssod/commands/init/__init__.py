@@ -4,10 +4,10 @@
         --val val.json --val-images val/ -o mine.yaml
 
 ``--labeled``, ``--val`` and ``--test`` take COCO instances files, folders of Pascal VOC's XML
-files, and Ultralytics' data.yaml, whose splits train and val are used. ``--val`` chooses between
-the models of a run, ``--test`` only judges. The method is one phase of self-training (what it is
-worth: docs/real_images.md), the same with a mean teacher, or the paper's two phases. Check the
-data, then train:
+files, and Ultralytics' data.yaml, of which they take train, val, and test or else val. ``--val``
+chooses between the models of a run, ``--test`` only judges. The method is one phase of
+self-training (what it is worth: docs/real_images.md), the same with a mean teacher, or the paper's
+two phases. Check the data, then train:
 
     python -m d2_ssod check --config-file mine.yaml
     python -m d2_ssod train --config-file mine.yaml --num-gpus 8
@@ -58,13 +58,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="with annotations; to choose the best model (of a VOC folder or a data.yaml: val)",
     )
-    parser.add_argument("--val-images", metavar="DIR", help="folder of their pictures")
+    parser.add_argument(
+        "--val-images", metavar="DIR", help="folder of the validation pictures (--images)"
+    )
     parser.add_argument(
         "--test",
         metavar="FILE",
         help="with annotations; for the results (of a VOC folder or data.yaml: test, or else val)",
     )
-    parser.add_argument("--test-images", metavar="DIR", help="folder of the test pictures")
+    parser.add_argument(
+        "--test-images", metavar="DIR", help="folder of the test pictures (--images)"
+    )
     parser.add_argument(
         "--method",
         choices=sorted(METHODS),
@@ -72,9 +76,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="labels alone, then one phase of self-training (default), or with a mean teacher; or "
         "two phases as published",
     )
-    parser.add_argument("--model", choices=sorted(MODELS), default="r50")
     parser.add_argument(
-        "--num-gpus", type=count, default=8, help="sets batch and learning rate (8)"
+        "--model",
+        choices=sorted(MODELS),
+        default="r50",
+        help="r50 (default): Faster R-CNN, ResNet-50 with FPN, pretrained on ImageNet; small: from "
+        "scratch, for trials and machines without a GPU",
+    )
+    parser.add_argument(
+        "--num-gpus", type=count, default=8, help="sets batch and learning rate of r50 (8)"
     )
     parser.add_argument("--name", default="mine", help="begins the names of the data sets (mine)")
     parser.add_argument(

@@ -35,7 +35,19 @@ def entries_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         elif images:
             raise ConfigError(f"--{key}-images {images} is given without --{key}; name both")
     _check_images_taken(arguments, entries)
+    _check_kept_apart(arguments, entries)
     return entries
+
+
+def _check_kept_apart(arguments: argparse.Namespace, entries: dict[str, dict[str, Any]]) -> None:
+    """Stop where models would be judged by what they were trained on."""
+    trained_on = {**entries["TRAIN"], "NAME": None}
+    for key in ("VAL", "TEST"):
+        if {**entries.get(key, {}), "NAME": None} == trained_on:
+            raise ConfigError(
+                f"--{key.lower()} {getattr(arguments, key.lower())} is all that --labeled is, as "
+                "it has no list or split of its own; name images that are kept out of training"
+            )
 
 
 def _check_images_taken(arguments: argparse.Namespace, entries: dict[str, dict[str, Any]]) -> None:
