@@ -230,9 +230,9 @@ uses the mean weight that `paper` gave with the same seed. The rows
 Read a difference as none unless it is so many standard errors: 4.3 with three seeds, 2.8 with five,
 2.4 with seven (Student's t, 95 %).
 
-Randomness is derived from seed, phase and iteration since the loop over phases became one; the
-results here are older (each file names its commit). Runs of the code as it is are not paired with
-them: their phase 0 is another draw of the same seed."""
+The results here are of older code (each file names its commit), which drew other random numbers.
+Runs of the code as it is are not paired with them: their phase 0 is another draw of the same
+seed."""
 
 
 if __name__ == "__main__":

@@ -139,7 +139,8 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # A class whose share of the pseudo-boxes is below CLASS_SHARE times that of the labels.
     "GUARD.VANISHED_CLASS": ("warn", _GUARD),
     "GUARD.CLASS_SHARE": (0.2, limits.FRACTION),
-    # RATE_FACTOR times more, or fewer, boxes per selected image than objects per labeled one.
+    # RATE_FACTOR times more, or fewer, boxes per selected image than objects per labeled one that
+    # has any.
     "GUARD.BOX_RATE": ("warn", _GUARD),
     "GUARD.RATE_FACTOR": (3.0, limits.FACTOR),
     # Models that agree on less than CONSENSUS_KEPT of the boxes of the one that has fewest.

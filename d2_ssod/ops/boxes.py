@@ -24,6 +24,7 @@ def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         float32); empty if N or M is 0.
 
     Raises:
+        TypeError: boxes are no tensor.
         ValueError: if a shape, dtype or device does not fit.
     """
     return _pairwise(torch.ops.d2_ssod.pairwise_iou.default, boxes1, boxes2)
@@ -45,6 +46,7 @@ def pairwise_iof(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         float32).
 
     Raises:
+        TypeError: boxes are no tensor.
         ValueError: if a shape, dtype or device does not fit.
     """
     return _pairwise(torch.ops.d2_ssod.pairwise_iof.default, boxes1, boxes2)

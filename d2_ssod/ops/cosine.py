@@ -25,6 +25,7 @@ def pairwise_cosine_similarity(x1: Tensor, x2: Tensor, eps: float = 1e-8) -> Ten
 
     Raises:
         ValueError: if the shapes do not fit.
+        RuntimeError: if the dtypes or devices differ.
     """
     if x1.dim() != 2 or x2.dim() != 2 or x1.shape[1] != x2.shape[1]:
         raise ValueError(

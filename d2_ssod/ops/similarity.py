@@ -45,6 +45,7 @@ def similarity_loss(
         embedding has a NaN.
 
     Raises:
+        TypeError: boxes are no tensor.
         ValueError: if a shape, dtype, device, count or the threshold does not fit.
         RuntimeError: if a second derivative, or a forward-mode one, is asked for.
     """

@@ -73,6 +73,7 @@ def overlap_weights(
         has a NaN; reference boxes with a NaN overlap nothing.
 
     Raises:
+        TypeError: boxes are no tensor.
         ValueError: if a shape, dtype, device or count does not fit.
     """
     check_floating(boxes=boxes)
@@ -186,6 +187,7 @@ def uncertainty_weights(
         embedding has a NaN; for its neighbours that RoI then does not exist.
 
     Raises:
+        TypeError: boxes are no tensor.
         ValueError: if a shape, dtype, device, count or the variant does not fit.
     """
     return uncertainty_terms(
