@@ -285,8 +285,8 @@ _extensions: list[Callable[[CfgNode], None]] = []
 def extend_config(add_keys: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
     """Have keys of your own in every config; a decorator.
 
-    To be called by a module that ``SSOD.IMPORTS`` names, or at the top of your script, so that
-    each process of a run does it.
+    To be called by a module that ``SSOD.IMPORTS`` names, so that each process of a run does it, and
+    commands on its folder (``report``, ``predict``, ...) do.
 
     Args:
         add_keys: adds them in place, as :func:`add_ssod_config` does.

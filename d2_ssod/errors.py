@@ -1,6 +1,7 @@
 """The one exception that a user's input can cause, and how its message is worded."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 _LONGEST_WORD, _LONGEST_LINE = 300, 1500  # characters; a file may have a word of millions
@@ -15,7 +16,11 @@ class ConfigError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(shortened(escaped(message)))
+        # PyTorch's loaders hand on what a worker raises as a text that begins with its traceback.
+        message = re.sub(
+            r"\ACaught .* in DataLoader worker .*ConfigError: ", "", message, flags=re.S
+        )
+        super().__init__(shortened(escaped(message.rstrip("\n"))))
 
 
 def described(error: OSError) -> str:

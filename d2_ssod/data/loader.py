@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, DatasetMapper, build_detection_test_loader
+from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from d2_ssod.errors import ConfigError, one_line
 from d2_ssod.randomness import Purpose, derive_seed, seed_generators
 
 from .workers import obey_own_process_only
@@ -136,6 +138,22 @@ class PhaseBatches(Sampler[list[Sample]]):
         return [image["width"] > image["height"] for image in in_order]
 
 
+@dataclass(frozen=True)
+class _Naming:
+    """A mapper that names a picture which cannot be read any more; all could, at the start."""
+
+    mapper: Callable[[dict], dict | None]
+
+    def __call__(self, image: dict) -> dict | None:
+        try:
+            return self.mapper(image)
+        except (OSError, SizeMismatchError) as error:
+            raise ConfigError(
+                f"{image['file_name']}: cannot be read any more ({one_line(error)}); restore it, "
+                "then go on with --resume"
+            ) from error
+
+
 class _MappedSamples(Dataset):
     """The model input of a sample, with the augmentation that belongs to its place."""
 
@@ -143,7 +161,7 @@ class _MappedSamples(Dataset):
         self, images: PhaseImages, mapper: Callable[[dict], dict | None], seed: int, phase: int
     ) -> None:
         self._images, self._groups = images.images, images.groups
-        self._mapper, self._seed, self._phase = mapper, seed, phase
+        self._mapper, self._seed, self._phase = _Naming(mapper), seed, phase
 
     def __getitem__(self, sample: Sample) -> dict:
         """Map the image; where the mapper gives None, another one of its group."""
@@ -236,7 +254,7 @@ def build_inference_loader(
     loader = build_detection_test_loader(
         # Detectron2's mapper would open segmentations, which nothing looks at.
         [{k: v for k, v in image.items() if k != "sem_seg_file_name"} for image in images],
-        mapper=mapper,
+        mapper=_Naming(mapper),
         sampler=list(own),
         batch_size=size,
         num_workers=cfg.DATALOADER.NUM_WORKERS,

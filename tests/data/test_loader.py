@@ -1,4 +1,5 @@
 import itertools
+import re
 from collections import Counter
 
 import detectron2.data.build
@@ -20,6 +21,7 @@ from d2_ssod.data.loader import (
     build_inference_loader,
     build_phase_loader,
 )
+from d2_ssod.errors import ConfigError
 
 
 @pytest.fixture
@@ -340,3 +342,23 @@ def test_augmentation_is_another_in_each_phase_and_with_each_seed(cfg, other):
         return [image["drawn"] for batch in load(cfg, 4, phase=phase) for image in batch]
 
     assert not set(drawn()) & set(drawn(**other))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("content", [None, b"", "other size"])
+def test_a_picture_that_cannot_be_read_any_more_is_named(tmp_path, workers, content):
+    path = tmp_path / "a.png"
+    if content == "other size":
+        save_picture(path, 30, 20)
+    elif content is not None:
+        path.write_bytes(content)
+    cfg = bare_config(tmp_path)
+    cfg.DATALOADER.NUM_WORKERS = workers
+    image = {"file_name": str(path), "image_id": 1, "width": 40, "height": 20}
+    with pytest.raises(ConfigError) as caught:
+        list(build_inference_loader(cfg, [image]))
+    assert re.fullmatch(
+        rf"{path}: cannot be read any more \([^\n]+\); restore it, then go on with --resume",
+        str(caught.value),
+    )
+    assert "Traceback" not in str(caught.value)
