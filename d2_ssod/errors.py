@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
+_TRACEBACK_OF_WORKER = re.compile(r"\ACaught .* in DataLoader worker .*ConfigError: ", re.DOTALL)
 _LONGEST_WORD, _LONGEST_LINE = 300, 1500  # characters; a file may have a word of millions
 
 
@@ -17,10 +18,8 @@ class ConfigError(ValueError):
 
     def __init__(self, message: str) -> None:
         # PyTorch's loaders hand on what a worker raises as a text that begins with its traceback.
-        message = re.sub(
-            r"\ACaught .* in DataLoader worker .*ConfigError: ", "", message, flags=re.S
-        )
-        super().__init__(shortened(escaped(message.rstrip("\n"))))
+        message = _TRACEBACK_OF_WORKER.sub("", message).rstrip("\n")
+        super().__init__(shortened(escaped(message)))
 
 
 def described(error: OSError) -> str:
