@@ -8,12 +8,14 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
+from torch import nn
 
 from d2_ssod.artifacts import (
     AtomicCheckpointer,
     PhaseFolder,
     RunFolder,
     digest_of_file,
+    discard_partial_predictions,
     load_model,
     load_pseudo_labels,
     refuse,
@@ -23,7 +25,7 @@ from d2_ssod.json_files import atomic_open, read_record, write_json
 
 from .agreement import on_main_process
 from .named_files import check_is_file
-from .resuming import said_of_model
+from .resuming import check_models_are_there, said_of_model
 from .run_data import RunData
 
 logger = logging.getLogger(__name__)
@@ -33,8 +35,8 @@ def adopt_phase_0(cfg: CfgNode) -> None:
     """Take the model that ``SSOD.START.PHASE_0`` names for that of phase 0, unless there is one.
 
     Raises:
-        ConfigError: there is no such file; it is of another model than the config's; or phase 0 is
-            not that model, but another.
+        ConfigError: there is no such file; it is of another model than the config's; or phase 0 is,
+            or what there is was made with, another.
     """
     path, files = cfg.SSOD.START.PHASE_0, RunFolder(cfg.OUTPUT_DIR).phase(0)
     if not path:
@@ -44,13 +46,24 @@ def adopt_phase_0(cfg: CfgNode) -> None:
         return
     check_is_file("SSOD.START.PHASE_0", path)
     model = load_model(cfg, path)
-    if comm.is_main_process():
-        for old in (files.trained_with, *said_of_model(RunFolder(cfg.OUTPUT_DIR), 0)):
-            old.unlink(missing_ok=True)  # of an earlier model
-        write_json(files.taken_from, {"path": path, "sha256": digest_of_file(path)})
-        AtomicCheckpointer(model, str(files.folder)).save(files.model.stem)
-        logger.info("Phase 0 is %s: nothing is trained in it", path)
-    comm.synchronize()
+    on_main_process(lambda: _take(cfg, files, model))
+    logger.info("Phase 0 is %s: nothing is trained in it", path)
+
+
+def _take(cfg: CfgNode, files: PhaseFolder, model: nn.Module) -> None:
+    """Write the model as phase 0's; what is of an earlier one goes, unless that was the same."""
+    source = {"path": cfg.SSOD.START.PHASE_0, "sha256": digest_of_file(cfg.SSOD.START.PHASE_0)}
+    files.folder.mkdir(parents=True, exist_ok=True)
+    if not (files.taken_from.exists() and _read_taken(files)["sha256"] == source["sha256"]):
+        check_models_are_there(cfg)
+        for old in (
+            *(files.trained_with, files.predictions_source),
+            *said_of_model(RunFolder(cfg.OUTPUT_DIR), 0),
+        ):
+            old.unlink(missing_ok=True)
+        discard_partial_predictions(files.partial_predictions)
+    write_json(files.taken_from, source)
+    AtomicCheckpointer(model, str(files.folder)).save(files.model.stem)
 
 
 def _check_taken(cfg: CfgNode, files: PhaseFolder) -> None:
@@ -60,12 +73,16 @@ def _check_taken(cfg: CfgNode, files: PhaseFolder) -> None:
         return
     given, differences = digest_of_file(path), []
     if files.taken_from.exists():
-        taken = read_record(files.taken_from, {"path": str, "sha256": str})
+        taken = _read_taken(files)
         if given not in (taken["sha256"], digest_of_file(files.model)):
             differences = [f"it was taken from {taken['path']}, or that file has changed"]
     elif files.trained_with.exists() and given != digest_of_file(files.model):
         differences = ["it was trained in this run, with which SSOD.START.PHASE_0 '' goes on"]
     refuse(cfg, f"{files.model} is not that of SSOD.START.PHASE_0, {path}", differences)
+
+
+def _read_taken(files: PhaseFolder) -> dict[str, str]:
+    return read_record(files.taken_from, {"path": str, "sha256": str})
 
 
 def adopt_pseudo_labels(cfg: CfgNode, data: RunData) -> None:

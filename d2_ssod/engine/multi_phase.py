@@ -98,10 +98,10 @@ def _begin(cfg: CfgNode, data: RunData) -> int:
     if cfg.SSOD.DIAGNOSTICS.UNLABELED_TRUTH:
         # What is wrong with it shows now, not after phase 0.
         load_truth(cfg, data.unlabeled, data.thing_classes)
-    on_main_process(lambda: check_models_are_there(cfg))
     adopt_phase_0(cfg)
     adopt_pseudo_labels(cfg, data)
     warn_of_unused_corrections(cfg, load_corrected(cfg, data))  # So does what is wrong with them.
+    on_main_process(lambda: check_models_are_there(cfg))
     first = on_main_process(lambda: first_unfinished_phase(cfg))
     check_existing_predictions(cfg, data)
     on_main_process(lambda: _check_made(cfg, data))

@@ -73,16 +73,31 @@ def test_what_was_said_of_an_earlier_model_is_not_said_of_the_one_taken(tmp_path
     old = [files.trained_with, files.validation, files.labeled_predictions, folder.validation]
     for path in old:
         path.touch()
+    files.partial_predictions.mkdir()
     cfg.SSOD.START.PHASE_0 = str(tmp_path / "elsewhere")
     (tmp_path / "elsewhere").touch()
     monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
     adopt_phase_0(cfg)
     assert files.model.exists()
     assert files.taken_from.exists()
-    assert not any(path.exists() for path in old)
+    assert not any(path.exists() for path in [*old, files.partial_predictions])
 
 
-def test_a_model_is_not_taken_beside_what_another_has_made(tmp_path):
+def test_a_model_that_is_gone_may_be_taken_again(cfg, tmp_path, monkeypatch):
+    files = RunFolder(cfg.OUTPUT_DIR).phase(0)
+    cfg.SSOD.START.PHASE_0 = str(tmp_path / "elsewhere")
+    note_taken(cfg, tmp_path / "elsewhere")
+    for path in (files.predictions, files.validation):
+        path.touch()
+    files.model.unlink()
+    monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
+    adopt_phase_0(cfg)
+    assert files.model.exists()
+    assert files.validation.exists()
+
+
+def test_a_model_is_not_taken_beside_what_another_has_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
     cfg = bare_config(tmp_path / "run")
     files = RunFolder(cfg.OUTPUT_DIR).phase(0)
     files.folder.mkdir(parents=True)
