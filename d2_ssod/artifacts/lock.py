@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -16,6 +17,7 @@ from d2_ssod.errors import ConfigError
 _NAME = "run.lock"
 _PATIENCE = 10.0  # seconds; workers of a run that was killed may outlive it by some
 _PATIENCE_FAR = 150.0  # for a machine that is gone: NFS keeps its locks for a while, 90 by default
+_MOST_OPENED = 5  # times; as many runs may begin anew while one is waited for
 _held: dict[Path, IO[str]] = {}  # by this process, until it ends
 
 
@@ -35,15 +37,16 @@ def lock_folder(folder: str | os.PathLike, patience: float | None = None) -> Non
     """
     path = Path(os.path.abspath(folder)) / _NAME
     release_folder(folder)  # of an earlier run in this process
-    file = _open(path)
+    file, opened = _open(path), 1
     begin = time.monotonic()
     while True:
         if _is_ours(file):
-            if _lies_at(path, file):
+            # Where a file has another number each time it is asked for, the lock is all there is.
+            if _lies_at(path, file) or opened == _MOST_OPENED:
                 break
             # The folder was renamed meanwhile, and its lock with it.
             file.close()
-            file = _open(path)
+            file, opened = _open(path), opened + 1
             continue
         owner = _owner(file)
         if patience is None:
@@ -62,7 +65,7 @@ def lock_folder(folder: str | os.PathLike, patience: float | None = None) -> Non
 
 
 def _open(path: Path) -> IO[str]:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    Path(os.path.realpath(path.parent)).mkdir(parents=True, exist_ok=True)
     return open(path, "a+", encoding="utf-8")
 
 
@@ -82,11 +85,12 @@ def _patience_with(owner: str, path: Path) -> float:
     _, on, host = owner.partition(" on ")
     if not on or host == platform.node():
         return _PATIENCE
-    print(
-        f"{path} is held by {owner}; if that machine is gone, its lock ends by itself: waiting up "
-        f"to {_PATIENCE_FAR:.0f} s",
-        file=sys.stderr,
-    )
+    with contextlib.suppress(OSError):  # nobody reads it
+        print(
+            f"{path} is held by {owner}; if that machine is gone, its lock ends by itself: waiting "
+            f"up to {_PATIENCE_FAR:.0f} s",
+            file=sys.stderr,
+        )
     return _PATIENCE_FAR
 
 

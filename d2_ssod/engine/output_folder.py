@@ -85,7 +85,7 @@ def _set_previous_run_aside(cfg: CfgNode) -> bool:
             f"OUTPUT_DIR {output_dir} holds a run and is where this command is run, so that it "
             "cannot be set aside; choose another folder, or continue the run with --resume"
         )
-    for key, path in named_within(cfg, output_dir):
+    for key, path in named_within(cfg, cfg.OUTPUT_DIR):
         raise ConfigError(
             f"OUTPUT_DIR {output_dir} holds a run, which cannot be set aside with {path} ({key}) "
             "in it; choose another folder, or continue the run with --resume"
@@ -100,7 +100,7 @@ def _set_previous_run_aside(cfg: CfgNode) -> bool:
             f"OUTPUT_DIR {output_dir} holds a run and cannot be renamed to {aside} "
             f"({error.strerror}); choose another folder, or continue the run with --resume"
         ) from error
-    output_dir.mkdir()
+    output_dir.mkdir(exist_ok=True)
     logging.getLogger(__name__).warning(
         "OUTPUT_DIR %s held a run; it is now %s. Use --resume to continue a run.",
         *(output_dir, aside),

@@ -89,6 +89,12 @@ def test_a_run_of_another_machine_is_waited_for_longer(other, tmp_path, monkeypa
     assert capsys.readouterr().err.count("its lock ends by itself: waiting up to 150 s") == 1
 
 
+def test_a_folder_is_taken_where_files_have_no_lasting_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock.os.path, "samestat", lambda *_: False)
+    lock_folder(tmp_path / "run")
+    release_folder(tmp_path / "run")
+
+
 def test_a_folder_that_another_run_has_set_aside_meanwhile_is_not_shared(tmp_path, monkeypatch):
     """What waits for the old folder must not take the lock that went away with it."""
     folder = tmp_path / "run"
