@@ -22,7 +22,7 @@ def odd_keys(cfg: CfgNode) -> Iterator[str]:
     if not (cfg.DATASETS.VAL or cfg.DATASETS.TEST):
         yield (
             "DATASETS.VAL and DATASETS.TEST name no labeled images, so that nobody sees whether it "
-            "helped: keep some out of training (python -m d2_ssod split --val)"
+            "helped: keep some out of training (of a COCO file: python -m d2_ssod split --val)"
         )
     yield from _rates_that_stay(cfg)
     yield from _frozen_random_weights(cfg)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
@@ -28,7 +29,7 @@ _FIRST_IS_HEARD = 5.0  # seconds
 def say_stopped(number: int) -> None:
     """Say that a signal ended the run."""
     name = signal.Signals(number).name
-    _say(f"stopped by {name}: what was done is kept, go on with --resume")
+    say(f"stopped by {name}: what was done is kept, go on with --resume")
 
 
 def say_once(error: str) -> None:
@@ -38,10 +39,10 @@ def say_once(error: str) -> None:
     alone with its error, and says that.
     """
     if comm.get_local_rank() == 0:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return
     time.sleep(_FIRST_IS_HEARD)
-    _say(f"error: rank {comm.get_rank()}: {error}")
+    say(f"error: rank {comm.get_rank()}: {error}")
 
 
 def end_of_group(
@@ -68,9 +69,9 @@ def end_of_group(
         raise Stopped(asked)
     rank = first + error.error_index
     if isinstance(error, ProcessRaisedException):
-        _say(f"error: rank {rank}: {_reason(error)}{_keep(str(error), rank, log)}")
+        say(f"error: rank {rank}: {_reason(error)}{_keep(str(error), rank, log)}")
     else:
-        _say(f"error: rank {rank} (process {error.error_pid}) {_way(error)}; go on with --resume")
+        say(f"error: rank {rank} (process {error.error_pid}) {_way(error)}; go on with --resume")
     sys.exit(_FAULT)
 
 
@@ -118,7 +119,7 @@ def run_to_the_end(function: Callable[[], object]) -> NoReturn:
     except SystemExit as end:
         code = end.code or 0
     if not isinstance(code, int):  # then it is what there is to say
-        _say(str(code))
+        say(str(code))
         code = _FAULT
     atexit._run_exitfuncs()
     flush_streams()
@@ -131,20 +132,30 @@ def flush_streams() -> None:
     It would end with an exit code of its own, 120.
     """
     for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
         try:
             stream.flush()
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except ValueError:  # it is closed
+            continue
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.EIO):
+                _let_go(stream)
+
+
+def _let_go(stream: TextIO) -> None:
+    with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def end_of_rank(error: Exception) -> NoReturn:
     """End one of the processes that somebody else has started; without a launcher of ours."""
     record_traceback()
-    _say(f"error: rank {comm.get_rank()}: {type(error).__name__}: {one_line(error)}")
+    say(f"error: rank {comm.get_rank()}: {type(error).__name__}: {one_line(error)}")
     sys.exit(_FAULT)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Say a line on stderr, if anybody reads it."""
     with contextlib.suppress(OSError):  # nobody reads it any more
         print(line, file=sys.stderr)

@@ -91,7 +91,7 @@ def handled_signals(*, of_launcher: bool = False) -> Iterator[_Requests]:
     Yields:
         what the signals asked for; its ``number`` is that of the first one, or None.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _is_main_thread():
         yield _Requests()
         return
     _requests.process, _requests.number = os.getpid(), None
@@ -103,6 +103,10 @@ def handled_signals(*, of_launcher: bool = False) -> Iterator[_Requests]:
         for number, handler in before.items():
             signal.signal(number, handler)
         _requests.number, _requests.finishes_iterations = None, False
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def may_stop_after(done: int) -> bool:
@@ -118,7 +122,7 @@ class StopOnSignal(HookBase):
 
     def before_train(self) -> None:
         """Let signals wait for the end of an iteration."""
-        _requests.finishes_iterations = True
+        _requests.finishes_iterations = _is_main_thread()
 
     def after_train(self) -> None:
         """Let them end the process at once again, also those that came too late."""

@@ -26,6 +26,7 @@ from .group import (
     end_of_rank,
     flush_streams,
     run_to_the_end,
+    say,
     say_once,
     say_stopped,
 )
@@ -49,6 +50,14 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _join_torchrun(on_gpus=args.num_gpus > 0 and torch.cuda.is_available())
         run_to_the_end(lambda: _run(main, args))
+    try:
+        _launch(main, args)
+    finally:
+        flush_streams()
+
+
+def _launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    """Start the processes, or run in this one, and say how that ended."""
     _or_exit(lambda: _check_numbers(args))
     processes = max(args.num_gpus, 1)
     cfg = _read_config(args, processes * args.num_machines)
@@ -130,7 +139,6 @@ def _run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -
             end_of_rank(error)
         finally:
             close_log_file()
-            flush_streams()
 
 
 def _run_in_group(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
@@ -155,10 +163,9 @@ def _or_exit(function: Callable[[], _Result]) -> _Result:
             raise
         record_traceback()
         # Whichever process it happens in: it may be a disk of that machine.
-        print(
+        say(
             f"error: {described(error)}; correct the path, its rights or free space on the disk, "
-            "then go on with --resume",
-            file=sys.stderr,
+            "then go on with --resume"
         )
         sys.exit(USER_ERROR)
     finally:

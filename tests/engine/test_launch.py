@@ -4,6 +4,8 @@ import fcntl
 import importlib
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,22 @@ def test_a_signal_while_the_config_is_read_ends_as_later(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="75"):
         launch(None, default_argument_parser().parse_args(["--num-gpus", "0"]))
     assert "stopped by SIGTERM" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_buffered", [False, True])
+def test_exit_codes_do_not_depend_on_who_reads(is_buffered):
+    """Nobody reads, from before the config is found not to be there."""
+    reader, writer = os.pipe()
+    run = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "train_net.py", "--config-file", "none.yaml"],
+        cwd=ROOT,
+        stdout=writer,
+        stderr=writer,
+        env={**os.environ, "PYTHONUNBUFFERED": "" if is_buffered else "1"},
+    )
+    os.close(writer)
+    os.close(reader)
+    assert run.wait() == 2
 
 
 def test_a_process_that_lives_on_gives_the_folder_back(monkeypatch, tmp_path):
