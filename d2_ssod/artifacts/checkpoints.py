@@ -102,7 +102,8 @@ class AtomicCheckpointer(DetectionCheckpointer):
             return []
         last = _named_in(tag)
         if last is None:
-            logger.warning("%s is damaged: going on from the last checkpoint beside it", tag)
+            then = f"going on from {numbered[0]}" if numbered else "the phase begins anew"
+            logger.warning("%s is damaged: %s", tag, then)
             return list(map(str, numbered))
         limit = _iteration(last)
         before = [p for p in numbered if p != last and (limit is None or numbers[p] < limit)]
@@ -206,10 +207,10 @@ def _not_finite(model: nn.Module) -> list[str]:
 def _named_in(tag: Path) -> Path | None:
     """Give the checkpoint that a ``last_checkpoint`` names; None where that is no name of one."""
     try:
-        name = tag.read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError:
+        path = tag.parent / tag.read_text(encoding="utf-8").strip()
+        return path if re.fullmatch(r"model_\w+\.pth", path.name) or path.is_file() else None
+    except ValueError:  # no text, or no path
         return None
-    return tag.with_name(name) if re.fullmatch(r"model_\w+\.pth", name) else None
 
 
 def _iteration(path: Path) -> int | None:

@@ -153,6 +153,15 @@ def test_a_damaged_tag_is_gone_on_from_the_newest_checkpoint(tmp_path, caplog, c
     assert "last_checkpoint is damaged" in caplog.text
 
 
+def test_checkpoints_of_another_name_are_gone_on_from(tmp_path, caplog):
+    cfg = make_config(tmp_path)
+    train(cfg)
+    (tmp_path / "model_0000003.pth").rename(tmp_path / "mine.pth")
+    (tmp_path / "last_checkpoint").write_text("mine.pth")
+    assert sorted(train(cfg, resume=True).rates) == [4, 5]
+    assert "damaged" not in caplog.text
+
+
 def lose(path):
     path.unlink()
 
