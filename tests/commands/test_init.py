@@ -383,8 +383,9 @@ def test_without_a_test_split_the_other_is_taken(folder):
         (["--labeled", "data.yaml", "--images", "u"], "--images u is given, but data.yaml itself"),
         (["--val", "data.yaml", "--val-images", "v"], "--val-images v is given, but data.yaml "),
         (["--test", "data.yaml", "--test-images", "v"], "--test-images v is given, but data.yaml "),
-        (["--labeled", "voc", "--val", "voc"], "--val voc is all that --labeled is"),
-        (["--test", "x.json"], "--test x.json is all that --labeled is"),
+        (["--labeled", "voc", "--val", "voc"], "--val voc has the images that --labeled has"),
+        (["--labeled", "listed", "--val", "listed"], "--val listed has the images that --labeled"),
+        (["--test", "x.json"], "--test x.json has the images that --labeled has"),
         (["--num-gpus", "-3"], "'-3' is not a whole number, 0 or more"),
         (["--num-gpus", "x"], "'x' is not a whole number, 0 or more"),
     ],
@@ -393,6 +394,8 @@ def test_options_that_mean_nothing_are_refused(folder, given, said, capsys, monk
     (folder / "data.yaml").write_text("train: a\nnames: [cat]\n")
     monkeypatch.chdir(folder)
     (folder / "voc").mkdir()
+    (folder / "listed" / "ImageSets" / "Main").mkdir(parents=True)
+    (folder / "listed" / "ImageSets" / "Main" / "train.txt").touch()
     argv = ["init", "--labeled", "x.json", "--unlabeled", "u", "-o", folder / "x.yaml", *given]
     assert ran(*argv) == 2
     assert said in capsys.readouterr().err

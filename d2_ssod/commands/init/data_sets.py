@@ -10,6 +10,7 @@ from typing import Any
 from d2_ssod.data.datasets import Naming, YoloSplit
 from d2_ssod.errors import ConfigError
 
+_KINDS = ("JSON", "VOC", "YOLO")
 # Of each data set, for its file and for its pictures.
 OPTIONS = {
     "TRAIN": ("labeled", "images"),
@@ -41,12 +42,15 @@ def entries_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def _check_kept_apart(arguments: argparse.Namespace, entries: dict[str, dict[str, Any]]) -> None:
     """Stop where models would be judged by what they were trained on."""
-    trained_on = {**entries["TRAIN"], "NAME": None}
+    trained_on = entries["TRAIN"]
     for key in ("VAL", "TEST"):
-        if {**entries.get(key, {}), "NAME": None} == trained_on:
+        own = entries.get(key, {})
+        is_same = any(kind in own and own[kind] == trained_on.get(kind) for kind in _KINDS)
+        if is_same and own.get("SPLIT") in (None, trained_on.get("SPLIT")):
             raise ConfigError(
-                f"--{key.lower()} {getattr(arguments, key.lower())} is all that --labeled is, as "
-                "it has no list or split of its own; name images that are kept out of training"
+                f"--{key.lower()} {getattr(arguments, key.lower())} has the images that --labeled "
+                "has; name some that are kept out of training (in another file or folder, or of a "
+                f"VOC folder in ImageSets/Main/{key.lower()}.txt)"
             )
 
 
