@@ -17,7 +17,7 @@ from d2_ssod.errors import ConfigError
 _NAME = "run.lock"
 _PATIENCE = 10.0  # seconds; workers of a run that was killed may outlive it by some
 _PATIENCE_FAR = 150.0  # for a machine that is gone: NFS keeps its locks for a while, 90 by default
-_MOST_OPENED = 5  # times; as many runs may begin anew while one is waited for
+_MOST_RENAMES = 4  # times; as many runs may begin anew while one is waited for
 _held: dict[Path, IO[str]] = {}  # by this process, until it ends
 
 
@@ -37,17 +37,25 @@ def lock_folder(folder: str | os.PathLike, patience: float | None = None) -> Non
     """
     path = Path(os.path.abspath(folder)) / _NAME
     release_folder(folder)  # of an earlier run in this process
-    file, opened = _open(path), 1
+    file = _locked(path, patience)
+    # Where a file has another number each time it is asked for, the lock is all there is.
+    for _ in range(_MOST_RENAMES):
+        if _lies_at(path, file):
+            break
+        file.close()  # The folder was renamed meanwhile, and its lock with it.
+        file = _locked(path, patience)
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}\n")
+    file.flush()
+    _held[path] = file
+
+
+def _locked(path: Path, patience: float | None) -> IO[str]:
+    """Open the file, and wait for each other process that has it as long as it is worth."""
+    Path(os.path.realpath(path.parent)).mkdir(parents=True, exist_ok=True)
+    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  held until the process ends
     begin = time.monotonic()
-    while True:
-        if _is_ours(file):
-            # Where a file has another number each time it is asked for, the lock is all there is.
-            if _lies_at(path, file) or opened == _MOST_OPENED:
-                break
-            # The folder was renamed meanwhile, and its lock with it.
-            file.close()
-            file, opened = _open(path), opened + 1
-            continue
+    while not _is_ours(file):
         owner = _owner(file)
         if patience is None:
             patience = _patience_with(owner, path)
@@ -58,15 +66,7 @@ def lock_folder(folder: str | os.PathLike, patience: float | None = None) -> Non
                 "until that run has ended"
             )
         time.sleep(0.2)
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {platform.node()}\n")
-    file.flush()
-    _held[path] = file
-
-
-def _open(path: Path) -> IO[str]:
-    Path(os.path.realpath(path.parent)).mkdir(parents=True, exist_ok=True)
-    return open(path, "a+", encoding="utf-8")
+    return file
 
 
 def _lies_at(path: Path, file: IO[str]) -> bool:
