@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from d2_ssod.errors import ConfigError, one_line, shortened
+from d2_ssod.errors import ConfigError, one_line
 from d2_ssod.json_files import read_record
 from d2_ssod.limits import is_number
+
+_REMEDY = "have it made again (train_net.py --eval-only)"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def load_summary(path: str | os.PathLike) -> Summary:
         phases = {int(phase["phase"]): numbers_in(phase["metrics"]) for phase in found["phases"]}
         ensembles = {name: numbers_in(metrics) for name, metrics in found["ensembles"].items()}
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        what = shortened(f"{type(error).__name__}: {one_line(error)}")
+        what = f"{type(error).__name__}: {one_line(error)}"
         raise ConfigError(f"{path} is damaged ({what}); {_REMEDY}") from error
     if not phases:
         raise ConfigError(f"{path} is damaged (it has no phase); {_REMEDY}")
@@ -48,6 +50,3 @@ def load_summary(path: str | os.PathLike) -> Summary:
 def numbers_in(values: Mapping[str, Any]) -> dict[str, float]:
     """Keep the values that are finite numbers."""
     return {key: float(value) for key, value in values.items() if is_number(value)}
-
-
-_REMEDY = "have it made again (train_net.py --eval-only)"

@@ -53,13 +53,10 @@ def adopt_phase_0(cfg: CfgNode) -> None:
 def _take(cfg: CfgNode, files: PhaseFolder, model: nn.Module) -> None:
     """Write the model as phase 0's; what is of an earlier one goes, unless that was the same."""
     source = {"path": cfg.SSOD.START.PHASE_0, "sha256": digest_of_file(cfg.SSOD.START.PHASE_0)}
-    files.folder.mkdir(parents=True, exist_ok=True)
     if not (files.taken_from.exists() and _read_taken(files)["sha256"] == source["sha256"]):
         check_models_are_there(cfg)
-        for old in (
-            *(files.trained_with, files.predictions_source),
-            *said_of_model(RunFolder(cfg.OUTPUT_DIR), 0),
-        ):
+        said = said_of_model(RunFolder(cfg.OUTPUT_DIR), 0)
+        for old in [*said, files.trained_with, files.predictions_source]:
             old.unlink(missing_ok=True)
         discard_partial_predictions(files.partial_predictions)
     write_json(files.taken_from, source)
