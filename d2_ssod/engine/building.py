@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import getattr_static
 
 from detectron2.config import CfgNode
 from torch import nn
@@ -60,8 +61,4 @@ def unread_weighting(cfg: CfgNode, model: nn.Module) -> Iterator[str]:
 
 def overridden(own: type, base: type, names: Sequence[str]) -> list[str]:
     """List the methods of these names that a subclass has replaced."""
-    return [n for n in names if _function(getattr(own, n)) is not _function(getattr(base, n))]
-
-
-def _function(method: object) -> object:
-    return getattr(method, "__func__", method)
+    return [n for n in names if getattr_static(own, n) is not getattr_static(base, n)]

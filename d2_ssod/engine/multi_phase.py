@@ -61,12 +61,7 @@ def train_phases(
     Raises:
         ConfigError: what is in ``OUTPUT_DIR`` was made with other images or settings.
     """
-    if unread := overridden(trainer_class, PhaseTrainer, _NOT_CALLED):
-        logger.warning(
-            "%s of %s will not be called: images are read, labeled and judged in the same way in "
-            "all phases and commands (docs/extending.md)",
-            *(", ".join(unread), trainer_class.__name__),
-        )
+    _warn_of_what_is_not_called(trainer_class)
     folder, first, last = RunFolder(cfg.OUTPUT_DIR), _begin(cfg, data), cfg.SSOD.NUM_PHASES
     judged_by = yardstick(cfg)
     discard_other_validations(cfg, judged_by)
@@ -83,6 +78,15 @@ def train_phases(
     validate_ensembles(cfg, judged_by)
     keep_best(cfg)
     predict_labeled(cfg, data)
+
+
+def _warn_of_what_is_not_called(trainer_class: type[PhaseTrainer]) -> None:
+    if unread := overridden(trainer_class, PhaseTrainer, _NOT_CALLED):
+        logger.warning(
+            "%s of %s will not be called: images are read, labeled and judged in the same way in "
+            "all phases and commands (docs/extending.md)",
+            *(", ".join(unread), trainer_class.__name__),
+        )
 
 
 def _begin(cfg: CfgNode, data: RunData) -> int:
