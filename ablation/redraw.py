@@ -1,7 +1,8 @@
 """Labels other pictures of a folder: ``python -m ablation.redraw FOLDER NEW_FOLDER --seed 2``.
 
-For folders as ``ablation.real`` takes them. The new one has as many labeled pictures, drawn from
-the unlabeled ones, whose hidden truth becomes their labels; the labeled ones become unlabeled.
+For folders as ``ablation.real`` takes them. The new one has as many labeled pictures, or as many as
+``--labeled`` says, drawn from the unlabeled ones, whose hidden truth becomes their labels; the
+labeled ones become unlabeled.
 Those to judge by stay, and so do the settings. A result is kept by the folder's name and the
 training's seed: give the folders of several drawings one name, below others, and train each with
 its own seed.
@@ -27,16 +28,28 @@ def main() -> None:
     parser.add_argument("data", type=Path, metavar="FOLDER")
     parser.add_argument("output", type=Path, metavar="NEW_FOLDER")
     parser.add_argument("--seed", type=int, default=1, help="of the drawing (1)")
+    parser.add_argument("--labeled", type=int, metavar="N", help="pictures (as many as before)")
     args = parser.parse_args()
-    redraw(args.data.resolve(), args.output, args.seed)
+    redraw(args.data.resolve(), args.output, args.seed, args.labeled)
 
 
-def redraw(data: Path, output: Path, seed: int) -> None:
-    """Write the files of another drawing, and links to the pictures."""
+def redraw(data: Path, output: Path, seed: int, count: int | None = None) -> None:
+    """Write the files of another drawing, of as many labeled pictures unless ``count`` says else,
+    and links to the pictures.
+
+    Raises:
+        SystemExit: there are fewer unlabeled pictures to draw from.
+    """
     files = {part: read_json(data / name) for part, name in FILES.items()}
     labeled, unlabeled = files[LABELED]["images"], files[UNLABELED]["images"]
+    count = len(labeled) if count is None else count
+    if not 0 < count < len(unlabeled):
+        raise SystemExit(
+            f"Cannot label {count} of the {len(unlabeled)} pictures of {data / FILES[UNLABELED]}: "
+            "--labeled takes 1 or more, and leaves some"
+        )
     order = np.random.default_rng(seed).permutation(len(unlabeled))
-    drawn = {unlabeled[number]["id"] for number in order[: len(labeled)]}
+    drawn = {unlabeled[number]["id"] for number in order[:count]}
     parts = {
         LABELED: [(UNLABELED, image) for image in unlabeled if image["id"] in drawn],
         UNLABELED: [

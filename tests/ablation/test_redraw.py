@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from ablation.digits_folder import lay_out
 from ablation.redraw import redraw
 from d2_ssod.demo.digit_scenes import SPLITS
@@ -46,3 +48,18 @@ def test_a_seed_draws_the_same_pictures_again_and_another_others(tmp_path):
         redraw(tmp_path / "digits", tmp_path / str(number), seed)
         drawn.append(pictures(tmp_path / str(number), "labeled"))
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_as_many_are_labeled_as_asked_for(tmp_path):
+    lay_out(tmp_path / "digits", SIZES)
+    redraw(tmp_path / "digits", tmp_path / "two", seed=1, count=2)
+    assert len(pictures(tmp_path / "two", "labeled")) == 2
+    assert len(pictures(tmp_path / "two", "unlabeled_truth")) == 3 + 7 - 2
+
+
+@pytest.mark.parametrize("count", [0, 7, 8])
+def test_a_count_that_leaves_none_to_label_or_to_draw_is_refused(tmp_path, count):
+    lay_out(tmp_path / "digits", SIZES)
+    with pytest.raises(SystemExit, match=f"Cannot label {count} of the 7 pictures"):
+        redraw(tmp_path / "digits", tmp_path / "new", seed=1, count=count)
+    assert not (tmp_path / "new").exists()
