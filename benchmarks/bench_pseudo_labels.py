@@ -108,7 +108,7 @@ def time_steps(args: argparse.Namespace, sources: list[Predictions]) -> dict[str
     del thresholded
     times["labels"], labels = seconds_of(lambda: build_pseudo_labels(sources, target, fraction=1.0))
     times["labels of two tiers instead"], _ = seconds_of(
-        lambda: build_pseudo_labels(sources, target, fraction=1.0, consensus=Tiers())
+        lambda: build_pseudo_labels(sources, target, fraction=1.0, rule=Tiers())
     )
     images = [
         {"image_id": i, "file_name": f"{i:012d}.jpg", "width": int(SIZE), "height": int(SIZE)}

@@ -104,8 +104,8 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # predictions.json), which join the models of all phases as if they were some.
     "CONSENSUS.EXTRA_SOURCES": ([], limits.NAMES),
     # Pseudo-labels are what the models agree on ("consensus", as published), or all that one of
-    # them sees, fused, in two tiers: certain and uncertain ("tiers").
-    "LABELS": ("consensus", one_of("consensus", "tiers")),
+    # them sees, fused, in two tiers: certain and uncertain ("tiers"); or by a rule of your own.
+    "LABELS": ("consensus", limits.TEXT),
     # Boxes of a class with IoU > IOU_THRESH are fused; detections that score no more than MIN_SCORE
     # are left out.
     "TIERS.IOU_THRESH": (0.55, limits.FRACTION),
@@ -133,8 +133,8 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     "TTA.ENABLED": (False, limits.FLAG),
     # What makes an image easy: the "mean_score" of its boxes (Eq. 1); "class_balanced", their mean
     # rank within their own class, with which no class is left for later; "expected_quality", the
-    # mean score in which certain boxes count more.
-    "SELECTION": ("mean_score", one_of("mean_score", "class_balanced", "expected_quality")),
+    # mean score in which certain boxes count more; or a score of your own.
+    "SELECTION": ("mean_score", limits.TEXT),
     # Signs that pseudo-labels do harm: each is "off", said ("warn") or ends the run ("stop").
     # A class whose share of the pseudo-boxes is below CLASS_SHARE times that of the labels.
     "GUARD.VANISHED_CLASS": ("warn", _GUARD),

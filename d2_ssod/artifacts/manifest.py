@@ -13,18 +13,17 @@ from detectron2.config import CfgNode
 
 from d2_ssod.config import flat_keys, value_of
 from d2_ssod.json_files import read_record, write_json
-from d2_ssod.pseudo_label import PseudoLabels, easy_fraction
+from d2_ssod.pseudo_label import LABEL_RULES, PseudoLabels, easy_fraction
 
 from .differences import differences_between, refuse
 from .layout import RunFolder
 
 MANIFEST_VERSION = 1
 
-# By their names in the manifest: keys or sections that pseudo-labels depend on.
+# By their names in the manifest: keys that pseudo-labels depend on, besides the section of the rule
+# that makes them.
 _SETTINGS = {
     "labels": "SSOD.LABELS",
-    "consensus": "SSOD.CONSENSUS",
-    "tiers": "SSOD.TIERS",
     "keep_fraction": "SSOD.PSEUDO_LABEL.KEEP_FRACTION",
     "tta": "SSOD.TTA.ENABLED",
     "selection": "SSOD.SELECTION",
@@ -99,11 +98,10 @@ def write_manifest(
 
 def label_settings(cfg: CfgNode) -> dict[str, Any]:
     """Collect the settings that pseudo-labels are made with, for the manifest."""
-    unused = "consensus" if cfg.SSOD.LABELS == "tiers" else "tiers"
-    values = {name: value_of(cfg, key) for name, key in _SETTINGS.items() if name != unused}
-    return {
-        name: dict(value) if isinstance(value, CfgNode) else value for name, value in values.items()
-    }
+    settings = {name: value_of(cfg, key) for name, key in _SETTINGS.items()}
+    if section := LABEL_RULES[cfg.SSOD.LABELS].section:
+        settings[_name_of(section)] = dict(value_of(cfg, section))
+    return settings
 
 
 def check_label_settings(cfg: CfgNode, phase: int) -> None:
@@ -135,5 +133,14 @@ def check_label_settings(cfg: CfgNode, phase: int) -> None:
 
 def _by_key(settings: dict[str, Any]) -> dict[str, Any]:
     """Name what a manifest has as the config does."""
-    named = {_SETTINGS[name]: value for name, value in settings.items() if name in _SETTINGS}
+    sections = {
+        _name_of(rule.section): rule.section for rule in LABEL_RULES.values() if rule.section
+    }
+    keys = _SETTINGS | sections
+    named = {keys[name]: value for name, value in settings.items() if name in keys}
     return {key: value for key, value in flat_keys(CfgNode(named)) if key not in _OF_TRAINING}
+
+
+def _name_of(section: str) -> str:
+    """Name a section of the config in the manifest: consensus, for SSOD.CONSENSUS."""
+    return section.rpartition(".")[2].lower()

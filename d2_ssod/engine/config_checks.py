@@ -5,11 +5,11 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 
-from d2_ssod.config import check_kinds, check_limits
+from d2_ssod.config import check_kinds, check_limits, value_of
 from d2_ssod.errors import ConfigError
 from d2_ssod.limits import AT_LEAST_1, SHARE, Limit, exactly
 from d2_ssod.modeling import ROI_WEIGHTINGS, check_timm_backbone, detector_of
-from d2_ssod.pseudo_label import easy_fraction
+from d2_ssod.pseudo_label import IMAGE_SCORES, LABEL_RULES, easy_fraction
 
 from .schedule import check_schedule
 
@@ -24,6 +24,7 @@ def check_config(cfg: CfgNode, world_size: int) -> None:
         easy_fraction(phase, cfg.SSOD.NUM_PHASES, cfg.SSOD.EASY_FRACTIONS)
     _check_ensemble_weights(cfg)
     check_registered_names(cfg)
+    _check_label_rule(cfg)
     _check_input(cfg)
     _check_model(cfg)
     check_timm_backbone(cfg)
@@ -58,12 +59,26 @@ def check_registered_names(cfg: CfgNode) -> None:
         if name not in registry:
             known = ", ".join(sorted(known for known, _ in registry))
             raise ConfigError(f"MODEL.{key} is {name!r}; it must be one of {known}{_OWN}")
-    weighting = cfg.SSOD.ROI_WEIGHTING.NAME
-    if weighting not in ("none", *ROI_WEIGHTINGS):
+    for key, name, known in (
+        ("ROI_WEIGHTING.NAME", cfg.SSOD.ROI_WEIGHTING.NAME, ["none", *ROI_WEIGHTINGS]),
+        ("LABELS", cfg.SSOD.LABELS, LABEL_RULES),
+        ("SELECTION", cfg.SSOD.SELECTION, IMAGE_SCORES),
+    ):
+        if name not in known:
+            raise ConfigError(f"SSOD.{key} is {name!r}; it must be one of {', '.join(known)}{_OWN}")
+
+
+def _check_label_rule(cfg: CfgNode) -> None:
+    """Make the rule that labels will be made by, which may be somebody's own, once."""
+    rule = LABEL_RULES[cfg.SSOD.LABELS]
+    rule.from_config(cfg)
+    try:
+        value_of(cfg, rule.section or "SSOD")
+    except AttributeError:
         raise ConfigError(
-            f"SSOD.ROI_WEIGHTING.NAME is {weighting!r}; it must be one of none, "
-            f"{', '.join(sorted(ROI_WEIGHTINGS))}{_OWN}"
-        )
+            f"SSOD.LABELS is {cfg.SSOD.LABELS!r}, whose keys are said to be in {rule.section}, "
+            "which the config has not: add them by extend_config, or correct LABEL_RULES"
+        ) from None
 
 
 _CROPS = {
@@ -204,7 +219,7 @@ def _check_teacher(cfg: CfgNode) -> None:
 
 def learns_uncertain_labels(cfg: CfgNode) -> bool:
     """Tell whether some of the labels that are trained on are uncertain ones."""
-    return cfg.SSOD.TEACHER.ENABLED or cfg.SSOD.LABELS == "tiers"
+    return cfg.SSOD.TEACHER.ENABLED or LABEL_RULES[cfg.SSOD.LABELS].has_tiers
 
 
 def _check_training(cfg: CfgNode, world_size: int) -> None:

@@ -23,9 +23,8 @@ from d2_ssod.artifacts import (
     write_manifest,
 )
 from d2_ssod.pseudo_label import (
-    Consensus,
+    LABEL_RULES,
     PseudoLabels,
-    Tiers,
     build_pseudo_labels,
     easy_fraction,
 )
@@ -89,7 +88,7 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
     )
     folder, ssod = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD
     image_ids = [image["image_id"] for image in data.unlabeled]
-    truth = LabelTruth(cfg, phase, data)
+    truth, rule = LabelTruth(cfg, phase, data), LABEL_RULES[ssod.LABELS]
     labels = build_pseudo_labels(
         [
             *(
@@ -100,11 +99,15 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
         ],
         data.objects_per_image,
         fraction=easy_fraction(phase, ssod.NUM_PHASES, ssod.EASY_FRACTIONS),
-        consensus=(Tiers if ssod.LABELS == "tiers" else Consensus).from_config(cfg),
+        rule=rule.from_config(cfg),
         keep_fraction=ssod.PSEUDO_LABEL.KEEP_FRACTION,
         selection_rule=ssod.SELECTION,
         observe=truth.observe,
     )
+    if labels.has_tiers and not rule.has_tiers:
+        raise TypeError(
+            f"SSOD.LABELS {ssod.LABELS!r} gives labels in tiers: say so by has_tiers in LABEL_RULES"
+        )
     for line in labels.describe(data.thing_classes):
         logger.info("Phase %d: %s", phase, line)
     check_labels(cfg, phase, labels, data)

@@ -10,9 +10,10 @@ import numpy as np
 from d2_ssod.structures import Predictions, TieredDetections, concatenate
 
 from .consensus import Consensus
+from .rules import MakesLabels, check_made
 from .select import Selection, select_easiest
-from .threshold import Thresholds, keep_best, match_counts
-from .tiers import Tiers
+from .sources import Sources
+from .threshold import Thresholds
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class PseudoLabels:
         return _count_boxes(self.selected, len(self.agreed))
 
     @property
+    def has_tiers(self) -> bool:
+        """Whether some of the selected labels are of tiers."""
+        return any(isinstance(found, TieredDetections) for found in self.selected.values())
+
+    @property
     def boxes_after_threshold(self) -> tuple[int, ...]:
         """Number of boxes of each source model, after ``keep_best``."""
         return tuple(self.thresholded.sum(axis=1).tolist())
@@ -78,9 +84,8 @@ class PseudoLabels:
                 f"them, {thresholds.target.sum():.2f} objects per labeled image; "
                 f"{self.boxes_after_threshold[number]} boxes"
             )
-        tiered = [d for d in self.selected.values() if isinstance(d, TieredDetections)]
-        if tiered:
-            certain = sum(int(found.certain.sum()) for found in tiered)
+        if self.has_tiers:
+            certain = sum(map(len, _certain(self.selected).values()))
             lines.append(
                 f"Fused boxes of {len(self.thresholds)} models: {self.boxes_after_consensus}, of "
                 f"those selected {certain} certain"
@@ -105,7 +110,7 @@ def build_pseudo_labels(
     target: np.ndarray,
     *,
     fraction: float,
-    consensus: Consensus | Tiers = Consensus(),
+    rule: MakesLabels = Consensus(),
     keep_fraction: float = 1.0,
     selection_rule: str = "mean_score",
     observe: Callable[[str, Predictions], None] = lambda step, labels: None,
@@ -116,38 +121,44 @@ def build_pseudo_labels(
         sources: raw detections of each model on all unlabeled images, oldest model first.
         target: float64 [C], objects of each class per labeled image (``objects_per_image``).
         fraction: k, of the images with pseudo-labels (``easy_fraction``).
-        consensus: what it means that models agree; or how the raw detections of all of them become
-            labels of two tiers, for which thresholds are of no effect.
+        rule: makes labels of what all models found: the boxes that they agree on, or another one
+            of ``LABEL_RULES``.
         keep_fraction: of each model's boxes above the thresholds (``keep_best``).
         selection_rule: what makes an image easy (``select_easiest``).
         observe: called with the labels after each step: ``model 0``, ..., ``consensus``,
-            ``selected``; with tiers also ``certain``, after the consensus.
+            ``selected``; of labels in tiers also ``certain``, after the consensus.
+
+    Raises:
+        TypeError, ValueError: what the rule gives cannot be labels.
     """
-    thresholds = tuple(match_counts(source, target) for source in sources)
-    thresholded = [
-        keep_best(chosen.apply(source), keep_fraction)
-        for chosen, source in zip(thresholds, sources, strict=True)
-    ]
-    if isinstance(consensus, Tiers):
-        agreed = consensus.of_predictions(sources, target)
-    else:
-        agreed = consensus.of_predictions(thresholded)
+    found = Sources.of(sources, target, keep_fraction)
+    agreed = rule(found)
+    check_made(agreed, found, rule)
     selection = select_easiest(agreed, fraction, selection_rule)
     selected = {image_id: agreed[image_id] for image_id in selection.kept}
-    for number, labels in enumerate(thresholded):
+    for number, labels in enumerate(found.thresholded):
         observe(f"model {number}", labels)
     observe("consensus", agreed)
-    if isinstance(consensus, Tiers):
-        observe("certain", {i: found.select(found.certain) for i, found in agreed.items()})
+    if certain := _certain(agreed):
+        observe("certain", certain)
     observe("selected", selected)
     return PseudoLabels(
         selected=selected,
         selection=selection,
         fraction=fraction,
-        thresholds=thresholds,
-        thresholded=np.stack([_count_boxes(source, len(target)) for source in thresholded]),
+        thresholds=found.thresholds,
+        thresholded=np.stack([_count_boxes(source, len(target)) for source in found.thresholded]),
         agreed=_count_boxes(agreed, len(target)),
     )
+
+
+def _certain(labels: Predictions) -> Predictions:
+    """Give the certain ones of labels in tiers."""
+    return {
+        image_id: found.select(found.certain)
+        for image_id, found in labels.items()
+        if isinstance(found, TieredDetections)
+    }
 
 
 def _describe_thresholds(values: np.ndarray, thing_classes: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from detectron2.config import CfgNode
 from d2_ssod.structures import Detections, Predictions
 
 from .pairs import ImageBoxes, in_parts, iou_of_pairs, pairs_within, suppress_non_maxima
+from .sources import Sources
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Consensus:
         """Read ``SSOD.CONSENSUS``."""
         keys = cfg.SSOD.CONSENSUS
         return cls(keys.IOU_THRESH, keys.NMS_THRESH, keys.MIN_VOTES)
+
+    def __call__(self, sources: Sources) -> Predictions:
+        """Keep what the models agree on, of their boxes above the thresholds."""
+        return self.of_predictions(sources.thresholded)
 
     def of_predictions(self, sources: Sequence[Predictions]) -> Predictions:
         """Keep the boxes that several models agree on, image by image.

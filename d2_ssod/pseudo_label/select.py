@@ -38,11 +38,18 @@ def select_easiest(pseudo: Predictions, fraction: float, rule: str = "mean_score
         rule: what s_m is, one of ``IMAGE_SCORES``.
 
     Raises:
-        ValueError: ``fraction`` outside [0, 1], or an unknown rule.
+        ValueError: ``fraction`` outside [0, 1], an unknown rule, or one that does not give every
+            image with pseudo-labels a finite s_m.
     """
     if rule not in IMAGE_SCORES:
         raise ValueError(f"rule must be one of {', '.join(IMAGE_SCORES)}, got {rule!r}")
     scores = IMAGE_SCORES[rule](pseudo)
+    with_labels = {image_id for image_id, found in pseudo.items() if len(found)}
+    if scores.keys() != with_labels or not all(map(math.isfinite, scores.values())):
+        raise ValueError(
+            f"rule {rule!r} must give a finite score to each of the {len(with_labels)} images with "
+            "pseudo-labels, and to no other"
+        )
     ranking = sorted(scores, key=lambda image_id: (-scores[image_id], _id_order(image_id)))
     count = floor_share(fraction, len(ranking))
     return Selection(
@@ -103,7 +110,8 @@ def class_balanced_scores(pseudo: Predictions) -> dict[ImageId, float]:
     return scores
 
 
-# By its name in SSOD.SELECTION: from pseudo-labels to the s_m of every image that has any.
+# What SSOD.SELECTION chooses from: from pseudo-labels to the s_m of every image that has any; add
+# your own here.
 IMAGE_SCORES: dict[str, Callable[[Predictions], dict[ImageId, float]]] = {
     "mean_score": mean_scores,
     "class_balanced": class_balanced_scores,

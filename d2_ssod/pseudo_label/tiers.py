@@ -22,6 +22,7 @@ from d2_ssod.structures import (
 
 from .fuse import FusedBoxes, fuse_votes
 from .pairs import ImageBoxes, in_parts, rank_in_group
+from .sources import Sources
 
 _MOST_RIGHT = 0.9  # of a class's boxes, at most so many are taken for right on average
 _BISECTIONS = 50
@@ -48,6 +49,10 @@ class Tiers:
         """Read ``SSOD.TIERS``."""
         keys = cfg.SSOD.TIERS
         return cls(keys.IOU_THRESH, keys.MIN_SCORE, keys.CERTAIN, keys.ALL)
+
+    def __call__(self, sources: Sources) -> Predictions:
+        """Make labels of all boxes, whatever the thresholds."""
+        return self.of_predictions(sources.raw, sources.objects_per_image)
 
     def of_predictions(self, sources: Sequence[Predictions], target: np.ndarray) -> Predictions:
         """Fuse the boxes of all models, estimate how certain they are, and put them into tiers.

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from detectron2.config import CfgNode
 from runs import bare_config
 from samples import detections
 
@@ -12,7 +13,7 @@ from d2_ssod.artifacts import (
     write_manifest,
 )
 from d2_ssod.errors import ConfigError
-from d2_ssod.pseudo_label import PseudoLabels, Selection, Thresholds
+from d2_ssod.pseudo_label import LABEL_RULES, LabelRule, PseudoLabels, Selection, Thresholds
 
 MODELS = ["phase_0/model_final.pth", "phase_1/model_final.pth"]
 CLASSES = ["cat", "dog"]
@@ -140,6 +141,18 @@ def test_settings_of_tiers_count_where_there_are_tiers(tmp_path):
     check(cfg, "SSOD.TIERS.MAX_SPREAD", 0.5)  # of how labels are learned
     with pytest.raises(ConfigError, match=r"SSOD\.TIERS\.CERTAIN was 0\.25 and is 0\.5"):
         check(cfg, "SSOD.TIERS.CERTAIN", 0.5)
+
+
+def test_settings_of_a_rule_of_ones_own_count(tmp_path, monkeypatch):
+    monkeypatch.setitem(LABEL_RULES, "mine", LabelRule(lambda cfg: len, "MODEL.MINE"))
+    cfg = bare_config(tmp_path)
+    cfg.MODEL.MINE, cfg.SSOD.LABELS = CfgNode({"LEAST": 3}), "mine"
+    check(cfg, "SSOD.CONSENSUS.IOU_THRESH", 0.75)
+    assert json.loads((tmp_path / "phase_1/manifest.json").read_text())["settings"]["mine"] == {
+        "LEAST": 3
+    }
+    with pytest.raises(ConfigError, match=r"MODEL\.MINE\.LEAST was 3 and is 4"):
+        check(cfg, "MODEL.MINE.LEAST", 4)
 
 
 def test_what_an_older_version_has_not_noted_is_not_compared(tmp_path):

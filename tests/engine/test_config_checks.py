@@ -6,6 +6,7 @@ from detectron2.config import get_cfg
 from d2_ssod.config import add_ssod_config
 from d2_ssod.engine import check_config
 from d2_ssod.errors import ConfigError
+from d2_ssod.pseudo_label import LABEL_RULES, LabelRule
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -105,6 +106,8 @@ WRONG = [
     ("SSOD.CONSENSUS.NMS_THRESH", -0.1),
     ("SSOD.CONSENSUS.MIN_VOTES", -1),
     ("SSOD.ROI_WEIGHTING.NAME", "uncertain"),
+    ("SSOD.LABELS", "intersection"),
+    ("SSOD.SELECTION", "score"),
     ("SSOD.ROI_WEIGHTING.VARIANT", "Paper"),
     ("SSOD.ROI_WEIGHTING.APPLY_TO", "labeled"),
     ("SSOD.ROI_WEIGHTING.A", 1.5),
@@ -302,6 +305,28 @@ def test_choices_are_listed():
     message = error_of("SSOD.ROI_WEIGHTING.NAME", "uncertain")
     for name in ("none", "uncertainty", "soft_sampling", "constant"):
         assert name in message
+
+
+def test_a_rule_for_labels_is_made_before_anything_is_trained(monkeypatch):
+    def refuse(cfg):
+        raise ValueError("no such votes")
+
+    cfg = make_config()
+    cfg.SSOD.LABELS = "mine"
+    monkeypatch.setitem(LABEL_RULES, "mine", LabelRule(refuse))
+    with pytest.raises(ValueError, match="no such votes"):
+        check_config(cfg, 1)
+    monkeypatch.setitem(LABEL_RULES, "mine", LabelRule(lambda cfg: len, "MODEL.MINE"))
+    with pytest.raises(ConfigError, match=r"'mine', whose keys are said to be in MODEL\.MINE"):
+        check_config(cfg, 1)
+
+
+def test_a_rule_of_ones_own_with_tiers_is_learned_as_such(monkeypatch):
+    monkeypatch.setitem(LABEL_RULES, "mine", LabelRule(lambda cfg: len, has_tiers=True))
+    cfg = make_config()
+    cfg.SSOD.LABELS, cfg.MODEL.META_ARCHITECTURE = "mine", "RetinaNet"
+    with pytest.raises(ConfigError, match=r"'RetinaNet', which .* 'UncertaintyRetinaNet'"):
+        check_config(cfg, 1)
 
 
 def test_batch_must_be_shared_out_evenly():

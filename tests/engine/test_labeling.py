@@ -19,7 +19,7 @@ from d2_ssod.engine.corrections import load_corrected
 from d2_ssod.engine.run_data import RunData
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import write_json
-from d2_ssod.pseudo_label import Consensus
+from d2_ssod.pseudo_label import LABEL_RULES, Consensus, LabelRule, Tiers
 
 OBJECT = {"bbox": [0, 0, 9, 9], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
 # Another labeled image has no object, and is not trained on.
@@ -56,10 +56,33 @@ def test_labels_are_made_by_the_configs_keys(tmp_path, monkeypatch):
         "heights": [9, 10],  # oldest first
         "target": [1.5],
         "fraction": 0.9,
-        "consensus": Consensus(iou_thresh=0.7),
+        "rule": Consensus(iou_thresh=0.7),
         "keep_fraction": 0.5,
         "selection_rule": "class_balanced",
     }
+
+
+def label_by(rule, tmp_path, monkeypatch):
+    monkeypatch.setitem(LABEL_RULES, "mine", rule)
+    cfg = runs.bare_config(tmp_path)
+    cfg.SSOD.LABELS, cfg.SSOD.NUM_PHASES = "mine", 1
+    path = RunFolder(tmp_path).phase(0).predictions
+    path.parent.mkdir()
+    save_predictions(path, {2: detections((0, 0, 9, 9, 0.25, 0))}, [7])
+    labeling._make_pseudo_labels(cfg, 1, DATA)
+    return json.loads(RunFolder(tmp_path).phase(1).pseudo_labels.read_text())["annotations"]
+
+
+def test_labels_are_made_by_a_rule_of_ones_own(tmp_path, monkeypatch):
+    rule = LabelRule(lambda cfg: lambda sources: sources.raw[0])
+    (label,) = label_by(rule, tmp_path, monkeypatch)
+    assert (label["image_id"], label["score"]) == (2, 0.25)
+
+
+def test_a_rule_that_does_not_say_that_it_has_tiers_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(TypeError, match="'mine' gives labels in tiers: say so by has_tiers"):
+        label_by(LabelRule(Tiers.from_config), tmp_path, monkeypatch)
+    assert not RunFolder(tmp_path).phase(1).pseudo_labels.exists()
 
 
 def test_a_teacher_expects_the_objects_of_images_that_have_some(tmp_path, monkeypatch):

@@ -88,7 +88,7 @@ def test_build_is_the_steps_one_after_another(predictions):
         [predictions, other],
         target,
         fraction=0.5,
-        consensus=consensus,
+        rule=consensus,
         keep_fraction=0.5,
     )
     assert tuple(labels.selected) == kept
@@ -100,7 +100,7 @@ def test_tiers_are_of_the_raw_boxes_that_thresholds_would_drop():
     sources = [{1: scored(0.9, 0.3), 2: scored(0.2)}]
     # Thresholds keep the best box of the two images; the tiers take as many uncertain ones more.
     made = build_pseudo_labels(
-        sources, np.array([0.5]), fraction=1.0, consensus=Tiers(certain=1.0, all_boxes=3.0)
+        sources, np.array([0.5]), fraction=1.0, rule=Tiers(certain=1.0, all_boxes=3.0)
     )
     assert made.boxes_after_threshold == (1,)
     assert made.boxes_after_consensus == 3

@@ -159,7 +159,7 @@ def test_labels_of_two_tiers_are_selected_and_counted_like_others():
         [{1: scored(0.9, 0.8), 2: scored(0.3), 3: Detections.empty()}],
         np.array([1.0]),
         fraction=0.5,
-        consensus=Tiers(certain=0.7, all_boxes=1.0),
+        rule=Tiers(certain=0.7, all_boxes=1.0),
         observe=lambda step, found: seen.append((step, sum(map(len, found.values())))),
     )
     assert labels.selection.kept == (1,)
