@@ -87,6 +87,12 @@ def _warn_of_what_is_not_called(trainer_class: type[PhaseTrainer]) -> None:
             "all phases and commands (docs/extending.md)",
             *(", ".join(unread), trainer_class.__name__),
         )
+    if overridden(trainer_class, PhaseTrainer, ["build_model"]):
+        logger.warning(
+            "build_model of %s is called in training alone: where models are loaded they are built "
+            "by the config; register what it builds as a meta-architecture (docs/extending.md)",
+            trainer_class.__name__,
+        )
 
 
 def _begin(cfg: CfgNode, data: RunData) -> int:

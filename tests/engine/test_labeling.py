@@ -109,6 +109,10 @@ def test_methods_of_ones_own_trainer_that_are_not_called_are_said(tmp_path, monk
             """Not called."""
 
         @classmethod
+        def build_model(cls, cfg):
+            """Called in training alone."""
+
+        @classmethod
         def build_mapper(cls, cfg):
             """Called."""
 
@@ -119,8 +123,9 @@ def test_methods_of_ones_own_trainer_that_are_not_called_are_said(tmp_path, monk
     for trainer in (Trainer, multi_phase.PhaseTrainer):
         with pytest.raises(NotImplementedError):
             multi_phase.train_phases(runs.bare_config(tmp_path), DATA, trainer)
-    (said,) = caplog.messages
-    assert said.startswith("build_train_loader of Trainer will not be called")
+    not_called, in_training = caplog.messages
+    assert not_called.startswith("build_train_loader of Trainer will not be called")
+    assert in_training.startswith("build_model of Trainer is called in training alone")
 
 
 @pytest.mark.parametrize(("tta", "is_noted"), [(False, True), (True, True), (False, False)])
