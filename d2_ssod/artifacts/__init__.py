@@ -13,7 +13,7 @@ yolo.py                  boxes as YOLO's text files, for other tools
 trained_with.py          ``trained_with.json``: settings, labels and weights of a phase's training
 history.py               ``history.jsonl``: what the run did and how long it took
 summary.py               ``summary.json``: how good the models are on the test images
-validation.py            ``validation.json``: AP on the validation images, and the best phase
+validation.py            ``validation.json``: metrics on the validation images, and the best phase
 run_classes.py           ``classes.json``: the classes that the models find
 lock.py                  one run at a time in a folder
 manifest.py              ``manifest.json``: how the pseudo-labels came about
@@ -67,10 +67,12 @@ from .validation import (
     discard_validations,
     ensembles_of,
     keep_best_model,
-    load_ensemble_validation,
+    load_validated,
+    load_validated_ensembles,
     load_validation,
     save_ensemble_validation,
     save_validation,
+    yardstick_of,
 )
 from .yolo import labels_of_a_person, save_yolo, save_yolo_data, unique_stems
 
@@ -104,7 +106,6 @@ __all__ = [
     "labels_of_a_person",
     "load_classes",
     "load_earlier_predictions",
-    "load_ensemble_validation",
     "load_labels",
     "load_model",
     "load_partial_predictions",
@@ -113,6 +114,8 @@ __all__ = [
     "load_predictions_by_file",
     "load_pseudo_labels",
     "load_summary",
+    "load_validated",
+    "load_validated_ensembles",
     "load_validation",
     "lock_folder",
     "numbers_in",
@@ -134,4 +137,5 @@ __all__ = [
     "timed_event",
     "unique_stems",
     "write_manifest",
+    "yardstick_of",
 ]

@@ -15,6 +15,7 @@ from d2_ssod.json_files import atomic_open, read_record, write_json
 from d2_ssod.limits import is_number
 
 from .layout import RunFolder
+from .summary import numbers_in
 
 
 def ensembles_of(num_phases: int) -> dict[str, range]:
@@ -34,16 +35,32 @@ def save_validation(
 
 def load_validation(folder: RunFolder, phase: int) -> float | None:
     """Read the AP of the model at the end of a phase; None if it was not validated, or has none."""
+    return (load_validated(folder, phase) or {}).get("AP")
+
+
+def load_validated(folder: RunFolder, phase: int) -> dict[str, float] | None:
+    """Read the metrics of the model at the end of a phase; None if it was not validated."""
     path = folder.phase(phase).validation
-    return _ap(path, read_record(path, {"metrics": dict})["metrics"]) if path.exists() else None
+    if not path.exists():
+        return None
+    return _metrics(path, read_record(path, {"metrics": dict})["metrics"])
 
 
-def _ap(path: Path, metrics: Any) -> float | None:
-    """Take the AP out of metrics that were read; None where there is none."""
+def yardstick_of(folder: RunFolder, phase: int) -> str | None:
+    """Read what tells how the model at the end of a phase was judged."""
+    return _judged_by(folder.phase(phase).validation)
+
+
+def _judged_by(path: Path) -> str | None:
+    return read_record(path, {}, {"judged_by": str}).get("judged_by")
+
+
+def _metrics(path: Path, metrics: Any) -> dict[str, float]:
+    """Keep the metrics that are numbers, of what was read; of which the AP must be one, if any."""
     ap = metrics.get("AP") if isinstance(metrics, dict) else metrics
     if not isinstance(metrics, dict) or not (ap is None or is_number(ap)):
         raise ConfigError(f"{path}: {ap!r} is no AP; delete the file, to have it made again")
-    return ap
+    return numbers_in(metrics)
 
 
 def save_ensemble_validation(
@@ -58,15 +75,16 @@ def save_ensemble_validation(
     write_json(folder.validation, content)
 
 
-def load_ensemble_validation(folder: RunFolder, num_phases: int) -> dict[str, float] | None:
-    """Read the AP of each ensemble that has one; None if so many phases were not validated."""
+def load_validated_ensembles(
+    folder: RunFolder, num_phases: int
+) -> dict[str, dict[str, float]] | None:
+    """Read the metrics of the ensembles; None if those of so many phases were not validated."""
     if not folder.validation.exists():
         return None
     content = read_record(folder.validation, {"num_phases": int, "ensembles": dict})
     if content["num_phases"] != num_phases:
         return None
-    found = {name: _ap(folder.validation, own) for name, own in content["ensembles"].items()}
-    return {name: ap for name, ap in found.items() if ap is not None}
+    return {name: _metrics(folder.validation, own) for name, own in content["ensembles"].items()}
 
 
 def discard_validations(
@@ -79,11 +97,7 @@ def discard_validations(
     """
     ways = {folder.phase(phase).validation: phases_by for phase in range(num_phases + 1)}
     ways[folder.validation] = ensembles_by
-    other = [
-        path
-        for path, judged_by in ways.items()
-        if path.exists() and read_record(path, {}, {"judged_by": str}).get("judged_by") != judged_by
-    ]
+    other = [path for path, way in ways.items() if path.exists() and _judged_by(path) != way]
     for path in other:
         path.unlink()
     return other
@@ -98,15 +112,16 @@ def best_phases(folder: RunFolder, num_phases: int) -> list[int] | None:
     best = best_phase(folder, num_phases)
     if best is None:
         return None
-    ensembles = load_ensemble_validation(folder, num_phases) or {}
+    ensembles = load_validated_ensembles(folder, num_phases) or {}
     together = better_ensemble(ensembles, load_validation(folder, best))
     return [best] if together is None else list(ensembles_of(num_phases)[together])
 
 
-def better_ensemble(ensembles: Mapping[str, float], of_phase: float) -> str | None:
-    """Choose the ensemble with the best AP, if that is better than the best phase's."""
-    name = max(ensembles, key=ensembles.get, default=None)
-    return name if name is not None and ensembles[name] > of_phase else None
+def better_ensemble(ensembles: Mapping[str, Mapping[str, float]], of_phase: float) -> str | None:
+    """Choose by its metrics the ensemble with the best AP, if that is better than a phase's."""
+    aps = {name: metrics["AP"] for name, metrics in ensembles.items() if "AP" in metrics}
+    name = max(aps, key=aps.get, default=None)
+    return name if name is not None and aps[name] > of_phase else None
 
 
 def best_phase(folder: RunFolder, num_phases: int) -> int | None:

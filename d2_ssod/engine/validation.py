@@ -19,8 +19,8 @@ from d2_ssod.artifacts import (
     ensembles_of,
     had_teacher,
     keep_best_model,
-    load_ensemble_validation,
     load_phase_model,
+    load_validated_ensembles,
     load_validation,
     save_ensemble_validation,
     save_validation,
@@ -94,7 +94,7 @@ def validate_ensembles(cfg: CfgNode, judged_by: str) -> None:
     """Evaluate the ensembles of all phases as :func:`validate_phase` does a phase."""
     folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
     rows = ensembles_of(last)
-    known = on_main_process(lambda: load_ensemble_validation(folder, last) is not None)
+    known = on_main_process(lambda: load_validated_ensembles(folder, last) is not None)
     if not cfg.DATASETS.VAL or not rows or known:
         return
     models = [load_phase_model(cfg, phase) for phase in range(last + 1)]

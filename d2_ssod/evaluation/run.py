@@ -20,6 +20,8 @@ from d2_ssod.artifacts import (
     check_classes,
     count_pseudo_labels,
     load_phase_model,
+    load_validated,
+    load_validated_ensembles,
     timed_event,
 )
 from d2_ssod.data.checks import check_same_classes
@@ -34,7 +36,7 @@ from .difficulty import difficulty_subsets
 from .evaluate import evaluate_phases
 from .evaluators import build_evaluator
 from .fusion import Fusion
-from .summary import format_table, summarize
+from .summary import format_metrics, format_table, summarize
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +54,9 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
         ConfigError: a phase has not been trained to its end, or a test set has other classes.
     """
     if not cfg.DATASETS.TEST:
-        logger.info("DATASETS.TEST names no data set: nothing is evaluated")
+        logger.info("DATASETS.TEST names no data set: nothing is tested")
+        if comm.is_main_process() and (table := _validated(cfg)):
+            logger.info("Results on the validation images:\n%s", table)
         return None
     sets = _read_data_sets(cfg)
     check_classes(cfg, sets[cfg.DATASETS.TEST[0]].thing_classes)
@@ -127,6 +131,16 @@ def _summary_path(folder: RunFolder, name: str, *, is_first: bool) -> Path:
     if is_first:
         logger.info("%s is of another data set, and stays", path)
     return folder.summary(name)
+
+
+def _validated(cfg: CfgNode) -> str | None:
+    """Format what the validation images say of the models; None if they say nothing."""
+    folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
+    found = {f"phase {n}": load_validated(folder, n) for n in range(last + 1)}
+    for name, metrics in (load_validated_ensembles(folder, last) or {}).items():
+        found[f"ensemble {name.replace('N', str(last))}"] = metrics
+    known = {name: metrics for name, metrics in found.items() if metrics}
+    return format_metrics(", ".join(cfg.DATASETS.VAL), known) if known else None
 
 
 def _read_data_sets(cfg: CfgNode) -> dict[str, DataSet]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,13 +16,15 @@ from d2_ssod.artifacts import (
     Summary,
     best_of,
     load_classes,
-    load_ensemble_validation,
     load_summary,
+    load_validated,
+    load_validated_ensembles,
     numbers_in,
     read_history,
+    yardstick_of,
 )
 from d2_ssod.errors import ConfigError, one_line, shortened
-from d2_ssod.json_files import read_json_lines, read_record
+from d2_ssod.json_files import read_json_lines
 
 from .labels import LabelTable, read_labels
 
@@ -67,7 +70,7 @@ class Run:
         history: what it did, oldest first.
         control: metrics of another run's last model, to compare with, and where it lies.
         problems: what could not be read, each in a sentence.
-        ensembles: their AP on the validation images, where that is known.
+        ensembles: their metrics on the validation images, where these are known.
     """
 
     cfg: CfgNode
@@ -77,12 +80,25 @@ class Run:
     history: list[dict[str, Any]]
     control: tuple[Path, Metrics] | None
     problems: list[str] = field(default_factory=list)
-    ensembles: dict[str, float] = field(default_factory=dict)
+    ensembles: dict[str, Metrics] = field(default_factory=dict)
 
     @property
     def folder(self) -> RunFolder:
         """Where it lies."""
         return RunFolder(self.cfg.OUTPUT_DIR)
+
+    @property
+    def validation(self) -> Summary | None:
+        """What the validation images say of its models; None before phase 0 is judged by them."""
+        phases = {phase.number: phase.validation for phase in self.phases if phase.validation}
+        if 0 not in phases:
+            return None
+        return Summary(", ".join(self.cfg.DATASETS.VAL), phases, self.ensembles)
+
+    @property
+    def judged(self) -> Summary | None:
+        """How good its models are: on the test images, or else on the validation images."""
+        return self.summary or self.validation
 
     @property
     def validated_best(self) -> Phase | None:
@@ -105,22 +121,26 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
     Args:
         cfg: its config, with ``OUTPUT_DIR`` where it lies now.
         control: the folder of another run, such as of labeled images only.
+
+    Raises:
+        ConfigError: ``control`` is no run that was judged as this one is.
     """
     folder, last, problems = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES, []
-    return Run(
+    run = Run(
         cfg,
         _if_there(folder.classes, lambda path: load_classes(folder), problems) or [],
         _if_there(folder.summary(), load_summary, problems),
         [_read_phase(folder, number, problems) for number in range(last + 1)],
         read_history(folder),
-        None if control is None else (control, _read_control(control)),
+        None,
         problems,
-        _if_there(folder.validation, lambda path: _read_ensembles(folder, last), problems) or {},
+        _if_there(folder.validation, lambda path: load_validated_ensembles(folder, last), problems)
+        or {},
     )
-
-
-def _read_ensembles(folder: RunFolder, num_phases: int) -> Metrics:
-    return numbers_in(load_ensemble_validation(folder, num_phases) or {})
+    if control is None:
+        return run
+    metrics = _tested(control) if run.judged is run.summary else _validated_alike(control, folder)
+    return replace(run, control=(control, metrics))
 
 
 def _read_phase(folder: RunFolder, number: int, problems: list[str]) -> Phase:
@@ -130,21 +150,17 @@ def _read_phase(folder: RunFolder, number: int, problems: list[str]) -> Phase:
     return Phase(
         number,
         files,
-        _if_there(
-            files.validation,
-            lambda path: numbers_in(read_record(path, {"metrics": dict})["metrics"]),
-            problems,
-        ),
+        _if_there(files.validation, lambda path: load_validated(folder, number), problems),
         _if_there(files.manifest, lambda path: read_labels(path, number), problems),
         [row for row in rows if "iteration" in row],
     )
 
 
-def _read_control(folder: Path) -> Metrics:
-    """Read the metrics of the last model of another run.
+def _tested(folder: Path) -> Metrics:
+    """Read what the test images say of the last model of another run.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: it was not judged on any.
     """
     path = RunFolder(folder).summary()
     if not path.exists():
@@ -154,6 +170,28 @@ def _read_control(folder: Path) -> Metrics:
         )
     phases = load_summary(path).phases
     return phases[max(phases)]
+
+
+def _validated_alike(folder: Path, own: RunFolder) -> Metrics:
+    """Read what the validation images say of the last model of another run.
+
+    Raises:
+        ConfigError: it was not judged on any, or in another way than one's own.
+    """
+    other = RunFolder(folder)
+    last = next(n for n in itertools.count() if not other.phase(n + 1).validation.exists())
+    found = load_validated(other, last)
+    if found is None:
+        raise ConfigError(
+            f"{other.phase(0).validation}: no such file, and {own.root} was judged on validation "
+            "images alone; name the folder of a run that has ended, with the same DATASETS.VAL"
+        )
+    if yardstick_of(other, last) != yardstick_of(own, 0):
+        raise ConfigError(
+            f"{folder} was judged on other validation images (DATASETS.VAL) than {own.root}, or "
+            "with other settings of inference; name a run that was judged alike"
+        )
+    return found
 
 
 def _if_there(path: Path, reader: Callable[[Path], _T], problems: list[str]) -> _T | None:

@@ -132,7 +132,6 @@ def _content(run: Run, images_to_label: int) -> dict[str, Any]:
         "guards": making.guards_of(run),
         "results": results,
         "noise": NOISE,
-        "dataset": run.summary.dataset if run.summary else "",
         "phases": run.phases,
         "ap_bars": figures.ap_bars(results.rows, results.columns),
         "label_tables": tables,

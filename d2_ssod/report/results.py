@@ -25,7 +25,7 @@ class Row:
     Attributes:
         title: what it is.
         short: for curves and columns.
-        metrics: on the test images.
+        metrics: how good it is.
         kind: "phase", "ensemble" or "control".
     """
 
@@ -41,33 +41,42 @@ class Row:
 
 @dataclass(frozen=True)
 class Results:
-    """All models that were judged on the test images.
+    """All models that were judged: on the test images, or else on the validation images.
 
     Attributes:
         rows: of the models, phase 0 first.
         classes: names of those that have an AP of their own.
+        dataset: names of the data sets whose images these are.
+        by_test: whether they are test images.
     """
 
     rows: list[Row]
     classes: list[str]
+    dataset: str = ""
+    by_test: bool = True
 
     @classmethod
     def of(cls, run: Run) -> Results:
-        """Take the rows of ``summary.json``, and the run to compare with."""
-        rows = []
-        if run.summary is not None:
-            phases = run.summary.phases
-            rows = [Row(f"phase {n}", str(n), metrics) for n, metrics in phases.items()]
-            last = max(phases, default=0)
-            for name in ensembles_of(last):
-                if name in run.summary.ensembles:
-                    metrics, name = run.summary.ensembles[name], name.replace("N", str(last))
-                    rows.append(Row(f"phases {name} together", name, metrics, "ensemble"))
+        """Take the rows of a run's models, and of the run to compare with."""
+        if run.judged is None:
+            return cls([], [])
+        phases = run.judged.phases
+        rows = [Row(f"phase {n}", str(n), metrics) for n, metrics in phases.items()]
+        last = max(phases)
+        for name in ensembles_of(last):
+            if name in run.judged.ensembles:
+                metrics, name = run.judged.ensembles[name], name.replace("N", str(last))
+                rows.append(Row(f"phases {name} together", name, metrics, "ensemble"))
         if run.control is not None:
             folder, metrics = run.control
             rows.append(Row(f"for comparison: {folder.name}", "control", metrics, "control"))
-        first = rows[0].metrics if rows else {}
-        return cls(rows, [name for name in run.classes if f"AP-{name}" in first])
+        classes = [name for name in run.classes if f"AP-{name}" in rows[0].metrics]
+        return cls(rows, classes, run.judged.dataset, by_test=run.summary is not None)
+
+    @property
+    def images(self) -> str:
+        """What images they were judged on."""
+        return "test" if self.by_test else "validation"
 
     @property
     def columns(self) -> list[str]:
@@ -85,7 +94,7 @@ class Results:
         return None if None in values or row is self.rows[0] else values[0] - values[1]
 
     def of_phase(self, number: int) -> Row | None:
-        """Find the row of a phase; None if it was not judged on the test images."""
+        """Find the row of a phase; None if it was not judged."""
         rows = (row for row in self.of_run if row.kind == "phase" and row.short == str(number))
         return next(rows, None)
 
@@ -103,7 +112,7 @@ def verdict(run: Run, results: Results) -> list[str]:
     """
     best, chosen = results.best(("phase", "ensemble")), run.validated_best
     by_validation = [] if chosen is None else [_by_validation(run, results, chosen)]
-    if best is None:
+    if best is None or (chosen is None and not results.by_test):
         return [*by_validation, _how_far(run)]
     if chosen is None:
         single = results.best(("phase",))
@@ -115,6 +124,7 @@ def verdict(run: Run, results: Results) -> list[str]:
         *advice,
         *(_worse_phase(results, row) for row in results.of_run if _is_worse(results, row)),
         *_compared(results, single, best),
+        *([] if results.by_test else [_how_far(run)]),
     ]
 
 
@@ -131,7 +141,7 @@ def _how_far(run: Run) -> str:
 
 
 def _by_validation(run: Run, results: Results, chosen: Phase) -> str:
-    """Name the phase that is best on the validation images, and what the test images say of it."""
+    """Name the phase that is best on the validation images, and how good it is."""
     aps = [f"phase {phase.number} {phase.validation['AP']:.1f}" for phase in run.phases]
     alone = ", trained on the labeled images alone" if chosen.number == 0 else ""
     text = f"Use phase {chosen.number}{alone}"
@@ -143,7 +153,8 @@ def _by_validation(run: Run, results: Results, chosen: Phase) -> str:
     row = results.of_phase(chosen.number)
     if row is None or row.value(_MAIN) is None:
         return text
-    return f"{text} On the test images it has {row.value(_MAIN):.1f} {_MAIN}{_gains(results, row)}"
+    value = f"{row.value(_MAIN):.1f} {_MAIN}{_gains(results, row)}"
+    return f"{text} On the {results.images} images it has {value}"
 
 
 def _together(run: Run, results: Results, chosen: Phase, best: Row) -> list[str]:
@@ -151,7 +162,7 @@ def _together(run: Run, results: Results, chosen: Phase, best: Row) -> list[str]
     if not run.ensembles:
         if best.kind != "ensemble":
             return []
-        value = f"{best.value(_MAIN):.1f} {_MAIN} on the test images{_gains(results, best)}"
+        value = f"{best.value(_MAIN):.1f} {_MAIN}{_on(results)}{_gains(results, best)}"
         not_judged = "Ensembles were not judged on the validation images."
         return [f"The ensemble of {best.title} has {value} {not_judged}"]
     name = better_ensemble(run.ensembles, chosen.validation["AP"])
@@ -159,13 +170,18 @@ def _together(run: Run, results: Results, chosen: Phase, best: Row) -> list[str]
         return []
     short = name.replace("N", str(len(run.phases) - 1))
     text = (
-        f"The ensemble of phases {short} together is better still, AP {run.ensembles[name]:.1f} on "
-        "the validation images"
+        f"The ensemble of phases {short} together is better still, AP "
+        f"{run.ensembles[name]['AP']:.1f} on the validation images"
     )
     row = next((row for row in results.of_run if row.short == short), None)
     if row is None or row.value(_MAIN) is None:
         return [f"{text}."]
-    return [f"{text}, {row.value(_MAIN):.1f} {_MAIN} on the test images{_gains(results, row)}"]
+    return [f"{text}, {row.value(_MAIN):.1f} {_MAIN}{_on(results)}{_gains(results, row)}"]
+
+
+def _on(results: Results) -> str:
+    """Say that a figure is of the test images, where what it is beside is not."""
+    return " on the test images" if results.by_test else ""
 
 
 def _by_test(results: Results) -> list[str]:
@@ -229,6 +245,7 @@ def _compared(results: Results, single: Row | None, best: Row) -> list[str]:
     differences = [row.value(_MAIN) - control.value(_MAIN) for row in (single, best)]
     text = f"{single.title.capitalize()} is {_signed(differences[0])} {_MAIN} against "
     text += f"{control.title.removeprefix('for comparison: ')} ({control.value(_MAIN):.1f})"
+    text += "" if results.by_test else " on the validation images, which have chosen it"
     if best.kind == "ensemble":
         text += f", the ensemble {_signed(differences[1])}"
     if abs(differences[0]) < NOISE:

@@ -9,7 +9,7 @@ from d2_ssod.artifacts import (
     RunFolder,
     best_phase,
     best_phases,
-    load_ensemble_validation,
+    load_validated_ensembles,
     save_ensemble_validation,
     save_validation,
 )
@@ -146,8 +146,8 @@ def test_ensembles_are_validated_once(cfg, monkeypatch):
     rows = {"1~N": [1, 2], "0~N": [0, 1, 2]}
     assert seen == [("val", [0, 1, 2], rows), ("more", [0, 1, 2], rows)]
     folder = RunFolder(cfg.OUTPUT_DIR)
-    assert load_ensemble_validation(folder, 2) == {"1~N": 20.5, "0~N": 22.5}
-    assert load_ensemble_validation(folder, 3) is None  # gone on with: one phase more
+    assert load_validated_ensembles(folder, 2) == {"1~N": {"AP": 20.5}, "0~N": {"AP": 22.5}}
+    assert load_validated_ensembles(folder, 3) is None  # gone on with: one phase more
 
 
 def test_one_phase_has_one_ensemble_and_none_has_no_images(cfg, monkeypatch):

@@ -7,7 +7,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 from lookup import CLASS_OF_IMAGE, HALF, IMAGES, batches, finding, register_coco, write_coco
 
-from d2_ssod.artifacts import RunFolder
+from d2_ssod.artifacts import RunFolder, save_ensemble_validation, save_validation
 from d2_ssod.config import add_ssod_config
 from d2_ssod.data.datasets import CocoFile
 from d2_ssod.errors import ConfigError
@@ -107,3 +107,24 @@ def test_run_without_its_pseudo_labels_names_the_file(cfg):
     RunFolder(cfg.OUTPUT_DIR).phase(1).pseudo_labels.unlink()
     with pytest.raises(ConfigError, match=r"phase_1/pseudo_labels\.json: cannot be read"):
         evaluate_run(cfg)
+
+
+def test_without_test_images_the_table_is_of_the_validation_images(cfg, caplog):
+    cfg.DATASETS.TEST, cfg.DATASETS.VAL = (), (FIRST, SECOND)
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    with caplog.at_level(logging.INFO, logger="d2_ssod"):
+        assert evaluate_run(cfg) is None
+        for phase in (0, 1):
+            save_validation(folder, phase, {"AP": 20.0 + phase, "AP50": 40.0})
+        save_ensemble_validation(folder, 1, {"0~N": {"AP": 23.25, "AP50": 41.0}})
+        assert evaluate_run(cfg) is None
+    nothing, again, table = caplog.messages
+    assert nothing == again == "DATASETS.TEST names no data set: nothing is tested"
+    title, headings, _, *rows = table.splitlines()
+    assert title == "Results on the validation images:"
+    assert headings.split() == [f"{FIRST},", SECOND, "AP", "AP50"]
+    assert [row.split() for row in rows] == [
+        ["phase", "0", "20.0", "40.0"],
+        ["phase", "1", "21.0", "40.0"],
+        ["ensemble", "0~1", "23.2", "41.0"],
+    ]

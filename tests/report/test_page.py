@@ -10,9 +10,9 @@ import shutil
 import pytest
 import runs
 import yaml
-from made_run import make_run
+from made_run import make_run, metrics
 
-from d2_ssod.artifacts import RunFolder
+from d2_ssod.artifacts import RunFolder, save_ensemble_validation, save_validation
 from d2_ssod.commands import main
 from d2_ssod.engine import default_argument_parser
 from d2_ssod.engine.config_checks import check_config
@@ -192,6 +192,39 @@ def test_a_run_to_compare_with_is_a_row(cfg, tmp_path):
     assert "the labels alone were better" in page.text
     with pytest.raises(ConfigError, match=r"summary\.json: no such file"):
         write_report(cfg, control=tmp_path)
+
+
+def judge_by_validation(cfg, ap50, judged_by="these"):
+    run = RunFolder(cfg.OUTPUT_DIR)
+    run.summary().unlink(missing_ok=True)
+    for phase, value in enumerate(ap50):
+        save_validation(run, phase, metrics(value, **{"AP-cat": value}), judged_by)
+    save_ensemble_validation(run, 2, {"0~N": metrics(ap50[-1] + 9)}, judged_by)
+
+
+def test_without_test_images_the_tables_are_of_the_validation_images(cfg):
+    cfg.DATASETS.VAL = ("val", "more")
+    judge_by_validation(cfg, (40.0, 50.0, 38.0))
+    page = Page(write_report(cfg))
+    assert "On val, more (validation images, by which the best model is chosen)" in page.text
+    rows = page.table(["model", "AP"])
+    assert [row[0] for row in rows] == ["phase 0", "phase 1", "phase 2", "phases 0~2 together"]
+    assert rows[1][1] == "25.0 +5.0"
+    assert page.table(["class", "phase 0"])[0][:3] == ["cat", "40.0", "50.0 +10.0"]
+
+
+def test_without_test_images_a_run_that_was_judged_alike_is_compared_with(cfg, tmp_path):
+    judge_by_validation(cfg, (40.0, 50.0, 38.0))
+    other = make_run(tmp_path / "other")
+    with pytest.raises(ConfigError, match=r"phase_0/validation\.json: no such file"):
+        write_report(cfg, control=other.OUTPUT_DIR)
+    judge_by_validation(other, (60.0,), "those")
+    with pytest.raises(ConfigError, match="was judged on other validation images"):
+        write_report(cfg, control=other.OUTPUT_DIR)
+    judge_by_validation(other, (60.0,))
+    page = Page(write_report(cfg, control=other.OUTPUT_DIR))
+    (control,) = [row for row in page.table(["model", "AP"]) if "comparison" in row[0]]
+    assert control[:3] == ["for comparison: run", "30.0 +10.0", "60.0 +20.0"]
 
 
 def test_the_command_writes_it(cfg, capsys):

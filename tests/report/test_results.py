@@ -28,7 +28,9 @@ def a_run(
     return Run(
         bare_config(tmp_path),
         ["cat", "dog"],
-        Summary("test", found, {name: metrics(value) for name, value in ensembles}),
+        Summary("test", found, {name: metrics(value) for name, value in ensembles})
+        if found
+        else None,
         [
             Phase(n, folder.phase(n), (validation or {}).get(n), None, [])
             for n in range(len(phases))
@@ -83,7 +85,7 @@ def test_validation_images_choose_where_there_are_any(tmp_path):
 )
 def test_validation_images_choose_among_ensembles(tmp_path, ap, said):
     validation = {n: {"AP": of_phase} for n, of_phase in enumerate([30.0, 34.21, 33.0])}
-    keys = {"validation": validation, "validated": {"0~N": ap, "1~N": 30.0}}
+    keys = {"validation": validation, "validated": {"0~N": {"AP": ap}, "1~N": {"AP": 30.0}}}
     found = sentences(tmp_path, [74.0, 76.0, 77.5], [("1~N", 90.0), ("0~N", 80.2)], **keys)
     assert found[1:] == said
 
@@ -102,6 +104,29 @@ def test_validation_images_choose_without_test_images(tmp_path):
     assert sentences(tmp_path, [None, None], trained=[0, 1], validation=validation) == [
         "Use phase 1: chosen by AP on the validation images, phase 0 31.0, phase 1 32.0.",
         "2 of 2 phases are trained. Nothing was judged on test images yet.",
+    ]
+
+
+def test_validation_images_are_compared_with_where_there_are_no_others(tmp_path):
+    validation = {n: metrics(ap50) for n, ap50 in enumerate([62.0, 64.0, 60.0])}
+    keys = {"validation": validation, "validated": {"0~N": metrics(66.0)}, "control": 63.5}
+    assert sentences(tmp_path, [None] * 3, trained=[0, 1, 2], **keys) == [
+        "Use phase 1: chosen by AP on the validation images, phase 0 31.0, phase 1 32.0, phase 2 "
+        "30.0. On the validation images it has 64.0 AP50, +2.0 over phase 0 (+1.0 AP).",
+        "The ensemble of phases 0~2 together is better still, AP 33.0 on the validation images, "
+        "66.0 AP50, +4.0 over phase 0 (+2.0 AP).",
+        "Phase 2 alone is worse than phase 0 (−2.0).",
+        "Phase 1 is +0.5 AP50 against labels_only (63.5) on the validation images, which have "
+        "chosen it, the ensemble +2.5: no difference beyond the noise.",
+        "3 of 3 phases are trained. Nothing was judged on test images yet.",
+    ]
+
+
+def test_an_unfinished_run_advises_nothing_by_its_validation_images(tmp_path):
+    keys = {"trained": [0], "validation": {0: metrics(62.0)}}
+    assert sentences(tmp_path, [None, None], **keys) == [
+        "1 of 2 phases are trained. AP on the validation images: phase 0 31.0. The run goes on "
+        "with --resume."
     ]
 
 
