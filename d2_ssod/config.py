@@ -307,14 +307,15 @@ def add_ssod_config(cfg: CfgNode) -> None:
     """Add this project's keys, in place, to a Detectron2 config.
 
     They are ``SSOD``, ``DATASETS.UNLABELED``, ``DATASETS.VAL``, and below ``MODEL``: ``SSD``,
-    ``PROPOSAL_LEARNING``, ``TIMM``; and those of :func:`extend_config`.
+    ``PROPOSAL_LEARNING``, ``TIMM``; and those of :func:`extend_config`. Keys that are there
+    already, another project's of these names or set before, stay as they are.
     """
     # Images without annotations, as registered names (see SSOD.REGISTER for your own).
-    cfg.DATASETS.UNLABELED = ()
+    cfg.DATASETS.setdefault("UNLABELED", ())
     # Labeled images to watch training by, never trained on. Optional. The model of each phase is
     # evaluated on them at its end (SSOD.GUARD.VALIDATION, SSOD.KEEP_BEST), and within phases every
     # TEST.EVAL_PERIOD iterations (metrics.json, TensorBoard).
-    cfg.DATASETS.VAL = ()
+    cfg.DATASETS.setdefault("VAL", ())
     for section, keys in _SECTIONS.items():
         for name, (default, _) in keys.items():
             *nodes, key = f"{section}.{name}".split(".")
@@ -322,7 +323,7 @@ def add_ssod_config(cfg: CfgNode) -> None:
             for section_below in nodes:
                 node = node.setdefault(section_below, CfgNode())
             # A list that the defaults of two configs shared could be changed through one of them.
-            node[key] = copy.deepcopy(default)
+            node.setdefault(key, copy.deepcopy(default))
     for add_keys in _extensions:
         add_keys(cfg)
 

@@ -214,3 +214,14 @@ def test_is_number_takes_every_finite_number():
 )
 def test_the_nearest_key_is_the_one_that_was_meant(cfg, unknown, right):
     assert nearest_key(cfg, unknown) == right
+
+
+def test_keys_that_another_project_has_stay():
+    cfg = get_cfg()
+    cfg.MODEL.SSD = CfgNode({"SIZE": 512, "THEIRS": 1})
+    add_ssod_config(cfg)
+    assert (cfg.MODEL.SSD.SIZE, cfg.MODEL.SSD.THEIRS) == (512, 1)
+    assert cfg.MODEL.SSD.NUM_CLASSES == 80
+    cfg.SSOD.NUM_PHASES, cfg.DATASETS.VAL = 5, ("mine",)
+    add_ssod_config(cfg)
+    assert (cfg.SSOD.NUM_PHASES, cfg.DATASETS.VAL) == (5, ("mine",))
