@@ -17,6 +17,7 @@ from detectron2.config import CfgNode
 from d2_ssod.config import flat_keys, value_of
 from d2_ssod.json_files import read_record, write_json
 from d2_ssod.modeling import TIMM_BACKBONES, detector_of
+from d2_ssod.pseudo_label import LABEL_RULES
 
 from .differences import differences_between, refuse
 from .digests import digest_of, digest_of_file
@@ -37,8 +38,7 @@ _OF_NO_EFFECT = (
 )
 # Those that matter only where there are pseudo-labels ...
 _NOT_IN_PHASE_0 = (
-    *("SSOD.PHASE_INIT", "SSOD.LABELED_REPEAT", "SSOD.TEACHER", "SSOD.TIERS"),
-    "SSOD.AVERAGE.RAMP",
+    *("SSOD.PHASE_INIT", "SSOD.LABELED_REPEAT", "SSOD.TEACHER", "SSOD.AVERAGE.RAMP"),
 )
 # ... unless they are "all"; otherwise they may change, among other values, after phase 0.
 _WHETHER_IN_PHASE_0 = ("SSOD.AUG.STRONG", "SSOD.ROI_WEIGHTING.APPLY_TO")
@@ -230,7 +230,9 @@ def _settings(own: CfgNode, phase: int) -> dict[str, Any]:
 
 def _ignored_in_phase_0(own: CfgNode) -> tuple[str, ...]:
     """List what phase 0 does not learn by, as the config is."""
-    ignored = _NOT_IN_PHASE_0
+    # Of rules that make labels, one's own too.
+    sections = (rule.section for rule in LABEL_RULES.values() if rule.section)
+    ignored = (*_NOT_IN_PHASE_0, *sections)
     if own.SSOD.ROI_WEIGHTING.APPLY_TO != "all":
         ignored += ("SSOD.ROI_WEIGHTING",)
     if not detector_of(own).learns_unlabeled:

@@ -4,12 +4,14 @@ import copy
 import json
 
 import pytest
+from detectron2.config import CfgNode
 from detectron2.structures import BoxMode
 from runs import bare_config
 
 from d2_ssod.artifacts import RunFolder, check_training, digest_of, record_training
 from d2_ssod.artifacts.trained_with import check_architecture, has_learned
 from d2_ssod.errors import ConfigError
+from d2_ssod.pseudo_label import LABEL_RULES, LabelRule
 
 LABELED = [
     {
@@ -130,6 +132,12 @@ def test_what_is_of_pseudo_labels_may_change_after_phase_0(cfg, key, value):
     check(cfg, 0, key, value)
     with pytest.raises(ConfigError, match=key):
         check(bare_config(cfg.OUTPUT_DIR), 1, key, value)
+
+
+def test_keys_of_a_rule_of_ones_own_for_labels_may_change_after_phase_0(cfg, monkeypatch):
+    monkeypatch.setitem(LABEL_RULES, "mine", LabelRule(lambda cfg: len, "MINE"))
+    cfg.MINE = CfgNode({"LEAST": 3})
+    check(cfg, 0, "MINE.LEAST", 4)
 
 
 OF_PHASE_0_TOO = [
