@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.utils import comm
 from torch import nn
 
 from d2_ssod.artifacts import (
@@ -108,12 +107,14 @@ def adopt_pseudo_labels(cfg: CfgNode, data: RunData) -> None:
             f"SSOD.PSEUDO_LABEL.FROM: {path} has no objects on unlabeled images (crowds are none); "
             "name a file that has, or leave it empty to have labels made"
         )
-    if comm.is_main_process():
-        files.folder.mkdir(parents=True, exist_ok=True)
-        with open(path, "rb") as source, atomic_open(files.pseudo_labels, "wb") as target:
-            shutil.copyfileobj(source, target)
-        logger.info("Phase 1 trains on the labels of %d images in %s", len(images), path)
-    comm.synchronize()
+    on_main_process(lambda: _take_labels(path, files.pseudo_labels))
+    logger.info("Phase 1 trains on the labels of %d images in %s", len(images), path)
+
+
+def _take_labels(path: str, labels: Path) -> None:
+    labels.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "rb") as source, atomic_open(labels, "wb") as target:
+        shutil.copyfileobj(source, target)
 
 
 def _are_others(path: str, labels: Path) -> bool:

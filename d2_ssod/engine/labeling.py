@@ -10,7 +10,6 @@ import logging
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.utils import comm
 from torch import nn
 
 from d2_ssod.artifacts import (
@@ -54,10 +53,8 @@ def label_next_phase(
         for source in range(phase):
             predict_unlabeled(cfg, source, data)
         predict_unlabeled(cfg, phase, data, model)
-        if comm.is_main_process():
-            with timed_event(RunFolder(cfg.OUTPUT_DIR), "labeled", phase=phase + 1):
-                _make_pseudo_labels(cfg, phase + 1, data)
-    comm.synchronize()
+        with timed_event(RunFolder(cfg.OUTPUT_DIR), "labeled", phase=phase + 1):
+            on_main_process(lambda: _make_pseudo_labels(cfg, phase + 1, data))
 
 
 def read_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:

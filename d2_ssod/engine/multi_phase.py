@@ -27,7 +27,7 @@ from .hooks import PseudoLabelHook, RecordTraining, ShowPseudoLabels
 from .labeling import label_next_phase, read_pseudo_labels
 from .phase_trainer import PhaseTrainer, check_weights
 from .predicting import check_existing_predictions, predict_labeled
-from .resuming import check_models_are_there, first_unfinished_phase, said_of_model
+from .resuming import check_models_are_there, said_of_model
 from .run_data import RunData
 from .schedule import WARM_UP_REMEDY, describe_schedule, phase_config, warm_up_problem
 from .validation import (
@@ -40,7 +40,7 @@ from .validation import (
 
 logger = logging.getLogger(__name__)
 
-# Of Detectron2's trainers, which a subclass may have.
+# Methods of Detectron2's trainers that a subclass may override, but that are never called here.
 _NOT_CALLED = ("build_train_loader", "build_test_loader", "build_evaluator", "test")
 
 
@@ -62,17 +62,16 @@ def train_phases(
         ConfigError: what is in ``OUTPUT_DIR`` was made with other images or settings.
     """
     _warn_of_what_is_not_called(trainer_class)
-    folder, first, last = RunFolder(cfg.OUTPUT_DIR), _begin(cfg, data), cfg.SSOD.NUM_PHASES
+    _begin(cfg, data)
+    folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
     judged_by = yardstick(cfg)
     discard_other_validations(cfg, judged_by)
-    for phase in range(first):
-        validate_phase(cfg, phase, judged_by)  # Validation images may have been named later.
-    for phase in range(first, last + 1):
+    for phase in range(last + 1):
         if not on_main_process(folder.phase(phase).model.exists):
             _train_phase(cfg, phase, data, trainer_class)
         elif phase < last:
             label_next_phase(cfg, phase, data)  # Interrupted before, or the labels were deleted.
-            # Then it may have learned from others.
+            # If that one is trained already, it must have learned from these very labels.
             on_main_process(lambda phase=phase: _check_training(cfg, phase + 1, data))
         validate_phase(cfg, phase, judged_by)
     validate_ensembles(cfg, judged_by)
@@ -95,41 +94,25 @@ def _warn_of_what_is_not_called(trainer_class: type[PhaseTrainer]) -> None:
         )
 
 
-def _begin(cfg: CfgNode, data: RunData) -> int:
-    """Check what ``OUTPUT_DIR`` holds of the run, take what is made elsewhere, keep the config.
-
-    Returns:
-        the first phase that is not finished.
-    """
+def _begin(cfg: CfgNode, data: RunData) -> None:
+    """Check what ``OUTPUT_DIR`` holds of the run, take what is made elsewhere, keep the config."""
     folder = RunFolder(cfg.OUTPUT_DIR)
     check_classes(cfg, data.thing_classes)
-    if comm.is_main_process():
-        save_classes(folder, data.thing_classes)
+    on_main_process(lambda: save_classes(folder, data.thing_classes))
+    # What users supply is read now, so that errors in it show before phase 0, not hours later.
     if cfg.SSOD.DIAGNOSTICS.UNLABELED_TRUTH:
-        # What is wrong with it shows now, not after phase 0.
         load_truth(cfg, data.unlabeled, data.thing_classes)
     adopt_phase_0(cfg)
     adopt_pseudo_labels(cfg, data)
-    warn_of_unused_corrections(cfg, load_corrected(cfg, data))  # So does what is wrong with them.
+    warn_of_unused_corrections(cfg, load_corrected(cfg, data))
     on_main_process(lambda: check_models_are_there(cfg))
-    first = on_main_process(lambda: first_unfinished_phase(cfg))
     check_existing_predictions(cfg, data)
     on_main_process(lambda: _check_made(cfg, data))
-    if starting := _phases_from_weights(cfg, first):
-        check_weights(cfg.MODEL.WEIGHTS, starting[0])
+    for phase in range(cfg.SSOD.NUM_PHASES + 1):
+        starts_there = phase == 0 or cfg.SSOD.PHASE_INIT == "pretrained"
+        if starts_there and not folder.phase(phase).model.exists():
+            check_weights(cfg.MODEL.WEIGHTS, phase)
     save_run_config(cfg)  # Nothing refuses it any more.
-    return first
-
-
-def _phases_from_weights(cfg: CfgNode, first: int) -> list[int]:
-    """List the phases, from this one on, that are to be trained from ``MODEL.WEIGHTS``."""
-    folder = RunFolder(cfg.OUTPUT_DIR)
-    return [
-        phase
-        for phase in range(first, cfg.SSOD.NUM_PHASES + 1)
-        if (phase == 0 or cfg.SSOD.PHASE_INIT == "pretrained")
-        and not folder.phase(phase).model.exists()
-    ]
 
 
 def _check_made(cfg: CfgNode, data: RunData) -> None:
@@ -152,7 +135,7 @@ def _train_phase(
 ) -> None:
     """Train a phase on what it is trained on; its hook labels for the next one."""
     last = cfg.SSOD.NUM_PHASES
-    others = _beside_labeled(cfg, phase, data)
+    others = read_pseudo_labels(cfg, phase, data) if phase > 0 else _unlabeled_in(cfg, phase, data)
     own = phase_config(cfg, phase, len(data.labeled), len(others))
     schedule = describe_schedule(
         own, len(data.labeled), len(others), "pseudo-labeled" if phase > 0 else "unlabeled"
@@ -179,18 +162,16 @@ def _train_phase(
     if phase < last:
         trainer.register_hooks([PseudoLabelHook(cfg, phase, data)])
     trainer.resume_or_load(resume=True)
-    if comm.is_main_process():
-        record_training(own, phase, data.labeled, folder, _unlabeled_in(cfg, phase, data))
-        for path in said_of_model(folder, phase):
-            path.unlink(missing_ok=True)  # of an earlier model
+    on_main_process(lambda: _record(cfg, own, phase, data))
     trainer.train()
 
 
-def _beside_labeled(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:
-    """List the images that a phase trains on besides the labeled ones."""
-    if phase > 0:
-        return read_pseudo_labels(cfg, phase, data)
-    return _unlabeled_in(cfg, phase, data)
+def _record(cfg: CfgNode, own: CfgNode, phase: int, data: RunData) -> None:
+    """Write what a phase is trained with, and forget what is known of an earlier model."""
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    record_training(own, phase, data.labeled, folder, _unlabeled_in(cfg, phase, data))
+    for path in said_of_model(folder, phase):
+        path.unlink(missing_ok=True)
 
 
 def _unlabeled_in(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:

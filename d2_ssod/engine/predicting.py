@@ -60,16 +60,13 @@ def predict_unlabeled(
     """
     files = RunFolder(cfg.OUTPUT_DIR).phase(phase)
     if not on_main_process(lambda: check_predictions(cfg, phase, data.unlabeled)):
-        if comm.is_main_process():
-            set_aside_predictions(files, data.category_ids)
-        comm.synchronize()
+        on_main_process(lambda: set_aside_predictions(files, data.category_ids))
     if not on_main_process(files.predictions.exists):
         model = load_phase_model(cfg, phase) if model is None else model
         with timed_event(RunFolder(cfg.OUTPUT_DIR), "predicted", phase=phase, data="unlabeled"):
             _predict_remaining(cfg, phase, data, model)
-    elif comm.is_main_process():  # a kill may have left them
-        discard_partial_predictions(files.partial_predictions)
-    comm.synchronize()
+    else:  # a kill may have left them
+        on_main_process(lambda: discard_partial_predictions(files.partial_predictions))
 
 
 def predict_labeled(cfg: CfgNode, data: RunData) -> None:
@@ -94,9 +91,7 @@ def predict_labeled(cfg: CfgNode, data: RunData) -> None:
             description=f"Phase {phase}'s model on the labeled images",
             image_ids=[image["image_id"] for image in images],
         )
-        if comm.is_main_process():
-            save_predictions(path, found, data.category_ids)
-    comm.synchronize()
+        on_main_process(lambda: save_predictions(path, found, data.category_ids))
 
 
 def check_existing_predictions(cfg: CfgNode, data: RunData) -> None:
@@ -170,9 +165,12 @@ def _predict_remaining(cfg: CfgNode, phase: int, data: RunData, model: nn.Module
             on_batch=keep,
         )
     comm.synchronize()  # All have closed their files before one deletes them.
-    if comm.is_main_process():
+
+    def write() -> None:
         found.update(predictions)
         in_order = {image["image_id"]: found[image["image_id"]] for image in data.unlabeled}
         logger.info("Phase %d: writing %d boxes", phase, sum(map(len, in_order.values())))
         save_predictions(files.predictions, in_order, data.category_ids)
         discard_partial_predictions(files.partial_predictions)
+
+    on_main_process(write)

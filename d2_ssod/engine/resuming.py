@@ -1,8 +1,7 @@
-"""Where a run goes on: what of it lies in its output folder."""
+"""What lies of a run in its output folder, when it goes on."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +9,6 @@ from detectron2.config import CfgNode
 
 from d2_ssod.artifacts import PhaseFolder, RunFolder
 from d2_ssod.errors import ConfigError
-
-logger = logging.getLogger(__name__)
 
 
 def check_models_are_there(cfg: CfgNode) -> None:
@@ -29,28 +26,6 @@ def check_models_are_there(cfg: CfgNode) -> None:
             "exist: restore it; or delete all of these to train that phase and what follows again; "
             "or start anew without --resume, which sets the folder aside"
         )
-
-
-def first_unfinished_phase(cfg: CfgNode) -> int:
-    """Find the first phase that lacks its model, or the labels of the next; N + 1 if none does."""
-    folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
-    files = [folder.phase(phase) for phase in range(last + 1)]
-    first = next(
-        (
-            phase
-            for phase in range(last + 1)
-            if not files[phase].model.exists()
-            or (phase < last and not files[phase + 1].pseudo_labels.exists())
-        ),
-        last + 1,
-    )
-    if (folder.root / "last_checkpoint").exists():
-        logger.warning(
-            "%s is a checkpoint of an older version, which trained all phases as one: it is not "
-            "used, training goes on after the last finished phase",
-            folder.root / "last_checkpoint",
-        )
-    return first
 
 
 def said_of_model(folder: RunFolder, phase: int) -> list[Path]:

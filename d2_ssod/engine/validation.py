@@ -8,7 +8,6 @@ from hashlib import sha256
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.utils import comm
 
 from d2_ssod.artifacts import (
     RunFolder,
@@ -54,15 +53,17 @@ def _of_ensembles(cfg: CfgNode, judged_by: str) -> str:
 
 def discard_other_validations(cfg: CfgNode, judged_by: str) -> None:
     """Forget what was judged by another yardstick."""
-    if cfg.DATASETS.VAL and comm.is_main_process():
-        for path in discard_validations(
+    if not cfg.DATASETS.VAL:
+        return
+    for path in on_main_process(
+        lambda: discard_validations(
             RunFolder(cfg.OUTPUT_DIR),
             cfg.SSOD.NUM_PHASES,
             phases_by=judged_by,
             ensembles_by=_of_ensembles(cfg, judged_by),
-        ):
-            logger.info("%s was of other images or settings; it is made anew", path)
-    comm.synchronize()
+        )
+    ):
+        logger.info("%s was of other images or settings; it is made anew", path)
 
 
 def validate_phase(cfg: CfgNode, phase: int, judged_by: str) -> None:
@@ -82,11 +83,7 @@ def validate_phase(cfg: CfgNode, phase: int, judged_by: str) -> None:
     if not on_main_process(folder.phase(phase).validation.exists):
         model = load_phase_model(cfg, phase)
         found = [validate(cfg, name, model) for name in cfg.DATASETS.VAL]
-        if comm.is_main_process():
-            metrics = _mean(found)
-            save_validation(folder, phase, metrics, judged_by)
-            logger.info("Phase %d on the validation images: AP %.1f", phase, metrics["AP"])
-        comm.synchronize()
+        on_main_process(lambda: _save(folder, phase, _mean(found), judged_by))
     on_main_process(lambda: _guard(cfg, folder, phase))
 
 
@@ -102,13 +99,22 @@ def validate_ensembles(cfg: CfgNode, judged_by: str) -> None:
     for name in cfg.DATASETS.VAL:
         how = judged_on(cfg, name, read_data_set(name).usable_images())
         found.append(evaluate_rows(models, **how, rows=rows, fusion=Fusion.from_config(cfg)))
-    if comm.is_main_process():
-        ensembles = {row: _mean([metrics[row] for metrics in found]) for row in rows}
-        save_ensemble_validation(folder, last, ensembles, _of_ensembles(cfg, judged_by))
-        for row, metrics in ensembles.items():
-            title = row.replace("N", str(last))
-            logger.info("Ensemble %s on the validation images: AP %.1f", title, metrics["AP"])
-    comm.synchronize()
+    on_main_process(lambda: _save_ensembles(cfg, found, _of_ensembles(cfg, judged_by)))
+
+
+def _save(folder: RunFolder, phase: int, metrics: Metrics, judged_by: str) -> None:
+    save_validation(folder, phase, metrics, judged_by)
+    logger.info("Phase %d on the validation images: AP %.1f", phase, metrics["AP"])
+
+
+def _save_ensembles(cfg: CfgNode, found: Sequence[dict[str, Metrics]], judged_by: str) -> None:
+    """Write and tell the metrics of the ensembles, from those on each data set."""
+    last = cfg.SSOD.NUM_PHASES
+    ensembles = {row: _mean([metrics[row] for metrics in found]) for row in ensembles_of(last)}
+    save_ensemble_validation(RunFolder(cfg.OUTPUT_DIR), last, ensembles, judged_by)
+    for row, metrics in ensembles.items():
+        title = row.replace("N", str(last))
+        logger.info("Ensemble %s on the validation images: AP %.1f", title, metrics["AP"])
 
 
 def _mean(found: Sequence[Metrics]) -> dict[str, float]:

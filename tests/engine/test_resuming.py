@@ -1,13 +1,13 @@
-"""Where the loop begins, from what lies in the output folder."""
+"""What the loop still does, by what lies in the output folder."""
 
-import itertools
 from pathlib import Path
 
 import pytest
 from runs import bare_config
 
 from d2_ssod.artifacts import RunFolder
-from d2_ssod.engine.resuming import check_models_are_there, first_unfinished_phase
+from d2_ssod.engine import multi_phase
+from d2_ssod.engine.resuming import check_models_are_there
 from d2_ssod.errors import ConfigError
 
 
@@ -25,29 +25,60 @@ def leave(cfg, **kinds):
             path.touch()
 
 
+def done_by_training(cfg, monkeypatch):
+    """List what a run does that goes on with what there is."""
+    done, folder = [], RunFolder(cfg.OUTPUT_DIR)
+
+    def train(cfg, phase, *_):
+        done.append(f"train {phase}")
+        leave(cfg, model=[phase])
+        if phase < cfg.SSOD.NUM_PHASES:
+            label(cfg, phase)
+
+    def label(cfg, phase, *_):
+        if not folder.phase(phase + 1).pseudo_labels.exists():
+            done.append(f"label {phase + 1}")
+            leave(cfg, pseudo_labels=[phase + 1])
+
+    for name in ("_begin", "_check_training", "discard_other_validations", "validate_ensembles"):
+        monkeypatch.setattr(multi_phase, name, lambda *_: None)
+    for name in ("yardstick", "keep_best", "predict_labeled"):
+        monkeypatch.setattr(multi_phase, name, lambda *_: None)
+    monkeypatch.setattr(multi_phase, "_train_phase", train)
+    monkeypatch.setattr(multi_phase, "label_next_phase", label)
+    validated = []
+    monkeypatch.setattr(multi_phase, "validate_phase", lambda _, phase, __: validated.append(phase))
+    multi_phase.train_phases(cfg, None)
+    assert validated == list(range(cfg.SSOD.NUM_PHASES + 1))
+    return done
+
+
+ALL = ["train 0", "label 1", "train 1", "label 2", "train 2"]
+
+
 @pytest.mark.parametrize(
-    ("models", "labels", "expected"),
+    ("models", "labels", "left"),
     [
-        ([], [], 0),
-        ([0], [], 0),  # its labels are missing
-        ([0], [1], 1),
-        ([0, 1], [1], 1),
-        ([0, 1], [1, 2], 2),
-        ([0, 1, 2], [1, 2], 3),
-        ([0, 1, 2], [2], 0),
-        ([0, 1, 2], [1], 1),
+        ([], [], ALL),
+        ([0], [], ALL[1:]),
+        ([0], [1], ALL[2:]),
+        ([0, 1], [1], ALL[3:]),
+        ([0, 1], [1, 2], ALL[4:]),
+        ([0, 1, 2], [1, 2], []),
+        ([0, 1, 2], [2], ["label 1"]),  # somebody has deleted them
+        ([0, 1, 2], [1], ["label 2"]),
+        ([], [1], [ALL[0], *ALL[2:]]),  # labels from elsewhere
     ],
 )
-def test_first_unfinished_phase_lacks_its_model_or_its_labels(cfg, models, labels, expected):
+def test_what_is_missing_is_made(cfg, monkeypatch, models, labels, left):
     leave(cfg, model=models, pseudo_labels=labels)
-    assert first_unfinished_phase(cfg) == expected
+    assert done_by_training(cfg, monkeypatch) == left
 
 
-def test_phase_0_alone_needs_no_labels(cfg):
+def test_phase_0_alone_needs_no_labels(cfg, monkeypatch):
     cfg.SSOD.NUM_PHASES = 0
-    assert first_unfinished_phase(cfg) == 0
-    leave(cfg, model=[0])
-    assert first_unfinished_phase(cfg) == 1
+    assert done_by_training(cfg, monkeypatch) == ["train 0"]
+    assert done_by_training(cfg, monkeypatch) == []
 
 
 @pytest.mark.parametrize("phase", [0, 1])
@@ -68,33 +99,13 @@ def test_all_that_a_missing_model_has_made_is_named(cfg):
     for path in listed.split(", "):
         Path(path).unlink()
     check_models_are_there(cfg)
-    assert first_unfinished_phase(cfg) == 1
 
 
 def test_labels_from_elsewhere_may_be_there_before_any_model(cfg):
     leave(cfg, pseudo_labels=[1])
     check_models_are_there(cfg)
-    assert first_unfinished_phase(cfg) == 0
 
 
 def test_predictions_with_their_model_may_come_before_the_labels(cfg):
     leave(cfg, model=[0, 1], predictions=[0, 1], pseudo_labels=[1])
-    assert first_unfinished_phase(cfg) == 1
-
-
-def test_checkpoint_of_an_older_version_is_said_not_to_be_used(cfg, tmp_path, caplog):
-    leave(cfg, model=[0], pseudo_labels=[1])
-    (tmp_path / "last_checkpoint").touch()
-    assert first_unfinished_phase(cfg) == 1
-    assert "older version" in caplog.text
-
-
-def test_every_order_of_finishing_is_gone_on_with(cfg):
-    """Files appear in the order of Algorithm 1; what is missing first decides."""
-    order = [("model", 0), ("pseudo_labels", 1), ("model", 1), ("pseudo_labels", 2), ("model", 2)]
-    found = []
-    for kind, phase in itertools.chain([(None, None)], order):
-        if kind:
-            leave(cfg, **{kind: [phase]})
-        found.append(first_unfinished_phase(cfg))
-    assert found == [0, 0, 1, 1, 2, 3]
+    check_models_are_there(cfg)
