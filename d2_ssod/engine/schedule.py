@@ -140,11 +140,14 @@ def check_schedule(cfg: CfgNode) -> None:
         ConfigError: naming the key that has another number of values than there are phases, or two
             that exclude each other.
     """
-    schedule = cfg.SSOD.SCHEDULE
-    for phase in range(cfg.SSOD.NUM_PHASES + 1):
-        for key in schedule:
-            if schedule[key] or key in _FOR_ALL_PHASES:
-                value_of_phase(cfg, key, phase)
+    schedule, phases = cfg.SSOD.SCHEDULE, cfg.SSOD.NUM_PHASES
+    for key, values in schedule.items():
+        if values and len(values) != phases + 1:
+            raise ConfigError(
+                f"SSOD.SCHEDULE.{key} has {len(values)} values, {tuple(values)}, but "
+                f"SSOD.NUM_PHASES = {phases} needs {phases + 1}, one for each of the phases "
+                f"0..{phases}; or leave it empty"
+            )
     for other, key in (("MAX_ITER", "EPOCHS"), ("STEPS", "STEP_EPOCHS"), ("STEPS", "EPOCHS")):
         if schedule[other] and schedule[key]:
             raise ConfigError(
@@ -161,21 +164,9 @@ def check_schedule(cfg: CfgNode) -> None:
 
 
 def value_of_phase(cfg: CfgNode, key: str, phase: int) -> Any:
-    """Get the value of a key of ``SSOD.SCHEDULE`` in a phase, or that of all phases.
-
-    Raises:
-        ConfigError: the schedule has another number of values than there are phases.
-    """
+    """Get the value of a key of ``SSOD.SCHEDULE`` in a phase, or that of all phases."""
     values = cfg.SSOD.SCHEDULE[key]
-    if not values:
-        return value_of(cfg, _FOR_ALL_PHASES[key])
-    if len(values) != cfg.SSOD.NUM_PHASES + 1:
-        raise ConfigError(
-            f"SSOD.SCHEDULE.{key} has {len(values)} values, {tuple(values)}, but SSOD.NUM_PHASES = "
-            f"{cfg.SSOD.NUM_PHASES} needs {cfg.SSOD.NUM_PHASES + 1}, one for each of the phases "
-            f"0..{cfg.SSOD.NUM_PHASES}; or leave it empty"
-        )
-    return values[phase]
+    return values[phase] if values else value_of(cfg, _FOR_ALL_PHASES[key])
 
 
 def _tuple(steps: float | Sequence) -> tuple:
