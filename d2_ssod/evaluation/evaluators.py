@@ -10,6 +10,7 @@ from pathlib import Path
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, PascalVOCDetectionEvaluator
+from detectron2.evaluation.pascal_voc_evaluation import parse_rec
 from detectron2.utils import comm
 
 from d2_ssod.structures import Detections, ImageId, Predictions, from_instances
@@ -163,6 +164,7 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
                 return super().evaluate()
         finally:
             self._predictions, self._class_names = kept
+            parse_rec.cache_clear()  # of files that are gone, and never asked for again
 
     def _write_truth(self, judged: Sequence[dict], class_names: Sequence[str]) -> None:
         numbers = [self._numbers[image["image_id"]] for image in judged]

@@ -44,12 +44,20 @@ def evaluator_kind(dataset_name: str, key: str = "DATASETS.TEST") -> Literal["co
             f"{key}: the data set {dataset_name!r} has evaluator_type {kind!r}; set it to "
             "'coco', which makes AP that of COCO, or 'pascal_voc' in its metadata"
         )
-    missing = [k for k in _OF_VOC if MetadataCatalog.get(dataset_name).get(k) is None]
-    if kind == "pascal_voc" and missing:
+    if kind == "coco":
+        return kind
+    metadata = MetadataCatalog.get(dataset_name)
+    missing = [k for k in _OF_VOC if metadata.get(k) is None]
+    if missing:
         raise ConfigError(
             f"{key}: the data set {dataset_name!r} has evaluator_type 'pascal_voc', but no "
             f"{missing[0]} in its metadata; add it, as {', '.join(_OF_VOC)} name VOC's files, or "
             "set evaluator_type to 'coco'"
+        )
+    if metadata.year not in (2007, 2012):
+        raise ConfigError(
+            f"{key}: the data set {dataset_name!r} has year {metadata.year!r} in its metadata; set "
+            "it to 2007, for AP at 11 recalls, or 2012, for the area under the curve"
         )
     return kind
 

@@ -11,6 +11,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, register_pascal_voc
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
+from detectron2.evaluation.pascal_voc_evaluation import parse_rec
 from detectron2.structures import BoxMode
 from lookup import CAT, DOG, HALF, OBJECT, batches, finding, instances, register_coco, write_coco
 
@@ -57,6 +58,12 @@ def test_evaluator_kind_is_that_of_the_metadata(name):
             evaluator_type="pascal_voc", dirname="/nowhere", split="test", year=2007
         )
         assert evaluator_kind("lookup_voc") == "pascal_voc"
+    with catalogs.restored_catalogs():
+        MetadataCatalog.get("lookup_voc").set(
+            evaluator_type="pascal_voc", dirname="/nowhere", split="test", year=2010
+        )
+        with pytest.raises(ConfigError, match=r"DATASETS\.VAL: .* year 2010 .* set it to 2007"):
+            evaluator_kind("lookup_voc", "DATASETS.VAL")
 
 
 def test_evaluator_is_of_its_kind(name, tmp_path):
@@ -116,6 +123,12 @@ def test_voc_metrics_are_detectron2s(voc_name, tmp_path):
     ours = voc_metrics(VocEvaluator(voc_name))
     assert {name: ours[name] for name in theirs} == theirs
     assert 0 < theirs["AP"] < theirs["AP50"]
+
+
+def test_nothing_is_kept_of_files_that_are_gone(voc_name, tmp_path):
+    write_voc(tmp_path)
+    voc_metrics(VocEvaluator(voc_name))
+    assert parse_rec.cache_info().currsize == 0
 
 
 def test_coco_metrics_stand_beside_vocs(voc_name, tmp_path):
