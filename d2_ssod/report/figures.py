@@ -16,7 +16,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from .collect import Phase
-from .results import Row
+from .results import Results
 
 # Okabe and Ito's, which the color-blind tell apart.
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999933", "#882255")
@@ -65,12 +65,12 @@ class _Drawing:
         return Markup(text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1))
 
 
-def ap_bars(rows: Sequence[Row], columns: Sequence[str]) -> Markup | None:
+def ap_bars(results: Results) -> Markup | None:
     """Draw AP50 and AP of each model."""
-    shown = [name for name in ("AP50", "AP") if name in columns]
+    rows, shown = results.rows, [name for name in ("AP50", "AP") if name in results.columns]
     if not rows or not shown:
         return None
-    title = f"{' and '.join(shown)} of each model on the test images"
+    title = f"{' and '.join(shown)} of each model on the {results.images} images"
     with _drawing(title, width=max(4.0, 0.9 * len(rows) + 1.5)) as drawing:
         places = np.arange(len(rows))
         for number, name in enumerate(shown):

@@ -133,7 +133,7 @@ def _content(run: Run, images_to_label: int) -> dict[str, Any]:
         "results": results,
         "noise": NOISE,
         "phases": run.phases,
-        "ap_bars": figures.ap_bars(results.rows, results.columns),
+        "ap_bars": figures.ap_bars(results),
         "label_tables": tables,
         "label_figures": {table.phase: _label_figures(images, table) for table in tables},
         "training_figures": _training_figures(run),

@@ -99,9 +99,12 @@ class Results:
         return next(rows, None)
 
     def best(self, kinds: tuple[str, ...]) -> Row | None:
-        """Find the row of these kinds with the best AP50, the first of equal ones."""
-        rows = [row for row in self.of_run if row.kind in kinds and row.value(_MAIN) is not None]
-        return max(rows, key=lambda row: row.value(_MAIN), default=None)
+        """Find the row of these kinds with the best AP, the first of equal ones.
+
+        As ``predict --phase best`` does; what is said of it is its AP50.
+        """
+        known = [r for r in self.of_run if r.kind in kinds and {"AP", _MAIN} <= r.metrics.keys()]
+        return max(known, key=lambda row: row.metrics["AP"], default=None)
 
 
 def verdict(run: Run, results: Results) -> list[str]:
@@ -228,7 +231,8 @@ def _is_worse(results: Results, row: Row) -> bool:
 
 
 def _worse_phase(results: Results, row: Row) -> str:
-    text = f"{row.title.capitalize()} alone is worse than phase 0 ({_signed(_gain(results, row))})"
+    gain = results.gain(row, _MAIN)
+    text = f"{row.title.capitalize()} alone is worse than phase 0 ({_signed(gain)})"
     losses = {name: results.gain(row, f"AP-{name}") for name in results.classes}
     known = {name: loss for name, loss in losses.items() if loss is not None and loss < 0}
     if known:
@@ -252,12 +256,6 @@ def _compared(results: Results, single: Row | None, best: Row) -> list[str]:
         return [f"{text}: no difference beyond the noise."]
     better = "the unlabeled images paid" if differences[0] > 0 else "the labels alone were better"
     return [f"{text}: {better}."]
-
-
-def _gain(results: Results, row: Row) -> float:
-    gain = results.gain(row, _MAIN)
-    assert gain is not None
-    return gain
 
 
 def _signed(value: float) -> str:

@@ -7,6 +7,8 @@ from made_run import metrics
 from runs import bare_config
 
 from d2_ssod.artifacts import RunFolder, Summary, best_phase, save_validation
+from d2_ssod.commands.trained_models import choose_phases
+from d2_ssod.json_files import write_json
 from d2_ssod.report.collect import Phase, Run
 from d2_ssod.report.results import Results, verdict
 
@@ -139,6 +141,17 @@ def test_report_and_predict_choose_the_same_phase(tmp_path, aps):
         save_validation(run.folder, number, found)
     chosen = run.validated_best
     assert (chosen and chosen.number) == best_phase(run.folder, 2)
+
+
+def test_report_and_predict_choose_the_same_by_test_images(tmp_path):
+    phases = [{"AP": 40.0, "AP50": 60.0}, {"AP": 39.0, "AP50": 64.0}]
+    run = a_run(tmp_path, phases, trained=[0, 1])
+    assert verdict(run, Results.of(run))[0].startswith("Use phase 0")
+    rows = [{"phase": n, "metrics": own} for n, own in enumerate(phases)]
+    content = {"dataset": "test", "phases": rows, "ensembles": {}}
+    write_json(run.folder.summary(), content)
+    run.cfg.SSOD.NUM_PHASES = 1
+    assert choose_phases(run.cfg, "best") == [0]
 
 
 def test_a_phase_that_is_worse_is_named_with_its_class(tmp_path):
