@@ -150,6 +150,8 @@ class StopOnSignal(HookBase):
 class InterruptibleEvaluation(hooks.EvalHook):
     """Evaluates every few iterations; if that is cut short, a checkpoint keeps the training so far.
 
+    Not after the last one: the model of a phase is validated when it is written.
+
     Runs on every rank, after :class:`AverageOverRanks`. No signal waits for the evaluation, which
     may take longer than a scheduler does.
     """
@@ -157,7 +159,7 @@ class InterruptibleEvaluation(hooks.EvalHook):
     def after_step(self) -> None:
         """Evaluate where it is due; whatever ends that early, the checkpoint is written first."""
         done = self.trainer.iter + 1
-        if done % self._period != 0 or done >= self.trainer.max_iter:  # the last is in after_train
+        if done % self._period != 0 or done >= self.trainer.max_iter:  # the phase's is validated
             return
         try:
             with _ending_at_once():

@@ -139,7 +139,7 @@ class PhaseTrainer(DefaultTrainer):
             saves = [hooks.PeriodicCheckpointer(self.checkpointer, period)]
             writes = [hooks.PeriodicWriter(self.build_writers(), period=20)]
         if evaluation_period > 0:
-            evaluation = [InterruptibleEvaluation(evaluation_period, self._validate)]
+            evaluation = [InterruptibleEvaluation(evaluation_period, self._validate, False)]
         return [
             hooks.IterationTimer(),
             hooks.LRScheduler(),
