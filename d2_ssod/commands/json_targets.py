@@ -9,6 +9,7 @@ from typing import Any
 
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import read_json
+from d2_ssod.limits import is_number
 
 
 def check_json_target(path: str, is_ours: Callable[[Any], bool]) -> None:
@@ -45,5 +46,13 @@ def _is_written_by(is_ours: Callable[[Any], bool], path: str) -> bool:
 
 
 def has_metrics(content: Any) -> bool:
-    """Tell whether it is tables of metrics, by data set."""
-    return isinstance(content, dict) and all(isinstance(of, dict) for of in content.values())
+    """Tell whether it is tables of metrics: of each data set, of each row, numbers."""
+    tables = list(content.values()) if isinstance(content, dict) else []
+    if not tables or not all(isinstance(table, dict) and table for table in tables):
+        return False
+    rows = [row for table in tables for row in table.values()]
+    return all(isinstance(row, dict) and all(map(_is_metric, row.values())) for row in rows)
+
+
+def _is_metric(value: Any) -> bool:
+    return value is None or is_number(value)

@@ -174,7 +174,7 @@ class _MappedSamples(Dataset):
                 return mapped
             group = next(group for group in self._groups if sample.image in group)
             image = group[np.random.randint(len(group))]
-        raise RuntimeError(
+        raise ConfigError(
             f"the augmentation removed all boxes of {_MAX_DRAWS} images in a row; weaken SSOD.AUG "
             "or INPUT.CROP"
         )

@@ -56,7 +56,11 @@ def _rates_that_stay(cfg: CfgNode) -> Iterator[str]:
     if not steps or not has_steps(cfg) or schedule.STEPS or schedule.STEP_EPOCHS:
         return
     if phases := phases_without_drop(cfg):
-        where = "any phase" if len(phases) > cfg.SSOD.NUM_PHASES else f"phase {phases[0]}"
+        where = (
+            "any phase"
+            if len(phases) > cfg.SSOD.NUM_PHASES
+            else f"phase {' and '.join(map(str, phases))}"
+        )
         why, own = f"SOLVER.STEPS, {tuple(steps)}, lie beyond its end", "SSOD.SCHEDULE.STEPS"
         if schedule.EPOCHS:
             why = f"SOLVER.STEPS, {tuple(steps)}, are not read where SSOD.SCHEDULE.EPOCHS is set"

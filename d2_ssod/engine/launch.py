@@ -80,7 +80,7 @@ def _launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace
 
 
 def _read_config(args: argparse.Namespace, world_size: int) -> CfgNode:
-    """Build the config, which reads the data sets; a signal that comes meanwhile is answered."""
+    """Build the config, which imports what it names; a signal that comes meanwhile is answered."""
     with handled_signals():
         try:
             return _or_exit(lambda: build_config(args, world_size))

@@ -184,9 +184,10 @@ class Teacher(HookBase):
         images, of_certain, of_all = totals.split([1, *(len(c) for c in counts)])
         self._certain.update(of_certain, images)
         self._all.update(of_all, images)
-        storage = get_event_storage()
-        storage.put_scalar("teacher/certain_boxes", float(of_certain.sum() / images.clamp(min=1)))
-        storage.put_scalar("teacher/all_boxes", float(of_all.sum() / images.clamp(min=1)))
+        if images > 0:
+            storage = get_event_storage()
+            storage.put_scalar("teacher/certain_boxes", float(of_certain.sum() / images))
+            storage.put_scalar("teacher/all_boxes", float(of_all.sum() / images))
 
 
 def _is_to_be_labeled(image: dict) -> bool:

@@ -189,9 +189,13 @@ def test_a_test_picture_that_is_gone_is_named(root, capsys):
     assert picture.name in errors
 
 
-def test_a_persons_labels_are_not_overwritten_with_metrics(tmp_path, capsys):
-    labels = write_json(tmp_path / "labels.json", {"images": [], "annotations": []})
+@pytest.mark.parametrize(
+    "content",
+    [{"images": [], "annotations": []}, {}, {"compilerOptions": {"strict": True}}, {"a": {}}],
+)
+def test_files_that_are_no_metrics_are_not_overwritten_with_such(tmp_path, capsys, content):
+    labels = write_json(tmp_path / "labels.json", content)
     code, _, errors = fused(capsys, "one", "two", "--json", labels)
     assert code == 2
     assert "labels.json would overwrite a file that is none of this command's" in errors
-    assert read_json(labels) == {"images": [], "annotations": []}
+    assert read_json(labels) == content

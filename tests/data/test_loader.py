@@ -247,7 +247,7 @@ def test_loader_draws_another_image_of_the_group_for_none(cfg, sampling):
 
 
 def test_loader_whose_images_are_all_refused_says_so(cfg):
-    with pytest.raises(RuntimeError, match=r"SSOD\.AUG"):
+    with pytest.raises(ConfigError, match=r"SSOD\.AUG"):
         load(cfg, 1, mapper=lambda image: None)
 
 

@@ -146,6 +146,7 @@ EPOCHS = ("SSOD.SCHEDULE.EPOCHS", (9, 9, 9))
     ("keys", "where", "others"),
     [
         ((*LENGTHS, "SOLVER.STEPS", (60, 80)), "in phase 0, as", ("SOLVER.STEPS", (40,))),
+        ((*LENGTHS, "SOLVER.STEPS", (80,)), "in phase 0 and 2, as", ("SOLVER.STEPS", (40,))),
         (("SOLVER.MAX_ITER", 50), "in any phase, as", ("SSOD.SCHEDULE.STEPS", THREE)),
         (EPOCHS, "in any phase, as", ("SSOD.SCHEDULE.STEP_EPOCHS", ((5,), (5,), (5,)))),
         (EPOCHS, "are not read where SSOD.SCHEDULE.EPOCHS is set", ("SOLVER.STEPS", ())),

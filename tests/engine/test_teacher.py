@@ -159,6 +159,15 @@ def test_an_image_in_which_nothing_is_found_has_no_labels():
     assert pseudo["instances"].gt_boxes.tensor.shape == (0, 4)
 
 
+def test_boxes_are_told_of_batches_with_images_to_label_alone(storage):
+    teacher = teacher_of(Scripted([0.9, 0.5], [0, 1]))
+    relabel(teacher, batch_of(False, False))
+    assert "teacher/all_boxes" not in storage.latest()
+    relabel(teacher, batch_of(False, True))
+    assert storage.latest()["teacher/certain_boxes"][0] == 1
+    assert storage.latest()["teacher/all_boxes"][0] == 2
+
+
 def test_thresholds_let_as_many_boxes_pass_as_there_should_be():
     """Scores drawn evenly from 0 to 1, 4 boxes of each class per image: 1 - goal / 4 is right."""
     goal = torch.tensor([2.0, 0.4], dtype=torch.float64)
