@@ -11,6 +11,7 @@ pairs.py        the boxes of many images compared at once
 rules.py        which of these two makes the labels, or a rule of one's own
 select.py       3. the images that are easy, that is, certain (Eq. 1)
 build.py        these steps in one function
+shares.py       parts of a number, rounded down as in decimals
 guards.py       signs that the labels do harm
 quality.py      how right they are, where the truth is known
 """

@@ -13,7 +13,7 @@ from functools import reduce
 import numpy as np
 from detectron2.config import CfgNode
 
-from d2_ssod.structures import Detections, Predictions
+from d2_ssod.structures import Predictions
 
 from .pairs import ImageBoxes, in_parts, iou_of_pairs, pairs_within, suppress_non_maxima
 from .sources import Sources
@@ -85,46 +85,23 @@ class Consensus:
             return self._vote(sources, self.min_votes)
         return reduce(lambda a, b: self._vote([a, b], 2), sources)
 
-    def intersect(self, a: Detections, b: Detections) -> Detections:
-        """Keep the objects that both of two models see.
-
-        For every pair (box of A, box of B) of one class with IoU > ``iou_thresh`` the box and score
-        of the higher-scoring one is kept unchanged (A's if the scores are equal); then follows NMS
-        at ``nms_thresh`` within the class.
-
-        Returns:
-            The kept boxes, best score first.
-        """
-        return self.vote([a, b], 2)
-
-    def vote(self, detections: Sequence[Detections], min_votes: int) -> Detections:
-        """Keep the objects that at least ``min_votes`` of the models see.
+    def _vote(self, sources: Sequence[ImageBoxes], min_votes: int) -> ImageBoxes:
+        """Keep the objects that at least ``min_votes`` of the models see, in many images at once.
 
         Boxes of two different models pair if they are of one class and have IoU > ``iou_thresh``. A
         box has one vote for its own model and one for every other in which it has a partner. Kept
         are boxes with enough votes that have the higher score in at least one of their pairs (if
         the scores are equal: that are of the earlier model); then follows NMS at ``nms_thresh``
-        within the class. Two models and two votes give ``intersect``; one vote gives the NMS of all
-        boxes together.
+        within the class. Two votes of two models are the intersection: of every pair the box with
+        the higher score. One vote is the NMS of all boxes together.
 
         Args:
-            detections: the boxes of each model in one image.
+            sources: the boxes of each model.
             min_votes: between 1 and the number of models.
 
         Returns:
-            The kept boxes, unchanged, best score first.
-
-        Raises:
-            ValueError: ``min_votes`` outside 1..n.
+            The kept boxes, unchanged, in each image best score first.
         """
-        if not 1 <= min_votes <= len(detections):
-            raise ValueError(f"min_votes must be in 1..{len(detections)}, got {min_votes}")
-        sources = [ImageBoxes.of([of_model]) for of_model in detections]
-        (kept,) = self._vote(sources, min_votes).by_image(1)
-        return kept
-
-    def _vote(self, sources: Sequence[ImageBoxes], min_votes: int) -> ImageBoxes:
-        """Do as :meth:`vote` in many images at once."""
         merged = ImageBoxes.concatenate(sources)
         boxes, scores = merged.found.boxes.astype(np.float64), merged.found.scores
         groups = merged.groups

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 
 from d2_ssod.errors import ConfigError
 from d2_ssod.structures import ImageId, Predictions, concatenate
+
+from .shares import floor_share
 
 
 @dataclass(frozen=True)
@@ -141,19 +142,6 @@ def easy_fraction(phase: int, num_phases: int, overrides: Sequence[float] = ()) 
             f"each of the {num_phases} phases"
         )
     return float(overrides[phase - 1])
-
-
-def floor_share(fraction: float, count: int) -> int:
-    """Compute floor(fraction * count) as in decimals: 0.29 * 100 is 29, not 28.
-
-    ``fraction`` is taken as the nearest fraction with a denominator up to a million.
-
-    Raises:
-        ValueError: ``fraction`` outside [0, 1].
-    """
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction must be in [0, 1], got {fraction}")
-    return math.floor(Fraction(fraction).limit_denominator(1_000_000) * count)
 
 
 def _id_order(image_id: ImageId) -> tuple[bool, int, str]:

@@ -13,7 +13,7 @@ from d2_ssod.errors import ConfigError
 from d2_ssod.structures import Predictions, concatenate
 
 from .pairs import ImageBoxes, rank_in_group
-from .select import floor_share
+from .shares import floor_share
 
 # 0.10, 0.11, ..., 1.00, each the float64 nearest to the decimal.
 THRESHOLD_GRID = np.arange(10, 101) / 100

@@ -12,36 +12,41 @@ from d2_ssod.structures import Detections
 DEFAULT = Consensus()
 
 
+def intersect(a, b, consensus=DEFAULT):
+    """What both of two models see in an image."""
+    return consensus.of_predictions([{7: a}, {7: b}])[7]
+
+
 def test_intersect_keeps_the_better_of_a_pair_and_drops_the_lonely():
     # 10 x 10 boxes shifted by 2: intersection 80, union 120, IoU 2/3 > 0.5.
     a = detections((0, 0, 10, 10, 0.6, 0), (50, 0, 60, 10, 0.99, 0), (80, 0, 90, 10, 0.9, 1))
     b = detections((2, 0, 12, 10, 0.8, 0), (82, 0, 92, 10, 0.7, 1), (20, 50, 30, 60, 0.95, 0))
-    assert rows(DEFAULT.intersect(a, b)) == [(80, 0, 90, 10, 0.9, 1), (2, 0, 12, 10, 0.8, 0)]
+    assert rows(intersect(a, b)) == [(80, 0, 90, 10, 0.9, 1), (2, 0, 12, 10, 0.8, 0)]
 
 
 def test_intersect_needs_the_same_class():
     a, b = detections((0, 0, 10, 10, 0.6, 0)), detections((0, 0, 10, 10, 0.6, 1))
-    assert len(DEFAULT.intersect(a, b)) == 0
+    assert len(intersect(a, b)) == 0
 
 
 def test_intersect_needs_more_than_the_threshold():
     # 12 x 10 against 24 x 10 around it: IoU exactly 1/2.
     a, b = detections((0, 0, 12, 10, 0.6, 0)), detections((0, 0, 24, 10, 0.7, 0))
-    assert len(DEFAULT.intersect(a, b)) == 0
-    assert rows(Consensus(iou_thresh=0.49).intersect(a, b)) == rows(b)
+    assert len(intersect(a, b)) == 0
+    assert rows(intersect(a, b, Consensus(iou_thresh=0.49))) == rows(b)
 
 
 def test_intersect_tie_takes_the_first_models_box():
     a, b = detections((0, 0, 10, 10, 0.6, 0)), detections((1, 0, 11, 10, 0.6, 0))
-    assert rows(DEFAULT.intersect(a, b)) == rows(a)
-    assert rows(DEFAULT.intersect(b, a)) == rows(b)
+    assert rows(intersect(a, b)) == rows(a)
+    assert rows(intersect(b, a)) == rows(b)
 
 
 def test_intersect_of_empty_images_is_empty():
     a = detections((0, 0, 10, 10, 0.6, 0))
     nothing = Detections.empty()
     for pair in [(a, nothing), (nothing, a), (nothing, nothing)]:
-        assert len(DEFAULT.intersect(*pair)) == 0
+        assert len(intersect(*pair)) == 0
 
 
 def test_intersect_suppresses_chains_by_score():
@@ -51,9 +56,9 @@ def test_intersect_suppresses_chains_by_score():
     # NMS at 0.3: a1 suppresses b1 (0.6). a2 lost its only pair and is not kept.
     a = detections((0, 0, 20, 10, 0.9, 0), (11, 0, 31, 10, 0.5, 0))
     b = detections((5, 0, 25, 10, 0.8, 0))
-    assert rows(DEFAULT.intersect(a, b)) == [(0, 0, 20, 10, 0.9, 0)]
+    assert rows(intersect(a, b)) == [(0, 0, 20, 10, 0.9, 0)]
     # Without suppression both stay.
-    assert rows(Consensus(nms_thresh=1.0).intersect(a, b)) == [
+    assert rows(intersect(a, b, Consensus(nms_thresh=1.0))) == [
         (0, 0, 20, 10, 0.9, 0),
         (5, 0, 25, 10, 0.8, 0),
     ]
@@ -61,13 +66,13 @@ def test_intersect_suppresses_chains_by_score():
 
 def test_intersect_suppression_does_not_cross_classes():
     a = detections((0, 0, 10, 10, 0.9, 0), (0, 0, 10, 10, 0.8, 1))
-    assert rows(DEFAULT.intersect(a, a)) == rows(a)
+    assert rows(intersect(a, a)) == rows(a)
 
 
 def test_intersect_keeps_a_box_of_both_models_once():
     # Each box pairs with itself and with the other; without suppression a box could come twice.
     a = detections((0, 0, 10, 10, 0.9, 0), (1, 0, 11, 10, 0.8, 0))
-    assert rows(Consensus(nms_thresh=1.0).intersect(a, a)) == rows(a)
+    assert rows(intersect(a, a, Consensus(nms_thresh=1.0))) == rows(a)
 
 
 def test_consensus_of_three_folds_from_the_left():
@@ -79,9 +84,9 @@ def test_consensus_of_three_folds_from_the_left():
     assert len(DEFAULT.of_predictions([a, b, c])[7]) == 0
     # (b and a) = a's box again; but (b and c) = b's box, and b's and a's: pair, a's is better.
     assert rows(DEFAULT.of_predictions([b, c, a])[7]) == [(0, 0, 20, 10, 0.9, 0)]
-    # Three votes of three is the same rule, not that of counting: only b has two partners.
+    # Three votes of three is the same rule, not that of counting, by which b's would stay: only b
+    # has two partners.
     assert rows(Consensus(min_votes=3).of_predictions([b, c, a])[7]) == [(0, 0, 20, 10, 0.9, 0)]
-    assert rows(DEFAULT.vote([b[7], c[7], a[7]], 3)) == [(5, 0, 25, 10, 0.8, 0)]
 
 
 def test_consensus_with_votes_accepts_two_of_three():
@@ -105,8 +110,9 @@ def test_vote_counts_models_not_boxes():
     a = detections((0, 0, 20, 10, 0.9, 0))
     b = detections((1, 0, 21, 10, 0.8, 0), (2, 0, 22, 10, 0.7, 0))
     c = detections((100, 0, 120, 10, 0.6, 0))
-    assert len(DEFAULT.vote([a, b, c], 3)) == 0
-    assert rows(DEFAULT.vote([a, b, c], 2)) == rows(a)
+    sources = [{7: found} for found in (a, b, c, Detections.empty())]
+    assert len(Consensus(min_votes=3).of_predictions(sources)[7]) == 0
+    assert rows(Consensus(min_votes=2).of_predictions(sources)[7]) == rows(a)
 
 
 def test_consensus_of_one_model_is_unchanged():
@@ -125,13 +131,6 @@ def test_consensus_refuses_different_images():
 def test_consensus_refuses_no_models():
     with pytest.raises(ValueError, match="at least one"):
         DEFAULT.of_predictions([])
-
-
-@pytest.mark.parametrize("min_votes", [0, 3])
-def test_vote_refuses_more_votes_than_models(min_votes):
-    a = detections((0, 0, 10, 10, 0.9, 0))
-    with pytest.raises(ValueError, match=rf"min_votes must be in 1\.\.2, got {min_votes}"):
-        DEFAULT.vote([a, a], min_votes)
 
 
 def test_consensus_refuses_negative_votes():
@@ -176,14 +175,14 @@ def _intersect_by_loops(a, b, iou_thresh, nms_thresh):
 @settings(max_examples=200, deadline=None)
 @given(DETECTIONS, DETECTIONS, st.sampled_from([0.3, 0.5, 0.6]), st.sampled_from([0.0, 0.3, 0.5]))
 def test_intersect_equals_the_rule_in_loops(a, b, iou_thresh, nms_thresh):
-    agreed = Consensus(iou_thresh, nms_thresh).intersect(a, b)
+    agreed = intersect(a, b, Consensus(iou_thresh, nms_thresh))
     assert rows(agreed) == _intersect_by_loops(a, b, iou_thresh, nms_thresh)
 
 
 @settings(max_examples=100, deadline=None)
 @given(DETECTIONS, DETECTIONS)
 def test_intersect_boxes_are_unchanged_and_have_a_partner(a, b):
-    for row in rows(DEFAULT.intersect(a, b)):
+    for row in rows(intersect(a, b)):
         sources = [other for own, other in ((a, b), (b, a)) if row in rows(own)]
         assert sources
         assert any(
@@ -196,8 +195,9 @@ def test_intersect_boxes_are_unchanged_and_have_a_partner(a, b):
 @settings(max_examples=100, deadline=None)
 @given(DETECTIONS)
 def test_intersect_with_itself_is_its_own_suppression(a):
-    assert rows(DEFAULT.intersect(a, a)) == rows(DEFAULT.vote([a], 1))
-    assert set(rows(DEFAULT.intersect(a, a))) <= set(rows(a))
+    alone = Consensus(min_votes=1).of_predictions([{7: a}, {7: Detections.empty()}])[7]
+    assert rows(intersect(a, a)) == rows(alone)
+    assert set(rows(intersect(a, a))) <= set(rows(a))
 
 
 @settings(max_examples=60, deadline=None)

@@ -6,7 +6,7 @@ from samples import PREDICTIONS, scored
 
 from d2_ssod.errors import ConfigError
 from d2_ssod.pseudo_label import IMAGE_SCORES, easy_fraction, select_easiest
-from d2_ssod.pseudo_label.select import floor_share
+from d2_ssod.pseudo_label.shares import floor_share
 from d2_ssod.structures import Detections, concatenate
 
 
