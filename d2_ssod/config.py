@@ -37,13 +37,13 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     "AUG.SCALE": ((1.0, 1.0), limits.RANGE),
     # The window's center moves by up to SHIFT times the image's size, in each direction.
     "AUG.SHIFT": (0.0, limits.FRACTION),
-    # SSD's own: changes of colour ("photometric distortion"); for every other image, a canvas with
+    # SSD's own: changes of color ("photometric distortion"); for every other image, a canvas with
     # sides up to EXPAND times as long (1: off); a cut-out that overlaps with every object by an IoU
     # that is drawn, or none.
     "AUG.PHOTOMETRIC": (False, limits.FLAG),
     "AUG.EXPAND": (1.0, limits.ENLARGEMENT),
     "AUG.IOU_CROP": (False, limits.FLAG),
-    # Strong changes of colour, and erased parts, of "none", of "pseudo"-labeled, of "all" images.
+    # Strong changes of color, and erased parts, of "none", of "pseudo"-labeled, of "all" images.
     "AUG.STRONG": ("none", one_of("none", "pseudo", "all")),
     # A model trained elsewhere, of the config's detector, to be that of phase 0, which is then not
     # trained. Empty: phase 0 is trained, from MODEL.WEIGHTS.

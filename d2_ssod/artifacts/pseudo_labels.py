@@ -299,7 +299,7 @@ def _match_images(
         matched[image_id] = record
         seen.add(record["image_id"])
     if renamed:
-        logger.info("%s: recognised %d images that a tool had renamed", path, renamed)
+        logger.info("%s: recognized %d images that a tool had renamed", path, renamed)
     return matched
 
 

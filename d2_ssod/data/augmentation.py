@@ -85,7 +85,7 @@ class RandomExpand(T.Augmentation):
 
 
 class RandomPhotometric(T.Augmentation):
-    """SSD's changes of colour: brightness, contrast, saturation, hue and the order of channels.
+    """SSD's changes of color: brightness, contrast, saturation, hue and the order of channels.
 
     Each with probability 0.5 (Liu et al., ECCV 2016), and as torchvision makes them: brightness by
     a factor of 0.875 to 1.125, where SSD adds up to 32 of 255; contrast, about the mean grey, and
@@ -112,7 +112,7 @@ class RandomPhotometric(T.Augmentation):
 
 
 class StrongAugmentation:
-    """Changes of colour and erased parts, which leave every box where it is.
+    """Changes of color and erased parts, which leave every box where it is.
 
     Color jitter (brightness, contrast, saturation by 0.4, hue by 0.1; probability 0.8), grey (0.2),
     Gaussian blur (sigma 0.1 to 2 pixels; 0.5), up to three rectangles made grey (0.7, 0.5, 0.3) of

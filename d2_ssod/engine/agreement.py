@@ -123,8 +123,8 @@ def agree_on_images(sets: Mapping[str, Sequence[dict]]) -> None:
 def on_main_process(function: Callable[[], _Result]) -> _Result:
     """Call ``function`` on the main process alone; all ranks wait for its result, and have it.
 
-    Also to look for a file where what follows takes all ranks: another machine remembers for a
-    while that a file was not there, or was.
+    Also for asking whether a file exists, where the answer decides what all ranks do: on a network
+    file system another machine may remember an older one.
 
     Raises:
         ConfigError: on all ranks, where it fails by a user's error or by one of files.

@@ -1,4 +1,4 @@
-"""What is said of keys that can be trained with, but are hardly meant."""
+"""Warnings of values that can be trained with, but are probably not meant."""
 
 from __future__ import annotations
 

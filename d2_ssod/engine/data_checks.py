@@ -106,7 +106,7 @@ def _check_paths(cfg: CfgNode, keys: Sequence[str]) -> None:
 
 
 def _may_be_empty(cfg: CfgNode, key: str) -> bool:
-    """Without test sets nothing is evaluated; phase 0 alone may need no unlabeled images."""
+    """Tell whether ``DATASETS.<key>`` may name nothing: unlabeled images if phase 0 alone runs."""
     phase_0_alone = cfg.SSOD.NUM_PHASES == 0 and not detector_of(cfg).learns_unlabeled
     return key in ("VAL", "TEST") or (key == "UNLABELED" and phase_0_alone)
 

@@ -58,7 +58,7 @@ def take_folder(cfg: CfgNode, *, resume: bool) -> None:
 
 
 def check_is_there(output_dir: str) -> None:
-    """Check that there is a folder to evaluate the models of.
+    """Check that there is such a folder, whose models are to be evaluated.
 
     Raises:
         ConfigError: otherwise.

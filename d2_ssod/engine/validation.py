@@ -153,7 +153,7 @@ def _advice(cfg: CfgNode, folder: RunFolder, phase: int) -> str:
 def keep_best(cfg: CfgNode) -> None:
     """Hand over the model that is best on the validation images (``SSOD.KEEP_BEST``).
 
-    An ensemble is no model; if one is better, it is said.
+    An ensemble cannot be copied as one model; if one is better, that is logged.
     """
     if cfg.SSOD.KEEP_BEST:
         on_main_process(lambda: _keep_best(cfg))

@@ -46,27 +46,18 @@ def evaluate_phases(
 ) -> PhaseResults | None:
     """Evaluate each phase's model, their ensemble without phase 0 and that of all.
 
-    Every image is read once and seen by every model once. Every process handles the images that its
-    own loader gives; all must call this function. With N = 1, ``1~N`` is phase 1 alone; with
-    phase 0 only there are no ensembles.
+    With N = 1, ``1~N`` is phase 1 alone; with phase 0 only there are no ensembles. Arguments and
+    errors are those of :func:`evaluate_rows`.
 
     Args:
-        models: the models of phases 0..N, called like ``GeneralizedRCNN``; their modes are as
-            before afterwards.
-        data_loader: gives lists of dicts with ``image_id``.
-        make_evaluator: makes an evaluator for a row of the table (``phase_0``, ..., ``1~N``,
-            ``0~N``), such as ``build_evaluator`` for the test set.
-        fusion: weights of all models and constants of the ensembles.
-        subsets: image ids by name; each adds metrics such as ``AP50/easy``. Needs evaluators whose
-            ``evaluate`` takes ``img_ids``.
+        models: the models of phases 0..N.
+        data_loader: see there.
+        make_evaluator: for ``phase_0``, ..., ``1~N``, ``0~N``.
+        fusion: see there.
+        subsets: see there.
 
     Returns:
         On the main process the metrics as the evaluators name them; None on the others.
-
-    Raises:
-        ValueError: no models, another number of weights than models, or subsets with an evaluator
-            that knows none.
-        TimeoutError: another process makes no progress.
     """
     # Which models a row fuses; a row of one model is that model's own output.
     alone = {f"phase_{number}": [number] for number in range(len(models))}
@@ -97,22 +88,28 @@ def evaluate_rows(
     fusion: Fusion = Fusion(),
     subsets: Mapping[str, Sequence[ImageId]] | None = None,
 ) -> dict[str, Metrics] | None:
-    """Evaluate models, alone and fused, as ``evaluate_phases`` those of phases.
+    """Evaluate models, alone and fused.
+
+    Every image is read once and seen by every model once. Every process handles the images that its
+    own loader gives; all must call this function.
 
     Args:
-        models: as there.
-        data_loader: as there.
-        make_evaluator: makes an evaluator for a row.
+        models: called like ``GeneralizedRCNN``; their modes are as before afterwards.
+        data_loader: gives lists of dicts with ``image_id``.
+        make_evaluator: makes an evaluator for a row of the table, such as ``build_evaluator`` for
+            the test set.
         rows: of each row the models that are fused, by their numbers; one alone is as it is.
-        fusion: as there.
-        subsets: as there.
+        fusion: weights of all models and constants of the ensembles.
+        subsets: image ids by name; each adds metrics such as ``AP50/easy``. Needs evaluators whose
+            ``evaluate`` takes ``img_ids``.
 
     Returns:
         On the main process the metrics of each row; None on the others.
 
     Raises:
-        ValueError: as there.
-        TimeoutError: as there.
+        ValueError: no models, another number of weights than models, or subsets with an evaluator
+            that knows none.
+        TimeoutError: another process makes no progress.
     """
     ensemble = EnsembleRCNN(models, fusion=fusion)
     evaluators = {row: make_evaluator(row) for row in rows}

@@ -76,7 +76,7 @@ class UncertaintyRPN(RPN):
     def _gated_box_loss(
         self, anchors: Tensor, positive: Tensor, deltas: Tensor, matched: Tensor
     ) -> Tensor:
-        """Compute the smooth L1 loss of open deltas, normalised as :class:`RPN` does.
+        """Compute the smooth L1 loss of open deltas, normalized as :class:`RPN` does.
 
         Args:
             anchors: Tensor[A, 4].

@@ -1,4 +1,4 @@
-"""Cosine similarity of all pairs: a matrix product of normalised rows."""
+"""Cosine similarity of all pairs: a matrix product of normalized rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def pairwise_cosine_similarity(x1: Tensor, x2: Tensor, eps: float = 1e-8) -> Ten
 
     ``x1_i . x2_j / (max(|x1_i|, eps) max(|x2_j|, eps))``: 0 for zero vectors. Composed from
     PyTorch's own operators, since all of the work is one matrix product; differentiable in both
-    arguments. Half and bfloat16 rows are normalised in float32, and multiplied in their own dtype
+    arguments. Half and bfloat16 rows are normalized in float32, and multiplied in their own dtype
     with float32 accumulation.
 
     Args:

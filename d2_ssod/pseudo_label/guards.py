@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Guard:
-    """From which counts on pseudo-labels are suspicious.
+    """Limits beyond which counts of pseudo-labels are suspicious.
 
     Attributes:
         class_share: least share of a class among the pseudo-boxes, in parts of its share among the

@@ -35,8 +35,8 @@ class Tiers:
     Attributes:
         iou_thresh: IoU above which boxes of one class mean the same object.
         min_score: detections that score no more are left out, before and after fusing.
-        certain: rho; of the objects that there should be of a class, so many certain labels.
-        all_boxes: of these, so many labels altogether.
+        certain: rho: certain labels of a class, in parts of its expected number of objects.
+        all_boxes: all labels of a class, in parts of that number.
     """
 
     iou_thresh: float = 0.55

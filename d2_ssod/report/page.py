@@ -28,7 +28,7 @@ from .collect import Run, collect
 from .images import RunImages
 from .label_errors import Suspect, suspect_labels, write_suspects
 from .labels import LabelTable
-from .results import NOISE, Results, verdict
+from .results import NOISE, Results, signed, verdict
 from .review import Review, go_on_with, rank_images, write_queue
 from .sheets import describe_suspect, suspects_sheet, unlabeled_sheets
 
@@ -66,7 +66,7 @@ def write_report(
         lstrip_blocks=True,
     )
     templates.filters["number"] = _number
-    templates.filters["signed"] = _signed
+    templates.filters["signed"] = signed
     for name in ("report.css", "report.js"):
         source, _, _ = templates.loader.get_source(templates, name)
         content[name.replace(".", "_")] = Markup(source)
@@ -222,7 +222,3 @@ def _objects_per_image(images: Sequence[dict]) -> np.ndarray:
 
 def _number(value: float | None, decimals: int = 1) -> str:
     return "–" if value is None else f"{value:.{decimals}f}"
-
-
-def _signed(value: float | None, decimals: int = 1) -> str:
-    return "" if value is None else f"{value:+.{decimals}f}".replace("-", "−")

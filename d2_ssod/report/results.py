@@ -211,8 +211,8 @@ def _gains(results: Results, row: Row) -> str:
     gain, of_ap = results.gain(row, _MAIN), results.gain(row, "AP")
     if gain is None:
         return "."
-    text = f", {_signed(gain)} over phase 0"
-    text += f" ({_signed(of_ap)} AP)." if of_ap is not None else "."
+    text = f", {signed(gain)} over phase 0"
+    text += f" ({signed(of_ap)} AP)." if of_ap is not None else "."
     return text + (f" Within the noise of one run ({NOISE})." if abs(gain) < NOISE else "")
 
 
@@ -221,7 +221,7 @@ def _alone(results: Results, best: Row) -> list[str]:
     if best.kind == "phase" or single is None or len(results.of_run) == 1:
         return []
     gain = results.gain(single, _MAIN)
-    rest = "" if gain is None else f", {_signed(gain)} over phase 0"
+    rest = "" if gain is None else f", {signed(gain)} over phase 0"
     return [f"Of single models, {single.title} is best: {single.value(_MAIN):.1f} {_MAIN}{rest}."]
 
 
@@ -232,12 +232,12 @@ def _is_worse(results: Results, row: Row) -> bool:
 
 def _worse_phase(results: Results, row: Row) -> str:
     gain = results.gain(row, _MAIN)
-    text = f"{row.title.capitalize()} alone is worse than phase 0 ({_signed(gain)})"
+    text = f"{row.title.capitalize()} alone is worse than phase 0 ({signed(gain)})"
     losses = {name: results.gain(row, f"AP-{name}") for name in results.classes}
     known = {name: loss for name, loss in losses.items() if loss is not None and loss < 0}
     if known:
         worst = min(known, key=known.get)
-        text += f"; see class {worst} ({_signed(known[worst])} AP)"
+        text += f"; see class {worst} ({signed(known[worst])} AP)"
     return text + "."
 
 
@@ -247,16 +247,17 @@ def _compared(results: Results, single: Row | None, best: Row) -> list[str]:
     if control is None or single is None or None in (control.value(_MAIN), single.value(_MAIN)):
         return []
     differences = [row.value(_MAIN) - control.value(_MAIN) for row in (single, best)]
-    text = f"{single.title.capitalize()} is {_signed(differences[0])} {_MAIN} against "
+    text = f"{single.title.capitalize()} is {signed(differences[0])} {_MAIN} against "
     text += f"{control.title.removeprefix('for comparison: ')} ({control.value(_MAIN):.1f})"
     text += "" if results.by_test else " on the validation images, which have chosen it"
     if best.kind == "ensemble":
-        text += f", the ensemble {_signed(differences[1])}"
+        text += f", the ensemble {signed(differences[1])}"
     if abs(differences[0]) < NOISE:
         return [f"{text}: no difference beyond the noise."]
     better = "the unlabeled images paid" if differences[0] > 0 else "the labels alone were better"
     return [f"{text}: {better}."]
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")
+def signed(value: float | None) -> str:
+    """Write a gain or loss; nothing where it is not known."""
+    return "" if value is None else f"{value:+.1f}".replace("-", "−")

@@ -89,7 +89,7 @@ Predictions = dict[ImageId, Detections]
 
 
 def concatenate(detections: Sequence[Detections]) -> Detections:
-    """Put all detections one after another."""
+    """Put all detections one after another, without what tiers add."""
     if not detections:
         return Detections.empty()
     return Detections(

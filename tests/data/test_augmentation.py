@@ -55,7 +55,7 @@ def test_sides_of_the_canvas_grow_by_one_factor_up_to_the_greatest():
 
 
 @pytest.mark.parametrize("image_format", ["RGB", "BGR", "L"])
-def test_colours_change_and_the_shape_does_not(image_format):
+def test_colors_change_and_the_shape_does_not(image_format):
     image = picture(channels=1 if image_format == "L" else 3)
     changed = []
     for seed in range(20):

@@ -226,7 +226,7 @@ def test_usual_boxes_are_plausible():
 
 
 @pytest.mark.parametrize(("count", "level"), [(3, "warning"), (12, "error")])
-def test_corners_in_place_of_sizes_are_recognised(count, level):
+def test_corners_in_place_of_sizes_are_recognized(count, level):
     boxes = [[2, 2, 12, 9], [10, 8, 20, 14], [15, 1, 24, 16]] * (count // 3)
     ((found, line),) = found_by(check_boxes, [annotated(*boxes, mode=XYWH)], "KEY")
     assert found == level
@@ -234,7 +234,7 @@ def test_corners_in_place_of_sizes_are_recognised(count, level):
     assert "they seem to be [x0, y0, x1, y1]" in line
 
 
-def test_corners_are_recognised_where_most_boxes_would_fit_as_sizes():
+def test_corners_are_recognized_where_most_boxes_would_fit_as_sizes():
     boxes = [[1, 1, 5, 4], [2, 2, 12, 9], [3, 1, 9, 8], [1, 2, 11, 9], [15, 1, 24, 16]] * 3
     ((found, line),) = found_by(check_boxes, [annotated(*boxes, mode=XYWH)], "KEY")
     assert found == "error"
@@ -243,7 +243,7 @@ def test_corners_are_recognised_where_most_boxes_would_fit_as_sizes():
 
 
 @pytest.mark.parametrize(("count", "level"), [(3, "warning"), (12, "error")])
-def test_fractions_of_the_image_are_recognised(count, level):
+def test_fractions_of_the_image_are_recognized(count, level):
     boxes = [[0.1, 0.2, 0.3, 0.4]] * count
     ((found, line),) = found_by(check_boxes, [annotated(*boxes, mode=XYWH)], "KEY")
     assert found == level

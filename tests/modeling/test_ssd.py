@@ -272,7 +272,7 @@ def test_first_stages_are_not_trained(stages, frozen):
     [
         (VOC, "MODEL__SSD__SIZE", 260),  # its last maps would be of less than a pixel
         (SMALL, "MODEL__SSD__SIZE", 100),  # no multiple of 16
-        (VOC, "MODEL__PIXEL_MEAN", [127.0]),  # grey pictures, but VGG-16 takes colours
+        (VOC, "MODEL__PIXEL_MEAN", [127.0]),  # grey pictures, but VGG-16 takes colors
     ],
 )
 def test_images_without_feature_maps_are_refused(file, key, value):

@@ -43,7 +43,7 @@ _SELF_TRAINING = """\
   PHASE_INIT: previous
   AVERAGE: {DECAY: 0.999, RAMP: False}  # a phase ends with it, phase 1's begins with phase 0
   SAMPLING: balanced  # half of each batch is labeled
-  # All pictures are changed a little, unlabeled ones strongly: other colours, erased parts.
+  # All pictures are changed a little, unlabeled ones strongly: other colors, erased parts.
   AUG: {COLOR: 0.2, SCALE: [0.8, 1.2], SHIFT: 0.1, STRONG: pseudo}
   ROI_WEIGHTING: {NAME: none}
   SIMILARITY: {LOSS_WEIGHT: 0.0}""".splitlines()

@@ -1,4 +1,4 @@
-"""Reading COCO instances files, of whatever tool: normalised once into our own records."""
+"""Reading COCO instances files, of whatever tool: normalized once into our own records."""
 
 from __future__ import annotations
 

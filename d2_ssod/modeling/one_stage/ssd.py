@@ -145,7 +145,7 @@ class SSD(nn.Module):
         return results
 
     def prepare(self, batched_inputs: list[dict]) -> tuple[ImageList, Targets]:
-        """Normalise and resize images, and the targets of those that have some.
+        """Normalize and resize images, and the targets of those that have some.
 
         Args:
             batched_inputs: of the mapper, labeled images first, with ``instances``, then those
