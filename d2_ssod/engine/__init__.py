@@ -14,7 +14,8 @@ logs.py            what is said, and where
 data_checks.py     what the data sets of a run must agree with
 run_data.py        the data sets of a run, loaded
 multi_phase.py     the loop over the phases (Algorithm 1)
-resuming.py        ... and where it goes on
+starting.py        ... and what is checked before it
+resuming.py        ... when it goes on
 schedule.py        the config of a phase: its length, learning rate and start
 mixed_precision.py bfloat16 on the CPU
 building.py        what is said while its parts are built

@@ -1,10 +1,9 @@
-"""What is said while the parts of a training are built from a config."""
+"""What is said while the parts of a phase's training are built from a config."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from inspect import getattr_static
 
 from detectron2.config import CfgNode
 from torch import nn
@@ -57,8 +56,3 @@ def unread_weighting(cfg: CfgNode, model: nn.Module) -> Iterator[str]:
             "be weighed, as in the paper, which re-weights two-stage detectors only: set it to "
             "'none'"
         )
-
-
-def overridden(own: type, base: type, names: Sequence[str]) -> list[str]:
-    """List the methods of these names that a subclass has replaced."""
-    return [n for n in names if getattr_static(own, n) is not getattr_static(base, n)]

@@ -7,29 +7,17 @@ import logging
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from d2_ssod.artifacts import (
-    RunFolder,
-    check_classes,
-    check_label_settings,
-    check_training,
-    record_training,
-    save_classes,
-)
-from d2_ssod.evaluation import load_truth
-from d2_ssod.modeling import detector_of
+from d2_ssod.artifacts import RunFolder, record_training
 
-from .adoption import adopt_phase_0, adopt_pseudo_labels
 from .agreement import on_main_process
-from .building import overridden
-from .config_files import save_run_config
-from .corrections import load_corrected, warn_of_unused_corrections
 from .hooks import PseudoLabelHook, RecordTraining, ShowPseudoLabels
 from .labeling import label_next_phase, read_pseudo_labels
-from .phase_trainer import PhaseTrainer, check_weights
-from .predicting import check_existing_predictions, predict_labeled
-from .resuming import check_models_are_there, said_of_model
-from .run_data import RunData
+from .phase_trainer import PhaseTrainer
+from .predicting import predict_labeled
+from .resuming import said_of_model
+from .run_data import RunData, learned_without_labels
 from .schedule import WARM_UP_REMEDY, describe_schedule, phase_config, warm_up_problem
+from .starting import begin, check_trained, warn_of_what_is_not_called
 from .validation import (
     discard_other_validations,
     keep_best,
@@ -39,9 +27,6 @@ from .validation import (
 )
 
 logger = logging.getLogger(__name__)
-
-# Methods of Detectron2's trainers that a subclass may override, but that are never called here.
-_NOT_CALLED = ("build_train_loader", "build_test_loader", "build_evaluator", "test")
 
 
 def train_phases(
@@ -61,8 +46,8 @@ def train_phases(
     Raises:
         ConfigError: what is in ``OUTPUT_DIR`` was made with other images or settings.
     """
-    _warn_of_what_is_not_called(trainer_class)
-    _begin(cfg, data)
+    warn_of_what_is_not_called(trainer_class)
+    begin(cfg, data)
     folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
     judged_by = yardstick(cfg)
     discard_other_validations(cfg, judged_by)
@@ -72,62 +57,11 @@ def train_phases(
         elif phase < last:
             label_next_phase(cfg, phase, data)  # Interrupted before, or the labels were deleted.
             # If that one is trained already, it must have learned from these very labels.
-            on_main_process(lambda phase=phase: _check_training(cfg, phase + 1, data))
+            on_main_process(lambda phase=phase: check_trained(cfg, phase + 1, data))
         validate_phase(cfg, phase, judged_by)
     validate_ensembles(cfg, judged_by)
     keep_best(cfg)
     predict_labeled(cfg, data)
-
-
-def _warn_of_what_is_not_called(trainer_class: type[PhaseTrainer]) -> None:
-    if unread := overridden(trainer_class, PhaseTrainer, _NOT_CALLED):
-        logger.warning(
-            "%s of %s will not be called: images are read, labeled and judged in the same way in "
-            "all phases and commands (docs/extending.md)",
-            *(", ".join(unread), trainer_class.__name__),
-        )
-    if overridden(trainer_class, PhaseTrainer, ["build_model"]):
-        logger.warning(
-            "build_model of %s is called in training alone: where models are loaded they are built "
-            "by the config; register what it builds as a meta-architecture (docs/extending.md)",
-            trainer_class.__name__,
-        )
-
-
-def _begin(cfg: CfgNode, data: RunData) -> None:
-    """Check what ``OUTPUT_DIR`` holds of the run, take what is made elsewhere, keep the config."""
-    folder = RunFolder(cfg.OUTPUT_DIR)
-    check_classes(cfg, data.thing_classes)
-    on_main_process(lambda: save_classes(folder, data.thing_classes))
-    # What users supply is read now, so that errors in it show before phase 0, not hours later.
-    if cfg.SSOD.DIAGNOSTICS.UNLABELED_TRUTH:
-        load_truth(cfg, data.unlabeled, data.thing_classes)
-    adopt_phase_0(cfg)
-    adopt_pseudo_labels(cfg, data)
-    warn_of_unused_corrections(cfg, load_corrected(cfg, data))
-    on_main_process(lambda: check_models_are_there(cfg))
-    check_existing_predictions(cfg, data)
-    on_main_process(lambda: _check_made(cfg, data))
-    for phase in range(cfg.SSOD.NUM_PHASES + 1):
-        starts_there = phase == 0 or cfg.SSOD.PHASE_INIT == "pretrained"
-        if starts_there and not folder.phase(phase).model.exists():
-            check_weights(cfg.MODEL.WEIGHTS, phase)
-    save_run_config(cfg)  # Nothing refuses it any more.
-
-
-def _check_made(cfg: CfgNode, data: RunData) -> None:
-    """Check that what exists of all phases was made with what it would be made with now."""
-    for phase in range(cfg.SSOD.NUM_PHASES + 1):
-        _check_training(cfg, phase, data)
-        if phase > 0:
-            check_label_settings(cfg, phase)
-
-
-def _check_training(cfg: CfgNode, phase: int, data: RunData) -> None:
-    """Check that what exists of a phase was trained with what it would be trained with now."""
-    # Of its length, which alone depends on the number of pseudo-labeled images, anything fits.
-    own, folder = phase_config(cfg, phase, 1, 1), RunFolder(cfg.OUTPUT_DIR)
-    check_training(own, phase, data.labeled, folder, _unlabeled_in(cfg, phase, data))
 
 
 def _train_phase(
@@ -135,7 +69,11 @@ def _train_phase(
 ) -> None:
     """Train a phase on what it is trained on; its hook labels for the next one."""
     last = cfg.SSOD.NUM_PHASES
-    others = read_pseudo_labels(cfg, phase, data) if phase > 0 else _unlabeled_in(cfg, phase, data)
+    others = (
+        read_pseudo_labels(cfg, phase, data)
+        if phase > 0
+        else learned_without_labels(cfg, phase, data)
+    )
     own = phase_config(cfg, phase, len(data.labeled), len(others))
     schedule = describe_schedule(
         own, len(data.labeled), len(others), "pseudo-labeled" if phase > 0 else "unlabeled"
@@ -169,11 +107,6 @@ def _train_phase(
 def _record(cfg: CfgNode, own: CfgNode, phase: int, data: RunData) -> None:
     """Write what a phase is trained with, and forget what is known of an earlier model."""
     folder = RunFolder(cfg.OUTPUT_DIR)
-    record_training(own, phase, data.labeled, folder, _unlabeled_in(cfg, phase, data))
+    record_training(own, phase, data.labeled, folder, learned_without_labels(cfg, phase, data))
     for path in said_of_model(folder, phase):
         path.unlink(missing_ok=True)
-
-
-def _unlabeled_in(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:
-    """List the images that a phase learns from without labels."""
-    return data.unlabeled if phase == 0 and detector_of(cfg).learns_unlabeled else []

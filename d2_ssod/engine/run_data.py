@@ -14,6 +14,7 @@ from d2_ssod.data.datasets import category_ids_of, with_unique_ids
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.objects import has_objects, num_objects, trained_on
 from d2_ssod.heartbeat import Heartbeat, Ranks
+from d2_ssod.modeling import detector_of
 from d2_ssod.pseudo_label import objects_per_image
 
 from .agreement import agree_on_images, on_all_ranks
@@ -40,6 +41,11 @@ class RunData:
         classes = len(self.thing_classes)
         images = list(filter(has_objects, self.labeled))
         return objects_per_image(images, classes) if images else np.zeros(classes)
+
+
+def learned_without_labels(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:
+    """List the images that a phase learns from without labels."""
+    return data.unlabeled if phase == 0 and detector_of(cfg).learns_unlabeled else []
 
 
 def load_run_data(cfg: CfgNode) -> RunData:

@@ -119,7 +119,7 @@ def test_methods_of_ones_own_trainer_that_are_not_called_are_said(tmp_path, monk
     def begin(cfg, data):
         raise NotImplementedError
 
-    monkeypatch.setattr(multi_phase, "_begin", begin)
+    monkeypatch.setattr(multi_phase, "begin", begin)
     for trainer in (Trainer, multi_phase.PhaseTrainer):
         with pytest.raises(NotImplementedError):
             multi_phase.train_phases(runs.bare_config(tmp_path), DATA, trainer)

@@ -40,7 +40,7 @@ def done_by_training(cfg, monkeypatch):
             done.append(f"label {phase + 1}")
             leave(cfg, pseudo_labels=[phase + 1])
 
-    for name in ("_begin", "_check_training", "discard_other_validations", "validate_ensembles"):
+    for name in ("begin", "check_trained", "discard_other_validations", "validate_ensembles"):
         monkeypatch.setattr(multi_phase, name, lambda *_: None)
     for name in ("yardstick", "keep_best", "predict_labeled"):
         monkeypatch.setattr(multi_phase, name, lambda *_: None)
