@@ -85,6 +85,25 @@ def test_a_rule_that_does_not_say_that_it_has_tiers_is_refused(tmp_path, monkeyp
     assert not RunFolder(tmp_path).phase(1).pseudo_labels.exists()
 
 
+def test_what_goes_wrong_while_labels_are_made_is_known_to_all_ranks(tmp_path, monkeypatch):
+    """By on_main_process, which tells them (test_agreement)."""
+    depths, depth = [], 0
+
+    def on_main_process(function):
+        nonlocal depth
+        depth += 1
+        try:
+            return function()
+        finally:
+            depth -= 1
+
+    monkeypatch.setattr(labeling, "on_main_process", on_main_process)
+    monkeypatch.setattr(labeling, "predict_unlabeled", lambda *_: None)
+    monkeypatch.setattr(labeling, "_make_pseudo_labels", lambda *_: depths.append(depth))
+    labeling.label_next_phase(runs.bare_config(tmp_path), 0, DATA)
+    assert depths == [1]
+
+
 def test_a_teacher_expects_the_objects_of_images_that_have_some(tmp_path, monkeypatch):
     class Seen(Exception):
         pass
