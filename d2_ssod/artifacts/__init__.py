@@ -7,6 +7,7 @@ partial_predictions.py   those of a pass over the images that has not ended
 earlier_predictions.py   those that were made before images were added
 provenance.py            ``predictions_source.json``: which images and settings they are of
 pseudo_labels.py         ``pseudo_labels.json``: what a phase trains on, as COCO instances
+label_files.py           ... or as a labeling tool has them: reading these
 digests.py               hashes of images' objects and of files
 differences.py           what differs between the settings of before and now
 yolo.py                  boxes as YOLO's text files, for other tools
@@ -34,6 +35,7 @@ from .earlier_predictions import (
     set_aside_predictions,
 )
 from .history import read_history, record_event, timed_event
+from .label_files import count_pseudo_labels, load_labels, load_pseudo_labels
 from .layout import PhaseFolder, RunFolder
 from .lock import lock_folder, release_folder
 from .manifest import check_label_settings, label_settings, write_manifest
@@ -44,13 +46,7 @@ from .partial_predictions import (
 )
 from .predictions import load_predictions, save_predictions
 from .provenance import check_predictions, prediction_source, read_source
-from .pseudo_labels import (
-    count_pseudo_labels,
-    is_of_models,
-    load_labels,
-    load_pseudo_labels,
-    save_pseudo_labels,
-)
+from .pseudo_labels import is_of_models, save_pseudo_labels
 from .run_classes import check_classes, load_classes, save_classes
 from .summary import Summary, load_summary, numbers_in
 from .trained_with import (

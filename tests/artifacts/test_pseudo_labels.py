@@ -8,8 +8,8 @@ from samples import CATEGORY_IDS, FOUND, scored
 
 from d2_ssod.artifacts import (
     count_pseudo_labels,
+    label_files,
     load_pseudo_labels,
-    pseudo_labels,
     save_pseudo_labels,
 )
 from d2_ssod.errors import ConfigError
@@ -140,7 +140,7 @@ def test_whole_names_are_found_without_a_search(path, monkeypatch):
     images = [image(number, f"/data/{number}/rgb.jpg") for number in range(3)]
     labels = dict.fromkeys((2, 0), FOUND[3])
     save_pseudo_labels(path, labels, images, CLASSES, CATEGORY_IDS)
-    monkeypatch.setattr(pseudo_labels, "spellings", lambda name: pytest.fail("searched"))
+    monkeypatch.setattr(label_files, "spellings", lambda name: pytest.fail("searched"))
     loaded = load_pseudo_labels(path, images, CLASSES)
     assert [record["image_id"] for record in loaded] == [2, 0]
 
