@@ -19,6 +19,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from d2_ssod.engine.group import USER_ERROR
 from d2_ssod.errors import ConfigError, described
 
 from . import check, fuse, init, predict, report, split, train
@@ -32,7 +33,6 @@ _COMMANDS = {
     "split": split,
     "train": train,
 }
-_USER_ERROR = 2  # exit code
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -61,9 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_COMMANDS[given.command].run(given))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(_USER_ERROR)
+        sys.exit(USER_ERROR)
     except OSError as error:
         if error.strerror is None:  # not of the system's
             raise
         print(f"error: {described(error)}; correct the path or its rights", file=sys.stderr)
-        sys.exit(_USER_ERROR)
+        sys.exit(USER_ERROR)

@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from d2_ssod.artifacts import (
+    PhaseFolder,
     RunFolder,
     check_predictions,
     discard_partial_predictions,
@@ -137,21 +138,14 @@ def _check_extra_sources(cfg: CfgNode, data: RunData) -> None:
 
 
 def _predict_remaining(cfg: CfgNode, phase: int, data: RunData, model: nn.Module) -> None:
-    """Run a model over the unlabeled images that no interrupted pass has been over."""
-    files = RunFolder(cfg.OUTPUT_DIR).phase(phase)
-    tta = cfg.SSOD.TTA.ENABLED
-    found: Predictions = {}  # on the main process, which alone reads what others wrote
+    """Run a model over the unlabeled images that it has not been over.
 
-    def read() -> tuple[set[ImageId], set[ImageId]]:
-        if not files.predictions_source.exists():  # nothing tells what these are of
-            discard_partial_predictions(files.partial_predictions)
-        earlier = load_earlier_predictions(files.partial_predictions, data.unlabeled)
-        done = load_partial_predictions(files.partial_predictions)
-        found.update(earlier | done)
-        write_json(files.predictions_source, prediction_source(cfg, data.unlabeled))
-        return set(earlier), set(done)
-
-    earlier, done = on_main_process(read)
+    Images that were predicted before others were added are not loaded again; of an interrupted
+    pass, batches of which some images are missing are predicted whole.
+    """
+    files, tta = RunFolder(cfg.OUTPUT_DIR).phase(phase), cfg.SSOD.TTA.ENABLED
+    found: Predictions = {}  # before, on the main process, which alone reads what others wrote
+    earlier, done = on_main_process(lambda: _restore(cfg, files, data, found))
     images = [image for image in data.unlabeled if image["image_id"] not in earlier]
     if earlier:
         logger.info("Phase %d: %d unlabeled images are new to its model", phase, len(images))
@@ -165,12 +159,35 @@ def _predict_remaining(cfg: CfgNode, phase: int, data: RunData, model: nn.Module
             on_batch=keep,
         )
     comm.synchronize()  # All have closed their files before one deletes them.
+    on_main_process(lambda: _write(phase, files, data, found | predictions))
 
-    def write() -> None:
-        found.update(predictions)
-        in_order = {image["image_id"]: found[image["image_id"]] for image in data.unlabeled}
-        logger.info("Phase %d: writing %d boxes", phase, sum(map(len, in_order.values())))
-        save_predictions(files.predictions, in_order, data.category_ids)
+
+def _restore(
+    cfg: CfgNode, files: PhaseFolder, data: RunData, found: Predictions
+) -> tuple[set[ImageId], set[ImageId]]:
+    """Read what was found before, and note what is to be predicted with which settings.
+
+    Args:
+        cfg: of the run.
+        files: of the phase.
+        data: of the run.
+        found: gets what was found.
+
+    Returns:
+        the images of predictions that are set aside, as others were added since, and those of an
+        interrupted pass.
+    """
+    if not files.predictions_source.exists():  # nothing tells what these are of
         discard_partial_predictions(files.partial_predictions)
+    earlier = load_earlier_predictions(files.partial_predictions, data.unlabeled)
+    done = load_partial_predictions(files.partial_predictions)
+    found.update(earlier | done)
+    write_json(files.predictions_source, prediction_source(cfg, data.unlabeled))
+    return set(earlier), set(done)
 
-    on_main_process(write)
+
+def _write(phase: int, files: PhaseFolder, data: RunData, found: Predictions) -> None:
+    in_order = {image["image_id"]: found[image["image_id"]] for image in data.unlabeled}
+    logger.info("Phase %d: writing %d boxes", phase, sum(map(len, in_order.values())))
+    save_predictions(files.predictions, in_order, data.category_ids)
+    discard_partial_predictions(files.partial_predictions)

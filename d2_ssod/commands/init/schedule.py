@@ -30,32 +30,46 @@ class EpochSchedule:
     ) -> EpochSchedule:
         """Choose it for a method, and so many pictures."""
         batch = batch_size(arguments)
-        pictures = [num_labeled, num_labeled + num_unlabeled // 2, num_labeled + num_unlabeled]
-        epochs: list[float] = [_epochs(count, batch) for count in pictures]
-        text = (
-            f"Of phases 0, 1, 2 with at most {pictures[0]}, {pictures[1]}, {pictures[2]} pictures: "
-            f"{_EPOCHS[0]} epochs, up to {_EPOCHS[1]} where that is less than {_ITERATIONS} "
-            "iterations"
-        )
+        pictures, epochs, text = _as_published(num_labeled, num_unlabeled, batch)
         if num_phases(arguments) == 1:
             passes = sum(e * count for e, count in zip(epochs, pictures, strict=True))
-            first = max(_SUPERVISED_EPOCHS * num_labeled, _ITERATIONS * batch)
-            first = min(first, _SUPERVISED_PART * passes)
-            pictures = [num_labeled, pictures[2]]
-            epochs = [
-                math.ceil(first / max(pictures[0], 1)),
-                round((passes - first) / max(pictures[1], 1), 1),
-            ]
-            seen = epochs[1] * pictures[1] / 2 / max(num_labeled, 1)
-            text = (
-                f"Of phase 0 with {pictures[0]} pictures and phase 1 with {pictures[1]}: as many "
-                "pictures in all as two phases as published would take. In phase 1 half of each "
-                f"batch is labeled, so that it sees each labeled picture {seen:.0f} times"
-            )
+            pictures, epochs, text = _self_training(num_labeled, num_unlabeled, batch, passes)
         counts = zip(epochs, pictures, strict=True)
         iterations = [max(1, round(e * count / batch)) for e, count in counts]
         labels_alone = round(sum(iterations) * batch / max(num_labeled, 1))
         return cls(text, epochs, iterations, labels_alone)
+
+
+def _as_published(
+    num_labeled: int, num_unlabeled: int, batch: int
+) -> tuple[list[int], list[float], str]:
+    """Give the pictures and epochs of three phases, and why so many."""
+    pictures = [num_labeled, num_labeled + num_unlabeled // 2, num_labeled + num_unlabeled]
+    text = (
+        f"Of phases 0, 1, 2 with at most {pictures[0]}, {pictures[1]}, {pictures[2]} pictures: "
+        f"{_EPOCHS[0]} epochs, up to {_EPOCHS[1]} where that is less than {_ITERATIONS} iterations"
+    )
+    return pictures, [_epochs(count, batch) for count in pictures], text
+
+
+def _self_training(
+    num_labeled: int, num_unlabeled: int, batch: int, passes: float
+) -> tuple[list[int], list[float], str]:
+    """Give those of two phases that see so many pictures in all."""
+    pictures = [num_labeled, num_labeled + num_unlabeled]
+    first = max(_SUPERVISED_EPOCHS * num_labeled, _ITERATIONS * batch)
+    first = min(first, _SUPERVISED_PART * passes)
+    epochs = [
+        math.ceil(first / max(pictures[0], 1)),
+        round((passes - first) / max(pictures[1], 1), 1),
+    ]
+    seen = epochs[1] * pictures[1] / 2 / max(num_labeled, 1)
+    text = (
+        f"Of phase 0 with {pictures[0]} pictures and phase 1 with {pictures[1]}: as many "
+        "pictures in all as two phases as published would take. In phase 1 half of each "
+        f"batch is labeled, so that it sees each labeled picture {seen:.0f} times"
+    )
+    return pictures, epochs, text
 
 
 def num_phases(arguments: argparse.Namespace) -> int:
