@@ -43,6 +43,7 @@ class PseudoLabelMapper(DatasetMapper):
         *,
         strong: StrongAugmentation | None = None,
         strong_for_all: bool = False,
+        keeps_weak: bool = False,
         soft: bool = True,
         max_spread: float = 0.05,
         **kwargs,
@@ -51,16 +52,16 @@ class PseudoLabelMapper(DatasetMapper):
 
         Args:
             is_train: passed on.
-            strong: changes pseudo-labeled images after all else; ``weak_image`` is then the image
-                without it.
+            strong: changes pseudo-labeled images after all else.
             strong_for_all: it changes labeled images, too.
+            keeps_weak: ``weak_image`` is then the image without it.
             soft: the certainty of an uncertain label is its score, not 1.
             max_spread: edges of a certain label are learned if the models differ by less, relative
                 to its width or height, and several see it; from 1 on, all are.
             **kwargs: passed on to :class:`DatasetMapper`.
         """
         super().__init__(is_train, **kwargs)
-        self.strong, self.strong_for_all = strong, strong_for_all
+        self.strong, self.strong_for_all, self.keeps_weak = strong, strong_for_all, keeps_weak
         self.soft, self.max_spread = soft, max_spread
 
     @classmethod
@@ -80,6 +81,7 @@ class PseudoLabelMapper(DatasetMapper):
             "augmentations": build_augmentations(cfg) + arguments["augmentations"],
             "strong": None if chosen == "none" else StrongAugmentation(cfg.INPUT.FORMAT),
             "strong_for_all": chosen == "all",
+            "keeps_weak": cfg.SSOD.TEACHER.ENABLED,
             "soft": cfg.SSOD.TIERS.UNCERTAIN == "soft",
             "max_spread": cfg.SSOD.TIERS.MAX_SPREAD,
         }
@@ -91,7 +93,8 @@ class PseudoLabelMapper(DatasetMapper):
         if is_pseudo and "instances" in mapped and not mapped["instances"]:
             return None
         if self.strong is not None and (is_pseudo or self.strong_for_all):
-            mapped["weak_image"] = mapped["image"]
+            if self.keeps_weak:
+                mapped["weak_image"] = mapped["image"]
             mapped["image"] = self.strong(mapped["image"])
         return mapped
 

@@ -131,13 +131,13 @@ class Teacher(HookBase):
             first: the iteration of the first batch.
         """
         for iteration, batch in enumerate(batches, first):
-            if iteration < self._start:
-                yield batch
-                continue
-            started = time.perf_counter()
-            labeled = self._relabel(batch)
-            get_event_storage().put_scalar("teacher/seconds", time.perf_counter() - started)
-            yield labeled
+            if iteration >= self._start:
+                started = time.perf_counter()
+                batch = self._relabel(batch)
+                get_event_storage().put_scalar("teacher/seconds", time.perf_counter() - started)
+            for image in batch:
+                image.pop("weak_image", None)  # or it would be copied to the student's device
+            yield batch
 
     def state_dict(self) -> dict[str, Tensor]:
         """Give what a checkpoint keeps; the hook that averages the weights keeps those."""

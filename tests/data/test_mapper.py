@@ -366,11 +366,13 @@ def test_labels_without_tiers_have_no_such_fields(cfg, picture):
     [("none", True, False), ("pseudo", False, False), ("pseudo", True, True), ("all", False, True)],
 )
 def test_strong_augmentation_is_of_the_chosen_images(cfg, picture, strong, is_pseudo, changed):
-    cfg.SSOD.AUG.STRONG = strong
+    cfg.SSOD.AUG.STRONG, cfg.SSOD.TEACHER.ENABLED = strong, True
     image = record(picture, [pseudo((1, 2, 20, 30), 0.5)], is_pseudo=is_pseudo)
     seed_all_rng(1)
     mapped = PseudoLabelMapper(cfg)(image)
     assert ("weak_image" in mapped) == changed
+    cfg.SSOD.TEACHER.ENABLED = False
+    assert "weak_image" not in PseudoLabelMapper(cfg)(image)  # which nobody would look at
     if changed:
         plain = torch.from_numpy(utils.read_image(picture, cfg.INPUT.FORMAT).copy())
         assert torch.equal(mapped["weak_image"], plain.permute(2, 0, 1))

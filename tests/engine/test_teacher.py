@@ -82,12 +82,14 @@ def test_pseudo_labeled_images_have_the_teachers_labels_and_others_their_own():
 def test_teacher_sees_the_image_without_the_strong_augmentation():
     teacher = teacher_of(Scripted([0.9], [0]))
     relabel(teacher, batch_of(True))
-    (seen,) = teacher._model.seen
+    ((image,),) = relabel(teacher, batch_of(True))
+    assert "weak_image" not in image
+    seen, _ = teacher._model.seen
     assert not seen["image"].any()
     plain = batch_of(True)
     del plain[0]["weak_image"]
     relabel(teacher, plain)
-    assert (teacher._model.seen[1]["image"] == 9).all()
+    assert (teacher._model.seen[2]["image"] == 9).all()
 
 
 def test_boxes_of_certain_labels_and_hard_ones_on_request():
