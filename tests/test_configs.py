@@ -83,3 +83,17 @@ def test_batches_of_data_distillation_are_half_of_labeled_images():
         cfg = read_config(str(path))
         # Sorted by shape, a batch is that on average only.
         assert (cfg.SSOD.SAMPLING, cfg.DATALOADER.ASPECT_RATIO_GROUPING) == ("balanced", False)
+
+
+def test_configs_in_the_pages_on_clusters_are_for_their_processes():
+    text = (ROOT / "docs" / "cluster.md").read_text()
+    blocks = [block for block in text.split("```")[1::2] if "--config-file" in block]
+    assert len(blocks) > 1
+    for block in blocks:
+        (name,) = re.findall(r"--config-file configs/(\S+)", block)
+        nodes = re.search(r"--nodes=(\d+)", block)
+        (processes,) = re.findall(r"(?:--num-gpus|--nproc-per-node) (\d+)", block)
+        check_config(
+            read_config(str(ROOT / "configs" / name), [], on_cpu=True),
+            int(nodes[1] if nodes else 1) * int(processes),
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 
@@ -231,6 +232,23 @@ def _check_training(cfg: CfgNode, world_size: int) -> None:
         raise ConfigError(
             f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; it must be a positive multiple "
             f"of {of}, {processes}"
+        )
+    if detector_of(cfg).needs_unlabeled and cfg.SOLVER.IMS_PER_BATCH // processes < 2:
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, but {processes} processes of "
+            f"{cfg.MODEL.META_ARCHITECTURE} need a labeled and an unlabeled image each: set it to "
+            f"{2 * processes} or more, and SOLVER.BASE_LR with it"
+        )
+    kind, numbered, _ = cfg.MODEL.DEVICE.partition(":")
+    if world_size > 1 and numbered:
+        raise ConfigError(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but each of the {world_size} processes has a "
+            f"device of its own: set it to {kind!r}"
+        )
+    is_for_gpus = torch.distributed.is_initialized() and torch.distributed.get_backend() == "nccl"
+    if is_for_gpus and kind == "cpu":
+        raise ConfigError(
+            "MODEL.DEVICE is 'cpu', but the processes were started for GPUs: give --num-gpus 0, too"
         )
     if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
         raise ConfigError(

@@ -6,7 +6,8 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -68,7 +69,7 @@ def _launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace
             release_folder(cfg.OUTPUT_DIR)  # this process may live on, as that of a notebook
         return
     url = _or_exit(lambda: _meeting_place(args))
-    with handled_signals(of_launcher=True) as requests:
+    with handled_signals(of_launcher=True) as requests, _without_unused_gpus(cfg):
         try:
             detectron2_launch(
                 _run_in_group,
@@ -77,6 +78,23 @@ def _launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace
         except (ProcessExitedException, ProcessRaisedException) as error:
             first = args.machine_rank * processes
             end_of_group(error, first, requests.number, RunFolder(cfg.OUTPUT_DIR).log)
+
+
+@contextmanager
+def _without_unused_gpus(cfg: CfgNode) -> Iterator[None]:
+    """Hide GPUs that a run on the CPU has no use for from the processes that start in this block.
+
+    Where there are any, Detectron2 would have processes meet by NCCL, which has none of the CPU.
+    """
+    key, before = "CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES")
+    if torch.device(cfg.MODEL.DEVICE).type == "cpu":
+        os.environ[key] = ""
+    try:
+        yield
+    finally:
+        os.environ.pop(key, None)
+        if before is not None:
+            os.environ[key] = before
 
 
 def _read_config(args: argparse.Namespace, world_size: int) -> CfgNode:

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2.config import get_cfg
 
 from d2_ssod.config import add_ssod_config
@@ -431,3 +432,36 @@ def test_model_of_timm_is_checked():
     cfg.MODEL.TIMM.NAME = "resnet500"
     with pytest.raises(ConfigError, match=r"MODEL\.TIMM\.NAME is 'resnet500'"):
         check_config(cfg, 1)
+
+
+@pytest.mark.parametrize(("batch", "processes"), [(16, 16), (8, 8), (1, 1)])
+def test_detector_that_needs_unlabeled_images_needs_two_images_a_process(batch, processes):
+    cfg = make_config()
+    cfg.MODEL.META_ARCHITECTURE, cfg.SSOD.NUM_PHASES = "ProposalLearningRCNN", 0
+    cfg.SOLVER.IMS_PER_BATCH = batch
+    expected = f"IMS_PER_BATCH is {batch}, but {processes} processes .* set it to {2 * processes}"
+    with pytest.raises(ConfigError, match=expected):
+        check_config(cfg, processes)
+    cfg.SOLVER.IMS_PER_BATCH = 2 * processes
+    check_config(cfg, processes)
+
+
+def test_a_device_of_all_processes_is_refused():
+    cfg = make_config()
+    cfg.MODEL.DEVICE, cfg.SOLVER.IMS_PER_BATCH = "cuda:0", 16
+    check_config(cfg, 1)
+    with pytest.raises(ConfigError, match=r"'cuda:0', but each of the 8 .* set it to 'cuda'"):
+        check_config(cfg, 8)
+
+
+def test_the_cpu_is_refused_in_processes_that_were_started_for_gpus(monkeypatch):
+    cfg = make_config()
+    cfg.MODEL.DEVICE, cfg.SOLVER.IMS_PER_BATCH = "cpu", 16
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    for backend in ("gloo", "nccl"):
+        monkeypatch.setattr(torch.distributed, "get_backend", lambda own=backend: own)
+        if backend == "nccl":
+            with pytest.raises(ConfigError, match=r"MODEL\.DEVICE is 'cpu', .* --num-gpus 0"):
+                check_config(cfg, 8)
+        else:
+            check_config(cfg, 8)

@@ -121,3 +121,18 @@ def test_a_process_that_lives_on_gives_the_folder_back(monkeypatch, tmp_path):
     )
     with open(tmp_path / "run" / "run.lock") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize("before", [None, "0,1"])
+def test_gpus_that_a_run_on_the_cpu_has_no_use_for_are_hidden(monkeypatch, tmp_path, before):
+    """Or its processes would meet by NCCL."""
+    name = "CUDA_VISIBLE_DEVICES"
+    monkeypatch.delenv(name, raising=False)
+    if before is not None:
+        monkeypatch.setenv(name, before)
+    cfg = bare_config(tmp_path)
+    for device, inside in (("cpu", ""), ("cuda", before)):
+        cfg.MODEL.DEVICE = device
+        with MODULE._without_unused_gpus(cfg):
+            assert os.environ.get(name) == inside
+        assert os.environ.get(name) == before
