@@ -50,14 +50,19 @@ class _Requests:
         """Note the request, or end the process."""
         if os.getpid() != self.process:  # a worker of the loader, which its process ends
             return
+        is_same = self.number is not None and time.monotonic() - self.since < _SAME
         # Not to the loader's workers.
         children = [child for child in multiprocessing.active_children() if not child.daemon]
         for child in children:
             os.kill(child.pid, number)
         if self.only_hands_on and children:
-            self.number = self.number or number
+            if self.number is None:
+                self.number, self.since = number, time.monotonic()
+            elif not is_same:
+                for child in children:
+                    child.kill()  # one that waits for others, outside of Python, obeys nothing else
             return
-        if self.number is not None and time.monotonic() - self.since < _SAME:
+        if is_same:
             return
         is_second, self.number = self.number is not None, number
         self.since = time.monotonic()
