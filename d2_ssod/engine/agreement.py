@@ -16,8 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
+from torch import nn
 
 from d2_ssod.artifacts import digest_of
 from d2_ssod.config import flat_keys
@@ -118,6 +120,28 @@ def agree_on_images(sets: Mapping[str, Sequence[dict]]) -> None:
                     f"rank 0 ({first_host}), {other[place][0]} on rank {rank} ({host}), or of "
                     "other names, order or objects; copy the data set whole to every machine"
                 )
+
+
+def agree_on_weights(model: nn.Module) -> None:
+    """Check that all ranks have loaded the same weights; to be called on every rank.
+
+    Raises:
+        ConfigError: on all ranks; it names the machines whose weights differ.
+    """
+    if comm.get_world_size() == 1:
+        return
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    (first_host, first), *others = comm.all_gather((platform.node(), digest.hexdigest()))
+    for rank, (host, other) in enumerate(others, 1):
+        if other != first:
+            raise ConfigError(
+                f"the weights that training starts from (MODEL.WEIGHTS, MODEL.TIMM.WEIGHTS) are "
+                f"others on rank {rank} ({host}) than on rank 0 ({first_host}); copy the same file "
+                "to every machine"
+            )
 
 
 def on_main_process(function: Callable[[], _Result]) -> _Result:

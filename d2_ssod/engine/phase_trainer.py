@@ -32,7 +32,7 @@ from d2_ssod.evaluation import validate
 from d2_ssod.modeling import running_attributes
 from d2_ssod.randomness import Purpose, derive_seed, seed_generators, with_drawn_seed
 
-from .agreement import on_all_ranks
+from .agreement import agree_on_weights, on_all_ranks, on_main_process
 from .averaging import AverageWeights
 from .building import said_in_one_line, unread_weighting
 from .interruption import InterruptibleEvaluation, StopOnSignal
@@ -197,6 +197,7 @@ class PhaseTrainer(DefaultTrainer):
             self._load_first_whole(checkpoints)
         else:
             super().resume_or_load(False)
+            agree_on_weights(self.bare_model)
         if self.start_iter > self.max_iter:
             raise ConfigError(
                 f"phase {self.phase} has been trained for {self.start_iter} iterations, but its "
@@ -241,15 +242,20 @@ class PhaseTrainer(DefaultTrainer):
             self._end_as_trained()
         # Not DefaultTrainer's, which then looks for results to compare with TEST.EXPECTED_RESULTS.
         TrainerBase.train(self, self.start_iter, self.max_iter)
-        if not PhaseFolder(Path(self.cfg.OUTPUT_DIR)).model.exists():
-            self._save_final()  # Hooks of one's own, in place of those of build_hooks, may not.
-        comm.synchronize()  # The main process has saved the model, which all read from now on.
+        # Which all read from now on. No other rank may look for it before: a network file system
+        # would remember that it was not there.
+        on_main_process(self._save_final_if_missing)
 
     def _end_as_trained(self) -> None:
         """Do what was left to do when training was interrupted after its last iteration."""
         if self.averaging is not None:
             self.averaging.hand_over()
         self._save_final()
+
+    def _save_final_if_missing(self) -> None:
+        """Save the model where hooks of one's own, in place of those of build_hooks, have not."""
+        if not PhaseFolder(Path(self.cfg.OUTPUT_DIR)).model.exists():
+            self._save_final()
 
     def _save_final(self) -> None:
         if comm.is_main_process():

@@ -96,7 +96,7 @@ def predict_labeled(cfg: CfgNode, data: RunData) -> None:
 
 
 def check_existing_predictions(cfg: CfgNode, data: RunData) -> None:
-    """Check the predictions that labels are still to be made of, at the start and not hours later.
+    """Check the predictions that labels are still to be made of; on the main process.
 
     Where all labels are made, images that were added since are said not to be used.
 
@@ -107,7 +107,7 @@ def check_existing_predictions(cfg: CfgNode, data: RunData) -> None:
     if last > 0 and not folder.phase(last).pseudo_labels.exists():
         for phase in range(last):
             check_predictions(cfg, phase, data.unlabeled)
-        on_main_process(lambda: _check_extra_sources(cfg, data))
+        load_extra_sources(cfg, data)
     elif last > 0 and folder.phase(0).predictions_source.exists():
         added = len(data.unlabeled) - read_source(folder.phase(0))["images"]
         if added > 0:
@@ -130,11 +130,6 @@ def load_extra_sources(cfg: CfgNode, data: RunData) -> list[Predictions]:
     image_ids = [image["image_id"] for image in data.unlabeled]
     remedy = f"correct the file, or take it out of {key}"
     return [load_predictions(p, image_ids, data.category_ids, remedy=remedy) for p in paths]
-
-
-def _check_extra_sources(cfg: CfgNode, data: RunData) -> None:
-    """Read them for their errors alone: what a main process returns is sent to all others."""
-    load_extra_sources(cfg, data)
 
 
 def _predict_remaining(cfg: CfgNode, phase: int, data: RunData, model: nn.Module) -> None:

@@ -43,15 +43,25 @@ def begin(cfg: CfgNode, data: RunData) -> None:
         load_truth(cfg, data.unlabeled, data.thing_classes)
     adopt_phase_0(cfg)
     adopt_pseudo_labels(cfg, data)
-    warn_of_unused_corrections(cfg, load_corrected(cfg, data))
+    corrected = load_corrected(cfg, data)
+    on_main_process(lambda: warn_of_unused_corrections(cfg, corrected))
     on_main_process(lambda: check_models_are_there(cfg))
-    check_existing_predictions(cfg, data)
+    on_main_process(lambda: check_existing_predictions(cfg, data))
     on_main_process(lambda: _check_made(cfg, data))
-    for phase in range(cfg.SSOD.NUM_PHASES + 1):
-        starts_there = phase == 0 or cfg.SSOD.PHASE_INIT == "pretrained"
-        if starts_there and not folder.phase(phase).model.exists():
-            check_weights(cfg.MODEL.WEIGHTS, phase)
+    for phase in on_main_process(lambda: _phases_from_weights(cfg)):
+        check_weights(cfg.MODEL.WEIGHTS, phase)
     save_run_config(cfg)  # Nothing refuses it any more.
+
+
+def _phases_from_weights(cfg: CfgNode) -> list[int]:
+    """List the phases that are still to be trained, from ``MODEL.WEIGHTS``."""
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    return [
+        phase
+        for phase in range(cfg.SSOD.NUM_PHASES + 1)
+        if (phase == 0 or cfg.SSOD.PHASE_INIT == "pretrained")
+        and not folder.phase(phase).model.exists()
+    ]
 
 
 def _check_made(cfg: CfgNode, data: RunData) -> None:

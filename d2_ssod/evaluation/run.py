@@ -62,14 +62,13 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
     check_classes(cfg, sets[cfg.DATASETS.TEST[0]].thing_classes)
     models = [load_phase_model(cfg, phase) for phase in range(cfg.SSOD.NUM_PHASES + 1)]
     folder = RunFolder(cfg.OUTPUT_DIR)
-    infos = _phase_infos(cfg, folder, sets)
     summaries = []
     for number, name in enumerate(cfg.DATASETS.TEST):
         with timed_event(folder, "evaluated", data=name):
             how = judged_on(cfg, name, sets[name].images)
             results = evaluate_phases(models, **how, fusion=Fusion.from_config(cfg))
         if comm.is_main_process():
-            summary = summarize(name, infos, results)
+            summary = summarize(name, _phase_infos(cfg, folder, sets), results)
             summary.update(_known_otherwise(cfg, folder))
             path = write_json(_summary_path(folder, name, is_first=number == 0), summary)
             logger.info("Results, also in %s:\n%s", path, format_table(summary))

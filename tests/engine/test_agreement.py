@@ -5,12 +5,14 @@ import runs
 from detectron2.utils import comm
 from test_group import start_machines
 from test_interruption import assert_none_left
+from torch import nn
 
 from d2_ssod.engine import agreement
 from d2_ssod.engine.agreement import (
     agree_on_config,
     agree_on_folder,
     agree_on_images,
+    agree_on_weights,
     on_main_process,
 )
 from d2_ssod.errors import ConfigError
@@ -123,6 +125,21 @@ def test_ranks_that_do_not_see_the_folder_are_named_by_machine(two_ranks, tmp_pa
 def test_one_process_writes_nothing(tmp_path):
     agree_on_folder(tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
+
+
+def test_other_weights_on_a_rank_are_refused(two_ranks, monkeypatch):
+    model, first = nn.BatchNorm1d(3), []
+
+    def gather(own):
+        first.append(own[1])
+        return [own, ("two", first[0])]
+
+    monkeypatch.setattr(comm, "all_gather", gather)
+    agree_on_weights(model)
+    agree_on_weights(model)
+    nn.init.constant_(model.bias, 1.0)
+    with pytest.raises(ConfigError, match=r"others on rank 1 \(two\) than on rank 0 \(one\)"):
+        agree_on_weights(model)
 
 
 def test_an_error_of_the_main_process_is_its_own(two_ranks):

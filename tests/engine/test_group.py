@@ -1,6 +1,7 @@
 """How a group of processes ends when one of them does."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -77,6 +78,30 @@ def test_a_users_error_that_a_rank_has_alone_is_said(data, tmp_path, monkeypatch
     assert errors == ["error: rank 1: its disk is full; free some space"]
     assert "Traceback" not in stdout + stderr
     assert_none_left(run)
+
+
+def test_a_second_signal_ends_ranks_that_wait_outside_of_python(data, tmp_path, monkeypatch):
+    run = start_faulty(data, tmp_path, "waits outside of Python", monkeypatch)
+    wait_for(tmp_path / "log.txt", "this rank waits")
+    run.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        run.wait(3)
+    run.send_signal(signal.SIGTERM)
+    assert_stopped(run, PREEMPTED, "SIGTERM")
+    assert_none_left(run)
+
+
+def test_files_that_a_rank_has_not_seen_before_they_were_written_are_there(
+    data, tmp_path, monkeypatch
+):
+    """A network file system remembers for a while that a file was missing."""
+    keys = {**PREDICTING, **EVALUATING, "SSOD__NUM_PHASES": 1, "SSOD__SCHEDULE__MAX_ITER": [2, 2]}
+    monkeypatch.setenv("FAULT", "remembers what was missing")
+    for flags in ([], ["--resume"]):
+        run = start(data, tmp_path, "--num-gpus", "2", *flags, launcher=(FAULTY,), **keys)
+        _, stderr = run.communicate(timeout=120)
+        assert run.returncode == 0, stderr
+        shutil.rmtree(tmp_path / "phase_1")  # to be made anew
 
 
 def test_a_signal_ends_prediction_where_one_rank_waits_for_another(data, tmp_path, monkeypatch):

@@ -254,10 +254,14 @@ def test_unknown_weights_end_training_with_one_line(tmp_path):
 
 def test_ranks_wait_until_the_model_is_saved(tmp_path, monkeypatch):
     """The other ranks, which save nothing, would look for it too early."""
-    saved = []
-    synchronize = lambda: saved.append((tmp_path / "model_final.pth").exists())  # noqa: E731
+    saved, gather = [], comm.all_gather
+
+    def watched(own):
+        saved.append((tmp_path / "model_final.pth").exists())
+        return gather(own)
+
     trainer = RecordingTrainer(make_config(tmp_path))
-    monkeypatch.setattr(comm, "synchronize", synchronize)
+    monkeypatch.setattr(comm, "all_gather", watched)
     trainer.train()
     assert saved[-1:] == [True]
 

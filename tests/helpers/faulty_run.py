@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # not a package that is inst
 
 import d2_ssod.quiet  # noqa: F401  before what it silences
 
+import torch
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.utils import comm
 
@@ -36,7 +37,33 @@ def faulty_step(self):
             raise ValueError("rank 1 has\nenough")
         if FAULT == "has a user's error":
             raise ConfigError("its disk is full; free some space")
+    if self.iter == 5 and FAULT == "waits outside of Python":
+        wait_for_each_other()
     _step(self)
+
+
+def wait_for_each_other():
+    """Have two ranks wait in different places for ever, outside of Python."""
+    logging.getLogger("d2_ssod").info("this rank waits")
+    torch.distributed.recv(torch.zeros(1), src=1 - comm.get_rank())
+
+
+def remembering(look):
+    """Say on one rank for 30 s that a file is missing that once was, as NFS may."""
+    missing = {}
+
+    def answer(path):
+        if comm.get_rank() != RANK:
+            return look(path)
+        name = os.fspath(path)
+        if time.monotonic() < missing.get(name, 0):
+            return False
+        found = look(path)
+        if not found:
+            missing[name] = time.monotonic() + 30
+        return found
+
+    return answer
 
 
 def faulty_inference(self, *args, **kwargs):
@@ -62,6 +89,9 @@ class AbortsWhenFinalized:
 if FAULT == "aborts when finalized" and __name__ == "__mp_main__":
     sys.aborts_when_finalized = AbortsWhenFinalized()
     atexit.register(lambda: print(f"exit functions of {os.getpid()}"))
+if FAULT == "remembers what was missing":
+    Path.exists, os.path.exists = remembering(Path.exists), remembering(os.path.exists)
+    os.path.isfile = remembering(os.path.isfile)
 agreement._PATIENCE = 1.0  # seconds, of disks that are this machine's own
 if FAULT == "hangs before it trains":
     run_data.check_pictures = endless_check
