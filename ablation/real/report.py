@@ -33,6 +33,16 @@ STUDIES = {
         (1200, 2000),
         (0.001, 0.0005),
     ),
+    "Steel (NEU), backbone trained on ImageNet, 40 labeled images, others for each seed": (
+        "neu_lite_40",
+        (1200, 2000),
+        (0.001, 0.0005),
+    ),
+    "Steel (NEU), backbone trained on ImageNet, 400 labeled images, others for each seed": (
+        "neu_lite_400",
+        (1200, 2000),
+        (0.001, 0.0005),
+    ),
     "Blood cells (BCCD) at 256 pixels": ("bccd_256", (1500, 2400), (0.003, 0.003)),
     "Blood cells (BCCD), backbone trained on ImageNet": (
         "bccd_lite",
