@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from detectron2.engine import HookBase
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class AverageWeights(HookBase):
@@ -45,12 +45,13 @@ class AverageWeights(HookBase):
         decay = self._decay
         if self._ramp:
             decay = min(decay, (1 + self.trainer.iter) / (10 + self.trainer.iter))
-        with torch.no_grad():
-            for name, value in self._model.state_dict().items():
-                if value.is_floating_point():
-                    self.average[name].lerp_(value, 1 - decay)
-                else:
-                    self.average[name].copy_(value)
+        pairs = [(self.average[name], value) for name, value in self._model.state_dict().items()]
+        floating = [pair for pair in pairs if pair[1].is_floating_point()]
+        # All at once: there are hundreds of small ones.
+        get_ema_multi_avg_fn(decay)(*map(list, zip(*floating, strict=True)), None)
+        for average, value in pairs:
+            if not value.is_floating_point():
+                average.copy_(value)
         if self.trainer.iter + 1 >= self.trainer.max_iter:
             self.hand_over()
 

@@ -92,6 +92,7 @@ class Teacher(HookBase):
         """
         self._model = copy.deepcopy(model).eval().requires_grad_(False)
         self._averaging, self._start = averaging, start
+        self._shared: dict[str, Tensor] | None = None
         self._soft, self._box_loss = soft, box_loss
         goal = torch.from_numpy(np.asarray(objects_per_image, dtype=np.float64))
         self._certain = CountThresholds(goal * certain, 0.7, min_score)
@@ -152,7 +153,7 @@ class Teacher(HookBase):
         pseudo = [number for number, image in enumerate(batch) if _is_to_be_labeled(image)]
         found = []
         if pseudo:
-            self._model.load_state_dict(self._averaging.average)
+            self._share_average()
             found = self._model([_weak_view(batch[number]) for number in pseudo])
         detections = [each["instances"].to("cpu") for each in found]
         labeled = list(batch)
@@ -160,6 +161,12 @@ class Teacher(HookBase):
             labeled[number] = {**batch[number], "instances": self._labels(of_image)}
         self._follow(detections)
         return labeled
+
+    def _share_average(self) -> None:
+        """Have the teacher's weights be the average itself, which changes in place."""
+        if self._shared is not self._averaging.average:
+            self._shared = self._averaging.average
+            self._model.load_state_dict(self._shared, assign=True)
 
     def _labels(self, found: Instances) -> Instances:
         """Turn detections on an image into the targets of its student."""

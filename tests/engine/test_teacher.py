@@ -161,6 +161,18 @@ def test_an_image_in_which_nothing_is_found_has_no_labels():
     assert pseudo["instances"].gt_boxes.tensor.shape == (0, 4)
 
 
+def test_weights_are_those_of_the_average_whatever_becomes_of_it():
+    teacher = teacher_of(Scripted([0.9], [0]))
+    average = teacher._averaging.average["weight"]
+    relabel(teacher, batch_of(True))
+    average.fill_(0.25)
+    assert teacher._model.weight.item() == 0.25
+    assert not teacher._model.weight.requires_grad
+    teacher._averaging.load_state_dict({"average": {"weight": torch.tensor(0.5)}})
+    relabel(teacher, batch_of(True))
+    assert teacher._model.weight.item() == 0.5
+
+
 def test_boxes_are_told_of_batches_with_images_to_label_alone(storage):
     teacher = teacher_of(Scripted([0.9, 0.5], [0, 1]))
     relabel(teacher, batch_of(False, False))
