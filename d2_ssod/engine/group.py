@@ -71,7 +71,8 @@ def end_of_group(
     if isinstance(error, ProcessRaisedException):
         say(f"error: rank {rank}: {_reason(error)}{_keep(str(error), rank, log)}")
     else:
-        say(f"error: rank {rank} (process {error.error_pid}) {_way(error)}; go on with --resume")
+        pid = error.error_pid if hasattr(error, "error_pid") else error.pid  # of older PyTorch
+        say(f"error: rank {rank} (process {pid}) {_way(error)}; go on with --resume")
     sys.exit(_FAULT)
 
 
