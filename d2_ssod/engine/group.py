@@ -5,9 +5,12 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import logging
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +27,7 @@ from .logs import record_traceback
 USER_ERROR = 2  # exit code; the process that had it has said it
 _FAULT = 1  # exit code
 _FIRST_IS_HEARD = 5.0  # seconds
+_ENDS_WITH_LAUNCHER = 120.0  # seconds
 
 
 def say_stopped(number: int) -> None:
@@ -119,12 +123,38 @@ def run_to_the_end(function: Callable[[], object]) -> NoReturn:
         function()
     except SystemExit as end:
         code = end.code or 0
+    except Exception:
+        # PyTorch keeps it for the launcher. Then Python would be finalized.
+        atexit._run_exitfuncs()
+        atexit.register(_end_at_once)
+        raise
     if not isinstance(code, int):  # then it is what there is to say
         say(str(code))
         code = _FAULT
     atexit._run_exitfuncs()
+    _end_at_once(code)
+
+
+def _end_at_once(code: int = _FAULT) -> NoReturn:
     flush_streams()
     os._exit(code)
+
+
+def end_with_launcher() -> None:
+    """Have this process end some time after the launcher was killed that has started it.
+
+    PyTorch sends it a ``SIGINT`` then, after which it ends, with a checkpoint if it trains; but not
+    if it waits, outside of Python, for one that has done so or hangs. It would keep its GPU.
+    """
+    threading.Thread(target=_outlive_launcher, name="launcher", daemon=True).start()
+
+
+def _outlive_launcher() -> None:
+    multiprocessing.parent_process().join()
+    time.sleep(_ENDS_WITH_LAUNCHER)
+    log = logging.getLogger(__name__)
+    log.error("the launcher was killed, and this process waits for others in vain: it ends")
+    _end_at_once()
 
 
 def flush_streams() -> None:

@@ -25,6 +25,7 @@ from .group import (
     USER_ERROR,
     end_of_group,
     end_of_rank,
+    end_with_launcher,
     flush_streams,
     run_to_the_end,
     say,
@@ -161,6 +162,7 @@ def _run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -
 
 def _run_in_group(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
     """Run ``main`` in one of the processes for which the launcher speaks."""
+    end_with_launcher()
     with handled_signals():
         run_to_the_end(lambda: _or_exit(lambda: main(args)))
 

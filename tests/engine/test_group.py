@@ -91,6 +91,19 @@ def test_a_second_signal_ends_ranks_that_wait_outside_of_python(data, tmp_path, 
     assert_none_left(run)
 
 
+@pytest.mark.parametrize("fault", ["", "waits outside of Python"])
+def test_the_processes_end_if_their_launcher_is_killed(data, tmp_path, monkeypatch, fault):
+    long = {"SSOD__SCHEDULE__MAX_ITER": [1000]}
+    run = start_faulty(data, tmp_path, fault, monkeypatch, **long)
+    wait_for(tmp_path / "log.txt", "this rank waits" if fault else "iter: 9")
+    run.kill()
+    run.communicate(timeout=30)  # returns when all have closed the streams
+    assert_none_left(run)
+    is_said = "the launcher was killed" in runs.log_of(tmp_path)
+    assert is_said == bool(fault)  # what trains has written a checkpoint long before
+    assert len(list(tmp_path.glob("phase_0/model_0*.pth"))) == (0 if fault else 1)
+
+
 def test_files_that_a_rank_has_not_seen_before_they_were_written_are_there(
     data, tmp_path, monkeypatch
 ):

@@ -21,7 +21,14 @@ from detectron2.utils import comm
 
 import train_net
 from d2_ssod import heartbeat
-from d2_ssod.engine import PhaseTrainer, agreement, default_argument_parser, launch, run_data
+from d2_ssod.engine import (
+    PhaseTrainer,
+    agreement,
+    default_argument_parser,
+    group,
+    launch,
+    run_data,
+)
 from d2_ssod.errors import ConfigError
 
 FAULT, RANK = os.environ["FAULT"], int(os.environ.get("FAULTY_RANK", "1"))
@@ -79,20 +86,27 @@ def endless_check(*args):
     time.sleep(1000)
 
 
-class AbortsWhenFinalized:
-    """Does so as a thread of gloo may, in the processes of the group."""
+class WhenFinalized:
+    """Aborts or waits then, as threads of gloo and NCCL may, in the processes of the group."""
 
-    def __del__(self, abort=os.abort):  # of which no more is left by then
-        abort()
+    def __init__(self, function, *args):
+        self.function, self.args = function, args
+
+    def __del__(self):
+        self.function(*self.args)
 
 
-if FAULT == "aborts when finalized" and __name__ == "__mp_main__":
-    sys.aborts_when_finalized = AbortsWhenFinalized()
-    atexit.register(lambda: print(f"exit functions of {os.getpid()}"))
+if __name__ == "__mp_main__":
+    if FAULT == "aborts when finalized":
+        sys.when_finalized = WhenFinalized(os.abort)
+        atexit.register(lambda: print(f"exit functions of {os.getpid()}"))
+    if FAULT == "raises":
+        sys.when_finalized = WhenFinalized(time.sleep, 1000)
 if FAULT == "remembers what was missing":
     Path.exists, os.path.exists = remembering(Path.exists), remembering(os.path.exists)
     os.path.isfile = remembering(os.path.isfile)
 agreement._PATIENCE = 1.0  # seconds, of disks that are this machine's own
+group._ENDS_WITH_LAUNCHER = 5.0
 if FAULT == "hangs before it trains":
     run_data.check_pictures = endless_check
 if "SHORT_SILENCE" in os.environ:
