@@ -80,7 +80,7 @@ def read_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:
 def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
     """Threshold, consensus and selection of all models before ``phase``, into its two files."""
     logger.info(
-        "Phase %d: making the labels, of the boxes of %d models",
+        "Phase %d: making the labels, of the boxes of all models so far (%d)",
         *(phase, phase + len(cfg.SSOD.CONSENSUS.EXTRA_SOURCES)),
     )
     folder, ssod = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD
