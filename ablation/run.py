@@ -115,7 +115,7 @@ def do(run: Run, output: Path) -> None:
 def _supervised(run: Run, output: Path) -> dict:
     """Phase 0 alone; leaves its predictions for other runs."""
     from d2_ssod.engine import load_run_data, train_phases
-    from d2_ssod.engine.predicting import predict_unlabeled
+    from d2_ssod.engine.labeling.predicting import predict_unlabeled
 
     folder = run_folder(run, output)
     alone = ["SSOD.NUM_PHASES", "0", "SSOD.SCHEDULE.MAX_ITER", f"({LENGTHS[run.row]},)"]

@@ -9,9 +9,9 @@ from runs import ROOT
 
 import d2_ssod.data
 import d2_ssod.demo  # noqa: F401
-from d2_ssod.engine.config_checks import check_config
-from d2_ssod.engine.config_files import read_config
-from d2_ssod.engine.schedule import phase_config
+from d2_ssod.engine.configs.checks import check_config
+from d2_ssod.engine.configs.files import read_config
+from d2_ssod.engine.configs.schedule import phase_config
 from d2_ssod.modeling import num_classes
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablation.training import ROOT, metrics_of, train
-from d2_ssod.engine.config_files import read_config
+from d2_ssod.engine.configs.files import read_config
 from d2_ssod.errors import ConfigError
 
 from .plots import curves

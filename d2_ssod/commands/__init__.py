@@ -19,7 +19,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from d2_ssod.engine.group import USER_ERROR
+from d2_ssod.engine.processes.group import USER_ERROR
 from d2_ssod.errors import ConfigError, described
 
 from . import check, fuse, init, predict, report, split, train

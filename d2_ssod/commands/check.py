@@ -16,8 +16,8 @@ from detectron2.config import CfgNode
 
 from d2_ssod.data.findings import Finding, Findings
 from d2_ssod.engine import PhaseTrainer, build_config, check_run_data
-from d2_ssod.engine.building import unread_weighting
-from d2_ssod.engine.config_warnings import odd_keys
+from d2_ssod.engine.configs.odd_keys import odd_keys
+from d2_ssod.engine.training.building import unread_weighting
 from d2_ssod.errors import ConfigError
 
 _SHOWN = 5  # cases of each kind

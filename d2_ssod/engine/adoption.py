@@ -22,8 +22,8 @@ from d2_ssod.artifacts import (
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open, read_record, write_json
 
-from .agreement import on_main_process
-from .named_files import check_is_file
+from .configs.named_files import check_is_file
+from .processes.agreement import on_main_process
 from .resuming import check_models_are_there, said_of_model
 from .run_data import RunData
 

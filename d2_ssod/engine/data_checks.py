@@ -21,7 +21,7 @@ from d2_ssod.evaluation import evaluator_kind, read_voc_truth
 from d2_ssod.modeling import detector_of, num_classes
 from d2_ssod.pseudo_label import easy_fraction
 
-from .schedule import WARM_UP_REMEDY, phase_config, warm_up_problem
+from .configs.schedule import WARM_UP_REMEDY, phase_config, warm_up_problem
 
 _KEYS = ("TRAIN", "UNLABELED", "VAL", "TEST")
 _LABELED = ("TRAIN", "VAL", "TEST")

@@ -21,9 +21,9 @@ from d2_ssod.data.objects import objects_and_crowds
 from d2_ssod.drawing import draw_detections
 from d2_ssod.errors import ConfigError
 
-from .agreement import on_main_process
-from .interruption import Stopped
-from .labeling import label_next_phase
+from .labeling.next_phase import label_next_phase
+from .processes.agreement import on_main_process
+from .processes.interruption import Stopped
 from .run_data import RunData
 
 

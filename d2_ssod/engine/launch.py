@@ -21,7 +21,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from d2_ssod.artifacts import RunFolder, release_folder
 from d2_ssod.errors import ConfigError, described
 
-from .group import (
+from .processes.group import (
     USER_ERROR,
     end_of_group,
     end_of_rank,
@@ -32,8 +32,8 @@ from .group import (
     say_once,
     say_stopped,
 )
-from .interruption import Stopped, handled_signals
-from .logs import close_log_file, has_logs, record_traceback
+from .processes.interruption import Stopped, handled_signals
+from .processes.logs import close_log_file, has_logs, record_traceback
 from .setup import build_config
 
 _Result = TypeVar("_Result")

@@ -9,15 +9,15 @@ from detectron2.utils import comm
 
 from d2_ssod.artifacts import RunFolder, record_training
 
-from .agreement import on_main_process
+from .configs.schedule import WARM_UP_REMEDY, describe_schedule, phase_config, warm_up_problem
 from .hooks import PseudoLabelHook, RecordTraining, ShowPseudoLabels
-from .labeling import label_next_phase, read_pseudo_labels
-from .phase_trainer import PhaseTrainer
-from .predicting import predict_labeled
+from .labeling.next_phase import label_next_phase, read_pseudo_labels
+from .labeling.predicting import predict_labeled
+from .processes.agreement import on_main_process
 from .resuming import said_of_model
 from .run_data import RunData, learned_without_labels
-from .schedule import WARM_UP_REMEDY, describe_schedule, phase_config, warm_up_problem
 from .starting import begin, check_trained, warn_of_what_is_not_called
+from .training.phase_trainer import PhaseTrainer
 from .validation import (
     discard_other_validations,
     keep_best,

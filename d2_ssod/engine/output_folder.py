@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from d2_ssod.artifacts import half_written_files, lock_folder, release_folder
 from d2_ssod.errors import ConfigError
 
-from .named_files import named_within
+from .configs.named_files import named_within
 
 
 def check_output_dir(output_dir: str) -> None:

@@ -17,8 +17,8 @@ from d2_ssod.heartbeat import Heartbeat, Ranks
 from d2_ssod.modeling import detector_of
 from d2_ssod.pseudo_label import objects_per_image
 
-from .agreement import agree_on_images, on_all_ranks
 from .data_checks import NamedDataSets, check_contents, check_pictures
+from .processes.agreement import agree_on_images, on_all_ranks
 
 logger = logging.getLogger(__name__)
 

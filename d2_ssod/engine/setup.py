@@ -14,13 +14,13 @@ from d2_ssod.data import register_from_config
 from d2_ssod.modeling import describe_timm_backbone, with_timm_pixels
 from d2_ssod.randomness import seed_generators, with_drawn_seed
 
-from .agreement import agree_on_config, agree_on_folder, on_main_process
-from .config_checks import check_config
-from .config_files import read_config, read_kept_seed, save_run_config
-from .config_warnings import odd_keys
+from .configs.checks import check_config
+from .configs.files import read_config, read_kept_seed, save_run_config
+from .configs.odd_keys import odd_keys
 from .data_checks import check_data_sets
-from .logs import log_start, setup_logs
 from .output_folder import check_is_there, check_output_dir, take_folder
+from .processes.agreement import agree_on_config, agree_on_folder, on_main_process
+from .processes.logs import log_start, setup_logs
 
 
 def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:

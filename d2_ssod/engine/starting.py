@@ -18,14 +18,14 @@ from d2_ssod.artifacts import (
 from d2_ssod.evaluation import load_truth
 
 from .adoption import adopt_phase_0, adopt_pseudo_labels
-from .agreement import on_main_process
-from .config_files import save_run_config
-from .corrections import load_corrected, warn_of_unused_corrections
-from .phase_trainer import PhaseTrainer, check_weights
-from .predicting import check_existing_predictions
+from .configs.files import save_run_config
+from .configs.schedule import phase_config
+from .labeling.corrections import load_corrected, warn_of_unused_corrections
+from .labeling.predicting import check_existing_predictions
+from .processes.agreement import on_main_process
 from .resuming import check_models_are_there
 from .run_data import RunData, learned_without_labels
-from .schedule import phase_config
+from .training.phase_trainer import PhaseTrainer, check_weights
 
 logger = logging.getLogger(__name__)
 

@@ -28,8 +28,8 @@ from d2_ssod.config import flat_keys
 from d2_ssod.data.datasets import read_data_set
 from d2_ssod.evaluation import Fusion, Metrics, evaluate_rows, judged_on, validate
 
-from .agreement import on_main_process
-from .diagnostics import act_on
+from .labeling.diagnostics import act_on
+from .processes.agreement import on_main_process
 
 logger = logging.getLogger(__name__)
 

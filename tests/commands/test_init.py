@@ -16,9 +16,9 @@ from d2_ssod.commands.init import data_sets, lines
 from d2_ssod.commands.init.choices import METHODS
 from d2_ssod.commands.init.schedule import EpochSchedule
 from d2_ssod.engine import default_argument_parser
-from d2_ssod.engine.config_checks import check_config
-from d2_ssod.engine.config_files import read_config
-from d2_ssod.engine.schedule import phase_config
+from d2_ssod.engine.configs.checks import check_config
+from d2_ssod.engine.configs.files import read_config
+from d2_ssod.engine.configs.schedule import phase_config
 
 
 @pytest.fixture(autouse=True)

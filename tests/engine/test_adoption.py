@@ -12,8 +12,8 @@ from torch import nn
 from d2_ssod.artifacts import RunFolder, digest_of_file
 from d2_ssod.engine import adoption, train_phases
 from d2_ssod.engine.adoption import adopt_phase_0, adopt_pseudo_labels
-from d2_ssod.engine.corrections import load_corrected
-from d2_ssod.engine.predicting import check_existing_predictions
+from d2_ssod.engine.labeling.corrections import load_corrected
+from d2_ssod.engine.labeling.predicting import check_existing_predictions
 from d2_ssod.engine.run_data import RunData
 from d2_ssod.errors import ConfigError
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from d2_ssod.config import flat_keys
 from d2_ssod.engine import build_config, default_argument_parser
-from d2_ssod.engine.config_files import read_config
-from d2_ssod.engine.phase_trainer import PhaseTrainer
-from d2_ssod.engine.schedule import phase_config
+from d2_ssod.engine.configs.files import read_config
+from d2_ssod.engine.configs.schedule import phase_config
+from d2_ssod.engine.training.phase_trainer import PhaseTrainer
 from d2_ssod.errors import ConfigError
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 25))

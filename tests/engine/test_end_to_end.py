@@ -26,7 +26,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from d2_ssod.artifacts import RunFolder, read_history
 from d2_ssod.demo import digit_scenes
-from d2_ssod.engine import phase_trainer, predicting
+from d2_ssod.engine.labeling import predicting
+from d2_ssod.engine.training import phase_trainer
 from d2_ssod.json_files import write_json
 
 USER_ERROR = 2

@@ -20,7 +20,7 @@ from lookup import (
     write_coco,
 )
 
-from d2_ssod.engine.group import run_to_the_end
+from d2_ssod.engine.processes.group import run_to_the_end
 from d2_ssod.evaluation import Fusion, build_evaluator, difficulty_subsets, evaluate_phases
 
 

@@ -21,14 +21,8 @@ from detectron2.utils import comm
 
 import train_net
 from d2_ssod import heartbeat
-from d2_ssod.engine import (
-    PhaseTrainer,
-    agreement,
-    default_argument_parser,
-    group,
-    launch,
-    run_data,
-)
+from d2_ssod.engine import PhaseTrainer, default_argument_parser, launch, run_data
+from d2_ssod.engine.processes import agreement, group
 from d2_ssod.errors import ConfigError
 
 FAULT, RANK = os.environ["FAULT"], int(os.environ.get("FAULTY_RANK", "1"))

@@ -22,9 +22,9 @@ FUZZ = (
     "tests/report/test_damaged_run.py",
 )
 FAULTS = (
-    "tests/engine/test_interruption.py",
-    "tests/engine/test_group.py",
-    "tests/engine/test_phase_trainer.py",
+    "tests/engine/processes/test_interruption.py",
+    "tests/engine/processes/test_group.py",
+    "tests/engine/training/test_phase_trainer.py",
     "tests/artifacts/test_lock.py",
     "tests/artifacts/test_checkpoints.py",
 )

@@ -22,7 +22,7 @@ from roi_samples import (
 from runs import ROOT
 from torch.nn import functional as F
 
-from d2_ssod.engine.config_files import read_config
+from d2_ssod.engine.configs.files import read_config
 from d2_ssod.modeling import UncertaintyRPN
 from d2_ssod.modeling.certainty import box_gate_of, certainty_of
 

@@ -9,7 +9,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from runs import ROOT
 
-from d2_ssod.engine.config_files import read_config
+from d2_ssod.engine.configs.files import read_config
 from d2_ssod.modeling.baselines import (
     Ramp,
     box_consistency,

@@ -11,7 +11,7 @@ from detectron2.utils.events import EventStorage
 from runs import ROOT
 from torch import nn
 
-from d2_ssod.engine.config_files import read_config
+from d2_ssod.engine.configs.files import read_config
 from d2_ssod.errors import ConfigError
 from d2_ssod.modeling.baselines.proposal_learning import (
     Noise,

@@ -16,7 +16,7 @@ from torchvision.models.detection import ssd300_vgg16
 from torchvision.ops import box_iou
 
 from d2_ssod.artifacts import AtomicCheckpointer
-from d2_ssod.engine.config_files import read_config
+from d2_ssod.engine.configs.files import read_config
 from d2_ssod.errors import ConfigError
 
 CLASSES = 5

@@ -15,7 +15,7 @@ from made_run import make_run, metrics
 from d2_ssod.artifacts import RunFolder, save_ensemble_validation, save_validation
 from d2_ssod.commands import main
 from d2_ssod.engine import default_argument_parser
-from d2_ssod.engine.config_checks import check_config
+from d2_ssod.engine.configs.checks import check_config
 from d2_ssod.errors import ConfigError
 from d2_ssod.report import report_run, write_report, write_yolo
 from d2_ssod.report.review import go_on_with

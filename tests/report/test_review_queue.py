@@ -13,7 +13,7 @@ from samples import detections
 
 from d2_ssod.artifacts import RunFolder, load_labels
 from d2_ssod.engine import default_argument_parser
-from d2_ssod.engine.config_checks import check_config
+from d2_ssod.engine.configs.checks import check_config
 from d2_ssod.pseudo_label import Tiers
 from d2_ssod.report.review import go_on_with, rank_images, write_queue
 

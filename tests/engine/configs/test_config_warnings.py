@@ -4,9 +4,9 @@ import pytest
 from detectron2.config import get_cfg
 
 from d2_ssod.config import add_ssod_config
-from d2_ssod.engine.config_warnings import odd_keys
+from d2_ssod.engine.configs.odd_keys import odd_keys
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 @pytest.fixture

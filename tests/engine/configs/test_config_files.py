@@ -8,7 +8,7 @@ from runs import CONFIG_FILE
 
 from d2_ssod import config
 from d2_ssod.engine import check_registered_names
-from d2_ssod.engine.config_files import read_config
+from d2_ssod.engine.configs.files import read_config
 from d2_ssod.errors import ConfigError
 
 PARTS = """

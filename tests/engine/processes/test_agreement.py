@@ -7,8 +7,8 @@ from test_group import start_machines
 from test_interruption import assert_none_left
 from torch import nn
 
-from d2_ssod.engine import agreement
-from d2_ssod.engine.agreement import (
+from d2_ssod.engine.processes import agreement
+from d2_ssod.engine.processes.agreement import (
     agree_on_config,
     agree_on_folder,
     agree_on_images,

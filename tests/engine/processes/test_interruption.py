@@ -14,8 +14,14 @@ import runs
 import torch
 
 from d2_ssod.artifacts import RunFolder, read_history
-from d2_ssod.engine import interruption, phase_trainer
-from d2_ssod.engine.interruption import INTERRUPTED, PREEMPTED, Stopped, handled_signals
+from d2_ssod.engine.processes import interruption
+from d2_ssod.engine.processes.interruption import (
+    INTERRUPTED,
+    PREEMPTED,
+    Stopped,
+    handled_signals,
+)
+from d2_ssod.engine.training import phase_trainer
 
 FAULTY = str(runs.ROOT / "tests" / "helpers" / "faulty_run.py")
 KEYS = {

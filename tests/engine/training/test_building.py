@@ -1,6 +1,6 @@
 import pytest
 
-from d2_ssod.engine.building import said_in_one_line
+from d2_ssod.engine.training.building import said_in_one_line
 from d2_ssod.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from d2_ssod.engine import check_config
 from d2_ssod.errors import ConfigError
 from d2_ssod.pseudo_label import LABEL_RULES, LabelRule
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 def make_config():

@@ -18,8 +18,8 @@ from d2_ssod.data.objects import objects_and_crowds
 from d2_ssod.json_files import read_record
 from d2_ssod.structures import Predictions
 
-from .named_files import check_is_file
-from .run_data import RunData
+from ..configs.named_files import check_is_file
+from ..run_data import RunData
 
 logger = logging.getLogger(__name__)
 

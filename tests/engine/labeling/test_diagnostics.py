@@ -13,7 +13,7 @@ from samples import detections
 
 from d2_ssod.artifacts import RunFolder, read_history
 from d2_ssod.engine import RunData
-from d2_ssod.engine.diagnostics import LabelTruth, act_on, check_labels
+from d2_ssod.engine.labeling.diagnostics import LabelTruth, act_on, check_labels
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import load_truth
 from d2_ssod.pseudo_label import build_pseudo_labels

@@ -13,7 +13,7 @@ from d2_ssod.evaluation import load_truth
 from d2_ssod.pseudo_label import Guard, PseudoLabels, measure_labels
 from d2_ssod.structures import Predictions
 
-from .run_data import RunData
+from ..run_data import RunData
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import torch
 from detectron2.utils import comm
 from runs import bare_config
 
-from d2_ssod.engine import logs
+from d2_ssod.engine.processes import logs
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def unlogged():
 
 def test_each_run_of_a_process_has_its_own_log(tmp_path, unlogged, capsys):
     """Also where the folder of the one before was set aside, which has its name no more."""
-    logger = logging.getLogger("d2_ssod.engine.logs")
+    logger = logging.getLogger("d2_ssod.engine.processes.logs")
     for number, name in enumerate(("one", "one", "two"), start=1):
         folder = tmp_path / name
         if folder.exists():

@@ -9,7 +9,7 @@ from torch import nn
 
 import d2_ssod.demo  # noqa: F401
 from d2_ssod.engine import PhaseTrainer
-from d2_ssod.engine.averaging import AverageWeights
+from d2_ssod.engine.training.averaging import AverageWeights
 
 
 class Model(nn.Module):

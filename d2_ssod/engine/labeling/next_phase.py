@@ -28,11 +28,11 @@ from d2_ssod.pseudo_label import (
     easy_fraction,
 )
 
-from .agreement import on_main_process
+from ..processes.agreement import on_main_process
+from ..run_data import RunData
 from .corrections import describe_corrected, load_corrected, with_corrected
 from .diagnostics import LabelTruth, check_labels
 from .predicting import load_extra_sources, predict_unlabeled
-from .run_data import RunData
 
 logger = logging.getLogger(__name__)
 

@@ -32,12 +32,12 @@ from d2_ssod.evaluation import validate
 from d2_ssod.modeling import running_attributes
 from d2_ssod.randomness import Purpose, derive_seed, seed_generators, with_drawn_seed
 
-from .agreement import agree_on_weights, on_all_ranks, on_main_process
+from ..processes.agreement import agree_on_weights, on_all_ranks, on_main_process
+from ..processes.interruption import InterruptibleEvaluation, StopOnSignal
+from ..processes.rank_averages import AverageOverRanks
 from .averaging import AverageWeights
 from .building import said_in_one_line, unread_weighting
-from .interruption import InterruptibleEvaluation, StopOnSignal
 from .mixed_precision import autocast_in_training
-from .rank_averages import AverageOverRanks
 from .teacher import Teacher
 
 logger = logging.getLogger(__name__)

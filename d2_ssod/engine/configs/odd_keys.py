@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from d2_ssod.config import value_of
 from d2_ssod.modeling import TIMM_BACKBONES, detector_of
 
-from .config_checks import learns_uncertain_labels
+from .checks import learns_uncertain_labels
 from .schedule import has_steps, phase_config, phases_without_drop
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2_ssod.config import add_ssod_config
-from d2_ssod.engine.schedule import (
+from d2_ssod.engine.configs.schedule import (
     check_schedule,
     describe_schedule,
     phase_config,

@@ -14,8 +14,9 @@ from d2_ssod.artifacts import (
     prediction_source,
     save_predictions,
 )
-from d2_ssod.engine import labeling, multi_phase, predicting
-from d2_ssod.engine.corrections import load_corrected
+from d2_ssod.engine import multi_phase
+from d2_ssod.engine.labeling import next_phase, predicting
+from d2_ssod.engine.labeling.corrections import load_corrected
 from d2_ssod.engine.run_data import RunData
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import write_json
@@ -43,14 +44,14 @@ def test_labels_are_made_by_the_configs_keys(tmp_path, monkeypatch):
         path = RunFolder(tmp_path).phase(phase).predictions
         path.parent.mkdir()
         save_predictions(path, {1: detections((0, 0, 9, 9 + phase, 0.5, 0))}, [7])
-    given, build = {}, labeling.build_pseudo_labels
+    given, build = {}, next_phase.build_pseudo_labels
 
     def watched(sources, target, **keys):
         given.update(keys, heights=[s[1].boxes[0, 3] for s in sources], target=target.tolist())
         return build(sources, target, **keys)
 
-    monkeypatch.setattr(labeling, "build_pseudo_labels", watched)
-    labeling._make_pseudo_labels(cfg, 2, DATA)
+    monkeypatch.setattr(next_phase, "build_pseudo_labels", watched)
+    next_phase._make_pseudo_labels(cfg, 2, DATA)
     assert given.pop("observe")
     assert given == {
         "heights": [9, 10],  # oldest first
@@ -69,7 +70,7 @@ def label_by(rule, tmp_path, monkeypatch):
     path = RunFolder(tmp_path).phase(0).predictions
     path.parent.mkdir()
     save_predictions(path, {2: detections((0, 0, 9, 9, 0.25, 0))}, [7])
-    labeling._make_pseudo_labels(cfg, 1, DATA)
+    next_phase._make_pseudo_labels(cfg, 1, DATA)
     return json.loads(RunFolder(tmp_path).phase(1).pseudo_labels.read_text())["annotations"]
 
 
@@ -97,10 +98,10 @@ def test_what_goes_wrong_while_labels_are_made_is_known_to_all_ranks(tmp_path, m
         finally:
             depth -= 1
 
-    monkeypatch.setattr(labeling, "on_main_process", on_main_process)
-    monkeypatch.setattr(labeling, "predict_unlabeled", lambda *_: None)
-    monkeypatch.setattr(labeling, "_make_pseudo_labels", lambda *_: depths.append(depth))
-    labeling.label_next_phase(runs.bare_config(tmp_path), 0, DATA)
+    monkeypatch.setattr(next_phase, "on_main_process", on_main_process)
+    monkeypatch.setattr(next_phase, "predict_unlabeled", lambda *_: None)
+    monkeypatch.setattr(next_phase, "_make_pseudo_labels", lambda *_: depths.append(depth))
+    next_phase.label_next_phase(runs.bare_config(tmp_path), 0, DATA)
     assert depths == [1]
 
 

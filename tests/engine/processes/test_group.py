@@ -13,9 +13,9 @@ import runs
 from test_interruption import FAULTY, assert_none_left, assert_stopped, start, wait_for
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-from d2_ssod.engine import group
-from d2_ssod.engine.group import USER_ERROR, end_of_group, run_to_the_end
-from d2_ssod.engine.interruption import INTERRUPTED, PREEMPTED
+from d2_ssod.engine.processes import group
+from d2_ssod.engine.processes.group import USER_ERROR, end_of_group, run_to_the_end
+from d2_ssod.engine.processes.interruption import INTERRUPTED, PREEMPTED
 
 PREDICTING = {
     "SSOD__NUM_PHASES": 1,
@@ -255,7 +255,7 @@ def test_another_error_of_a_process_is_its_callers(monkeypatch):
 
 def test_streams_that_nobody_reads_do_not_change_the_exit_code():
     program = (
-        "import sys; from d2_ssod.engine.group import flush_streams\n"
+        "import sys; from d2_ssod.engine.processes.group import flush_streams\n"
         "sys.stdin.read(); print('said'); flush_streams(); sys.exit(75)"
     )
     reader, writer = os.pipe()

@@ -35,9 +35,9 @@ from d2_ssod.inference import predict
 from d2_ssod.json_files import write_json
 from d2_ssod.structures import ImageId, Predictions
 
-from .agreement import on_main_process
-from .named_files import check_is_file
-from .run_data import RunData
+from ..configs.named_files import check_is_file
+from ..processes.agreement import on_main_process
+from ..run_data import RunData
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from d2_ssod.engine.averaging import AverageWeights
-from d2_ssod.engine.teacher import CountThresholds, Teacher
+from d2_ssod.engine.training.averaging import AverageWeights
+from d2_ssod.engine.training.teacher import CountThresholds, Teacher
 
 SIZE = (32, 48)
 
