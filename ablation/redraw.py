@@ -43,10 +43,10 @@ def redraw(data: Path, output: Path, seed: int, count: int | None = None) -> Non
     files = {part: read_json(data / name) for part, name in FILES.items()}
     labeled, unlabeled = files[LABELED]["images"], files[UNLABELED]["images"]
     count = len(labeled) if count is None else count
-    if not 0 < count < len(unlabeled):
+    if not 0 < count <= len(unlabeled):
         raise SystemExit(
             f"Cannot label {count} of the {len(unlabeled)} pictures of {data / FILES[UNLABELED]}: "
-            "--labeled takes 1 or more, and leaves some"
+            "--labeled takes 1 or more, and no more than there are"
         )
     order = np.random.default_rng(seed).permutation(len(unlabeled))
     drawn = {unlabeled[number]["id"] for number in order[:count]}

@@ -143,4 +143,4 @@ def _by_key(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _name_of(section: str) -> str:
     """Name a section of the config in the manifest: consensus, for SSOD.CONSENSUS."""
-    return section.rpartition(".")[2].lower()
+    return section.removeprefix("SSOD.").lower()

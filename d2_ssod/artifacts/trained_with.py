@@ -42,6 +42,7 @@ _NOT_IN_PHASE_0 = (
 )
 # ... unless they are "all"; otherwise they may change, among other values, after phase 0.
 _WHETHER_IN_PHASE_0 = ("SSOD.AUG.STRONG", "SSOD.ROI_WEIGHTING.APPLY_TO")
+_LEARNED_BY = ("MODEL", "INPUT", "SOLVER", "DATALOADER")
 _HASH = "sha256:"
 _DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/"  # detectron2:// is that
 
@@ -230,9 +231,9 @@ def _settings(own: CfgNode, phase: int) -> dict[str, Any]:
 
 def _ignored_in_phase_0(own: CfgNode) -> tuple[str, ...]:
     """List what phase 0 does not learn by, as the config is."""
-    # Of rules that make labels, one's own too.
-    sections = (rule.section for rule in LABEL_RULES.values() if rule.section)
-    ignored = (*_NOT_IN_PHASE_0, *sections)
+    # Of rules that make labels, one's own too; they may share keys with the detector.
+    sections = [rule.section for rule in LABEL_RULES.values() if rule.section]
+    ignored = (*_NOT_IN_PHASE_0, *(each for each in sections if not _is_below(each, _LEARNED_BY)))
     if own.SSOD.ROI_WEIGHTING.APPLY_TO != "all":
         ignored += ("SSOD.ROI_WEIGHTING",)
     if not detector_of(own).learns_unlabeled:

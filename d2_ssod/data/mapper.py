@@ -43,7 +43,7 @@ class PseudoLabelMapper(DatasetMapper):
         *,
         strong: StrongAugmentation | None = None,
         strong_for_all: bool = False,
-        keeps_weak: bool = False,
+        keeps_weak: bool = True,
         soft: bool = True,
         max_spread: float = 0.05,
         **kwargs,
@@ -54,7 +54,7 @@ class PseudoLabelMapper(DatasetMapper):
             is_train: passed on.
             strong: changes pseudo-labeled images after all else.
             strong_for_all: it changes labeled images, too.
-            keeps_weak: ``weak_image`` is then the image without it.
+            keeps_weak: ``weak_image`` is then the image without it, which a mean teacher labels.
             soft: the certainty of an uncertain label is its score, not 1.
             max_spread: edges of a certain label are learned if the models differ by less, relative
                 to its width or height, and several see it; from 1 on, all are.

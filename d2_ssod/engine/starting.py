@@ -13,6 +13,7 @@ from d2_ssod.artifacts import (
     check_classes,
     check_label_settings,
     check_training,
+    had_teacher,
     save_classes,
 )
 from d2_ssod.evaluation import load_truth
@@ -36,7 +37,7 @@ _NOT_CALLED = ("build_train_loader", "build_test_loader", "build_evaluator", "te
 def begin(cfg: CfgNode, data: RunData) -> None:
     """Check what ``OUTPUT_DIR`` holds of the run, take what is made elsewhere, keep the config."""
     folder = RunFolder(cfg.OUTPUT_DIR)
-    check_classes(cfg, data.thing_classes)
+    on_main_process(lambda: check_classes(cfg, data.thing_classes))
     on_main_process(lambda: save_classes(folder, data.thing_classes))
     # What users supply is read now, so that errors in it show before phase 0, not hours later.
     if cfg.SSOD.DIAGNOSTICS.UNLABELED_TRUTH:
@@ -54,13 +55,13 @@ def begin(cfg: CfgNode, data: RunData) -> None:
 
 
 def _phases_from_weights(cfg: CfgNode) -> list[int]:
-    """List the phases that are still to be trained, from ``MODEL.WEIGHTS``."""
+    """List the phases that are still to begin, from ``MODEL.WEIGHTS``."""
     folder = RunFolder(cfg.OUTPUT_DIR)
     return [
         phase
         for phase in range(cfg.SSOD.NUM_PHASES + 1)
         if (phase == 0 or cfg.SSOD.PHASE_INIT == "pretrained")
-        and not folder.phase(phase).model.exists()
+        and not any(folder.phase(phase).folder.glob("model_*.pth"))  # nor a checkpoint
     ]
 
 
@@ -76,6 +77,9 @@ def check_trained(cfg: CfgNode, phase: int, data: RunData) -> None:
     """Check that what exists of a phase was trained with what it would be trained with now."""
     # Of its length, which alone depends on the number of pseudo-labeled images, anything fits.
     own, folder = phase_config(cfg, phase, 1, 1), RunFolder(cfg.OUTPUT_DIR)
+    if cfg.SSOD.TEACHER.ENABLED and had_teacher(folder, phase):  # it was the last phase then
+        own.defrost()
+        own.SSOD.TEACHER.ENABLED = True
     check_training(own, phase, data.labeled, folder, learned_without_labels(cfg, phase, data))
 
 

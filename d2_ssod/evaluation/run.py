@@ -62,15 +62,17 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
     check_classes(cfg, sets[cfg.DATASETS.TEST[0]].thing_classes)
     models = [load_phase_model(cfg, phase) for phase in range(cfg.SSOD.NUM_PHASES + 1)]
     folder = RunFolder(cfg.OUTPUT_DIR)
+    # Before hours of evaluation, what files of the run may be damaged.
+    infos, known = _phase_infos(cfg, folder, sets), _known_otherwise(cfg, folder)
+    paths = _summary_paths(cfg, folder)
     summaries = []
-    for number, name in enumerate(cfg.DATASETS.TEST):
+    for name, path in paths.items():
         with timed_event(folder, "evaluated", data=name):
             how = judged_on(cfg, name, sets[name].images)
             results = evaluate_phases(models, **how, fusion=Fusion.from_config(cfg))
         if comm.is_main_process():
-            summary = summarize(name, _phase_infos(cfg, folder, sets), results)
-            summary.update(_known_otherwise(cfg, folder))
-            path = write_json(_summary_path(folder, name, is_first=number == 0), summary)
+            summary = summarize(name, infos, results) | known
+            write_json(path, summary)
             logger.info("Results, also in %s:\n%s", path, format_table(summary))
             _show(folder, name, summary)
             summaries.append(summary)
@@ -120,16 +122,15 @@ def validate(cfg: CfgNode, dataset_name: str, model: nn.Module) -> Metrics:
     return {} if results is None else results.phases[0]
 
 
-def _summary_path(folder: RunFolder, name: str, *, is_first: bool) -> Path:
-    """Name the file of the results on a data set; what another one has left stays."""
-    path = folder.summary()
-    if is_first and (
-        not path.exists() or read_record(path, {}, {"dataset": str}).get("dataset") == name
-    ):
-        return path
-    if is_first:
+def _summary_paths(cfg: CfgNode, folder: RunFolder) -> dict[str, Path]:
+    """Name the file of the results on each test set; what another one has left stays."""
+    paths = {name: folder.summary(name) for name in cfg.DATASETS.TEST}
+    first, path = cfg.DATASETS.TEST[0], folder.summary()
+    if not path.exists() or read_record(path, {}, {"dataset": str}).get("dataset") == first:
+        paths[first] = path
+    else:
         logger.info("%s is of another data set, and stays", path)
-    return folder.summary(name)
+    return paths
 
 
 def _validated(cfg: CfgNode) -> str | None:
@@ -139,7 +140,8 @@ def _validated(cfg: CfgNode) -> str | None:
     for name, metrics in (load_validated_ensembles(folder, last) or {}).items():
         found[f"ensemble {name.replace('N', str(last))}"] = metrics
     known = {name: metrics for name, metrics in found.items() if metrics}
-    return format_metrics(", ".join(cfg.DATASETS.VAL), known) if known else None
+    # Not by their names in the config, which may have changed since.
+    return format_metrics("while training", known) if known else None
 
 
 def _read_data_sets(cfg: CfgNode) -> dict[str, DataSet]:

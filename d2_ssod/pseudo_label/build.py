@@ -129,7 +129,7 @@ def build_pseudo_labels(
             ``selected``; of labels in tiers also ``certain``, after the consensus.
 
     Raises:
-        TypeError, ValueError: what the rule gives cannot be labels.
+        ConfigError: what the rule, or that of the selection, gives cannot be used.
     """
     found = Sources.of(sources, target, keep_fraction)
     agreed = rule(found)

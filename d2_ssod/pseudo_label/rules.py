@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from detectron2.config import CfgNode
 
+from d2_ssod.errors import ConfigError
 from d2_ssod.structures import Detections, Predictions, concatenate
 
 from .consensus import Consensus
@@ -51,15 +52,15 @@ def check_made(labels: object, sources: Sources, rule: MakesLabels) -> None:
     """Check what a rule, which may be somebody's own, has made of the sources.
 
     Raises:
-        TypeError: it is no dict of ``Detections``.
-        ValueError: it is of other images, or some boxes cannot be labels.
+        ConfigError: it is no dict of ``Detections``, or of other images, or some boxes cannot be
+            labels.
     """
     name = getattr(rule, "__name__", type(rule).__name__)
     if not isinstance(labels, dict) or not all(isinstance(d, Detections) for d in labels.values()):
-        raise TypeError(f"{name} must give a dict with the Detections of every image")
+        raise ConfigError(f"{name} must give a dict with the Detections of every image")
     images = sources.raw[0].keys()
     if labels.keys() != images:
-        raise ValueError(
+        raise ConfigError(
             f"{name} must give the labels of each of {len(images)} images (Detections.empty() for "
             f"one without); it gave those of {len(labels.keys() & images)}, and of "
             f"{len(labels.keys() - images)} others"
@@ -69,6 +70,7 @@ def check_made(labels: object, sources: Sources, rule: MakesLabels) -> None:
         (f"classes from 0 to {last}", (found.classes >= 0) & (found.classes <= last)),
         ("scores from 0 to 1", (found.scores >= 0) & (found.scores <= 1)),
         ("finite boxes", np.isfinite(found.boxes).all(axis=1)),
+        ("boxes x1, y1, x2, y2", (found.boxes[:, 2:] >= found.boxes[:, :2]).all(axis=1)),
     ):
         if not is_right.all():
-            raise ValueError(f"{name} must give {what}; {(~is_right).sum()} boxes have others")
+            raise ConfigError(f"{name} must give {what}; {(~is_right).sum()} boxes have others")

@@ -39,15 +39,15 @@ def select_easiest(pseudo: Predictions, fraction: float, rule: str = "mean_score
         rule: what s_m is, one of ``IMAGE_SCORES``.
 
     Raises:
-        ValueError: ``fraction`` outside [0, 1], an unknown rule, or one that does not give every
-            image with pseudo-labels a finite s_m.
+        ValueError: ``fraction`` outside [0, 1], or an unknown rule.
+        ConfigError: the rule does not give every image with pseudo-labels a finite s_m.
     """
     if rule not in IMAGE_SCORES:
         raise ValueError(f"rule must be one of {', '.join(IMAGE_SCORES)}, got {rule!r}")
     scores = IMAGE_SCORES[rule](pseudo)
     with_labels = {image_id for image_id, found in pseudo.items() if len(found)}
     if scores.keys() != with_labels or not all(map(math.isfinite, scores.values())):
-        raise ValueError(
+        raise ConfigError(
             f"rule {rule!r} must give a finite score to each of the {len(with_labels)} images with "
             "pseudo-labels, and to no other"
         )

@@ -14,7 +14,9 @@ from .threshold import Thresholds, keep_best, match_counts
 
 @dataclass(frozen=True)
 class Sources:
-    """The detections of each model, oldest model first, all of the same images.
+    """The detections of each model, all of the same images.
+
+    The run's own models come first, the oldest before the others; then those of other files.
 
     Attributes:
         raw: as predicted.

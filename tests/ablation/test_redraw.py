@@ -50,15 +50,16 @@ def test_a_seed_draws_the_same_pictures_again_and_another_others(tmp_path):
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_as_many_are_labeled_as_asked_for(tmp_path):
+@pytest.mark.parametrize("count", [2, 7])
+def test_as_many_are_labeled_as_asked_for(tmp_path, count):
     lay_out(tmp_path / "digits", SIZES)
-    redraw(tmp_path / "digits", tmp_path / "two", seed=1, count=2)
-    assert len(pictures(tmp_path / "two", "labeled")) == 2
-    assert len(pictures(tmp_path / "two", "unlabeled_truth")) == 3 + 7 - 2
+    redraw(tmp_path / "digits", tmp_path / "new", seed=1, count=count)
+    assert len(pictures(tmp_path / "new", "labeled")) == count
+    assert len(pictures(tmp_path / "new", "unlabeled_truth")) == 3 + 7 - count
 
 
-@pytest.mark.parametrize("count", [0, 7, 8])
-def test_a_count_that_leaves_none_to_label_or_to_draw_is_refused(tmp_path, count):
+@pytest.mark.parametrize("count", [0, 8])
+def test_a_count_that_there_is_not_is_refused(tmp_path, count):
     lay_out(tmp_path / "digits", SIZES)
     with pytest.raises(SystemExit, match=f"Cannot label {count} of the 7 pictures"):
         redraw(tmp_path / "digits", tmp_path / "new", seed=1, count=count)

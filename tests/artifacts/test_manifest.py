@@ -144,15 +144,19 @@ def test_settings_of_tiers_count_where_there_are_tiers(tmp_path):
 
 
 def test_settings_of_a_rule_of_ones_own_count(tmp_path, monkeypatch):
-    monkeypatch.setitem(LABEL_RULES, "mine", LabelRule(lambda cfg: len, "MODEL.MINE"))
+    monkeypatch.setitem(LABEL_RULES, "mine", LabelRule(lambda cfg: len, "MODEL.LABELS"))
     cfg = bare_config(tmp_path)
-    cfg.MODEL.MINE, cfg.SSOD.LABELS = CfgNode({"LEAST": 3}), "mine"
+    cfg.MODEL.LABELS, cfg.SSOD.LABELS = CfgNode({"LEAST": 3}), "mine"
     check(cfg, "SSOD.CONSENSUS.IOU_THRESH", 0.75)
-    assert json.loads((tmp_path / "phase_1/manifest.json").read_text())["settings"]["mine"] == {
-        "LEAST": 3
+    assert json.loads((tmp_path / "phase_1/manifest.json").read_text())["settings"] == {
+        "labels": "mine",
+        "keep_fraction": 1.0,
+        "tta": False,
+        "selection": "mean_score",
+        "model.labels": {"LEAST": 3},
     }
-    with pytest.raises(ConfigError, match=r"MODEL\.MINE\.LEAST was 3 and is 4"):
-        check(cfg, "MODEL.MINE.LEAST", 4)
+    with pytest.raises(ConfigError, match=r"MODEL\.LABELS\.LEAST was 3 and is 4"):
+        check(cfg, "MODEL.LABELS.LEAST", 4)
 
 
 def test_what_an_older_version_has_not_noted_is_not_compared(tmp_path):

@@ -140,6 +140,13 @@ def test_keys_of_a_rule_of_ones_own_for_labels_may_change_after_phase_0(cfg, mon
     check(cfg, 0, "MINE.LEAST", 4)
 
 
+def test_keys_that_a_rule_shares_with_the_detector_are_its_own(cfg, monkeypatch):
+    monkeypatch.setitem(LABEL_RULES, "mine", LabelRule(lambda cfg: len, "MODEL.MINE"))
+    cfg.MODEL.MINE = CfgNode({"DEPTH": 50})
+    with pytest.raises(ConfigError, match=r"MODEL\.MINE\.DEPTH was 50 and is 101"):
+        check(cfg, 0, "MODEL.MINE.DEPTH", 101)
+
+
 OF_PHASE_0_TOO = [
     (("SSOD.AUG.STRONG", "pseudo"), ("SSOD.AUG.STRONG", "all")),
     (("SSOD.AUG.STRONG", "all"), ("SSOD.AUG.STRONG", "none")),

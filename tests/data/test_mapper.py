@@ -382,6 +382,12 @@ def test_strong_augmentation_is_of_the_chosen_images(cfg, picture, strong, is_ps
     assert mapped["instances"].gt_boxes.tensor.tolist() == [[1, 2, 20, 30]]
 
 
+def test_a_mapper_of_given_parts_keeps_what_a_teacher_looks_at(picture):
+    strong = StrongAugmentation("BGR")
+    mapper = PseudoLabelMapper(True, augmentations=[], image_format="BGR", strong=strong)
+    assert "weak_image" in mapper(record(picture, [pseudo((1, 2, 20, 30), 0.5)], is_pseudo=True))
+
+
 def test_strong_augmentation_is_that_of_the_seed():
     strong, image = StrongAugmentation("BGR"), torch.arange(3 * 32 * 32).view(3, 32, 32).byte()
     results = []

@@ -6,7 +6,7 @@ import pytest
 from runs import bare_config
 
 from d2_ssod.artifacts import RunFolder
-from d2_ssod.engine import multi_phase
+from d2_ssod.engine import multi_phase, starting
 from d2_ssod.engine.resuming import check_models_are_there
 from d2_ssod.errors import ConfigError
 
@@ -109,3 +109,20 @@ def test_labels_from_elsewhere_may_be_there_before_any_model(cfg):
 def test_predictions_with_their_model_may_come_before_the_labels(cfg):
     leave(cfg, model=[0, 1], predictions=[0, 1], pseudo_labels=[1])
     check_models_are_there(cfg)
+
+
+@pytest.mark.parametrize(
+    ("init", "begun", "left"),
+    [
+        ("supervised", [], [0]),
+        ("supervised", ["phase_0/model_0000004.pth"], []),
+        ("pretrained", ["phase_0/model_final.pth", "phase_1/model_0000004.pth"], [2]),
+    ],
+)
+def test_weights_are_looked_for_where_a_phase_is_to_begin_with_them(cfg, init, begun, left):
+    cfg.SSOD.PHASE_INIT, cfg.SSOD.NUM_PHASES = init, 2
+    for name in begun:
+        path = RunFolder(cfg.OUTPUT_DIR).root / name
+        path.parent.mkdir()
+        path.touch()
+    assert starting._phases_from_weights(cfg) == left

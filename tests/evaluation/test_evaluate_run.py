@@ -103,9 +103,11 @@ def test_run_is_fused_as_the_config_says(cfg):
     assert evaluate_run(cfg)["ensembles"]["0~N"]["AP"] == 0
 
 
-def test_run_without_its_pseudo_labels_names_the_file(cfg):
-    RunFolder(cfg.OUTPUT_DIR).phase(1).pseudo_labels.unlink()
-    with pytest.raises(ConfigError, match=r"phase_1/pseudo_labels\.json: cannot be read"):
+@pytest.mark.parametrize("name", ["phase_1/pseudo_labels.json", "summary.json"])
+def test_a_damaged_file_is_named_before_anything_is_evaluated(cfg, monkeypatch, name):
+    monkeypatch.setattr(run, "evaluate_phases", pytest.fail)
+    (RunFolder(cfg.OUTPUT_DIR).root / name).write_text("[")
+    with pytest.raises(ConfigError, match=rf"{name}: "):
         evaluate_run(cfg)
 
 
@@ -122,7 +124,7 @@ def test_without_test_images_the_table_is_of_the_validation_images(cfg, caplog):
     assert nothing == again == "DATASETS.TEST names no data set: nothing is tested"
     title, headings, _, *rows = table.splitlines()
     assert title == "Results on the validation images:"
-    assert headings.split() == [f"{FIRST},", SECOND, "AP", "AP50"]
+    assert headings.split() == ["while", "training", "AP", "AP50"]
     assert [row.split() for row in rows] == [
         ["phase", "0", "20.0", "40.0"],
         ["phase", "1", "21.0", "40.0"],

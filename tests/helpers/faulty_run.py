@@ -98,7 +98,7 @@ if __name__ == "__mp_main__":
         sys.when_finalized = WhenFinalized(time.sleep, 1000)
 if FAULT == "remembers what was missing":
     Path.exists, os.path.exists = remembering(Path.exists), remembering(os.path.exists)
-    os.path.isfile = remembering(os.path.isfile)
+    os.path.isfile, Path.is_file = remembering(os.path.isfile), remembering(Path.is_file)
 agreement._PATIENCE = 1.0  # seconds, of disks that are this machine's own
 group._ENDS_WITH_LAUNCHER = 5.0
 if FAULT == "hangs before it trains":

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from samples import detections, scored
 
+from d2_ssod.errors import ConfigError
 from d2_ssod.pseudo_label import IMAGE_SCORES, build_pseudo_labels, select_easiest
 from d2_ssod.structures import Detections
 
@@ -29,26 +30,29 @@ def test_a_rule_is_given_all_boxes_and_those_above_the_thresholds():
 
 
 @pytest.mark.parametrize(
-    ("labels", "error", "what"),
+    ("labels", "what"),
     [
-        ([scored(0.5)], TypeError, "a dict with the Detections of every image"),
-        ({1: scored(0.5), 2: None}, TypeError, "a dict with the Detections of every image"),
-        ({1: scored(0.5), 7: scored(0.5)}, ValueError, r"of 2 images .* of 1, and of 1 others"),
-        ({1: scored(0.5), 2: scored(0.4, number=2)}, ValueError, "classes from 0 to 1; 1 boxes"),
-        ({1: scored(0.5), 2: scored(0.4, number=-1)}, ValueError, "classes from 0 to 1; 1 boxes"),
-        ({1: scored(0.5, 1.5), 2: scored(np.nan)}, ValueError, "scores from 0 to 1; 2 boxes"),
+        ([scored(0.5)], "a dict with the Detections of every image"),
+        ({1: scored(0.5), 2: None}, "a dict with the Detections of every image"),
+        ({1: scored(0.5), 7: scored(0.5)}, r"of 2 images .* of 1, and of 1 others"),
+        ({1: scored(0.5), 2: scored(0.4, number=2)}, "classes from 0 to 1; 1 boxes"),
+        ({1: scored(0.5), 2: scored(0.4, number=-1)}, "classes from 0 to 1; 1 boxes"),
+        ({1: scored(0.5, 1.5), 2: scored(np.nan)}, "scores from 0 to 1; 2 boxes"),
         (
             {1: detections((0, 0, np.inf, 9, 0.5, 0)), 2: Detections.empty()},
-            ValueError,
             "finite boxes; 1 boxes",
+        ),
+        (
+            {1: detections((5, 0, 4, 9, 0.5, 0)), 2: Detections.empty()},
+            "boxes x1, y1, x2, y2; 1 boxes",
         ),
     ],
 )
-def test_what_cannot_be_labels_is_refused_by_the_rules_name(labels, error, what):
+def test_what_cannot_be_labels_is_refused_by_the_rules_name(labels, what):
     def mine(sources):
         return labels
 
-    with pytest.raises(error, match=f"mine must give {what}" if "of 2" not in what else what):
+    with pytest.raises(ConfigError, match=f"mine must give {what}" if "of 2" not in what else what):
         made_by(mine)
 
 
@@ -63,5 +67,5 @@ def test_an_order_of_ones_own_selects(monkeypatch):
 def test_an_order_that_is_none_is_refused(monkeypatch, scores):
     pseudo = {1: scored(0.9), 2: scored(0.3), 3: Detections.empty()}
     monkeypatch.setitem(IMAGE_SCORES, "mine", lambda pseudo: scores)
-    with pytest.raises(ValueError, match="'mine' must give a finite score to each of the 2"):
+    with pytest.raises(ConfigError, match="'mine' must give a finite score to each of the 2"):
         select_easiest(pseudo, 0.5, "mine")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
@@ -25,6 +27,8 @@ def check_config(cfg: CfgNode, world_size: int) -> None:
         easy_fraction(phase, cfg.SSOD.NUM_PHASES, cfg.SSOD.EASY_FRACTIONS)
     _check_ensemble_weights(cfg)
     check_registered_names(cfg)
+    for key, known in (("LABELS", LABEL_RULES), ("SELECTION", IMAGE_SCORES)):
+        _check_one_of(f"SSOD.{key}", cfg.SSOD[key], known)
     _check_label_rule(cfg)
     _check_input(cfg)
     _check_model(cfg)
@@ -42,11 +46,8 @@ def _check_ensemble_weights(cfg: CfgNode) -> None:
         )
 
 
-_OWN = "; or name the module that registers your own in SSOD.IMPORTS"
-
-
 def check_registered_names(cfg: CfgNode) -> None:
-    """Check that the building blocks that a config names are registered.
+    """Check that the building blocks of the model that a config names are registered.
 
     Raises:
         ConfigError: one is not.
@@ -57,29 +58,37 @@ def check_registered_names(cfg: CfgNode) -> None:
         "ROI_HEADS.NAME": (ROI_HEADS_REGISTRY, cfg.MODEL.ROI_HEADS.NAME),
     }
     for key, (registry, name) in registries.items():
-        if name not in registry:
-            known = ", ".join(sorted(known for known, _ in registry))
-            raise ConfigError(f"MODEL.{key} is {name!r}; it must be one of {known}{_OWN}")
-    for key, name, known in (
-        ("ROI_WEIGHTING.NAME", cfg.SSOD.ROI_WEIGHTING.NAME, ["none", *ROI_WEIGHTINGS]),
-        ("LABELS", cfg.SSOD.LABELS, LABEL_RULES),
-        ("SELECTION", cfg.SSOD.SELECTION, IMAGE_SCORES),
-    ):
-        if name not in known:
-            raise ConfigError(f"SSOD.{key} is {name!r}; it must be one of {', '.join(known)}{_OWN}")
+        _check_one_of(f"MODEL.{key}", name, sorted(known for known, _ in registry))
+    weightings = ["none", *ROI_WEIGHTINGS]
+    _check_one_of("SSOD.ROI_WEIGHTING.NAME", cfg.SSOD.ROI_WEIGHTING.NAME, weightings)
+
+
+def _check_one_of(key: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise ConfigError(
+            f"{key} is {name!r}; it must be one of {', '.join(known)}; or name the module that "
+            "registers your own in SSOD.IMPORTS"
+        )
 
 
 def _check_label_rule(cfg: CfgNode) -> None:
     """Make the rule that labels will be made by, which may be somebody's own, once."""
     rule = LABEL_RULES[cfg.SSOD.LABELS]
-    rule.from_config(cfg)
+    made = rule.from_config(cfg)
+    if not callable(made):
+        raise ConfigError(
+            f"SSOD.LABELS is {cfg.SSOD.LABELS!r}, whose from_config gives {made!r}; it must give a "
+            "callable, from Sources to labels: correct LABEL_RULES"
+        )
     try:
-        value_of(cfg, rule.section or "SSOD")
+        section = value_of(cfg, rule.section or "SSOD")
     except AttributeError:
+        section = None
+    if not isinstance(section, CfgNode):
         raise ConfigError(
             f"SSOD.LABELS is {cfg.SSOD.LABELS!r}, whose keys are said to be in {rule.section}, "
-            "which the config has not: add them by extend_config, or correct LABEL_RULES"
-        ) from None
+            "which is no section of the config: add it by extend_config, or correct LABEL_RULES"
+        )
 
 
 _CROPS = {

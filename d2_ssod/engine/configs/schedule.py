@@ -12,7 +12,7 @@ from detectron2.engine import DefaultTrainer
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 
-from d2_ssod.artifacts import RunFolder, had_teacher
+from d2_ssod.artifacts import RunFolder
 from d2_ssod.config import value_of
 from d2_ssod.errors import ConfigError
 
@@ -30,10 +30,9 @@ def phase_config(cfg: CfgNode, phase: int, num_labeled: int, num_pseudo: int) ->
     """Derive the config that a phase trains with, as an ordinary Detectron2 training.
 
     ``SOLVER.MAX_ITER``, ``STEPS`` and ``BASE_LR``, ``SSOD.LABELED_REPEAT``, ``MODEL.WEIGHTS`` (what
-    the phase starts from) and ``OUTPUT_DIR`` (its folder) are the phase's own, and
-    ``SSOD.TEACHER.ENABLED`` is for the last one, and for what was that when it was finished. With
-    ``SOLVER.REFERENCE_WORLD_SIZE``, batch size, schedule and learning rate are scaled to the number
-    of processes by Detectron2's linear rule.
+    the phase starts from) and ``OUTPUT_DIR`` (its folder) are the phase's own;
+    ``SSOD.TEACHER.ENABLED`` is for the last one. With ``SOLVER.REFERENCE_WORLD_SIZE``, batch size,
+    schedule and learning rate are scaled to the number of processes by Detectron2's linear rule.
 
     Args:
         cfg: the run's config.
@@ -53,9 +52,7 @@ def phase_config(cfg: CfgNode, phase: int, num_labeled: int, num_pseudo: int) ->
     if phase > 0 and cfg.SSOD.PHASE_INIT != "pretrained":
         start = 0 if cfg.SSOD.PHASE_INIT == "supervised" else phase - 1
         own.MODEL.WEIGHTS = str(folder.phase(start).model)
-    own.SSOD.TEACHER.ENABLED = cfg.SSOD.TEACHER.ENABLED and (
-        0 < phase == cfg.SSOD.NUM_PHASES or had_teacher(folder, phase)
-    )
+    own.SSOD.TEACHER.ENABLED = cfg.SSOD.TEACHER.ENABLED and 0 < phase == cfg.SSOD.NUM_PHASES
     own.VIS_PERIOD = 0  # Detectron2's pictures of training need OpenCV
     own.OUTPUT_DIR = str(folder.phase(phase).folder)
     own.freeze()

@@ -21,12 +21,14 @@ from d2_ssod.artifacts import (
     timed_event,
     write_manifest,
 )
+from d2_ssod.errors import ConfigError
 from d2_ssod.pseudo_label import (
     LABEL_RULES,
     PseudoLabels,
     build_pseudo_labels,
     easy_fraction,
 )
+from d2_ssod.structures import Predictions
 
 from ..processes.agreement import on_main_process
 from ..run_data import RunData
@@ -102,13 +104,35 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
         observe=truth.observe,
     )
     if labels.has_tiers and not rule.has_tiers:
-        raise TypeError(
+        raise ConfigError(
             f"SSOD.LABELS {ssod.LABELS!r} gives labels in tiers: say so by has_tiers in LABEL_RULES"
         )
+    _check_within(labels.selected, data)
     for line in labels.describe(data.thing_classes):
         logger.info("Phase %d: %s", phase, line)
     check_labels(cfg, phase, labels, data)
     _save(cfg, phase, data, labels, truth.found)
+
+
+def _check_within(labels: Predictions, data: RunData) -> None:
+    """Check that labels lie in their images, as what reads them asks for.
+
+    Raises:
+        ConfigError: some lie outside; a rule, or a file, of one's own may give such.
+    """
+    images = {image["image_id"]: image for image in data.unlabeled}
+    outside = {}
+    for image_id, found in labels.items():
+        image, boxes = images[image_id], found.boxes
+        is_before = (boxes[:, 2:] <= 0).any(axis=1)
+        is_beyond = (boxes[:, :2] >= (image["width"], image["height"])).any(axis=1)
+        if count := int((is_before | is_beyond).sum()):
+            outside[image["file_name"]] = count
+    if outside:
+        raise ConfigError(
+            f"{sum(outside.values())} labels lie outside their images, as in {next(iter(outside))}:"
+            " correct the rule (SSOD.LABELS), or the boxes of SSOD.CONSENSUS.EXTRA_SOURCES"
+        )
 
 
 def _save(

@@ -23,7 +23,7 @@ from torch import nn
 
 from d2_ssod.artifacts import digest_of
 from d2_ssod.config import flat_keys
-from d2_ssod.errors import ConfigError
+from d2_ssod.errors import ConfigError, one_line
 from d2_ssod.json_files import atomic_open
 
 _Result = TypeVar("_Result")
@@ -151,20 +151,26 @@ def on_main_process(function: Callable[[], _Result]) -> _Result:
     file system another machine may remember an older one.
 
     Raises:
-        ConfigError: on all ranks, where it fails by a user's error or by one of files.
+        ConfigError: on the others, where it fails there; the main process has the error itself.
     """
     result, error = None, None
     if comm.is_main_process():
         try:
             result = function()
-        except (ConfigError, OSError) as caught:
+        except Exception as caught:
             error = caught
-    result, said = comm.all_gather((result, str(error) if error else None))[0]
+    result, said = comm.all_gather((result, None if error is None else _said(error)))[0]
     if error is not None:
         raise error
     if said is not None:
         raise ConfigError(f"rank 0: {said}")
     return result
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, (ConfigError, OSError)):
+        return str(error)
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def on_all_ranks(

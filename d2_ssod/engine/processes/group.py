@@ -27,7 +27,7 @@ from .logs import record_traceback
 USER_ERROR = 2  # exit code; the process that had it has said it
 _FAULT = 1  # exit code
 _FIRST_IS_HEARD = 5.0  # seconds
-_ENDS_WITH_LAUNCHER = 120.0  # seconds
+_ENDS_WITH_LAUNCHER = 600.0  # seconds, for ten iterations and a checkpoint
 
 
 def say_stopped(number: int) -> None:
@@ -153,7 +153,10 @@ def _outlive_launcher() -> None:
     multiprocessing.parent_process().join()
     time.sleep(_ENDS_WITH_LAUNCHER)
     log = logging.getLogger(__name__)
-    log.error("the launcher was killed, and this process waits for others in vain: it ends")
+    log.error(
+        "the launcher was killed %.0f s ago, and this process waits or works since: it ends",
+        _ENDS_WITH_LAUNCHER,
+    )
     _end_at_once()
 
 

@@ -5,7 +5,7 @@ import torch
 from detectron2.config import get_cfg
 
 from d2_ssod.config import add_ssod_config
-from d2_ssod.engine import check_config
+from d2_ssod.engine import check_config, check_registered_names
 from d2_ssod.errors import ConfigError
 from d2_ssod.pseudo_label import LABEL_RULES, LabelRule
 
@@ -317,8 +317,21 @@ def test_a_rule_for_labels_is_made_before_anything_is_trained(monkeypatch):
     monkeypatch.setitem(LABEL_RULES, "mine", LabelRule(refuse))
     with pytest.raises(ValueError, match="no such votes"):
         check_config(cfg, 1)
-    monkeypatch.setitem(LABEL_RULES, "mine", LabelRule(lambda cfg: len, "MODEL.MINE"))
-    with pytest.raises(ConfigError, match=r"'mine', whose keys are said to be in MODEL\.MINE"):
+    for section in ("MODEL.MINE", "MODEL.DEVICE"):
+        monkeypatch.setitem(LABEL_RULES, "mine", LabelRule(lambda cfg: len, section))
+        with pytest.raises(ConfigError, match=rf"'mine', whose keys are said to be in {section}"):
+            check_config(cfg, 1)
+    monkeypatch.setitem(LABEL_RULES, "mine", LabelRule(lambda cfg: None))
+    with pytest.raises(ConfigError, match=r"'mine', whose from_config gives None"):
+        check_config(cfg, 1)
+
+
+@pytest.mark.parametrize("key", ["LABELS", "SELECTION"])
+def test_models_are_used_without_the_rules_that_made_their_labels(key):
+    cfg = make_config()
+    cfg.SSOD[key] = "mine"
+    check_registered_names(cfg)
+    with pytest.raises(ConfigError, match=rf"SSOD\.{key} is 'mine'; .*SSOD\.IMPORTS"):
         check_config(cfg, 1)
 
 

@@ -81,8 +81,16 @@ def test_labels_are_made_by_a_rule_of_ones_own(tmp_path, monkeypatch):
 
 
 def test_a_rule_that_does_not_say_that_it_has_tiers_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(TypeError, match="'mine' gives labels in tiers: say so by has_tiers"):
+    with pytest.raises(ConfigError, match="'mine' gives labels in tiers: say so by has_tiers"):
         label_by(LabelRule(Tiers.from_config), tmp_path, monkeypatch)
+    assert not RunFolder(tmp_path).phase(1).pseudo_labels.exists()
+
+
+@pytest.mark.parametrize("box", [(100, 0, 120, 9), (0, 80, 9, 99), (-9, 0, 0, 9), (0, -9, 9, 0)])
+def test_labels_beyond_their_image_are_refused_before_they_are_written(tmp_path, monkeypatch, box):
+    made = {1: detections((0, 0, 100, 80, 0.5, 0)), 2: detections((*box, 0.5, 0))}
+    with pytest.raises(ConfigError, match=r"^1 labels lie outside .* as in 2\.png: .*SSOD\.LABELS"):
+        label_by(LabelRule(lambda cfg: lambda sources: made), tmp_path, monkeypatch)
     assert not RunFolder(tmp_path).phase(1).pseudo_labels.exists()
 
 

@@ -148,6 +148,14 @@ def test_an_error_of_the_main_process_is_its_own(two_ranks):
         on_main_process(lambda: (_ for _ in ()).throw(OSError(28, "full")))
 
 
+def test_another_fault_of_the_main_process_is_told_to_the_others(two_ranks, monkeypatch):
+    told = []
+    monkeypatch.setattr(comm, "all_gather", lambda own: [told.append(own[1]) or own])
+    with pytest.raises(KeyError):
+        on_main_process(lambda: {}["missing\nkey"])
+    assert told == [r"KeyError: 'missing\nkey'"]
+
+
 def test_an_error_of_the_main_process_ends_the_others(two_ranks, monkeypatch):
     monkeypatch.setattr(comm, "is_main_process", lambda: False)
     monkeypatch.setattr(comm, "all_gather", lambda own: [(None, "OUTPUT_DIR is in use"), own])

@@ -108,7 +108,14 @@ def test_files_that_a_rank_has_not_seen_before_they_were_written_are_there(
     data, tmp_path, monkeypatch
 ):
     """A network file system remembers for a while that a file was missing."""
-    keys = {**PREDICTING, **EVALUATING, "SSOD__NUM_PHASES": 1, "SSOD__SCHEDULE__MAX_ITER": [2, 2]}
+    keys = {
+        **EVALUATING,
+        **PREDICTING,
+        "DATASETS__VAL": [runs.TEST],
+        "SSOD__TEACHER__ENABLED": True,
+        "SSOD__AVERAGE__DECAY": 0.9,
+        "MODEL__PROPOSAL_GENERATOR__NAME": "UncertaintyRPN",
+    }
     monkeypatch.setenv("FAULT", "remembers what was missing")
     for flags in ([], ["--resume"]):
         run = start(data, tmp_path, "--num-gpus", "2", *flags, launcher=(FAULTY,), **keys)
