@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: a preemption (SIGTERM, SIGUSR1), Ctrl-C.
+"""Signals that ask a run to end: a preemption (SIGTERM, SIGUSR1), Ctrl-C, a terminal that is gone.
 
 Training finishes its iteration and writes a checkpoint; an evaluation between two iterations ends
 at once, with a checkpoint of the first one. Everything else ends at once: what it has done is on
@@ -23,7 +23,7 @@ from detectron2.utils import comm
 PREEMPTED = 75  # exit code; the system's EX_TEMPFAIL, "try again"
 INTERRUPTED = 130  # that of a shell's command after Ctrl-C
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 _SAME = 1.0  # seconds in which a signal that comes twice, by different ways, is one
 _AGREE_EVERY = 10  # iterations; of several processes
 
@@ -101,13 +101,17 @@ def handled_signals(*, of_launcher: bool = False) -> Iterator[_Requests]:
         return
     _requests.process, _requests.number = os.getpid(), None
     _requests.only_hands_on, _requests.finishes_iterations = of_launcher, False
-    before = {number: signal.signal(number, _requests.handle) for number in _SIGNALS}
+    before = {n: signal.signal(n, _requests.handle) for n in _SIGNALS if not _is_by_nohup(n)}
     try:
         yield _requests
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         _requests.number, _requests.finishes_iterations = None, False
+
+
+def _is_by_nohup(number: int) -> bool:
+    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
 
 def _is_main_thread() -> bool:

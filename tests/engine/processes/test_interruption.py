@@ -86,7 +86,7 @@ def assert_none_left(run, seconds=20):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, PREEMPTED), (signal.SIGINT, INTERRUPTED)]
+    ("number", "code"), [(signal.SIGHUP, PREEMPTED), (signal.SIGINT, INTERRUPTED)]
 )
 def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
     data, tmp_path, number, code, one_thread
@@ -240,11 +240,20 @@ def test_a_second_signal_ends_training_at_once(monkeypatch):
 
 
 def test_signals_do_afterwards_what_they_did_before():
-    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
+    before = [signal.getsignal(number) for number in interruption._SIGNALS]
     with handled_signals():
         assert signal.getsignal(signal.SIGTERM) != before[0]
-    after = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
-    assert after == before
+    assert [signal.getsignal(number) for number in interruption._SIGNALS] == before
+
+
+def test_nohup_is_respected():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with handled_signals() as requests:
+            signal.raise_signal(signal.SIGHUP)
+        assert requests.number is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_request_does_not_outlive_the_run_that_it_ended():
