@@ -150,7 +150,7 @@ class _Naming:
         except (OSError, SizeMismatchError) as error:
             raise ConfigError(
                 f"{image['file_name']}: cannot be read any more ({one_line(error)}); restore it, "
-                "then go on with --resume"
+                "then start again (training with --resume)"
             ) from error
 
 

@@ -358,7 +358,8 @@ def test_a_picture_that_cannot_be_read_any_more_is_named(tmp_path, workers, cont
     with pytest.raises(ConfigError) as caught:
         list(build_inference_loader(cfg, [image]))
     assert re.fullmatch(
-        rf"{path}: cannot be read any more \([^\n]+\); restore it, then go on with --resume",
+        rf"{path}: cannot be read any more \([^\n]+\); restore it, then start again "
+        r"\(training with --resume\)",
         str(caught.value),
     )
     assert "Traceback" not in str(caught.value)
