@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import unicodedata
@@ -9,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-# Label Studio puts eight digits of its own before the name of an uploaded file.
-_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
+# Label Studio puts eight digits of its own before the name of an uploaded file; dates are others'.
+_DATE = r"(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])"
+_UPLOAD_PREFIX = re.compile(rf"^(?!{_DATE}-)[0-9a-f]{{8}}-(?=.)")
 
 
 def relative_names(images: Sequence[dict]) -> list[str]:
@@ -34,6 +36,17 @@ def base_name(file_name: str) -> str:
     """Give the last part of a path; of one without parts, such as ``.``, all of it."""
     parts = parts_of(file_name)
     return parts[-1] if parts else file_name
+
+
+def parent_of(file_name: str) -> str | None:
+    """Give the name of the folder that a path has its file in; None if it names none."""
+    return parts_of(file_name)[-2] if len(parts_of(file_name)) > 1 else None
+
+
+def common_parts(one: str, other: str) -> int:
+    """Count the parts, from the last one on, that two paths have in common."""
+    pairs = zip(reversed(parts_of(one)), reversed(parts_of(other)), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def spellings(file_name: str) -> Iterator[str]:

@@ -12,6 +12,8 @@ from d2_ssod.file_names import base_name, parts_of, spellings
         ("images\\1/90fbb0c7-a.png", ["images/1/90fbb0c7-a.png", "images/1/a.png"]),
         ("90fbb0c-a.png", ["90fbb0c-a.png"]),  # seven digits
         ("90fbb0c7-", ["90fbb0c7-"]),
+        ("20240131-001.jpg", ["20240131-001.jpg"]),  # a date
+        ("20241331-001.jpg", ["20241331-001.jpg", "001.jpg"]),
         ("a%20b.png", ["a%20b.png", "a b.png"]),
         (
             "http://host:8080/data/upload/1/90fbb0c7-a%20b.png",

@@ -15,7 +15,7 @@ from typing import Any
 from detectron2.structures import BoxMode
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.file_names import base_name, parts_of, spellings
+from d2_ssod.file_names import base_name, common_parts, parent_of, spellings
 from d2_ssod.json_files import no_garbage_collection, read_json
 from d2_ssod.limits import is_number
 from d2_ssod.structures import CERTAIN, UNCERTAIN, ImageId
@@ -220,6 +220,7 @@ class _Names:
         self._by_base: dict[str, list[dict]] = defaultdict(list)
         for record in dataset_dicts:
             self._by_base[base_name(record["file_name"])].append(record)
+        self._folders = {parent_of(record["file_name"]) for record in dataset_dicts}
 
     def find(self, file_name: str, image_id: Any) -> dict | None:
         """Find the one image that a name, in any of its spellings, means; or None."""
@@ -230,15 +231,17 @@ class _Names:
         return next((record for record in found if record is not None), None)
 
     def _find_as(self, file_name: str, image_id: Any) -> dict | None:
-        """Find the image of that name; of several, that in the right folder.
+        """Find the image of that name; of several, that in the folders most of which are named.
 
+        Folders before these may be others: data are moved, and tools put names into new folders.
         The id, which tools may have changed, only tells those apart that are one file.
         """
-        parts = parts_of(file_name)
         found = self._by_base.get(base_name(file_name), [])
+        if parent_of(file_name) in self._folders:
+            found = [r for r in found if parent_of(r["file_name"]) == parent_of(file_name)]
         if len(found) > 1:
-            in_folder = [r for r in found if parts_of(r["file_name"])[-len(parts) :] == parts]
-            found = in_folder or found
+            common = [common_parts(record["file_name"], file_name) for record in found]
+            found = [r for r, parts in zip(found, common, strict=True) if parts == max(common)]
         if len({record["file_name"] for record in found}) == 1:
             found = [record for record in found if record["image_id"] == image_id] or found
         return found[0] if len(found) == 1 else None

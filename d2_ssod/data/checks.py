@@ -267,7 +267,7 @@ def check_disjoint(
 def check_repeated(
     images: Sequence[dict[str, Any]], files: PictureFiles, place: str, findings: Findings
 ) -> None:
-    """Warn of pictures that a data set has more than once."""
+    """Warn of pictures that data sets of one key have more than once."""
     paths = [record["file_name"] for record in images]
     times = Counter(state.path for state in files.states(paths))
     for path, count in times.items():
@@ -288,11 +288,14 @@ def _shared(first: Sequence[str], second: Sequence[str], files: PictureFiles) ->
     lengths = {state.length for state in of_first if state.length > 0}
     alike = [n for n, s in enumerate(of_second) if s.length in lengths and n not in shared]
     lengths = {of_second[number].length for number in alike}
-    contents = set(
-        files.digests([p for p, s in zip(first, of_first, strict=True) if s.length in lengths])
-    )
-    found = files.digests([second[number] for number in alike])
-    return shared | {n for n, own in zip(alike, found, strict=True) if own in contents}
+    others = [path for path, state in zip(first, of_first, strict=True) if state.length in lengths]
+    for digests in (files.heads, files.digests):  # uncompressed pictures all have one length
+        found = digests([second[number] for number in alike])
+        contents = dict(zip(others, digests(others), strict=True))
+        known = set(contents.values())
+        alike = [n for n, own in zip(alike, found, strict=True) if own in known]
+        others = [path for path in others if contents[path] in set(found)]
+    return shared | set(alike)
 
 
 def _annotation_problem(annotation: dict[str, Any], num_classes: int) -> str | None:

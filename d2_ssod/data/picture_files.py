@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from .images import ImageError, check_picture, map_threaded, size_or_error
@@ -25,11 +24,17 @@ class PictureFiles:
         """
         self._on_step = on_step
         self._states: dict[str, FileState] = {}
+        self._heads: dict[str, str] = {}
         self._digests: dict[str, str] = {}
 
     def states(self, paths: Sequence[str]) -> list[FileState]:
         """Tell which file each path leads to."""
         return self._once(self._states, FileState.of, paths, "Looking for pictures")
+
+    def heads(self, paths: Sequence[str]) -> list[str]:
+        """Give the SHA-1 of each file's first 64 KB; its path if it cannot be read."""
+        head = functools.partial(_digest, length=1 << 16)
+        return self._once(self._heads, head, paths, "Comparing pictures")
 
     def digests(self, paths: Sequence[str]) -> list[str]:
         """Give the SHA-1 of each file's content; its path if it cannot be read."""
@@ -72,8 +77,9 @@ class PictureFiles:
         return [known[path] for path in paths]
 
 
-def _digest(path: str) -> str:
+def _digest(path: str, length: int = -1) -> str:
     try:
-        return hashlib.sha1(Path(path).read_bytes()).hexdigest()
+        with open(path, "rb") as file:
+            return hashlib.sha1(file.read(length)).hexdigest()
     except (OSError, ValueError):  # said where the pictures are looked at
         return path

@@ -17,6 +17,7 @@ from .objects import num_objects
 _MOST_CLUSTERED = 50_000  # objects, drawn at random of more
 _RARE = 10  # objects below which a class can hardly be learned
 _IMBALANCE = 100  # times as many objects of the most frequent class
+_MANY_CROWDS = 0.05  # of the annotations; COCO has 0.01
 _CELL = 4.0  # pixels: a cell of the finest feature map
 _FEW = 0.05  # of the objects, up to which nothing is said of them
 _TINY = 0.4  # of the smallest anchor, below which an object has no IoU of about 0.16 with any
@@ -164,6 +165,26 @@ def check_visible(
             f"the picture is resized (median {np.median(side):.1f})",
             "raise INPUT.MIN_SIZE_TRAIN, MAX_SIZE_TRAIN and those of _TEST, or cut the pictures "
             "into tiles",
+        )
+
+
+def check_crowds(images: Sequence[dict[str, Any]], place: str, findings: Findings) -> None:
+    """Warn of many crowds, which are neither learned nor counted: they may be meant as objects.
+
+    Args:
+        images: Detectron2 dicts.
+        place: begins the line.
+        findings: what is found is added to it.
+    """
+    annotations = sum(len(image.get("annotations", ())) for image in images)
+    crowds = annotations - sum(map(num_objects, images))
+    if crowds > _MANY_CROWDS * annotations:
+        findings.warning(
+            place,
+            "many crowds",
+            f"{crowds} of {annotations} annotations are crowds (iscrowd 1, or difficult in VOC), "
+            "which are neither learned nor counted as objects",
+            "if they are objects, set iscrowd to 0; CVAT sets it for masks, not for polygons",
         )
 
 

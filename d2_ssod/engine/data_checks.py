@@ -218,6 +218,7 @@ def _check_labeled(
     if not findings.has_errors:
         resizing, place = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST), "DATASETS.TRAIN"
         checks.check_trained_on(labeled, len(trained_on(cfg, labeled)), place, findings)
+        statistics.check_crowds(labeled, place, findings)
         statistics.check_balance(labeled, classes, place, findings)
         statistics.check_visible(labeled, resizing, place, findings)
         statistics.check_number_of_objects(labeled, cfg.TEST.DETECTIONS_PER_IMAGE, place, findings)
@@ -241,8 +242,9 @@ def check_pictures(
     test = ("INPUT.MIN_SIZE_TEST", cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     least = min(cfg.INPUT.MIN_SIZE_TRAIN)
     train = ("INPUT.MIN_SIZE_TRAIN", least, cfg.INPUT.MAX_SIZE_TRAIN)
+    for key in _KEYS:
+        checks.check_repeated(sets.of_key(key), files, f"DATASETS.{key}", findings)
     for place, found in sets.placed(*_KEYS):
-        checks.check_repeated(found.images, files, place, findings)
         checks.check_images(found.images, files, place, findings)
         checks.check_resizable(found.images, [train, test], place, findings)
     for second, first, words in _APART:

@@ -14,14 +14,14 @@ from detectron2.utils import comm
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from d2_ssod.artifacts import save_yolo_data
+from d2_ssod.artifacts import load_labels, save_yolo_data
 from d2_ssod.data.datasets import category_ids_of
 from d2_ssod.data.objects import num_objects
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
 from d2_ssod.progress import progress_bar
 from d2_ssod.pseudo_label import Tiers, objects_per_image
-from d2_ssod.structures import Predictions, concatenate
+from d2_ssod.structures import ImageId, Predictions, concatenate
 
 from . import figures, making
 from .collect import Run, collect
@@ -158,11 +158,23 @@ def _queue(run: Run, images: RunImages, images_to_label: int) -> list[Review]:
     if not sources:
         return []
     target = objects_per_image(images.labeled, len(run.classes))
-    queue = rank_images(images.unlabeled, sources, target, Tiers.from_config(run.cfg))
-    ids = category_ids_of(run.cfg.DATASETS.TRAIN[0])
     corrected = run.cfg.SSOD.PSEUDO_LABEL.CORRECTED
+    done = _corrected(run, images) if corrected else set()
+    queue = [
+        review
+        for review in rank_images(images.unlabeled, sources, target, Tiers.from_config(run.cfg))
+        if review.image["image_id"] not in done
+    ]
+    ids = category_ids_of(run.cfg.DATASETS.TRAIN[0])
     write_queue(run.folder, queue, run.classes, ids, images_to_label, corrected)
     return queue
+
+
+def _corrected(run: Run, images: RunImages) -> set[ImageId]:
+    """Find the images whose labels are a person's already."""
+    path, unlabeled = run.cfg.SSOD.PSEUDO_LABEL.CORRECTED, list(images.unlabeled.values())
+    found = run.read(lambda: load_labels(path, unlabeled, run.classes), [])
+    return {image["image_id"] for image in found}
 
 
 def _suspects(run: Run, images: RunImages) -> list[Suspect]:

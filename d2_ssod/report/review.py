@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import RunFolder, is_of_models, save_pseudo_labels
+from d2_ssod.artifacts import RunFolder, digest_of_file, is_of_models, save_pseudo_labels
 from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import printable, relative_names
 from d2_ssod.json_files import atomic_open, read_json
@@ -120,13 +120,22 @@ def write_queue(
         classes,
         category_ids,
     )
+    with atomic_open(_seal(path), encoding="utf-8") as file:
+        file.write(f"{digest_of_file(path)}  {path.name}\n")  # as of sha256sum
+
+
+def _seal(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def _is_of_a_person(path: Path, corrected: str) -> bool:
+    """Tell whether a person has changed the file since it was written, be it by an editor."""
     if not path.exists():
         return False
     if corrected and os.path.realpath(corrected) == os.path.realpath(path):
         return True
+    if _seal(path).exists():
+        return digest_of_file(path) not in _seal(path).read_text(errors="replace")
     try:
         return not is_of_models(read_json(path))
     except ConfigError:  # no JSON, so a file that was damaged

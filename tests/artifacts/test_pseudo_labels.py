@@ -233,6 +233,34 @@ def test_hand_edit_images_are_found_by_name(saved, file_name, image_id, expected
     assert [record["image_id"] for record in load(saved)] == [expected]
 
 
+CAMERAS = [image(n, f"/mnt/new/cam{n}/0001.jpg") for n in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/data/old/cam2/0001.jpg",
+        "cam2/0001.jpg",
+        "images/default/cam2/0001.jpg",
+        "D:\\cam2\\0001.jpg",
+    ],
+)
+def test_of_pictures_of_one_name_the_folder_that_moved_with_them_decides(path, name):
+    save_pseudo_labels(path, {2: FOUND[1]}, CAMERAS, CLASSES, CATEGORY_IDS)
+    edit(path, lambda labels: labels["images"][0].update(file_name=name))
+    (found,) = load_pseudo_labels(path, CAMERAS, CLASSES)
+    assert found["image_id"] == 2
+
+
+def test_a_picture_of_another_folder_of_the_data_is_not_taken(path):
+    """That of the first camera is a labeled one; others of it are not."""
+    images = [image(1, "/mnt/cam1/0002.jpg"), CAMERAS[1]]
+    save_pseudo_labels(path, {2: FOUND[1]}, images, CLASSES, CATEGORY_IDS)
+    edit(path, lambda labels: labels["images"][0].update(file_name="cam1/0001.jpg"))
+    with pytest.raises(ConfigError, match=r"'cam1/0001.jpg'.* no such image"):
+        load_pseudo_labels(path, images, CLASSES)
+
+
 def test_an_id_does_not_choose_among_pictures_of_one_name(saved):
     """A tool that has only one of the folders numbers its pictures from 1."""
     edit(saved, lambda edited: edited["images"][0].update(id=2, file_name="0.jpg"))

@@ -153,6 +153,43 @@ def test_the_documented_trial_is_one_of_the_written_config(folder, model, key):
         assert own.SOLVER.STEPS == ()
 
 
+def test_pictures_to_judge_by_that_are_all_trained_on_are_refused(folder, capsys):
+    """Names of validation images that the folder of labeled ones has, too; or links to these."""
+    val = folder / "val" / "instances.json"
+    content = json.loads(val.read_text())
+    for number, image in enumerate(content["images"]):
+        link = folder / "linked" / f"{number}.png"
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(next((folder / "labeled").rglob("*.png")))
+        image["file_name"] = link.name
+    (folder / "linked" / "val.json").write_text(json.dumps(content))
+    given = ["--labeled", folder / "labeled" / "instances.json", "--unlabeled"]
+    given += [folder / "unlabeled", "-o", folder / "mine.yaml"]
+    assert ran("init", *given, "--val", folder / "linked" / "val.json") == 2
+    error = capsys.readouterr().err
+    assert "--val " in error
+    assert "pictures are among those of --labeled; name some that are kept out" in error
+    assert not (folder / "mine.yaml").exists()
+
+
+def test_trainval_of_a_voc_folder_is_what_is_trained_on(folder):
+    place = folder / "voc"
+    for name in ("a", "b"):
+        save_picture(place / "JPEGImages" / f"{name}.png", 40, 20)
+        (place / "Annotations").mkdir(exist_ok=True)
+        (place / "Annotations" / f"{name}.xml").write_text(
+            "<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin>"
+            "<xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
+        )
+    lists = place / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    for split, name in (("trainval", "a"), ("test", "b")):
+        (lists / f"{split}.txt").write_text(f"{name}\n")
+    path = init(folder, "--test", place, labeled=("--labeled", "voc"))
+    entries = yaml.safe_load(path.read_text())["SSOD"]["REGISTER"]
+    assert [entry.get("SPLIT") for entry in entries] == ["trainval", None, "test"]
+
+
 def test_the_time_of_a_cpu_is_said(folder):
     text = " ".join(init(folder, "--model", "small").read_text().split())
     assert "takes 0.2 to 1 s on two cores" in text.replace("# ", "")

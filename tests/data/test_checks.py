@@ -301,6 +301,21 @@ def test_check_disjoint_warns_of_shared_images(tmp_path):
     assert line.startswith("KEY: 2 of 3 unlabeled images are labeled images too, such as")
 
 
+def test_pictures_are_read_whole_only_where_they_begin_alike(tmp_path, monkeypatch):
+    """Uncompressed ones of one camera all have one length."""
+    begin = bytes(1 << 16)
+    contents = {"a": begin + b"1", "b": begin + b"2", "c": b"3" + begin, "d": begin + b"1"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    files, whole = PictureFiles(), []
+    digests = files.digests
+    monkeypatch.setattr(files, "digests", lambda paths: whole.extend(paths) or digests(paths))
+    first, second = ([{"file_name": str(tmp_path / n)} for n in names] for names in ("a", "bcd"))
+    line = warning_by(checks.check_disjoint, first, second, files, WORDS, "KEY")
+    assert "1 of 3 unlabeled images are labeled images too, such as" in line
+    assert sorted(Path(path).name for path in whole) == ["a", "b", "d"]
+
+
 def test_repeated_pictures_are_warned_of(tmp_path):
     images = [record(tmp_path / name) for name in ("a.png", "b.png", "./a.png")]
     assert "a.png is named 2 times" in warning_by(checks.check_repeated, images, FILES, "KEY")

@@ -92,6 +92,14 @@ def test_more_objects_than_are_looked_for_are_said():
     assert line.startswith("KEY: 2 images have more than 4, up to 8; raise TEST.DETECTIONS_PER")
 
 
+def test_many_crowds_are_said():
+    objects = image(*[(0, 0, 9, 9)] * 19)
+    assert lines_of(statistics.check_crowds, [objects, image((0, 0, 9, 9), iscrowd=1)], "KEY") == []
+    crowds = image((0, 0, 9, 9), (9, 9, 9, 9), iscrowd=1)
+    (line,) = lines_of(statistics.check_crowds, [objects, crowds], "KEY")
+    assert line.startswith("KEY: 2 of 21 annotations are crowds (iscrowd 1")
+
+
 def test_classes_with_few_objects_are_named():
     boxes = [(0, 0, 9, 9)]
     images = [image(*boxes * 40, classes=[0] * 30 + [1] * 3 + [3] * 7)]

@@ -454,6 +454,15 @@ def test_images_of_two_kinds_at_once_are_warned_of(
     assert line.endswith("; take them out of one of the two")
 
 
+def test_pictures_that_two_sets_of_one_key_have_are_warned_of(cfg, registered, register, images):
+    for name in ("run_data_one", "run_data_other"):
+        register(name, images("x", 2))
+    cfg.DATASETS.UNLABELED = ("run_data_one", "run_data_other")
+    (line,) = (str(f) for f in check_run_data(cfg) if "more than once" in str(f))
+    assert line.startswith("DATASETS.UNLABELED: ")
+    assert "x0.png is named 2 times (and 1 more" in line
+
+
 def test_error_of_another_rank_is_raised_here(cfg, registered, monkeypatch):
     """Only one rank reads the images, but all must end."""
     monkeypatch.setattr(

@@ -110,6 +110,19 @@ def test_the_sheets_show_what_they_say(cfg):
     ]
 
 
+def test_images_that_a_person_has_labeled_are_not_asked_for_again(cfg, tmp_path):
+    (first, *_), *others = Page(write_report(cfg)).table(["image", "worth"])
+    corrected = tmp_path / "corrected.json"
+    images = [{"id": 1, "file_name": first}]
+    corrected.write_text(json.dumps({"images": images, "categories": [], "annotations": []}))
+    cfg.SSOD.PSEUDO_LABEL.CORRECTED = str(corrected)
+    assert Page(write_report(cfg)).table(["image", "worth"]) == others
+    corrected.unlink()
+    page = Page(write_report(cfg))
+    assert page.table(["image", "worth"])[1:] == others
+    assert "corrected.json: cannot be read" in page.text
+
+
 def test_how_the_run_goes_on_is_a_line_that_works(cfg):
     cfg.SSOD.SCHEDULE.EPOCHS = [48, 17.0, 9]
     cfg.SSOD.SCHEDULE.STEP_EPOCHS = [36.0, (12.8, 15.0), 7]

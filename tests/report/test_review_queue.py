@@ -74,8 +74,9 @@ def test_the_table_has_all_images_and_the_coco_file_the_first(tmp_path):
     assert names == {f"set_{r.image['image_id']}/a.jpg" for r in queue[:3]}
 
 
-@pytest.mark.parametrize("how", ["drawn", "looked at", "named in the config", "not"])
-def test_a_queue_that_a_person_has_corrected_stays(tmp_path, caplog, how):
+@pytest.mark.parametrize("how", ["drawn", "looked at", "moved", "named in the config", "not"])
+@pytest.mark.parametrize("is_sealed", [True, False])  # which earlier versions did not do
+def test_a_queue_that_a_person_has_corrected_stays(tmp_path, caplog, how, is_sealed):
     queue, folder = write(tmp_path)
     file = folder / "queue.json"
     content = json.loads(file.read_text())
@@ -83,12 +84,17 @@ def test_a_queue_that_a_person_has_corrected_stays(tmp_path, caplog, how):
         del content["annotations"][0]["score"]
     elif how == "looked at":
         content["images"][0]["corrected"] = True
-    content["annotations"][0]["bbox"] = [1, 2, 3, 4]
-    file.write_text(json.dumps(content))
+    elif how == "moved":
+        content["annotations"][0]["bbox"] = [1, 2, 3, 4]
+    if how in ("drawn", "looked at", "moved"):
+        file.write_text(json.dumps(content))
+    if not is_sealed:
+        (folder / "queue.json.sha256").unlink()
     corrected = str(file) if how == "named in the config" else ""
-    write_queue(RunFolder(tmp_path), queue, CLASSES, IDS, 3, corrected)
-    assert (json.loads(file.read_text()) == content) == (how != "not")
-    assert ("queue.json stays as it is" in caplog.text) == (how != "not")
+    write_queue(RunFolder(tmp_path), queue[:1], CLASSES, IDS, 3, corrected)
+    stays = how != "not" and (is_sealed or how != "moved")
+    assert (json.loads(file.read_text()) == content) == stays
+    assert ("queue.json stays as it is" in caplog.text) == stays
 
 
 def test_a_name_that_is_no_text_is_written(tmp_path):

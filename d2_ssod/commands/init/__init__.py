@@ -29,6 +29,7 @@ from d2_ssod.data.datasets import DataSet, register_entry
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.images import read_size, size_or_error
 from d2_ssod.data.objects import has_objects
+from d2_ssod.data.picture_files import PictureFiles
 from d2_ssod.data.presence import check_present
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
@@ -106,6 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     sets = {key: read_data_set(name) for key, name in names.items()}
     for key, data_set in sets.items():
         _check_usable(data_set, option_of(OPTIONS[key][1]))
+    _check_kept_apart(sets, arguments)
     labeled = sets["TRAIN"]
     for entry in entries.values():
         if "VOC" in entry:  # whose own are those that it has objects of
@@ -146,6 +148,23 @@ def _unlabeled_images(
             f"validation or test ones; the others are listed in {target}\n"
         )
     return others
+
+
+def _check_kept_apart(sets: dict[str, DataSet], arguments: argparse.Namespace) -> None:
+    """Stop where all pictures that models would be judged by are trained on."""
+    files = PictureFiles()
+    paths = {
+        key: {state.path for state in files.states([i["file_name"] for i in found.images])}
+        for key, found in sets.items()
+    }
+    for key in ("VAL", "TEST"):
+        if key in paths and paths[key] <= paths["TRAIN"]:
+            given, images = OPTIONS[key]
+            raise ConfigError(
+                f"{option_of(given)} {getattr(arguments, given)}: all of its {len(paths[key])} "
+                "pictures are among those of --labeled; name some that are kept out of training, "
+                f"or, if they lie in a folder of their own, that ({option_of(images)})"
+            )
 
 
 def _check_usable(data_set: DataSet, images_option: str) -> None:

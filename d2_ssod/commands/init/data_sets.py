@@ -11,6 +11,7 @@ from d2_ssod.data.datasets import Naming, YoloSplit
 from d2_ssod.errors import ConfigError
 
 _KINDS = ("JSON", "VOC", "YOLO")
+_SPLITS = ("train", "trainval")  # of the labeled pictures, the first that there is
 # Of each data set, for its file and for its pictures.
 OPTIONS = {
     "TRAIN": ("labeled", "images"),
@@ -25,7 +26,7 @@ def entries_of(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     name = arguments.name
     places = [os.path.abspath(place) for place in arguments.unlabeled]
     entries = {
-        "TRAIN": _annotated(f"{name}_labeled", arguments.labeled, arguments.images, ["train"]),
+        "TRAIN": _annotated(f"{name}_labeled", arguments.labeled, arguments.images, _SPLITS),
         "UNLABELED": _unlabeled(f"{name}_unlabeled", places, arguments.images),
     }
     for key, splits in (("val", ["val"]), ("test", ["test", "val"])):

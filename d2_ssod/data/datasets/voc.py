@@ -214,6 +214,13 @@ class VocFolder:
                     f"{who} has xmin above xmax, or ymin above ymax; they are exchanged",
                     "correct the file",
                 )
+            if x0 < 1 or y0 < 1:
+                findings.warning(
+                    self.folder,
+                    "boxes that begin before the first pixel",
+                    f"{who} has xmin {x0:g} and ymin {y0:g}, but VOC counts pixels from 1",
+                    "if the tool counts from 0, as CVAT does, add 1 to xmin and ymin of all files",
+                )
             box = [x0 - 1.0, y0 - 1.0, float(x1), float(y1)]
             if is_usable(box, record, self.folder, who, findings):
                 kept.append(corner_annotation(class_name, box, is_crowd=difficult))

@@ -15,6 +15,7 @@ from d2_ssod.artifacts import (
 from d2_ssod.data.box_checks import check_boxes
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.objects import objects_and_crowds
+from d2_ssod.data.statistics import check_crowds
 from d2_ssod.json_files import read_record
 from d2_ssod.structures import Predictions
 
@@ -38,7 +39,9 @@ def load_corrected(cfg: CfgNode, data: RunData) -> Predictions:
     if path:
         check_is_file("SSOD.PSEUDO_LABEL.CORRECTED", path)
     images = load_labels(path, data.unlabeled, data.thing_classes) if path else []
-    check_boxes(images, f"SSOD.PSEUDO_LABEL.CORRECTED ({path})", findings := Findings())
+    findings, place = Findings(), f"SSOD.PSEUDO_LABEL.CORRECTED ({path})"
+    check_boxes(images, place, findings)
+    check_crowds(images, place, findings)
     raise_first(findings)
     return {image["image_id"]: objects_and_crowds(image["annotations"])[0] for image in images}
 

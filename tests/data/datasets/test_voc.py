@@ -162,6 +162,14 @@ def test_exchanged_corners_are_put_right_and_said(voc):
     assert (finding.level, finding.kind) == ("warning", "boxes with exchanged corners")
 
 
+def test_boxes_of_tools_that_count_from_0_are_said(voc):
+    assert "pixels from 1" not in str(VocFolder(str(voc), "trainval").read().findings)
+    rewrite(voc, "000007", ("<ymin>4</ymin>", "<ymin>0</ymin>"))
+    (finding,) = VocFolder(str(voc), "trainval").read().findings
+    assert "xmin 3 and ymin 0, but VOC counts pixels from 1" in str(finding)
+    assert "add 1 to xmin and ymin of all files" in str(finding)
+
+
 def test_a_folder_of_a_tool_has_files_side_by_side(tmp_path):
     for name, kind in (("b", "dog"), ("a", "cat")):
         write_image(tmp_path, name, [(kind, (1, 1, 9, 9), None)])

@@ -204,3 +204,16 @@ def test_corrected_boxes_that_are_corners_are_refused(tmp_path):
     cfg.SSOD.PSEUDO_LABEL.CORRECTED = str(path)
     with pytest.raises(ConfigError, match=r"CORRECTED \(.*corrected\.json\).*x0, y0, x1, y1"):
         load_corrected(cfg, DATA)
+
+
+def test_crowds_that_a_person_has_drawn_are_said(tmp_path, caplog):
+    path, cfg = tmp_path / "corrected.json", runs.bare_config(tmp_path)
+    content = {
+        "images": [{"id": 1, "file_name": "1.png"}],
+        "categories": [{"id": 7, "name": "cat"}],
+        "annotations": [{"image_id": 1, "category_id": 7, "bbox": [1, 2, 9, 9], "iscrowd": 1}],
+    }
+    path.write_text(json.dumps(content))
+    cfg.SSOD.PSEUDO_LABEL.CORRECTED = str(path)
+    assert [len(found) for found in load_corrected(cfg, DATA).values()] == [0]
+    assert "corrected.json): 1 of 1 annotations are crowds" in caplog.text
