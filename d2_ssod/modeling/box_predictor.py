@@ -207,7 +207,7 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
         if deltas.shape[1] == boxes.shape[1]:
             deltas = deltas[foreground]
         else:
-            per_class = deltas.view(len(deltas), self.num_classes, -1)
+            per_class = deltas.view(-1, self.num_classes, 4)
             deltas = per_class[foreground, classes[foreground]]
         loss = self._box_loss_per_roi(deltas, boxes, references, gates)
         if weights is not None:

@@ -104,7 +104,7 @@ def _fuse(merged: ImageBoxes, model: np.ndarray, cluster: np.ndarray, models: in
     deviation = np.sqrt(mean((boxes - fused[cluster]) ** 2))
     side = np.maximum(fused[:, 2:] - fused[:, :2], np.finfo(np.float32).tiny)
     spread = np.maximum(deviation[:, :2], deviation[:, 2:]) / side
-    spread[size == 1] = np.nan
+    spread[votes == 1] = np.nan
     found = Detections(
         fused.astype(np.float32),
         (total(scores) / np.maximum(size, 1) * votes / models).astype(np.float32),

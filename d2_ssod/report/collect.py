@@ -146,13 +146,20 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
 def _read_phase(folder: RunFolder, number: int, problems: list[str]) -> Phase:
     files = folder.phase(number)
     curves = read_json_lines(files.metrics) if files.metrics.exists() else ()
-    rows = [numbers_in(row) for row in curves if isinstance(row, dict)]
+    rows: list[dict[str, float]] = []
+    for row in (numbers_in(row) for row in curves if isinstance(row, dict)):
+        if "iteration" in row:
+            while rows and rows[-1]["iteration"] > row["iteration"]:
+                rows.pop()  # of a training that was killed, or done anew
+            if rows and rows[-1]["iteration"] == row["iteration"]:
+                row = rows.pop() | row
+            rows.append(row)
     return Phase(
         number,
         files,
         _if_there(files.validation, lambda path: load_validated(folder, number), problems),
         _if_there(files.manifest, lambda path: read_labels(path, number), problems),
-        [row for row in rows if "iteration" in row],
+        rows,
     )
 
 

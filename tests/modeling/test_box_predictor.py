@@ -287,6 +287,16 @@ def test_every_parameter_has_a_gradient_without_foreground(targets):
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
+def test_a_batch_without_rois_teaches_nothing(variant):
+    """Of pictures in which neither the proposals nor a teacher find anything."""
+    cfg = make_config("UncertaintyROIHeads", "SSOD.ROI_WEIGHTING.VARIANT", variant)
+    layers = make_layers(build_roi_weighting(cfg))
+    losses = losses_of(layers, [make_rois([], [], make_target([], [], pseudo=True))])
+    assert {loss.item() for loss in losses.values()} == {0.0}
+    sum(losses.values()).backward()
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
 def test_statistics_are_logged_from_the_first_iteration(variant, storage):
     cfg = make_config("UncertaintyROIHeads", "SSOD.ROI_WEIGHTING.VARIANT", variant)
     losses_of(make_layers(build_roi_weighting(cfg)), [random_rois(0, pseudo=True)])

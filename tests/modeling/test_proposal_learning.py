@@ -106,6 +106,15 @@ def image(seed, labeled):
     return given
 
 
+def test_images_without_proposals_teach_nothing(detector):
+    heads, none = detector.roi_heads, torch.zeros(0, dtype=torch.int64)
+    resolution = heads.box_pooler.output_size
+    pooled = torch.zeros(0, detector.backbone.output_shape()["p3"].channels, *resolution)
+    losses = detector.learner(pooled, torch.zeros(0, 4), none, heads.box_head, heads.box_predictor)
+    assert {loss.item() for loss in losses.values()} == {0.0}
+    sum(losses.values()).backward()
+
+
 def test_both_kinds_of_images_teach(detector):
     with EventStorage():
         losses = detector([image(1, False), image(2, True), image(3, False)])

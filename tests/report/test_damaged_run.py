@@ -54,6 +54,21 @@ def test_of_what_is_left_there_is_a_report(cfg, name, damage):
         path.write_bytes(whole)
 
 
+def test_curves_of_a_phase_that_was_begun_anew_are_those_of_its_last_training(cfg):
+    path = RunFolder(cfg.OUTPUT_DIR).phase(1).metrics
+    whole = path.read_bytes()
+    lines = [(0, 9.0), (20, 8.0), (40, 7.0), (20, 5.0), (40, 4.0), (40, None), (60, 3.0)]
+    try:
+        rows = ({"iteration": at} | ({"x": x} if x else {"y": 1.0}) for at, x in lines)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        curves = collect(cfg).phases[1].curves
+    finally:
+        path.write_bytes(whole)
+    assert [row["iteration"] for row in curves] == [0, 20, 40, 60]
+    assert [row["x"] for row in curves] == [9.0, 5.0, 4.0, 3.0]
+    assert curves[2]["y"] == 1.0
+
+
 def read_all(cfg):
     """What the page shows of these files; figures and pictures of it need no test of this kind."""
     run = collect(cfg)

@@ -27,6 +27,7 @@ def odd_keys(cfg: CfgNode) -> Iterator[str]:
     yield from _rates_that_stay(cfg)
     yield from _frozen_random_weights(cfg)
     yield from _learned_edges(cfg)
+    yield from _random_teacher(cfg)
     yield from _odd_views(cfg)
 
 
@@ -75,7 +76,8 @@ def _unread_own_keys(cfg: CfgNode) -> dict[str, tuple[bool, str]]:
     """Keys of this project: whether each is set in vain, and what to do instead."""
     ssod, schedule, last = cfg.SSOD, cfg.SSOD.SCHEDULE, cfg.SSOD.NUM_PHASES
     no_steps = f"{cfg.SOLVER.LR_SCHEDULER_NAME} (SOLVER.LR_SCHEDULER_NAME) has none"
-    lasts = math.inf if schedule.EPOCHS else phase_config(cfg, last, 1, 1).SOLVER.MAX_ITER
+    of_last = phase_config(cfg, last, 1, 1)
+    lasts = math.inf if schedule.EPOCHS else of_last.SOLVER.MAX_ITER
     is_repeated_in_vain = ssod.SAMPLING == "balanced" and not schedule.EPOCHS
     repeated = "with SSOD.SAMPLING balanced, every other image is a labeled one anyway"
     return {
@@ -93,7 +95,7 @@ def _unread_own_keys(cfg: CfgNode) -> dict[str, tuple[bool, str]]:
             "phase 0 has no unlabeled images; set SSOD.NUM_PHASES to 1",
         ),
         "SSOD.TEACHER.START": (
-            ssod.TEACHER.ENABLED and last > 0 and lasts <= ssod.TEACHER.START,
+            ssod.TEACHER.ENABLED and last > 0 and lasts <= of_last.SSOD.TEACHER.START,
             f"the last phase ends at iteration {lasts}, so that no teacher labels: set it lower",
         ),
         "SSOD.LABELED_REPEAT": (
@@ -126,6 +128,18 @@ def _learned_edges(cfg: CfgNode) -> Iterator[str]:
                 f"{key} is {value!r}, which learns {what} of uncertain labels (SSOD.LABELS tiers, "
                 f"SSOD.TEACHER) as if they were certain: set it to {remedy!r} or one of its kind"
             )
+
+
+def _random_teacher(cfg: CfgNode) -> Iterator[str]:
+    """Say that a teacher labels before it has learned anything, where it does."""
+    ssod = cfg.SSOD
+    labels = ssod.TEACHER.ENABLED and ssod.TEACHER.START == 0 and ssod.NUM_PHASES > 0
+    if labels and ssod.PHASE_INIT == "pretrained":
+        yield (
+            "SSOD.PHASE_INIT is 'pretrained', so that the last phase, and its teacher with it, "
+            "begins as no detector, but labels from the first batch on: set it to 'previous', or "
+            "SSOD.TEACHER.START to where the phase has learned the labels of the file"
+        )
 
 
 def _odd_views(cfg: CfgNode) -> Iterator[str]:

@@ -56,7 +56,14 @@ def phase_config(cfg: CfgNode, phase: int, num_labeled: int, num_pseudo: int) ->
     own.VIS_PERIOD = 0  # Detectron2's pictures of training need OpenCV
     own.OUTPUT_DIR = str(folder.phase(phase).folder)
     own.freeze()
-    return DefaultTrainer.auto_scale_workers(own, comm.get_world_size())
+    scaled = DefaultTrainer.auto_scale_workers(own, comm.get_world_size())
+    if scaled.SOLVER.MAX_ITER != own.SOLVER.MAX_ITER:  # of a key that Detectron2 does not know
+        scaled.defrost()
+        scaled.SSOD.TEACHER.START = round(
+            own.SSOD.TEACHER.START * scaled.SOLVER.MAX_ITER / own.SOLVER.MAX_ITER
+        )
+        scaled.freeze()
+    return scaled
 
 
 def _iterations(cfg: CfgNode, phase: int, images: int) -> tuple[int, tuple[int, ...]]:

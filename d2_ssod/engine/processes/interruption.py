@@ -190,6 +190,18 @@ def _ending_at_once() -> Iterator[None]:
         _requests.finishes_iterations = before
 
 
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """Let signals wait for the end of this block, which leaves nothing half done."""
+    before, _requests.finishes_iterations = _requests.finishes_iterations, _is_main_thread()
+    try:
+        yield
+    finally:
+        _requests.finishes_iterations = before
+    if not before and _requests.number is not None:
+        raise Stopped(_requests.number)
+
+
 def _save_checkpoint(trainer: TrainerBase) -> None:
     """Write that of the iteration that has just been done, on the main process."""
     if comm.is_main_process():

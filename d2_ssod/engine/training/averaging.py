@@ -9,6 +9,8 @@ from detectron2.engine import HookBase
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from ..processes.interruption import signals_wait
+
 
 class AverageWeights(HookBase):
     """Keeps an exponential moving average of the weights; the model ends with it.
@@ -63,11 +65,13 @@ class AverageWeights(HookBase):
     def in_place_of_weights(self) -> Iterator[None]:
         """Give the model the average for its weights within the block, as at the end."""
         own = {name: value.clone() for name, value in self._model.state_dict().items()}
-        self._model.load_state_dict(self.average)
         try:
+            with signals_wait():
+                self._model.load_state_dict(self.average)
             yield
         finally:
-            self._model.load_state_dict(own)
+            with signals_wait():
+                self._model.load_state_dict(own)
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """Give what a checkpoint keeps; Detectron2's trainers save it with their hooks."""

@@ -99,7 +99,8 @@ class ProposalLearner(nn.Module):
         weights = self.weights
         return {
             "loss_location": weights.location
-            * F.mse_loss(self.locate(noisy), places.repeat(copies, 1)),
+            * F.mse_loss(self.locate(noisy), places.repeat(copies, 1), reduction="sum")
+            / max(4 * len(noisy), 1),
             "loss_contrast": weights.contrast
             * contrast(
                 self.project(noisy), own.repeat(copies), images.repeat(copies), self.temperature
@@ -146,7 +147,7 @@ def box_loss(deltas: Tensor, goal: Tensor, probabilities: Tensor) -> Tensor:
     weight, likeliest = probabilities[:, :-1].max(dim=1)
     place = likeliest if deltas.shape[1] > 4 else torch.zeros_like(likeliest)
     rows = torch.arange(len(deltas), device=deltas.device)
-    chosen, wanted = (each.view(len(deltas), -1, 4)[rows, place] for each in (deltas, goal))
+    chosen, wanted = (each.unflatten(1, (-1, 4))[rows, place] for each in (deltas, goal))
     loss = F.smooth_l1_loss(chosen, wanted, reduction="none").sum(dim=1)
     return (loss * weight).sum() / max(len(deltas), 1)
 

@@ -36,7 +36,11 @@ def test_that_no_image_judges_is_said(said):
 
 
 @pytest.mark.parametrize(
-    "keys", [("SSOD.LABELS", "tiers"), ("SSOD.TEACHER.ENABLED", True, "SSOD.NUM_PHASES", 1)]
+    "keys",
+    [
+        ("SSOD.LABELS", "tiers"),
+        ("SSOD.TEACHER.ENABLED", True, "SSOD.NUM_PHASES", 1, "SSOD.PHASE_INIT", "previous"),
+    ],
 )
 def test_parts_that_learn_the_edges_of_uncertain_boxes_are_said(said, keys):
     text = said(*keys)
@@ -71,7 +75,10 @@ def test_views_that_training_does_not_have_are_said(said):
 
 
 COSINE = ("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR")
-TEACHER = ("SSOD.TEACHER.ENABLED", True, "SSOD.AVERAGE.DECAY", 0.99)
+TEACHER = (
+    *("SSOD.TEACHER.ENABLED", True, "SSOD.AVERAGE.DECAY", 0.99),
+    *("SSOD.PHASE_INIT", "previous"),
+)
 LEARNS_EDGES = ("MODEL.PROPOSAL_GENERATOR.NAME", "UncertaintyRPN")
 THREE = ((1,), (1,), (1,))
 SHORT = ("SOLVER.MAX_ITER", 50, "SOLVER.STEPS", ())
@@ -103,11 +110,7 @@ SHORT = ("SOLVER.MAX_ITER", 50, "SOLVER.STEPS", ())
         (
             "SSOD.TEACHER.START",
             (*TEACHER, *LEARNS_EDGES, "SSOD.TEACHER.START", 50, *SHORT),
-            # Eight times as many iterations on one process.
-            (
-                *(*TEACHER, *LEARNS_EDGES, "SSOD.TEACHER.START", 50, *SHORT),
-                *("SOLVER.REFERENCE_WORLD_SIZE", 8),
-            ),
+            (*TEACHER, *LEARNS_EDGES, "SSOD.TEACHER.START", 49, *SHORT),
         ),
         (
             "SSOD.LABELED_REPEAT",
@@ -158,3 +161,11 @@ def test_phases_whose_learning_rate_never_drops_are_said(said, keys, where, othe
     assert line.startswith("The learning rate does not drop in ")
     assert where in line
     assert not said(*keys, *others)
+
+
+def test_a_teacher_that_has_learned_nothing_is_said(said):
+    keys = (*TEACHER, *LEARNS_EDGES, "SSOD.PHASE_INIT", "pretrained")
+    (line,) = said(*keys).splitlines()
+    assert line.startswith("SSOD.PHASE_INIT is 'pretrained', so that the last phase, and its teach")
+    assert not said(*keys, "SSOD.TEACHER.START", 9)
+    assert not said(*keys, "SSOD.NUM_PHASES", 0, "SSOD.TEACHER.ENABLED", False)

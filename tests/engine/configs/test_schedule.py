@@ -126,13 +126,14 @@ def test_reference_world_size_scales_by_the_linear_rule(monkeypatch):
     """Written for 8 processes and run on 4: half the batch and rate, twice the iterations."""
     cfg = make_config(EPOCHS=(4, 4, 4), STEP_EPOCHS=((3,), (3,), (3,))).clone()
     cfg.defrost()
-    cfg.SOLVER.REFERENCE_WORLD_SIZE = 8
+    cfg.SOLVER.REFERENCE_WORLD_SIZE, cfg.SSOD.TEACHER.START = 8, 10
     monkeypatch.setattr(comm, "get_world_size", lambda: 4)
     own = phase_config(cfg, 1, 60, 20)
     assert own.SOLVER.IMS_PER_BATCH == 4
     assert pytest.approx(0.01) == own.SOLVER.BASE_LR
     assert own.SOLVER.MAX_ITER == 80
     assert own.SOLVER.STEPS == (60,)
+    assert own.SSOD.TEACHER.START == 20
     # As many images are seen.
     assert own.SOLVER.MAX_ITER * own.SOLVER.IMS_PER_BATCH == 4 * 80
 

@@ -1,5 +1,6 @@
 """The moving average of the weights."""
 
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 import d2_ssod.demo  # noqa: F401
 from d2_ssod.engine import PhaseTrainer
+from d2_ssod.engine.processes.interruption import Stopped, handled_signals
 from d2_ssod.engine.training.averaging import AverageWeights
 
 
@@ -84,4 +86,24 @@ def test_the_weights_are_back_after_an_error():
         model.weight.fill_(1.0)
     with pytest.raises(OSError, match="full"), hook.in_place_of_weights():
         raise OSError("full")
+    assert model.weight.item() == 1.0
+
+
+def test_a_signal_leaves_no_half_of_the_average():
+    """One that comes while the average is put in place of the weights, or they are put back."""
+    model, loaded = Model(8), []
+    hook = AverageWeights(model, 0.75)
+    hook.before_train()
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    load = model.load_state_dict
+
+    def load_with_a_signal(state):
+        signal.raise_signal(signal.SIGTERM)
+        loaded.append(load(state))
+
+    model.load_state_dict = load_with_a_signal
+    with handled_signals(), pytest.raises(Stopped), hook.in_place_of_weights():
+        pytest.fail("the evaluation began")
+    assert len(loaded) == 2
     assert model.weight.item() == 1.0
