@@ -80,26 +80,19 @@ class CSD(ConsistentSSD):
     """Consistency between an image and its mirror image, of priors on objects in the image.
 
     Jeong et al., NeurIPS 2019. The symmetric divergence of class probabilities, and squared
-    differences of offsets. Where a prior and that on the other side are not mirror images, as maps
-    of SSD300 are wider than the image, what their offsets differ in by that is taken off.
+    differences of offsets.
     """
 
     def consistency(self, pixels: Tensor, outputs: Outputs) -> dict[str, Tensor]:
         """Compute ``loss_consistency_cls`` and ``loss_consistency_box``."""
-        return self.with_mirrored(outputs, self.outputs_of(pixels.flip(3)), pixels.shape[3])
+        return self.with_mirrored(outputs, self.outputs_of(pixels.flip(3)))
 
-    def with_mirrored(self, outputs: Outputs, mirrored: Outputs, width: int) -> dict[str, Tensor]:
-        """Compute both losses from the outputs of images, of this width, and of mirror images."""
+    def with_mirrored(self, outputs: Outputs, mirrored: Outputs) -> dict[str, Tensor]:
+        """Compute both losses from the outputs of images and of their mirror images."""
         shapes = self.ssd.anchor_generator.num_anchors_per_location()
         p = outputs.logits.softmax(-1)
         q = mirror(mirrored.logits.softmax(-1), outputs.grids, shapes)
         deltas = mirror(mirrored.deltas, outputs.grids, shapes)
-        # Of a box at x and, mirrored, at width - x, the offsets to its priors add up to this.
-        x0, x1 = outputs.priors[:, 0], outputs.priors[:, 2]
-        center = (x0 + x1) / 2
-        others = mirror(center[None, :, None], outputs.grids, shapes)[0, :, 0]
-        sums = self.ssd.box_coder.weights[0] * (width - center - others) / (x1 - x0)
-        deltas = torch.cat([deltas[..., :1] - sums[:, None], deltas[..., 1:]], dim=-1)
         seen = is_foreground(p)
         return {
             "loss_consistency_cls": class_consistency(p[seen], q[seen]),
@@ -146,7 +139,7 @@ class ISD(CSD):
         mixed = self.outputs_of(share * pixels + (1 - share) * flipped[other])
         partner = mirrored._replace(logits=mirrored.logits[other], deltas=mirrored.deltas[other])
         return {
-            **self.with_mirrored(outputs, mirrored, pixels.shape[3]),
+            **self.with_mirrored(outputs, mirrored),
             **self.with_mixture(outputs, partner, mixed, share),
         }
 
