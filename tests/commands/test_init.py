@@ -111,6 +111,22 @@ def test_self_training_takes_as_many_image_passes_as_two_phases():
     assert epochs["teacher"] == epochs["self-training"]
 
 
+@pytest.mark.parametrize(
+    ("unlabeled", "lengths", "part"), [(3, [6000, 2000], 0.75), (60, [3000, 5000], 0.375)]
+)
+def test_phase_0_takes_most_of_the_time_where_many_pictures_are_labeled(
+    folder, unlabeled, lengths, part
+):
+    for number in range(unlabeled):  # beside 12 labeled ones
+        save_picture(folder / "unlabeled" / f"unlabeled_more_{number}.png")
+    path = init(folder, "--model", "small")
+    assert yaml.safe_load(path.read_text())["SSOD"]["SCHEDULE"]["MAX_ITER"] == lengths
+    path = init(folder, "--model", "small", "--method", "paper", name="paper.yaml")
+    assert yaml.safe_load(path.read_text())["SSOD"]["SCHEDULE"]["MAX_ITER"] == [1500, 1200, 1200]
+    text = " ".join(init(folder, name="r50.yaml").read_text().replace("#", " ").split())
+    assert f"at most {part:g} of them in phase 0" in text
+
+
 @pytest.mark.parametrize("method", ["self-training", "teacher", "paper"])
 @pytest.mark.parametrize(("num_labeled", "num_unlabeled"), [(30, 174), (2000, 50_000)])
 def test_no_phase_is_all_warm_up(method, num_labeled, num_unlabeled):

@@ -160,10 +160,13 @@ def _schedule_lines(arguments: argparse.Namespace, schedule: EpochSchedule) -> I
     iterations = MODELS[arguments.model].iterations
     if iterations is not None:
         of_phases = list(iterations[num_phases(arguments)])
+        if len(of_phases) == 2:
+            first = round(schedule.supervised_part * sum(of_phases))
+            of_phases = [first, sum(of_phases) - first]
         low, high = (sum(of_phases) * seconds / 3600 for seconds in _SECONDS)
         yield from _comment(
             "Iterations of each phase. Phase 0 should go on until more of it gains nothing: its "
-            "model makes the first labels. "
+            "model makes the first labels (the more pictures are labeled, the longer). "
             f"An iteration takes {_SECONDS[0]:g} to {_SECONDS[1]:g} s on two cores, by what else "
             "they do and by the size of the pictures, whose loading takes a good part: "
             f"{low:.1f} to {high:.1f} hours for all. For a short trial see docs/own_data.md.",

@@ -10,8 +10,11 @@ import numpy as np
 
 _ITERATIONS = 2000  # that a phase should have at least
 _EPOCHS = (12, 120)  # limits
-# Of the labeled pictures, before the one other phase, but no more than this part of all iterations.
+# Of the labeled pictures, before the one other phase, but no more than this part of all iterations,
 _SUPERVISED_EPOCHS, _SUPERVISED_PART = 48, 0.375
+# and than this one where so many of all pictures are labeled: more iterations on them gain for
+# longer then, and labels of the others less (docs/real_images.md, with .14 and .38 of them).
+_SUPERVISED_PART_OF_MANY, _MANY = 0.75, 0.25
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class EpochSchedule:
     iterations: list[int]
     labels_alone: int
     """Epochs of the labeled pictures alone in as many iterations."""
+    supervised_part: float
+    """Of all iterations, that phase 0 may have before one other phase."""
 
     @classmethod
     def of(
@@ -37,7 +42,8 @@ class EpochSchedule:
         counts = zip(epochs, pictures, strict=True)
         iterations = [max(1, round(e * count / batch)) for e, count in counts]
         labels_alone = round(sum(iterations) * batch / max(num_labeled, 1))
-        return cls(text, epochs, iterations, labels_alone)
+        part = supervised_part(num_labeled, num_unlabeled)
+        return cls(text, epochs, iterations, labels_alone, part)
 
 
 def _as_published(
@@ -58,7 +64,8 @@ def _self_training(
     """Give those of two phases that see so many pictures in all."""
     pictures = [num_labeled, num_labeled + num_unlabeled]
     first = max(_SUPERVISED_EPOCHS * num_labeled, _ITERATIONS * batch)
-    first = min(first, _SUPERVISED_PART * passes)
+    part = supervised_part(num_labeled, num_unlabeled)
+    first = min(first, part * passes)
     epochs = [
         math.ceil(first / max(pictures[0], 1)),
         round((passes - first) / max(pictures[1], 1), 1),
@@ -66,10 +73,17 @@ def _self_training(
     seen = epochs[1] * pictures[1] / 2 / max(num_labeled, 1)
     text = (
         f"Of phase 0 with {pictures[0]} pictures and phase 1 with {pictures[1]}: as many "
-        "pictures in all as two phases as published would take. In phase 1 half of each "
+        "pictures in all as two phases as published would take, at most "
+        f"{part:.3g} of them in phase 0 (by how many are labeled). In phase 1 half of each "
         f"batch is labeled, so that it sees each labeled picture {seen:.0f} times"
     )
     return pictures, epochs, text
+
+
+def supervised_part(num_labeled: int, num_unlabeled: int) -> float:
+    """Give the part of all iterations that phase 0 may have before the one other phase."""
+    are_many = num_labeled >= _MANY * (num_labeled + num_unlabeled)
+    return _SUPERVISED_PART_OF_MANY if are_many else _SUPERVISED_PART
 
 
 def num_phases(arguments: argparse.Namespace) -> int:
