@@ -290,11 +290,10 @@ def _shared(first: Sequence[str], second: Sequence[str], files: PictureFiles) ->
     lengths = {of_second[number].length for number in alike}
     others = [path for path, state in zip(first, of_first, strict=True) if state.length in lengths]
     for digests in (files.heads, files.digests):  # uncompressed pictures all have one length
-        found = digests([second[number] for number in alike])
-        contents = dict(zip(others, digests(others), strict=True))
-        known = set(contents.values())
-        alike = [n for n, own in zip(alike, found, strict=True) if own in known]
-        others = [path for path in others if contents[path] in set(found)]
+        of_alike, of_others = digests([second[number] for number in alike]), digests(others)
+        common = set(of_alike) & set(of_others)
+        alike = [n for n, own in zip(alike, of_alike, strict=True) if own in common]
+        others = [path for path, own in zip(others, of_others, strict=True) if own in common]
     return shared | set(alike)
 
 

@@ -110,6 +110,7 @@ def write_queue(
     if _is_of_a_person(path, corrected):
         logger.warning("%s stays as it is, as it seems corrected; move it to have a new one", path)
         return
+    _seal(path).unlink(missing_ok=True)  # of the file before; a kill may come between the two
     # As tools know images, which are given a folder of them.
     images = [review.image for review in queue]
     names = relative_names(images)

@@ -156,9 +156,10 @@ def _check_kept_apart(sets: dict[str, DataSet], arguments: argparse.Namespace) -
     paths = {
         key: {state.path for state in files.states([i["file_name"] for i in found.images])}
         for key, found in sets.items()
+        if key != "UNLABELED"
     }
     for key in ("VAL", "TEST"):
-        if key in paths and paths[key] <= paths["TRAIN"]:
+        if paths.get(key) and paths[key] <= paths["TRAIN"]:
             given, images = OPTIONS[key]
             raise ConfigError(
                 f"{option_of(given)} {getattr(arguments, given)}: all of its {len(paths[key])} "

@@ -136,9 +136,9 @@ def _random_teacher(cfg: CfgNode) -> Iterator[str]:
     labels = ssod.TEACHER.ENABLED and ssod.TEACHER.START == 0 and ssod.NUM_PHASES > 0
     if labels and ssod.PHASE_INIT == "pretrained":
         yield (
-            "SSOD.PHASE_INIT is 'pretrained', so that the last phase, and its teacher with it, "
-            "begins as no detector, but labels from the first batch on: set it to 'previous', or "
-            "SSOD.TEACHER.START to where the phase has learned the labels of the file"
+            "SSOD.PHASE_INIT is 'pretrained', so that the teacher begins as MODEL.WEIGHTS, and "
+            "labels from the first batch on: unless these are a detector of the same classes, set "
+            "it to 'previous', or SSOD.TEACHER.START to where the labels of the file are learned"
         )
 
 

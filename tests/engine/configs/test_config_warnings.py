@@ -166,6 +166,6 @@ def test_phases_whose_learning_rate_never_drops_are_said(said, keys, where, othe
 def test_a_teacher_that_has_learned_nothing_is_said(said):
     keys = (*TEACHER, *LEARNS_EDGES, "SSOD.PHASE_INIT", "pretrained")
     (line,) = said(*keys).splitlines()
-    assert line.startswith("SSOD.PHASE_INIT is 'pretrained', so that the last phase, and its teach")
+    assert line.startswith("SSOD.PHASE_INIT is 'pretrained', so that the teacher begins as MODEL.W")
     assert not said(*keys, "SSOD.TEACHER.START", 9)
     assert not said(*keys, "SSOD.NUM_PHASES", 0, "SSOD.TEACHER.ENABLED", False)

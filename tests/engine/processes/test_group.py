@@ -255,9 +255,13 @@ def test_a_process_of_a_group_ends_as_its_work_did(monkeypatch, capsys, end, cod
 
 
 def test_another_error_of_a_process_is_its_callers(monkeypatch):
+    done = []
     monkeypatch.setattr(group.os, "_exit", pytest.fail)
+    monkeypatch.setattr(group.atexit, "_run_exitfuncs", lambda: done.append("exit functions"))
+    monkeypatch.setattr(group.atexit, "register", done.append)
     with pytest.raises(ZeroDivisionError):
         run_to_the_end(lambda: 1 / 0)
+    assert done == ["exit functions", group._end_at_once]  # once it has been handed on
 
 
 def test_streams_that_nobody_reads_do_not_change_the_exit_code():
