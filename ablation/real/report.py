@@ -21,8 +21,9 @@ from d2_ssod.json_files import read_json
 from .factorial import main_effects
 from .rows import CHOICES, FACTORS, ROWS, SPLITS, RealRun, cell
 
-# Data, iterations and learning rates of what there are results of.
-STUDIES = {
+Study = tuple[str, tuple[int, int], tuple[float, float]]  # data, iterations and learning rates
+# What there are results of.
+STUDIES: dict[str, Study] = {
     "Digits": ("digits", (1500, 2400), (0.003, 0.003)),
     "Steel (NEU)": ("neu", (3000, 5000), (0.003, 0.002)),
     "Steel (NEU), shorter": ("neu", (1500, 2400), (0.003, 0.003)),
@@ -33,6 +34,11 @@ STUDIES = {
         (1200, 2000),
         (0.001, 0.0005),
     ),
+    "Steel (NEU), backbone trained on ImageNet, other labeled images, longer phase 0": (
+        "neu_lite_redrawn",
+        (2400, 800),
+        (0.001, 0.0005),
+    ),
     "Steel (NEU), backbone trained on ImageNet, 40 labeled images, others for each seed": (
         "neu_lite_40",
         (1200, 2000),
@@ -41,6 +47,11 @@ STUDIES = {
     "Steel (NEU), backbone trained on ImageNet, 400 labeled images, others for each seed": (
         "neu_lite_400",
         (1200, 2000),
+        (0.001, 0.0005),
+    ),
+    "Steel (NEU), backbone trained on ImageNet, 400 labeled images, longer phase 0": (
+        "neu_lite_400",
+        (2400, 800),
         (0.001, 0.0005),
     ),
     "Blood cells (BCCD) at 256 pixels": ("bccd_256", (1500, 2400), (0.003, 0.003)),
@@ -63,18 +74,32 @@ def parts() -> Iterator[str]:
     """Headings and tables of all studies and splits that have results."""
     for title, study in STUDIES.items():
         for split in SPLITS:
-            data, lengths, rates = study
-            found = {
-                row: load(RealRun(Path(data), row, lengths, rates, 0, split).result.parent)
-                for row in ROWS
-            }
+            found = {row: _results(row, study, split) for row in ROWS}
             rows = {row: results for row, results in found.items() if results}
-            if rows:
+            if rows.keys() - {"fs_plus"}:
                 yield f"### {title}, {split}"
                 yield _accuracy_table(rows)
                 yield from _difference_parts(rows)
                 yield from _factorial_parts(rows)
                 yield _provenance(rows)
+
+
+def _results(row: str, study: Study, split: str) -> Results:
+    """Load those of a row; FS+, which has one phase, is that of a study with the same length."""
+    data, lengths, rates = study
+    alike = [
+        (lengths, rates),
+        *(
+            (other_lengths, other_rates)
+            for other, other_lengths, other_rates in STUDIES.values()
+            if (other, sum(other_lengths), other_rates[0]) == (data, sum(lengths), rates[0])
+        ),
+    ]
+    for of_study in alike if row == "fs_plus" else alike[:1]:
+        folder = RealRun(Path(data), row, *of_study, 0, split).result.parent
+        if results := load(folder):
+            return results
+    return {}
 
 
 def table(runs: Sequence[RealRun]) -> str:

@@ -139,11 +139,6 @@ ROWS = {
         1,
         {**_SOFT, **_NO_RAMP, "SSOD.LABELS": "tiers", **_ALL_EDGES},
     ),
-    "tiers_no_edges": Row(
-        "one phase, strong augmentation, labels of two tiers, no edges, no ramp of the average",
-        1,
-        {**_SOFT, **_NO_RAMP, "SSOD.LABELS": "tiers"},  # one model alone teaches none
-    ),
     "rounds_held": Row(
         "two phases on all images, strong augmentation, fused labels, no ramp of the average",
         2,
