@@ -252,7 +252,7 @@ def check_disjoint(
         findings: what is found is added to it.
     """
     paths, others = ([record["file_name"] for record in images] for images in (second, first))
-    shared = _shared(others, paths, files)
+    shared = shared_pictures(others, paths, files)
     if shared:
         what, too, consequence = words
         findings.warning(
@@ -280,7 +280,7 @@ def check_repeated(
             )
 
 
-def _shared(first: Sequence[str], second: Sequence[str], files: PictureFiles) -> set[int]:
+def shared_pictures(first: Sequence[str], second: Sequence[str], files: PictureFiles) -> set[int]:
     """Find the second ones that are a file of the first, or have its content; their indices."""
     of_first, of_second = files.states(first), files.states(second)
     known = {state.path for state in of_first}

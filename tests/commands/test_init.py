@@ -477,6 +477,19 @@ def test_all_pictures_may_lie_in_one_folder(folder, capsys):
     assert "unlabeled images are labeled" not in capsys.readouterr().out
 
 
+def test_copies_of_labeled_pictures_are_not_unlabeled_ones(folder, capsys):
+    """As a tool exports those of the pool, by other names."""
+    labeled = next((folder / "labeled").rglob("*.png"))
+    (folder / "unlabeled" / "90fbb0c7-copy.png").write_bytes(labeled.read_bytes())
+    with catalogs.restored_catalogs():  # of a process of its own
+        path = init(folder)
+    assert "1 of 4 pictures of --unlabeled are labeled" in capsys.readouterr().out
+    listed = (folder / "mine_unlabeled.txt").read_text().splitlines()
+    assert listed == [str(folder / "unlabeled" / f"unlabeled_{name}.png") for name in "abc"]
+    assert ran("check", "--config-file", path) == 0
+    assert "unlabeled images are labeled" not in capsys.readouterr().out
+
+
 def test_a_folder_of_labeled_pictures_alone_has_no_unlabeled_ones(folder, capsys):
     given = ["--labeled", folder / "labeled" / "instances.json", "-o", folder / "one.yaml"]
     assert ran("init", *given, "--unlabeled", folder / "labeled", "--name", folder.name) == 2

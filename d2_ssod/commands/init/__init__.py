@@ -145,7 +145,7 @@ def _unlabeled_images(
         entries["UNLABELED"]["IMAGES"] = str(target)
         print(
             f"{len(images) - len(others)} of {len(images)} pictures of --unlabeled are labeled, "
-            f"validation or test ones; the others are listed in {target}\n"
+            f"validation or test ones, or copies; the others are listed in {target}\n"
         )
     return others
 

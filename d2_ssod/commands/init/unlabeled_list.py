@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from d2_ssod.data.checks import shared_pictures
 from d2_ssod.data.picture_files import PictureFiles
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
@@ -14,7 +15,7 @@ from d2_ssod.json_files import atomic_open
 def list_others(
     images: Sequence[dict], known: Iterable[dict], path: Path, names: Sequence[str]
 ) -> list[dict]:
-    """Find the images of a folder that are none of those known, and list them if these are some.
+    """Find the images of a folder that are none of those known, nor copies, and list them.
 
     Args:
         images: Detectron2 dicts of what is in the folder.
@@ -28,11 +29,9 @@ def list_others(
     Raises:
         ConfigError: none is left, or there is such a file already.
     """
-    of_known, of_images = (
-        PictureFiles().states([image["file_name"] for image in each]) for each in (known, images)
-    )
-    taken = {state.path for state in of_known}
-    others = [i for i, state in zip(images, of_images, strict=True) if state.path not in taken]
+    of_known, of_images = ([image["file_name"] for image in each] for each in (known, images))
+    taken = shared_pictures(of_known, of_images, PictureFiles())
+    others = [image for number, image in enumerate(images) if number not in taken]
     if len(others) == len(images):
         return others
     if not others:
