@@ -7,7 +7,7 @@ import sys
 import pytest
 import runs
 import yaml
-from pictures import coco_contents, write_coco
+from pictures import coco_contents, save_picture, write_coco
 
 import d2_ssod
 
@@ -35,7 +35,8 @@ def run_installed(installed, cwd, *arguments):
 def test_an_installed_package_writes_a_config_and_trains_by_it(installed, tmp_path):
     boxes = [(1, 2, 10, 8), (2, 1, 8, 12), (3, 3, 12, 12)]
     write_coco(tmp_path / "labeled", coco_contents(12, boxes=boxes))
-    write_coco(tmp_path / "more", coco_contents(3, boxes=boxes))
+    for name in "abc":
+        save_picture(tmp_path / "more" / f"more_{name}.png")
     data = ("--labeled", "labeled/instances.json", "--unlabeled", "more", "--model", "small")
     run_installed(installed, tmp_path, "init", *data, "-o", "mine.yaml")
     base = yaml.safe_load((tmp_path / "mine.yaml").read_text())["_BASE_"]

@@ -85,11 +85,19 @@ def assert_none_left(run, seconds=20):
             time.sleep(0.2)
 
 
+@pytest.fixture
+def no_nohup():
+    """Tests may be started by it, which their processes would respect."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGHUP, PREEMPTED), (signal.SIGINT, INTERRUPTED)]
 )
 def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
-    data, tmp_path, number, code, one_thread
+    data, tmp_path, number, code, one_thread, no_nohup
 ):
     length = {**KEYS, "SSOD__SCHEDULE__MAX_ITER": [50]}
     run = start(data, tmp_path / "stopped", **length)
