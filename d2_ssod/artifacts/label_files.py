@@ -236,12 +236,13 @@ class _Names:
         Folders before these may be others: data are moved, and tools put names into new folders.
         The id, which tools may have changed, only tells those apart that are one file.
         """
-        found = self._by_base.get(base_name(file_name), [])
-        if parent_of(file_name) in self._folders:
-            found = [r for r in found if parent_of(r["file_name"]) == parent_of(file_name)]
+        found, folder = self._by_base.get(base_name(file_name), []), parent_of(file_name)
+        if folder in self._folders:
+            found = [record for record in found if parent_of(record["file_name"]) == folder]
         if len(found) > 1:
             common = [common_parts(record["file_name"], file_name) for record in found]
-            found = [r for r, parts in zip(found, common, strict=True) if parts == max(common)]
+            most = max(common)
+            found = [r for r, parts in zip(found, common, strict=True) if parts == most]
         if len({record["file_name"] for record in found}) == 1:
             found = [record for record in found if record["image_id"] == image_id] or found
         return found[0] if len(found) == 1 else None

@@ -42,6 +42,7 @@ _NOT_IN_PHASE_0 = (
 )
 # ... unless they are "all"; otherwise they may change, among other values, after phase 0.
 _WHETHER_IN_PHASE_0 = ("SSOD.AUG.STRONG", "SSOD.ROI_WEIGHTING.APPLY_TO")
+# Sections of Detectron2's, whose keys phase 0 learns by, whoever else reads them.
 _LEARNED_BY = ("MODEL", "INPUT", "SOLVER", "DATALOADER")
 _HASH = "sha256:"
 _DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/"  # detectron2:// is that

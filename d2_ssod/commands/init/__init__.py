@@ -107,7 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
     sets = {key: read_data_set(name) for key, name in names.items()}
     for key, data_set in sets.items():
         _check_usable(data_set, option_of(OPTIONS[key][1]))
-    _check_kept_apart(sets, arguments)
+    files = PictureFiles()
+    _check_some_are_not_trained_on(sets, files, arguments)
     labeled = sets["TRAIN"]
     for entry in entries.values():
         if "VOC" in entry:  # whose own are those that it has objects of
@@ -118,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
     for key in ("VAL", "TEST"):
         if key in sets:
             _check_judges(sets[key].images, key, arguments)
-    unlabeled = _unlabeled_images(path, arguments, entries, sets)
+    unlabeled = _unlabeled_images(path, arguments, entries, sets, files)
     lines = lines_of(arguments, entries, labeled.images, labeled.thing_classes, len(unlabeled))
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_open(path, encoding="utf-8") as file:
@@ -133,6 +134,7 @@ def _unlabeled_images(
     arguments: argparse.Namespace,
     entries: dict[str, dict[str, Any]],
     sets: dict[str, DataSet],
+    files: PictureFiles,
 ) -> list[dict]:
     """Give the unlabeled images; if labeled ones lie among them, by a list, which is written."""
     images = sets["UNLABELED"].images
@@ -140,7 +142,7 @@ def _unlabeled_images(
         return images
     known = [i for key, data_set in sets.items() if key != "UNLABELED" for i in data_set.images]
     target = Path(os.path.abspath(path.with_name(f"{path.stem}_unlabeled.txt")))
-    others = list_others(images, known, target, arguments.unlabeled)
+    others = list_others(images, known, files, target, arguments.unlabeled)
     if len(others) < len(images):
         entries["UNLABELED"]["IMAGES"] = str(target)
         print(
@@ -150,9 +152,10 @@ def _unlabeled_images(
     return others
 
 
-def _check_kept_apart(sets: dict[str, DataSet], arguments: argparse.Namespace) -> None:
+def _check_some_are_not_trained_on(
+    sets: dict[str, DataSet], files: PictureFiles, arguments: argparse.Namespace
+) -> None:
     """Stop where all pictures that models would be judged by are trained on."""
-    files = PictureFiles()
     paths = {
         key: {state.path for state in files.states([i["file_name"] for i in found.images])}
         for key, found in sets.items()

@@ -13,13 +13,18 @@ from d2_ssod.json_files import atomic_open
 
 
 def list_others(
-    images: Sequence[dict], known: Iterable[dict], path: Path, names: Sequence[str]
+    images: Sequence[dict],
+    known: Iterable[dict],
+    files: PictureFiles,
+    path: Path,
+    names: Sequence[str],
 ) -> list[dict]:
     """Find the images of a folder that are none of those known, nor copies, and list them.
 
     Args:
         images: Detectron2 dicts of what is in the folder.
         known: of labeled, validation and test images.
+        files: looks at them.
         path: of the text file, which is written only if some of the images are known.
         names: the folders, as they were given.
 
@@ -30,7 +35,7 @@ def list_others(
         ConfigError: none is left, or there is such a file already.
     """
     of_known, of_images = ([image["file_name"] for image in each] for each in (known, images))
-    taken = shared_pictures(of_known, of_images, PictureFiles())
+    taken = shared_pictures(of_known, of_images, files)
     others = [image for number, image in enumerate(images) if number not in taken]
     if len(others) == len(images):
         return others
