@@ -139,6 +139,11 @@ ROWS = {
         1,
         {**_SOFT, **_NO_RAMP, "SSOD.LABELS": "tiers", **_ALL_EDGES},
     ),
+    "no_edges_held": Row(
+        "one phase, strong augmentation, labels without their edges, no ramp of the average",
+        1,
+        {**_SOFT, **_NO_RAMP, **_FUSED, "SSOD.TIERS.MAX_SPREAD": 0.0},
+    ),
     "rounds_held": Row(
         "two phases on all images, strong augmentation, fused labels, no ramp of the average",
         2,

@@ -21,7 +21,8 @@ class Model:
     most: float
     """Limit of the long edge, in short ones."""
     iterations: dict[int, tuple[int, ...]] | None
-    """Of the phases of methods with so many after phase 0; None: epochs by the pictures."""
+    """Of the phases of methods with so many after phase 0, with one of both together; None: epochs
+    by the pictures."""
 
 
 MODELS = {
@@ -33,7 +34,7 @@ MODELS = {
     "small": Model(
         "Base-SSOD-Small.yaml",
         "a small Faster R-CNN from scratch, for trials on a CPU",
-        *(1, 3, 3, (96, 160), 2.0, {2: (1500, 1200, 1200), 1: (3000, 5000)}),
+        *(1, 3, 3, (96, 160), 2.0, {2: (1500, 1200, 1200), 1: (8000,)}),
     ),
 }
 _SELF_TRAINING = """\

@@ -160,9 +160,9 @@ def _schedule_lines(arguments: argparse.Namespace, schedule: EpochSchedule) -> I
     iterations = MODELS[arguments.model].iterations
     if iterations is not None:
         of_phases = list(iterations[num_phases(arguments)])
-        if len(of_phases) == 2:
-            first = round(schedule.supervised_part * sum(of_phases))
-            of_phases = [first, sum(of_phases) - first]
+        if len(of_phases) == 1:
+            first = round(schedule.supervised_part * of_phases[0])
+            of_phases = [first, of_phases[0] - first]
         low, high = (sum(of_phases) * seconds / 3600 for seconds in _SECONDS)
         yield from _comment(
             "Iterations of each phase. Phase 0 should go on until more of it gains nothing: its "
