@@ -253,13 +253,13 @@ def check_disjoint(
     """
     paths, others = ([record["file_name"] for record in images] for images in (second, first))
     shared = shared_pictures(others, paths, files)
-    if shared:
-        what, too, consequence = words
+    what, too, consequence = words
+    for number in sorted(shared):
         findings.warning(
             place,
             f"{what} images that are {too} too",
-            f"{len(shared)} of {len(paths)} {what} images are {too} images too, such as "
-            f"{paths[min(shared)]}; {consequence}",
+            f"{paths[number]} is among the {too} images",
+            f"{len(shared)} of {len(paths)} {what} images are {too} images too: {consequence}; "
             "take them out of one of the two",
         )
 

@@ -67,7 +67,7 @@ def test_the_config_is_one_that_works(folder, model, capsys):
     text = capsys.readouterr().out
     assert "no object is a 'dog'" in text
     assert "test images are labeled images too" in text  # the pictures are made alike
-    assert "0 errors, 2 warnings" in text
+    assert "0 errors, 4 warnings" in text
 
 
 @pytest.mark.parametrize("model", ["r50", "small"])

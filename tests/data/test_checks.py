@@ -298,7 +298,8 @@ def test_check_disjoint_warns_of_shared_images(tmp_path):
         record(tmp_path / "renamed.png", image_id=9),  # the same content
     ]
     line = warning_by(checks.check_disjoint, labeled, same, FILES, WORDS, "KEY")
-    assert line.startswith("KEY: 2 of 3 unlabeled images are labeled images too, such as")
+    assert line.startswith(f"KEY: {tmp_path}/link.png is among the labeled images (and 1 more: ")
+    assert "; 2 of 3 unlabeled images are labeled images too: " in line
 
 
 def test_pictures_are_read_whole_only_where_they_begin_alike(tmp_path, monkeypatch):
@@ -312,7 +313,7 @@ def test_pictures_are_read_whole_only_where_they_begin_alike(tmp_path, monkeypat
     monkeypatch.setattr(files, "digests", lambda paths: whole.extend(paths) or digests(paths))
     first, second = ([{"file_name": str(tmp_path / n)} for n in names] for names in ("a", "bcd"))
     line = warning_by(checks.check_disjoint, first, second, files, WORDS, "KEY")
-    assert "1 of 3 unlabeled images are labeled images too, such as" in line
+    assert line.startswith(f"KEY: {tmp_path}/d is among the labeled images; 1 of 3 unlabeled ")
     assert sorted(Path(path).name for path in whole) == ["a", "b", "d"]
 
 

@@ -450,7 +450,8 @@ def test_images_of_two_kinds_at_once_are_warned_of(
     cfg.DATASETS[first] = ("run_data_one",)
     cfg.DATASETS[second] = ("run_data_other",)
     (line,) = (str(f) for f in check_run_data(cfg) if "images too" in str(f))
-    assert line.startswith(f"DATASETS.{second}: 3 of 3 {said}, such as ")
+    assert line.startswith(f"DATASETS.{second}: {records[2]['file_name']} is among the ")
+    assert f"; 3 of 3 {said}: " in line
     assert line.endswith("; take them out of one of the two")
 
 

@@ -36,8 +36,8 @@ class VocFolder:
     difficult are crowds here, which are neither trained on nor counted.
 
     Attributes:
-        folder: with ``Annotations`` and ``JPEGImages``, as VOC has them, or with XML files and
-            pictures side by side.
+        folder: with ``Annotations`` and ``JPEGImages``, as VOC has them, ``labels`` and ``data``,
+            as FiftyOne does, or with XML files and pictures side by side.
         split: which ``ImageSets/Main/<split>.txt`` lists the images; empty: ``list_file`` does.
         list_file: text file with an image per line; empty: every XML file is of an image.
         image_root: folder of the pictures where it is not in ``folder``.
@@ -100,12 +100,20 @@ class VocFolder:
         ) from None
 
     def _annotation_folder(self) -> str:
-        places = (os.path.join(self.folder, name) for name in ("Annotations", "annotations"))
-        return next(filter(os.path.isdir, places), self.folder)
+        return self._first_of("Annotations", "annotations") or self._of_fiftyone(0) or self.folder
 
     def _image_folder(self) -> str:
-        places = (os.path.join(self.folder, name) for name in ("JPEGImages", "images", "Images"))
-        return self.image_root or next(filter(os.path.isdir, places), self.folder)
+        own = self._first_of("JPEGImages", "images", "Images") or self._of_fiftyone(1)
+        return self.image_root or own or self.folder
+
+    def _of_fiftyone(self, number: int) -> str:
+        """Give one of the folders that its exports have: either name alone may mean anything."""
+        both = [self._first_of(name) for name in ("labels", "data")]
+        return both[number] if all(both) else ""
+
+    def _first_of(self, *names: str) -> str:
+        places = (os.path.join(self.folder, name) for name in names)
+        return next(filter(os.path.isdir, places), "")
 
     def _find_files(self, *, with_annotations: bool) -> _Files:
         """Find the pictures and XML files, in one walk of each folder."""

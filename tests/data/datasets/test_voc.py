@@ -272,6 +272,18 @@ def test_pictures_may_lie_beside_the_folder_of_annotations(cameras):
     assert files == [f"{cameras}/cam1/f0.jpg", f"{cameras}/f0.jpg"]
 
 
+def test_folders_may_have_the_names_that_fiftyone_gives_them(cameras):
+    expected = described(cameras, load(cameras, ""))
+    (cameras / "JPEGImages").rename(cameras / "data")
+    (cameras / "Annotations").rename(cameras / "labels")
+    records = load(cameras, "")
+    for record in records:
+        record["file_name"] = record["file_name"].replace("/data/", "/JPEGImages/")
+    assert described(cameras, records) == expected
+    (cameras / "data").rename(cameras / "pictures")  # alone, "labels" is a sub-folder
+    assert {record["image_id"].split("/")[0] for record in load(cameras, "")} == {"labels"}
+
+
 def test_a_list_names_files_in_sub_folders(cameras):
     names = ["cam1/f0", "JPEGImages/cam2/day/f0.jpg", "f0", "elsewhere/f0.jpg"]
     assert listed(cameras, *names) == [
