@@ -45,12 +45,21 @@ from .partial_predictions import (
     load_partial_predictions,
 )
 from .predictions import load_predictions, save_predictions
-from .provenance import check_predictions, prediction_source, read_source
+from .provenance import check_predictions, match_files, prediction_source, read_source
 from .pseudo_labels import is_of_models, save_pseudo_labels
-from .run_classes import check_classes, load_classes, save_classes
-from .summary import Summary, load_summary, numbers_in
+from .run_classes import check_classes, class_differences, load_classes, save_classes
+from .summary import (
+    Summary,
+    load_own_summary,
+    load_summaries,
+    load_summary,
+    numbers_in,
+    summaries_of_phase,
+    summary_path,
+)
 from .trained_with import (
     check_training,
+    differences_unseen,
     had_teacher,
     has_learned,
     record_training,
@@ -86,7 +95,9 @@ __all__ = [
     "check_label_settings",
     "check_predictions",
     "check_training",
+    "class_differences",
     "count_pseudo_labels",
+    "differences_unseen",
     "digest_of",
     "digest_of_file",
     "discard_partial_predictions",
@@ -104,16 +115,19 @@ __all__ = [
     "load_earlier_predictions",
     "load_labels",
     "load_model",
+    "load_own_summary",
     "load_partial_predictions",
     "load_phase_model",
     "load_predictions",
     "load_predictions_by_file",
     "load_pseudo_labels",
+    "load_summaries",
     "load_summary",
     "load_validated",
     "load_validated_ensembles",
     "load_validation",
     "lock_folder",
+    "match_files",
     "numbers_in",
     "prediction_source",
     "read_history",
@@ -130,6 +144,8 @@ __all__ = [
     "save_yolo",
     "save_yolo_data",
     "set_aside_predictions",
+    "summaries_of_phase",
+    "summary_path",
     "timed_event",
     "unique_stems",
     "write_manifest",

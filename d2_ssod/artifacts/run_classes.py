@@ -33,6 +33,17 @@ def check_classes(cfg: CfgNode, thing_classes: Sequence[str]) -> None:
     if not folder.classes.exists() or not (files.model.exists() or files.trained_with.exists()):
         return
     made = load_classes(folder)
+    refuse(cfg, f"{folder.classes} has other classes than the data sets", _differ(made, now))
+
+
+def class_differences(folder: RunFolder, thing_classes: Sequence[str]) -> list[str] | None:
+    """Tell in what the classes of a run are others; None of a folder that tells none."""
+    if not folder.classes.exists():
+        return None
+    return _differ(load_classes(folder), list(thing_classes))
+
+
+def _differ(made: Sequence[str], now: Sequence[str]) -> list[str]:
     differences = [
         f"class {number} was {was!r} and is {name!r}"
         for number, (was, name) in enumerate(zip(made, now, strict=False))
@@ -40,7 +51,7 @@ def check_classes(cfg: CfgNode, thing_classes: Sequence[str]) -> None:
     ]
     if len(made) != len(now):
         differences.append(f"there were {len(made)} and are {len(now)}")
-    refuse(cfg, f"{folder.classes} has other classes than the data sets", differences)
+    return differences
 
 
 def load_classes(folder: RunFolder) -> list[str]:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from detectron2.config import CfgNode
 
 from d2_ssod.errors import ConfigError, one_line
 from d2_ssod.json_files import read_record
 from d2_ssod.limits import is_number
+
+from .layout import RunFolder
 
 _REMEDY = "have it made again (train_net.py --eval-only)"
 
@@ -22,11 +27,60 @@ class Summary:
         dataset: name of the test set.
         phases: metrics of each phase alone, by its number; at least one.
         ensembles: of several phases together, by their name.
+        judged_by: what tells how they were judged; empty if that is not known.
     """
 
     dataset: str
     phases: dict[int, dict[str, float]]
     ensembles: dict[str, dict[str, float]]
+    judged_by: str = ""
+
+
+def summary_path(folder: RunFolder, dataset: str) -> Path:
+    """Name the file of the results on the first test set: what another one has left stays."""
+    path = folder.summary()
+    if not path.exists() or read_record(path, {}, {"dataset": str}).get("dataset") == dataset:
+        return path
+    return folder.summary(dataset)
+
+
+def load_own_summary(cfg: CfgNode) -> Summary | None:
+    """Read the results of a run on its first test set; None if it was not judged by any.
+
+    Raises:
+        ConfigError: it was, by others alone, as its config has changed since; or a file is damaged.
+    """
+    folder, tests = RunFolder(cfg.OUTPUT_DIR), cfg.DATASETS.TEST
+    path = summary_path(folder, tests[0]) if tests else folder.summary()
+    if path.exists():
+        return load_summary(path)
+    if not folder.summary().exists():
+        return None
+    raise ConfigError(
+        f"{folder.summary()} is of {load_summary(folder.summary()).dataset}, not of {tests[0]} "
+        "(DATASETS.TEST), by which no model was judged; train_net.py --eval-only does it"
+    )
+
+
+def summaries_of_phase(folder: RunFolder, phase: int) -> list[Path]:
+    """List the results that have a phase's; damaged files are not looked into."""
+    found = []
+    for path in sorted(folder.root.glob("summary*.json")):
+        try:
+            phases = load_summary(path).phases
+        except ConfigError:
+            continue
+        found += [path] if phase in phases else []
+    return found
+
+
+def load_summaries(folder: RunFolder) -> dict[Path, Summary]:
+    """Read the results on all test sets that a run was ever judged by.
+
+    Raises:
+        ConfigError: as :func:`load_summary`.
+    """
+    return {path: load_summary(path) for path in sorted(folder.root.glob("summary*.json"))}
 
 
 def load_summary(path: str | os.PathLike) -> Summary:
@@ -35,7 +89,8 @@ def load_summary(path: str | os.PathLike) -> Summary:
     Raises:
         ConfigError: the file does not exist, or is damaged.
     """
-    found = read_record(path, {"dataset": str, "phases": list, "ensembles": dict})
+    needed = {"dataset": str, "phases": list, "ensembles": dict}
+    found = read_record(path, needed, {"judged_by": str})
     try:
         phases = {int(phase["phase"]): numbers_in(phase["metrics"]) for phase in found["phases"]}
         ensembles = {name: numbers_in(metrics) for name, metrics in found["ensembles"].items()}
@@ -44,7 +99,7 @@ def load_summary(path: str | os.PathLike) -> Summary:
         raise ConfigError(f"{path} is damaged ({what}); {_REMEDY}") from error
     if not phases:
         raise ConfigError(f"{path} is damaged (it has no phase); {_REMEDY}")
-    return Summary(found["dataset"], phases, ensembles)
+    return Summary(found["dataset"], phases, ensembles, found.get("judged_by", ""))
 
 
 def numbers_in(values: Mapping[str, Any]) -> dict[str, float]:

@@ -44,6 +44,11 @@ _NOT_IN_PHASE_0 = (
 _WHETHER_IN_PHASE_0 = ("SSOD.AUG.STRONG", "SSOD.ROI_WEIGHTING.APPLY_TO")
 # Sections of Detectron2's, whose keys phase 0 learns by, whoever else reads them.
 _LEARNED_BY = ("MODEL", "INPUT", "SOLVER", "DATALOADER")
+# What a model was trained for that the shapes of its weights do not tell.
+_UNSEEN = (
+    *("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.ANCHOR_GENERATOR"),
+    *("MODEL.RPN.BBOX_REG_WEIGHTS", "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS"),
+)
 _HASH = "sha256:"
 _DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/"  # detectron2:// is that
 
@@ -199,6 +204,15 @@ def check_architecture(cfg: CfgNode, phase: int, folder: RunFolder) -> None:
         ]
         model = folder.phase(phase).model
         refuse(cfg, f"{model} does not fit the config's model", differences_between(*parts))
+
+
+def differences_unseen(cfg: CfgNode, files: PhaseFolder) -> list[str]:
+    """Tell in what a model that lies elsewhere is not the config's, though its weights fit."""
+    if not files.trained_with.exists():
+        return []
+    settings = (_read(files.trained_with)["settings"], _settings(cfg, 0))
+    parts = [{k: v for k, v in own.items() if _is_below(k, _UNSEEN)} for own in settings]
+    return differences_between(*parts)
 
 
 def _read(path: Path) -> dict[str, Any]:

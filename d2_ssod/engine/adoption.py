@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -13,6 +14,8 @@ from d2_ssod.artifacts import (
     AtomicCheckpointer,
     PhaseFolder,
     RunFolder,
+    class_differences,
+    differences_unseen,
     digest_of_file,
     discard_partial_predictions,
     load_model,
@@ -30,12 +33,17 @@ from .run_data import RunData
 logger = logging.getLogger(__name__)
 
 
-def adopt_phase_0(cfg: CfgNode) -> None:
+def adopt_phase_0(cfg: CfgNode, thing_classes: Sequence[str]) -> None:
     """Take the model that ``SSOD.START.PHASE_0`` names for that of phase 0, unless there is one.
 
+    Args:
+        cfg: the run's config.
+        thing_classes: of its data sets.
+
     Raises:
-        ConfigError: there is no such file; it is of another model than the config's; or phase 0 is,
-            or what there is was made with, another.
+        ConfigError: there is no such file; it is of another model than the config's; it finds other
+            classes, as far as that can be known; or phase 0 is, or what there is was made with,
+            another.
     """
     path, files = cfg.SSOD.START.PHASE_0, RunFolder(cfg.OUTPUT_DIR).phase(0)
     if not path:
@@ -44,9 +52,25 @@ def adopt_phase_0(cfg: CfgNode) -> None:
         on_main_process(lambda: _check_taken(cfg, files))
         return
     check_is_file("SSOD.START.PHASE_0", path)
+    on_main_process(lambda: _check_fits(cfg, Path(path), thing_classes))
     model = load_model(cfg, path)
     on_main_process(lambda: _take(cfg, files, model))
     logger.info("Phase 0 is %s: nothing is trained in it", path)
+
+
+def _check_fits(cfg: CfgNode, path: Path, thing_classes: Sequence[str]) -> None:
+    """Check what the weights do not tell, by the files of the run that the model is of."""
+    roots = [RunFolder(path.parent), RunFolder(path.parent.parent)]  # of model_best.pth; a phase's
+    found = (class_differences(root, thing_classes) for root in roots)
+    differences = next((each for each in found if each is not None), None)
+    if differences is None:
+        logger.warning(
+            "%s lies in no run, which would tell its classes: they are taken to be %s, in this "
+            "order",
+            *(path, ", ".join(thing_classes)),
+        )
+    differences = [*(differences or ()), *differences_unseen(cfg, PhaseFolder(path.parent))]
+    refuse(cfg, f"SSOD.START.PHASE_0: {path} is of another model than the config's", differences)
 
 
 def _take(cfg: CfgNode, files: PhaseFolder, model: nn.Module) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import PhaseFolder, RunFolder
+from d2_ssod.artifacts import PhaseFolder, RunFolder, summaries_of_phase
 from d2_ssod.errors import ConfigError
 
 
@@ -31,7 +31,8 @@ def check_models_are_there(cfg: CfgNode) -> None:
 def said_of_model(folder: RunFolder, phase: int) -> list[Path]:
     """List what is said of a phase's model, alone or with others, or of another in its place."""
     files = folder.phase(phase)
-    return [files.taken_from, files.labeled_predictions, files.validation, folder.validation]
+    of_phase = [files.taken_from, files.labeled_predictions, files.validation]
+    return [*of_phase, folder.validation, *summaries_of_phase(folder, phase)]
 
 
 def _made_of_model_after(files: Sequence[PhaseFolder]) -> list[Path]:

@@ -42,7 +42,7 @@ def begin(cfg: CfgNode, data: RunData) -> None:
     # What users supply is read now, so that errors in it show before phase 0, not hours later.
     if cfg.SSOD.DIAGNOSTICS.UNLABELED_TRUTH:
         load_truth(cfg, data.unlabeled, data.thing_classes)
-    adopt_phase_0(cfg)
+    adopt_phase_0(cfg, data.thing_classes)
     adopt_pseudo_labels(cfg, data)
     corrected = load_corrected(cfg, data)
     on_main_process(lambda: warn_of_unused_corrections(cfg, corrected))

@@ -9,13 +9,14 @@ import pytest
 from runs import bare_config
 from torch import nn
 
-from d2_ssod.artifacts import RunFolder, digest_of_file
+from d2_ssod.artifacts import RunFolder, digest_of_file, record_training, save_classes
 from d2_ssod.engine import adoption, train_phases
 from d2_ssod.engine.adoption import adopt_phase_0, adopt_pseudo_labels
 from d2_ssod.engine.labeling.corrections import load_corrected
 from d2_ssod.engine.labeling.predicting import check_existing_predictions
 from d2_ssod.engine.run_data import RunData
 from d2_ssod.errors import ConfigError
+from d2_ssod.json_files import write_json
 
 NO_IMAGES = RunData([], [], np.zeros(1), ["cat"], [1])
 
@@ -43,26 +44,26 @@ def test_phase_0_stays_what_it_was_taken_from(cfg, tmp_path):
     shutil.copy(tmp_path / "elsewhere", tmp_path / "copy")
     for name in ("elsewhere", "copy", "gone"):
         cfg.SSOD.START.PHASE_0 = str(tmp_path / name)
-        adopt_phase_0(cfg)
+        adopt_phase_0(cfg, ["cat"])
     cfg.SSOD.START.PHASE_0 = str(tmp_path / "other")
     with pytest.raises(ConfigError, match=r"SSOD\.START\.PHASE_0.*taken from .*elsewhere") as info:
-        adopt_phase_0(cfg)
+        adopt_phase_0(cfg, ["cat"])
     assert "SSOD.RESUME_ANYWAY" in str(info.value)
     cfg.SSOD.RESUME_ANYWAY = True
-    adopt_phase_0(cfg)
+    adopt_phase_0(cfg, ["cat"])
 
 
 def test_phase_0_that_was_trained_is_not_taken_from_elsewhere(cfg, tmp_path):
     files = RunFolder(cfg.OUTPUT_DIR).phase(0)
     cfg.SSOD.START.PHASE_0 = str(tmp_path / "elsewhere")
-    adopt_phase_0(cfg)  # not known: of an older version
+    adopt_phase_0(cfg, ["cat"])  # not known: of an older version
     files.trained_with.touch()
     with pytest.raises(ConfigError, match=r"it was trained in this run, .*PHASE_0 '' goes on"):
-        adopt_phase_0(cfg)
+        adopt_phase_0(cfg, ["cat"])
     shutil.copy(files.model, tmp_path / "copy")
     for same in (files.model, tmp_path / "copy"):
         cfg.SSOD.START.PHASE_0 = str(same)
-        adopt_phase_0(cfg)
+        adopt_phase_0(cfg, ["cat"])
 
 
 def test_what_was_said_of_an_earlier_model_is_not_said_of_the_one_taken(tmp_path, monkeypatch):
@@ -73,14 +74,64 @@ def test_what_was_said_of_an_earlier_model_is_not_said_of_the_one_taken(tmp_path
     old = [files.trained_with, files.validation, files.labeled_predictions, folder.validation]
     for path in old:
         path.touch()
+    results = {"dataset": "test", "phases": [{"phase": 0, "metrics": {}}], "ensembles": {}}
+    old += [folder.summary(), folder.summary("more")]
+    for path in old[-2:]:
+        write_json(path, results)
+    write_json(folder.summary("none"), results | {"phases": [{"phase": 1, "metrics": {}}]})
     files.partial_predictions.mkdir()
     cfg.SSOD.START.PHASE_0 = str(tmp_path / "elsewhere")
     (tmp_path / "elsewhere").touch()
     monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
-    adopt_phase_0(cfg)
+    adopt_phase_0(cfg, ["cat"])
     assert files.model.exists()
     assert files.taken_from.exists()
     assert not any(path.exists() for path in [*old, files.partial_predictions])
+    assert folder.summary("none").exists()
+
+
+@pytest.mark.parametrize("name", ["phase_0/model_final.pth", "model_best.pth"])
+def test_a_model_of_other_classes_is_not_taken(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
+    cfg = bare_config(tmp_path / "run")
+    other = RunFolder(tmp_path / "other")
+    other.phase(0).folder.mkdir(parents=True)
+    (other.root / name).touch()
+    save_classes(other, ["dog", "cat"])
+    cfg.SSOD.START.PHASE_0 = str(other.root / name)
+    with pytest.raises(ConfigError, match="class 0 was 'dog' and is 'cat'"):
+        adopt_phase_0(cfg, ["cat", "dog"])
+    adopt_phase_0(cfg, ["dog", "cat"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MODEL.PIXEL_MEAN", [1.0, 2.0, 3.0]),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", [[8, 16, 24, 48, 96]]),
+    ],
+)
+def test_a_model_that_sees_pictures_in_another_way_is_not_taken(tmp_path, monkeypatch, key, value):
+    monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
+    other = RunFolder(tmp_path / "other")
+    other.phase(0).folder.mkdir(parents=True)
+    record_training(bare_config(other.root), 0, [], other)
+    other.phase(0).model.touch()
+    cfg = bare_config(tmp_path / "run")
+    cfg.SSOD.START.PHASE_0 = str(other.phase(0).model)
+    cfg.merge_from_list([key, value])
+    with pytest.raises(ConfigError, match=rf"is of another model than .*: {key} was"):
+        adopt_phase_0(cfg, ["cat"])
+
+
+def test_that_the_classes_of_a_model_are_not_known_is_said(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
+    cfg = bare_config(tmp_path / "run")
+    RunFolder(cfg.OUTPUT_DIR).phase(0).folder.mkdir(parents=True)
+    (tmp_path / "elsewhere").touch()
+    cfg.SSOD.START.PHASE_0 = str(tmp_path / "elsewhere")
+    adopt_phase_0(cfg, ["cat", "dog"])
+    assert "they are taken to be cat, dog, in this order" in caplog.text
 
 
 def test_a_model_that_is_gone_may_be_taken_again(cfg, tmp_path, monkeypatch):
@@ -91,7 +142,7 @@ def test_a_model_that_is_gone_may_be_taken_again(cfg, tmp_path, monkeypatch):
         path.touch()
     files.model.unlink()
     monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
-    adopt_phase_0(cfg)
+    adopt_phase_0(cfg, ["cat"])
     assert files.model.exists()
     assert files.validation.exists()
 
@@ -122,7 +173,7 @@ def test_labels_that_are_not_read_are_said(cfg, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("key", "take"),
     [
-        ("SSOD.START.PHASE_0", lambda cfg: adopt_phase_0(cfg)),
+        ("SSOD.START.PHASE_0", lambda cfg: adopt_phase_0(cfg, ["cat"])),
         ("SSOD.PSEUDO_LABEL.FROM", lambda cfg: adopt_pseudo_labels(cfg, None)),
         ("SSOD.PSEUDO_LABEL.CORRECTED", lambda cfg: load_corrected(cfg, None)),
         ("SSOD.CONSENSUS.EXTRA_SOURCES", lambda cfg: check_existing_predictions(cfg, NO_IMAGES)),

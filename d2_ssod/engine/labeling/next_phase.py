@@ -34,7 +34,8 @@ from ..processes.agreement import on_main_process
 from ..run_data import RunData
 from .corrections import describe_corrected, load_corrected, with_corrected
 from .diagnostics import LabelTruth, check_labels
-from .predicting import load_extra_sources, predict_unlabeled
+from .extra_sources import load_extra_sources
+from .predicting import predict_unlabeled
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,6 @@ from d2_ssod.artifacts import (
     load_earlier_predictions,
     load_partial_predictions,
     load_phase_model,
-    load_predictions,
     prediction_source,
     read_source,
     save_predictions,
@@ -35,9 +34,9 @@ from d2_ssod.inference import predict
 from d2_ssod.json_files import write_json
 from d2_ssod.structures import ImageId, Predictions
 
-from ..configs.named_files import check_is_file
 from ..processes.agreement import on_main_process
 from ..run_data import RunData
+from .extra_sources import load_extra_sources
 
 logger = logging.getLogger(__name__)
 
@@ -116,20 +115,6 @@ def check_existing_predictions(cfg: CfgNode, data: RunData) -> None:
                 "in further phases only (SSOD.NUM_PHASES)",
                 added,
             )
-
-
-def load_extra_sources(cfg: CfgNode, data: RunData) -> list[Predictions]:
-    """Load the predictions of other models that join those of the phases.
-
-    Raises:
-        ConfigError: one is no COCO results file, or does not fit the unlabeled images.
-    """
-    paths, key = cfg.SSOD.CONSENSUS.EXTRA_SOURCES, "SSOD.CONSENSUS.EXTRA_SOURCES"
-    for path in paths:
-        check_is_file(key, path)
-    image_ids = [image["image_id"] for image in data.unlabeled]
-    remedy = f"correct the file, or take it out of {key}"
-    return [load_predictions(p, image_ids, data.category_ids, remedy=remedy) for p in paths]
 
 
 def _predict_remaining(cfg: CfgNode, phase: int, data: RunData, model: nn.Module) -> None:

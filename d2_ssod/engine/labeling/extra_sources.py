@@ -1,0 +1,76 @@
+"""Predictions of other models, which vote along with those of the phases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from detectron2.config import CfgNode
+
+from d2_ssod.artifacts import (
+    PhaseFolder,
+    RunFolder,
+    load_predictions,
+    load_predictions_by_file,
+    match_files,
+    read_source,
+)
+from d2_ssod.errors import ConfigError
+from d2_ssod.structures import Predictions
+
+from ..configs.named_files import check_is_file
+from ..run_data import RunData
+
+_KEY = "SSOD.CONSENSUS.EXTRA_SOURCES"
+
+
+def load_extra_sources(cfg: CfgNode, data: RunData) -> list[Predictions]:
+    """Load the predictions of other models that join those of the phases.
+
+    Those of another run are matched by the names of the files, which it has noted; others by the
+    ids of the images, as long as these mean the same files as when the run began.
+
+    Raises:
+        ConfigError: one is no COCO results file, or does not fit the unlabeled images.
+    """
+    paths = cfg.SSOD.CONSENSUS.EXTRA_SOURCES
+    for path in paths:
+        check_is_file(_KEY, path)
+    return [_load(cfg, Path(path), data) for path in paths]
+
+
+def _load(cfg: CfgNode, path: Path, data: RunData) -> Predictions:
+    made = PhaseFolder(path.parent)
+    if path.name == made.predictions.name and made.predictions_source.exists():
+        found = load_predictions_by_file(made, data.unlabeled, data.category_ids)
+        _check_are_all_known(path, found, data)
+        return found
+    _check_ids_mean_the_same(cfg, path, data)
+    ids = [image["image_id"] for image in data.unlabeled]
+    remedy = f"correct the file, or take it out of {_KEY}"
+    return load_predictions(path, ids, data.category_ids, remedy=remedy)
+
+
+def _check_are_all_known(path: Path, found: Predictions, data: RunData) -> None:
+    """Refuse predictions of a run that has not been over all the images."""
+    unknown = [i["file_name"] for i in data.unlabeled if i["image_id"] not in found]
+    if unknown:
+        raise ConfigError(
+            f"{_KEY}: {path} has nothing on {len(unknown)} of the {len(data.unlabeled)} unlabeled "
+            f"images, such as {unknown[0]}, as they were not its run's; let that run predict them, "
+            "or take the file out"
+        )
+
+
+def _check_ids_mean_the_same(cfg: CfgNode, path: Path, data: RunData) -> None:
+    """Refuse a file whose ids mean other images since some were added to a folder."""
+    files = RunFolder(cfg.OUTPUT_DIR).phase(0)
+    source = read_source(files) if files.predictions_source.exists() else {}
+    names = dict(zip(source.get("files", ()), source.get("image_ids", ()), strict=True))
+    now = match_files(list(names), data.unlabeled) or {}
+    moved = [name for name, image_id in now.items() if names[name] != image_id]
+    if moved:
+        raise ConfigError(
+            f"{_KEY}: {path} names images by ids, of which {len(moved)} mean others since images "
+            f"were added, such as {names[moved[0]]}, which was {moved[0]}; make it again, or take "
+            "it out (predictions.json of a run, with what lies beside it, is read by file names)"
+        )

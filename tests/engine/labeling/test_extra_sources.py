@@ -1,0 +1,64 @@
+"""Predictions of other models are those of the same pictures."""
+
+import numpy as np
+import pytest
+import runs
+from samples import detections
+
+from d2_ssod.artifacts import RunFolder, prediction_source, save_predictions
+from d2_ssod.engine.labeling.extra_sources import load_extra_sources
+from d2_ssod.engine.run_data import RunData
+from d2_ssod.errors import ConfigError
+from d2_ssod.json_files import write_json
+
+FOUND = {1: detections((0, 0, 9, 9, 0.5, 0)), 2: detections((0, 0, 5, 5, 0.5, 0))}
+
+
+def a_folder(*names):
+    """As a folder numbers its pictures."""
+    return [
+        {"file_name": f"/data/{name}", "image_id": number, "width": 100, "height": 80}
+        for number, name in enumerate(sorted(names), start=1)
+    ]
+
+
+def data_of(*names):
+    return RunData([], a_folder(*names), np.ones(1), ["cat"], [7])
+
+
+def a_run(folder, *names, predictions=None):
+    """Leave phase 0's predictions, if given, and the note of what they are of."""
+    cfg = runs.bare_config(folder)
+    files = RunFolder(folder).phase(0)
+    files.folder.mkdir(parents=True)
+    write_json(files.predictions_source, prediction_source(cfg, a_folder(*names)))
+    if predictions is not None:
+        save_predictions(files.predictions, predictions, [7])
+    return cfg, files
+
+
+def heights(source):
+    return {image_id: of.boxes[:, 3].tolist() for image_id, of in source.items()}
+
+
+def test_those_of_another_run_are_found_by_the_names_of_the_files(tmp_path):
+    _, other = a_run(tmp_path / "other", "b.png", "c.png", predictions=FOUND)
+    cfg = runs.bare_config(tmp_path / "own")
+    cfg.SSOD.CONSENSUS.EXTRA_SOURCES = [str(other.predictions)]
+    (found,) = load_extra_sources(cfg, data_of("b.png", "c.png"))
+    assert heights(found) == {1: [9], 2: [5]}
+    with pytest.raises(ConfigError, match=r"has nothing on 1 of the 3 .*, such as /data/a\.png"):
+        load_extra_sources(cfg, data_of("a.png", "b.png", "c.png"))
+    other.predictions_source.unlink()  # then by their ids, as of any file
+    (found,) = load_extra_sources(cfg, data_of("a.png", "b.png", "c.png"))
+    assert heights(found) == {1: [9], 2: [5], 3: []}
+
+
+def test_ids_that_mean_other_files_since_images_were_added_are_refused(tmp_path):
+    cfg, _ = a_run(tmp_path / "own", "b.png", "c.png")
+    save_predictions(tmp_path / "other.json", FOUND, [7])
+    cfg.SSOD.CONSENSUS.EXTRA_SOURCES = [str(tmp_path / "other.json")]
+    for names in (("b.png", "c.png"), ("b.png", "c.png", "d.png")):
+        assert heights(load_extra_sources(cfg, data_of(*names))[0])[2] == [5]
+    with pytest.raises(ConfigError, match=r"2 mean others .*, such as 1, which was b\.png"):
+        load_extra_sources(cfg, data_of("a.png", "b.png", "c.png"))
