@@ -18,6 +18,8 @@ _UPLOAD_PREFIX = re.compile(rf"^(?!{_DATE}-)[0-9a-f]{{8}}-(?=.)")
 def relative_names(images: Sequence[dict]) -> list[str]:
     """Name the files of images relative to the deepest folder that has all of them."""
     paths = [os.path.abspath(image["file_name"]) for image in images]
+    if not paths:
+        return []
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     return [os.path.relpath(path, root) for path in paths]
 

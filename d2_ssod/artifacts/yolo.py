@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import relative_names
 from d2_ssod.structures import Detections, Predictions
@@ -98,8 +96,6 @@ def unique_stems(images: Sequence[dict]) -> list[str]:
 
     An image that is listed twice has one name.
     """
-    if not images:
-        return []
     files = relative_names(images)
     stems = {file: _stem(os.path.basename(file)) for file in files}
     if len(set(stems.values())) < len(stems):
@@ -121,10 +117,12 @@ def _apart(stems: Mapping[str, str]) -> dict[str, str]:
 
 
 def _lines(found: Detections, image: dict, with_scores: bool) -> str:
-    size = np.array([image["width"], image["height"]])
-    centers = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2 / size
-    extents = (found.boxes[:, 2:] - found.boxes[:, :2]) / size
-    rows = zip(found.classes, centers, extents, found.scores, strict=True)
+    # What reaches beyond the picture, as a person's box may, YOLO takes for a damaged file.
+    corners = (found.boxes.reshape(-1, 2, 2) / [image["width"], image["height"]]).clip(0, 1)
+    centers, extents = corners.mean(1), corners[:, 1] - corners[:, 0]
+    inside = (extents > 0).all(1)
+    columns = (found.classes, centers, extents, found.scores)
+    rows = zip(*(column[inside] for column in columns), strict=True)
     return "".join(
         f"{number} {x:.6f} {y:.6f} {w:.6f} {h:.6f}{f' {score:.5f}' if with_scores else ''}\n"
         for number, (x, y), (w, h), score in rows

@@ -41,10 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
     cfg = read_run_config(RunFolder(arguments.output_dir))
     print(f"Reading {cfg.OUTPUT_DIR}: minutes, where it has millions of boxes", file=sys.stderr)
     problems = register_available(cfg.SSOD.REGISTER or (), "SSOD.REGISTER")
-    if arguments.yolo:
-        print(f"Pseudo-labels: {write_yolo(cfg, arguments.yolo, problems=problems)}")
     path = write_report(
         cfg, control=arguments.control, images_to_label=arguments.images, problems=problems
     )
     print(f"Report: {path}")
+    if arguments.yolo:  # the last, as what is written there is not written again
+        print(f"Pseudo-labels: {write_yolo(cfg, arguments.yolo, problems=problems)}")
     return 0

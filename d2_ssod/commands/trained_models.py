@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import RunFolder, best_phases, ensembles_of, load_classes, load_summary
+from d2_ssod.artifacts import RunFolder, best_phases, ensembles_of, load_classes, load_own_summary
 from d2_ssod.class_lists import describe_difference
 from d2_ssod.config import value_of
 from d2_ssod.engine import check_registered_names, read_run_config
@@ -76,7 +76,7 @@ def choose_phases(cfg: CfgNode, asked: str | None) -> list[int]:
             )
         return [trained[-1]]
     if asked == "best":
-        return best_phases(folder, last) or _best_by_test(folder)
+        return best_phases(folder, last) or _best_by_test(cfg, trained)
     if not asked.isdecimal():
         raise ConfigError(f"--phase is {asked!r}; expected a number, or best")
     return [int(asked)]
@@ -111,13 +111,19 @@ def _check_fits(cfg: CfgNode, first: CfgNode) -> None:
             )
 
 
-def _best_by_test(folder: RunFolder) -> list[int]:
+def _best_by_test(cfg: CfgNode, trained: Sequence[int]) -> list[int]:
     """Find the phases whose model, or models together, have the best AP on the test images."""
-    if not folder.summary().exists():
+    folder, summary = RunFolder(cfg.OUTPUT_DIR), load_own_summary(cfg)
+    if summary is None:
         raise ConfigError(
             f"{folder.summary()}: no such file, so that the best phase is not known; name a phase"
         )
-    summary = load_summary(folder.summary())
+    if unknown := sorted(set(trained) - set(summary.phases)):
+        raise ConfigError(
+            f"{folder.root}: phase {unknown[0]} is trained, but not judged on the test images yet, "
+            "so that the best phase is not known; name a phase, or have all judged (train_net.py "
+            "--eval-only)"
+        )
     found = [([phase], metrics.get("AP")) for phase, metrics in summary.phases.items()]
     found += [
         (list(phases), summary.ensembles[name].get("AP"))

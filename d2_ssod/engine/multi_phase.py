@@ -23,7 +23,7 @@ from .validation import (
     keep_best,
     validate_ensembles,
     validate_phase,
-    yardstick,
+    yardstick_of_phases,
 )
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def train_phases(
     warn_of_what_is_not_called(trainer_class)
     begin(cfg, data)
     folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
-    judged_by = yardstick(cfg)
+    judged_by = yardstick_of_phases(cfg)
     discard_other_validations(cfg, judged_by)
     for phase in range(last + 1):
         if not on_main_process(folder.phase(phase).model.exists):

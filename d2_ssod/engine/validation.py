@@ -13,7 +13,6 @@ from d2_ssod.artifacts import (
     RunFolder,
     best_phase,
     best_phases,
-    digest_of,
     discard_validations,
     ensembles_of,
     had_teacher,
@@ -26,7 +25,14 @@ from d2_ssod.artifacts import (
 )
 from d2_ssod.config import flat_keys
 from d2_ssod.data.datasets import read_data_set
-from d2_ssod.evaluation import Fusion, Metrics, evaluate_rows, judged_on, validate
+from d2_ssod.evaluation import (
+    Fusion,
+    Metrics,
+    evaluate_rows,
+    judged_on,
+    validate,
+    yardstick,
+)
 
 from .labeling.diagnostics import act_on
 from .processes.agreement import on_main_process
@@ -34,16 +40,9 @@ from .processes.agreement import on_main_process
 logger = logging.getLogger(__name__)
 
 
-def yardstick(cfg: CfgNode) -> str:
+def yardstick_of_phases(cfg: CfgNode) -> str:
     """Digest what phases are judged by: the images of ``DATASETS.VAL``, settings of inference."""
-    settings = [
-        (key, value)
-        for key, value in flat_keys(cfg)
-        if key.endswith("_TEST") or key == "TEST.DETECTIONS_PER_IMAGE"
-    ]
-    sets = [read_data_set(name).usable_images() for name in cfg.DATASETS.VAL]
-    images = [digest_of(of_set, crowds=True) for of_set in sets]
-    return sha256(repr((settings, images)).encode()).hexdigest()
+    return yardstick(cfg, [read_data_set(name).usable_images() for name in cfg.DATASETS.VAL])
 
 
 def _of_ensembles(cfg: CfgNode, judged_by: str) -> str:
@@ -72,7 +71,7 @@ def validate_phase(cfg: CfgNode, phase: int, judged_by: str) -> None:
     Args:
         cfg: of the run.
         phase: 0..N.
-        judged_by: its :func:`yardstick`.
+        judged_by: its :func:`yardstick_of_phases`.
 
     Raises:
         ConfigError: it is worse than its predecessor, and ``SSOD.GUARD.VALIDATION`` is "stop".

@@ -9,6 +9,7 @@ label_truth.py  the objects of the unlabeled images, where they are known
 difficulty.py   which images are easy, for a model or by the data set
 evaluate.py     one pass over the test images for all phases and ensembles
 summary.py      the results as ``summary.json`` and as a table
+yardstick.py    which figures may be compared
 run.py          all of that for what a run has left in its folder
 """
 
@@ -22,6 +23,7 @@ from .ground_truth import evaluator_kind, ground_truth, read_voc_truth
 from .label_truth import load_truth
 from .run import evaluate_run, judged_on, validate
 from .summary import format_metrics, format_table, summarize
+from .yardstick import yardstick
 
 __all__ = [
     "BoxEvaluator",
@@ -46,4 +48,5 @@ __all__ = [
     "read_voc_truth",
     "summarize",
     "validate",
+    "yardstick",
 ]

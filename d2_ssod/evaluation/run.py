@@ -22,6 +22,7 @@ from d2_ssod.artifacts import (
     load_phase_model,
     load_validated,
     load_validated_ensembles,
+    summary_path,
     timed_event,
 )
 from d2_ssod.data.checks import check_same_classes
@@ -37,6 +38,7 @@ from .evaluate import evaluate_phases
 from .evaluators import build_evaluator
 from .fusion import Fusion
 from .summary import format_metrics, format_table, summarize
+from .yardstick import yardstick
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,8 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
             how = judged_on(cfg, name, sets[name].images)
             results = evaluate_phases(models, **how, fusion=Fusion.from_config(cfg))
         if comm.is_main_process():
-            summary = summarize(name, infos, results) | known
+            judged_by = yardstick(cfg, [sets[name].images])
+            summary = summarize(name, infos, results) | known | {"judged_by": judged_by}
             write_json(path, summary)
             logger.info("Results, also in %s:\n%s", path, format_table(summary))
             _show(folder, name, summary)
@@ -123,13 +126,11 @@ def validate(cfg: CfgNode, dataset_name: str, model: nn.Module) -> Metrics:
 
 
 def _summary_paths(cfg: CfgNode, folder: RunFolder) -> dict[str, Path]:
-    """Name the file of the results on each test set; what another one has left stays."""
-    paths = {name: folder.summary(name) for name in cfg.DATASETS.TEST}
-    first, path = cfg.DATASETS.TEST[0], folder.summary()
-    if not path.exists() or read_record(path, {}, {"dataset": str}).get("dataset") == first:
-        paths[first] = path
-    else:
-        logger.info("%s is of another data set, and stays", path)
+    """Name the file of the results on each test set."""
+    first, *others = cfg.DATASETS.TEST
+    paths = {first: summary_path(folder, first)} | {name: folder.summary(name) for name in others}
+    if paths[first] != folder.summary():
+        logger.info("%s is of another data set, and stays", folder.summary())
     return paths
 
 

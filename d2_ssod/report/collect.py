@@ -16,7 +16,8 @@ from d2_ssod.artifacts import (
     Summary,
     best_of,
     load_classes,
-    load_summary,
+    load_own_summary,
+    load_summaries,
     load_validated,
     load_validated_ensembles,
     numbers_in,
@@ -129,7 +130,7 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
     run = Run(
         cfg,
         _if_there(folder.classes, lambda path: load_classes(folder), problems) or [],
-        _if_there(folder.summary(), load_summary, problems),
+        _if_there(folder.summary(), lambda path: load_own_summary(cfg), problems),
         [_read_phase(folder, number, problems) for number in range(last + 1)],
         read_history(folder),
         None,
@@ -139,8 +140,12 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
     )
     if control is None:
         return run
-    metrics = _tested(control) if run.judged is run.summary else _validated_alike(control, folder)
-    return replace(run, control=(control, metrics))
+    if run.judged is None:
+        problems.append(f"{control} is not compared with: no model of {folder.root} is judged yet")
+        return run
+    if run.summary is None:
+        return replace(run, control=(control, _validated_alike(control, folder)))
+    return replace(run, control=(control, _tested_alike(control, run.summary, folder)))
 
 
 def _read_phase(folder: RunFolder, number: int, problems: list[str]) -> Phase:
@@ -163,20 +168,33 @@ def _read_phase(folder: RunFolder, number: int, problems: list[str]) -> Phase:
     )
 
 
-def _tested(folder: Path) -> Metrics:
+def _tested_alike(folder: Path, summary: Summary, own: RunFolder) -> Metrics:
     """Read what the test images say of the last model of another run.
 
     Raises:
-        ConfigError: it was not judged on any.
+        ConfigError: it was not judged on any, or in another way than one's own.
     """
-    path = RunFolder(folder).summary()
-    if not path.exists():
+    others = load_summaries(RunFolder(folder))
+    if not others:
         raise ConfigError(
-            f"{path}: no such file; name the folder of a run that has ended, and judged its models "
-            "(with DATASETS.TEST; train_net.py --eval-only does it afterwards)"
+            f"{RunFolder(folder).summary()}: no such file; name the folder of a run that has "
+            "ended, and judged its models (with DATASETS.TEST; train_net.py --eval-only does it "
+            "afterwards)"
         )
-    phases = load_summary(path).phases
+    alike = [o for o in others.values() if _measure(o) == _measure(summary)]
+    if not alike:
+        found = ", ".join(sorted({other.dataset for other in others.values()}))
+        raise ConfigError(
+            f"{folder} was judged on other test images ({found}) than {own.root} "
+            f"({summary.dataset}), or with other settings of inference; name a run that was "
+            "judged alike (train_net.py --eval-only, with the same DATASETS.TEST, judges it again)"
+        )
+    phases = alike[0].phases
     return phases[max(phases)]
+
+
+def _measure(summary: Summary) -> str:
+    return summary.judged_by or summary.dataset
 
 
 def _validated_alike(folder: Path, own: RunFolder) -> Metrics:

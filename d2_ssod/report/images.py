@@ -104,7 +104,8 @@ class RunImages:
         if not has_learned(self.run.folder, phase.number, trained):
             raise ConfigError(
                 f"{path}: the labeled images or their objects have changed since it was made, so "
-                "that no labels are checked; a new run checks those that there are now"
+                "that no labels are checked (what label_errors.csv has, if there is one, is of "
+                "before); a new run checks those that there are now"
             )
         images = {image["image_id"]: image for image in with_unique_ids(trained)}
         found = load_predictions(path, list(images), self._category_ids())

@@ -166,7 +166,8 @@ def _queue(run: Run, images: RunImages, images_to_label: int) -> list[Review]:
         if review.image["image_id"] not in done
     ]
     ids = category_ids_of(run.cfg.DATASETS.TRAIN[0])
-    write_queue(run.folder, queue, run.classes, ids, images_to_label, corrected)
+    unlabeled = list(images.unlabeled.values())
+    write_queue(run.folder, queue, unlabeled, run.classes, ids, images_to_label, corrected)
     return queue
 
 

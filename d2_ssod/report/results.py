@@ -127,8 +127,12 @@ def verdict(run: Run, results: Results) -> list[str]:
         *advice,
         *(_worse_phase(results, row) for row in results.of_run if _is_worse(results, row)),
         *_compared(results, single, best),
-        *([] if results.by_test else [_how_far(run)]),
+        *([] if results.by_test and _are_all_judged(run) else [_how_far(run)]),
     ]
+
+
+def _are_all_judged(run: Run) -> bool:
+    return run.summary is not None and len(run.summary.phases) >= len(run.phases)
 
 
 def _how_far(run: Run) -> str:
@@ -140,7 +144,10 @@ def _how_far(run: Run) -> str:
         text += f" AP on the validation images: {found}."
     if trained < len(run.phases):
         return f"{text} The run goes on with --resume."
-    return f"{text} Nothing was judged on test images yet."
+    if run.summary is None:
+        return f"{text} Nothing was judged on test images yet."
+    judged = ", ".join(map(str, run.summary.phases))
+    return f"{text} On test images phases {judged} alone were judged (train_net.py --eval-only)."
 
 
 def _by_validation(run: Run, results: Results, chosen: Phase) -> str:

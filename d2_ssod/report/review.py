@@ -80,6 +80,7 @@ def rank_images(
 def write_queue(
     folder: RunFolder,
     queue: Sequence[Review],
+    unlabeled: Sequence[dict],
     classes: Sequence[str],
     category_ids: Sequence[int],
     images_to_label: int,
@@ -92,10 +93,10 @@ def write_queue(
     Args:
         folder: of the run.
         queue: the images in their order.
+        unlabeled: all that there are, corrected ones, too: names are relative to their folder.
         classes: class names.
         category_ids: the data set's id of each class.
-        images_to_label: how many are put into the COCO file, with names relative to the folder
-            that has all images.
+        images_to_label: how many are put into the COCO file.
         corrected: the file of a person's labels that the run learns from, if any.
     """
     folder.review.mkdir(parents=True, exist_ok=True)
@@ -112,12 +113,11 @@ def write_queue(
         return
     _seal(path).unlink(missing_ok=True)  # of the file before; a kill may come between the two
     # As tools know images, which are given a folder of them.
-    images = [review.image for review in queue]
-    names = relative_names(images)
+    names = relative_names(unlabeled)
     save_pseudo_labels(
         path,
         {review.image["image_id"]: review.proposed for review in queue[:images_to_label]},
-        [{**image, "file_name": name} for image, name in zip(images, names, strict=True)],
+        [{**image, "file_name": name} for image, name in zip(unlabeled, names, strict=True)],
         classes,
         category_ids,
     )

@@ -53,6 +53,19 @@ def test_boxes_are_parts_of_the_image(tmp_path):
     assert (tmp_path / "scored" / "1.txt").read_text().endswith(" 0.400000 0.75000\n")
 
 
+def test_boxes_end_at_the_edges_of_the_picture(tmp_path):
+    """Ultralytics leaves out images with numbers beyond 0 and 1."""
+    image = {"file_name": "/a/1.png", "image_id": 1, "width": 100, "height": 50}
+    reaching = detections(
+        (-20, -10, 50, 90, 0.9, 1), (-9, 0, 0, 9, 0.8, 1), (90, 40, 120, 60, 0.7, 0)
+    )
+    save_yolo(tmp_path, [image], {1: reaching}, with_scores=False)
+    assert (tmp_path / "1.txt").read_text().splitlines() == [
+        "1 0.250000 0.500000 0.500000 1.000000",
+        "0 0.950000 0.900000 0.100000 0.200000",
+    ]
+
+
 @pytest.mark.parametrize(
     ("texts", "expected"),
     [

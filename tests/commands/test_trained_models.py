@@ -64,7 +64,7 @@ def test_best_is_that_of_the_validation_or_else_of_the_test_images(tmp_path, cap
     folder.phase(0).model.touch()
     phases = [{"phase": n, "metrics": {"AP": ap}} for n, ap in enumerate([3.0, None, 5.0, 4.0])]
     ensembles = {"1~N": {"AP": 4.5}, "0~N": {"AP": 5.0}}
-    found = {"dataset": "test", "phases": phases, "ensembles": ensembles}
+    found = {"dataset": cfg.DATASETS.TEST[0], "phases": phases, "ensembles": ensembles}
     write_json(folder.summary(), found)
     assert trained_models.choose_phases(cfg, "best") == [2]
     write_json(folder.summary(), found | {"ensembles": {"1~N": {"AP": 5.5}}})

@@ -20,7 +20,7 @@ from d2_ssod.engine.validation import (
     keep_best,
     validate_ensembles,
     validate_phase,
-    yardstick,
+    yardstick_of_phases,
 )
 from d2_ssod.errors import ConfigError
 
@@ -57,7 +57,7 @@ def with_results(monkeypatch, *aps):
 def test_each_phase_is_validated_once(cfg, monkeypatch):
     seen = with_results(monkeypatch, 10.0, 12.0, 11.8)
     for phase in (0, 1, 2, 2, 0):
-        validate_phase(cfg, phase, yardstick(cfg))
+        validate_phase(cfg, phase, yardstick_of_phases(cfg))
     assert seen == [0, 1, 2]
     assert best_phase(RunFolder(cfg.OUTPUT_DIR), 2) == 1
 
@@ -65,7 +65,7 @@ def test_each_phase_is_validated_once(cfg, monkeypatch):
 def test_without_validation_images_nothing_is_evaluated(cfg, monkeypatch):
     seen = with_results(monkeypatch)
     cfg.DATASETS.VAL = ()
-    validate_phase(cfg, 0, yardstick(cfg))
+    validate_phase(cfg, 0, yardstick_of_phases(cfg))
     assert seen == []
     keep_best(cfg)
     assert not RunFolder(cfg.OUTPUT_DIR).best.exists()
@@ -75,14 +75,14 @@ def test_without_validation_images_nothing_is_evaluated(cfg, monkeypatch):
 def test_a_worse_phase_is_said_or_ends_the_run(cfg, monkeypatch, caplog, action):
     cfg.SSOD.GUARD.VALIDATION = action
     with_results(monkeypatch, 19.6, 18.9, 18.5)
-    validate_phase(cfg, 0, yardstick(cfg))
+    validate_phase(cfg, 0, yardstick_of_phases(cfg))
     if action == "stop":
         with pytest.raises(ConfigError, match=r"Phase 1: AP 18.9 .*, 19.6 before.*VALIDATION"):
-            validate_phase(cfg, 1, yardstick(cfg))
+            validate_phase(cfg, 1, yardstick_of_phases(cfg))
         return
-    validate_phase(cfg, 1, yardstick(cfg))
+    validate_phase(cfg, 1, yardstick_of_phases(cfg))
     assert ("AP 18.9 on the validation images, 19.6 before" in caplog.text) == (action == "warn")
-    validate_phase(cfg, 2, yardstick(cfg))  # .4 below, within GUARD.VALIDATION_DROP
+    validate_phase(cfg, 2, yardstick_of_phases(cfg))  # .4 below, within GUARD.VALIDATION_DROP
     assert "18.5 on the validation images, 18.9 before" not in caplog.text
 
 
@@ -95,8 +95,8 @@ def test_what_has_been_done_already_is_not_advised(cfg, monkeypatch, caplog, has
     content = {"settings": {"SSOD.TEACHER.ENABLED": has_teacher}, "labeled_sha256": ""}
     folder.trained_with.write_text(json.dumps(content))
     with_results(monkeypatch, 19.6, 18.5)
-    validate_phase(cfg, 0, yardstick(cfg))
-    validate_phase(cfg, 1, yardstick(cfg))
+    validate_phase(cfg, 0, yardstick_of_phases(cfg))
+    validate_phase(cfg, 1, yardstick_of_phases(cfg))
     assert "PHASE_INIT" not in caplog.text
     assert ("train phase 0 longer" in caplog.text) == has_teacher
     assert ("MIN_VOTES" in caplog.text) != has_teacher
@@ -142,7 +142,7 @@ def test_ensembles_are_validated_once(cfg, monkeypatch):
     seen = with_ensembles(monkeypatch, {"1~N": 20.0, "0~N": 22.0})
     cfg.DATASETS.VAL = ("val", "more")
     for _ in range(2):
-        validate_ensembles(cfg, yardstick(cfg))
+        validate_ensembles(cfg, yardstick_of_phases(cfg))
     rows = {"1~N": [1, 2], "0~N": [0, 1, 2]}
     assert seen == [("val", [0, 1, 2], rows), ("more", [0, 1, 2], rows)]
     folder = RunFolder(cfg.OUTPUT_DIR)
@@ -153,12 +153,12 @@ def test_ensembles_are_validated_once(cfg, monkeypatch):
 def test_one_phase_has_one_ensemble_and_none_has_no_images(cfg, monkeypatch):
     seen = with_ensembles(monkeypatch, {"0~N": 22.0})
     cfg.SSOD.NUM_PHASES = 0
-    validate_ensembles(cfg, yardstick(cfg))
+    validate_ensembles(cfg, yardstick_of_phases(cfg))
     cfg.SSOD.NUM_PHASES = 1
-    validate_ensembles(cfg, yardstick(cfg))
+    validate_ensembles(cfg, yardstick_of_phases(cfg))
     assert seen == [("val", [0, 1], {"0~N": [0, 1]})]
     cfg.DATASETS.VAL, cfg.SSOD.NUM_PHASES = (), 2
-    validate_ensembles(cfg, yardstick(cfg))
+    validate_ensembles(cfg, yardstick_of_phases(cfg))
     assert len(seen) == 1
 
 
@@ -189,10 +189,10 @@ def test_an_ensemble_may_be_the_best(cfg, caplog, ensembles, best):
 
 def validate_all(cfg):
     """Do as a resumed run does."""
-    discard_other_validations(cfg, yardstick(cfg))
+    discard_other_validations(cfg, yardstick_of_phases(cfg))
     for phase in range(3):
-        validate_phase(cfg, phase, yardstick(cfg))
-    validate_ensembles(cfg, yardstick(cfg))
+        validate_phase(cfg, phase, yardstick_of_phases(cfg))
+    validate_ensembles(cfg, yardstick_of_phases(cfg))
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_metrics_that_not_all_sets_have_are_left_out(cfg, monkeypatch):
     monkeypatch.setattr(validation, "load_phase_model", lambda cfg, phase: phase)
     monkeypatch.setattr(validation, "validate", lambda cfg, name, model: found[name])
     cfg.DATASETS.VAL = ("val", "more")
-    validate_phase(cfg, 0, yardstick(cfg))
+    validate_phase(cfg, 0, yardstick_of_phases(cfg))
     content = json.loads(RunFolder(cfg.OUTPUT_DIR).phase(0).validation.read_text())
     assert content["metrics"] == {"AP": 15.0}
 
@@ -232,20 +232,22 @@ def test_metrics_that_not_all_sets_have_are_left_out(cfg, monkeypatch):
 def test_a_phase_is_compared_with_the_one_before(cfg, monkeypatch, caplog):
     with_results(monkeypatch, 30.0, 10.0, 20.0)
     for phase in range(3):
-        validate_phase(cfg, phase, yardstick(cfg))
+        validate_phase(cfg, phase, yardstick_of_phases(cfg))
     assert "Phase 1: AP 10.0" in caplog.text
     assert "Phase 2: AP" not in caplog.text
 
 
 def test_other_objects_on_the_same_images_are_another_yardstick(cfg, monkeypatch):
-    before = yardstick(cfg)
+    before = yardstick_of_phases(cfg)
     box = {"bbox": [0, 0, 5, 5], "bbox_mode": 1, "category_id": 0}
     labeled = {"val": [{"file_name": "val.png", "annotations": [box]}]}
     monkeypatch.setattr(validation, "read_data_set", lambda name: DataSet(labeled[name]))
-    assert yardstick(cfg) != before
-    of_objects = yardstick(cfg)
+    assert yardstick_of_phases(cfg) != before
+    of_objects = yardstick_of_phases(cfg)
     labeled["val"][0]["annotations"].append(box | {"iscrowd": 1})
-    assert yardstick(cfg) != of_objects, "boxes on crowds count neither as right nor as wrong"
+    assert yardstick_of_phases(cfg) != of_objects, (
+        "boxes on crowds count neither as right nor as wrong"
+    )
 
 
 def test_the_earlier_of_equal_phases_is_the_best(cfg):

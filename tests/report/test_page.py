@@ -14,6 +14,7 @@ from made_run import make_run, metrics
 
 from d2_ssod.artifacts import RunFolder, save_ensemble_validation, save_validation
 from d2_ssod.commands import main
+from d2_ssod.commands.trained_models import choose_phases
 from d2_ssod.engine import default_argument_parser
 from d2_ssod.engine.configs.checks import check_config
 from d2_ssod.errors import ConfigError
@@ -205,6 +206,53 @@ def test_a_run_to_compare_with_is_a_row(cfg, tmp_path):
     assert "the labels alone were better" in page.text
     with pytest.raises(ConfigError, match=r"summary\.json: no such file"):
         write_report(cfg, control=tmp_path)
+
+
+def test_results_on_other_test_images_are_not_compared_with(cfg, tmp_path):
+    other = make_run(tmp_path / "other", ap50=(60.0, 61.0, 62.0))
+    path = RunFolder(other.OUTPUT_DIR).summary()
+    content = json.loads(path.read_text())
+    for changed in ({"dataset": "other_test"}, {"judged_by": "other images"}):
+        path.write_text(json.dumps(content | changed))
+        with pytest.raises(ConfigError, match="was judged on other test images"):
+            write_report(cfg, control=other.OUTPUT_DIR)
+    path.rename(path.with_name("summary_more.json"))
+    path.write_text(json.dumps(content))  # of several, the one that is alike
+    assert "62.0 +22.0" in Page(write_report(cfg, control=other.OUTPUT_DIR)).text
+
+
+def test_before_anything_is_judged_nothing_is_compared(cfg, tmp_path):
+    other = make_run(tmp_path / "other")
+    RunFolder(cfg.OUTPUT_DIR).summary().unlink()
+    text = Page(write_report(cfg, control=other.OUTPUT_DIR)).text
+    assert f"{other.OUTPUT_DIR} is not compared with" in text
+
+
+def test_results_are_of_the_test_images_that_the_config_names_now(cfg):
+    run = RunFolder(cfg.OUTPUT_DIR)
+    cfg.DATASETS.TEST = ("new_test",)
+    page = Page(write_report(cfg))
+    assert f"{run.summary()} is of made_test, not of new_test (DATASETS.TEST)" in page.text
+    assert "On made_test" not in page.text
+    with pytest.raises(ConfigError, match=r"is of made_test, not of new_test \(DATASETS.TEST\)"):
+        choose_phases(cfg, "best")
+    content = json.loads(run.summary().read_text()) | {"dataset": "new_test"}
+    run.summary("new_test").write_text(json.dumps(content))
+    assert "On new_test" in Page(write_report(cfg)).text
+
+
+def test_results_of_some_phases_are_said_to_be(cfg):
+    run = RunFolder(cfg.OUTPUT_DIR)
+    content = json.loads(run.summary().read_text())
+    partial = content | {"phases": content["phases"][:2], "ensembles": {}}
+    run.summary().write_text(json.dumps(partial))
+    said = "On test images phases 0, 1 alone were judged (train_net.py --eval-only)."
+    assert said in Page(write_report(cfg)).text
+    with pytest.raises(ConfigError, match="phase 2 is trained, but not judged on the test images"):
+        choose_phases(cfg, "best")
+    run.phase(2).model.unlink()
+    assert "2 of 3 phases are trained. The run goes on" in Page(write_report(cfg)).text
+    assert choose_phases(cfg, "best") == [1]
 
 
 def judge_by_validation(cfg, ap50, judged_by="these"):

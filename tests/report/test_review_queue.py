@@ -56,7 +56,7 @@ def write(tmp_path, images_to_label=3):
     rows = {1: [(*BOX, 0.9, 0)], 2: [(*BOX, 0.9, 1)], 3: [(*BOX, 0.6, 0)], 4: []}
     queue = rank({n: detections(*found) for n, found in rows.items()})
     folder = RunFolder(tmp_path)
-    write_queue(folder, queue, CLASSES, IDS, images_to_label)
+    write_queue(folder, queue, list(IMAGES.values()), CLASSES, IDS, images_to_label)
     return queue, folder.review
 
 
@@ -72,6 +72,17 @@ def test_the_table_has_all_images_and_the_coco_file_the_first(tmp_path):
     assert [c["id"] for c in content["categories"]] == IDS
     names = {image["file_name"] for image in content["images"]}
     assert names == {f"set_{r.image['image_id']}/a.jpg" for r in queue[:3]}
+
+
+@pytest.mark.parametrize("rest", [1, 0])
+def test_names_of_images_stay_as_others_are_corrected(tmp_path, rest):
+    queue, folder = write(tmp_path)
+    before = {
+        i["id"]: i["file_name"] for i in json.loads((folder / "queue.json").read_text())["images"]
+    }
+    write_queue(RunFolder(tmp_path), queue[:rest], list(IMAGES.values()), CLASSES, IDS, 3)
+    after = json.loads((folder / "queue.json").read_text())["images"]
+    assert [i["file_name"] for i in after] == [before[r.image["image_id"]] for r in queue[:rest]]
 
 
 @pytest.mark.parametrize("how", ["drawn", "looked at", "moved", "named in the config", "not"])
@@ -91,7 +102,8 @@ def test_a_queue_that_a_person_has_corrected_stays(tmp_path, caplog, how, is_sea
     if not is_sealed:
         (folder / "queue.json.sha256").unlink()
     corrected = str(file) if how == "named in the config" else ""
-    write_queue(RunFolder(tmp_path), queue[:1], CLASSES, IDS, 3, corrected)
+    images = list(IMAGES.values())
+    write_queue(RunFolder(tmp_path), queue[:1], images, CLASSES, IDS, 3, corrected)
     stays = how != "not" and (is_sealed or how != "moved")
     assert (json.loads(file.read_text()) == content) == stays
     assert ("queue.json stays as it is" in caplog.text) == stays
@@ -100,7 +112,7 @@ def test_a_queue_that_a_person_has_corrected_stays(tmp_path, caplog, how, is_sea
 def test_a_name_that_is_no_text_is_written(tmp_path):
     odd = {n: {**image, "file_name": f"/data/\udcff{n}.jpg"} for n, image in IMAGES.items()}
     queue = rank_images(odd, [{n: detections() for n in odd}], np.array([1.0, 0.5]), Tiers())
-    write_queue(RunFolder(tmp_path), queue, CLASSES, IDS, 2)
+    write_queue(RunFolder(tmp_path), queue, list(odd.values()), CLASSES, IDS, 2)
     assert "/data/\ufffd1.jpg" in (tmp_path / "review" / "queue.csv").read_text("utf-8-sig")
 
 
