@@ -18,10 +18,13 @@ _UPLOAD_PREFIX = re.compile(rf"^(?!{_DATE}-)[0-9a-f]{{8}}-(?=.)")
 def relative_names(images: Sequence[dict]) -> list[str]:
     """Name the files of images relative to the deepest folder that has all of them."""
     paths = [os.path.abspath(image["file_name"]) for image in images]
-    if not paths:
-        return []
-    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    root = common_folder(paths)
     return [os.path.relpath(path, root) for path in paths]
+
+
+def common_folder(paths: Sequence[str]) -> str:
+    """Name the deepest folder that has all of these files, given by absolute paths."""
+    return os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
 
 
 def printable(file_name: str) -> str:

@@ -45,7 +45,13 @@ from .partial_predictions import (
     load_partial_predictions,
 )
 from .predictions import load_predictions, save_predictions
-from .provenance import check_predictions, match_files, prediction_source, read_source
+from .provenance import (
+    check_predictions,
+    match_files,
+    noted_files,
+    prediction_source,
+    read_source,
+)
 from .pseudo_labels import is_of_models, save_pseudo_labels
 from .run_classes import check_classes, class_differences, load_classes, save_classes
 from .summary import (
@@ -128,6 +134,7 @@ __all__ = [
     "load_validation",
     "lock_folder",
     "match_files",
+    "noted_files",
     "numbers_in",
     "prediction_source",
     "read_history",

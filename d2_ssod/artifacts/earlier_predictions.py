@@ -11,12 +11,12 @@ from pathlib import Path
 
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open, read_json_lines, write_json_line
-from d2_ssod.structures import Detections, ImageId, Predictions
+from d2_ssod.structures import Detections, Predictions
 
 from .layout import PhaseFolder
 from .partial_predictions import from_columns, load_partial_predictions, to_columns
 from .predictions import load_predictions
-from .provenance import match_files, read_source
+from .provenance import changed_picture, match_files, noted_files
 
 
 def set_aside_predictions(files: PhaseFolder, category_ids: Sequence[int]) -> None:
@@ -28,7 +28,7 @@ def set_aside_predictions(files: PhaseFolder, category_ids: Sequence[int]) -> No
         files: of the phase; there is a note of what its predictions are of.
         category_ids: the data set's category id of each contiguous class id.
     """
-    name_of = _names(files)
+    name_of = noted_files(files)
     if files.predictions.exists():
         found = load_predictions(files.predictions, list(name_of), category_ids)
     else:
@@ -58,7 +58,7 @@ def load_predictions_by_file(
         ConfigError: they are damaged, or images of theirs are gone.
     """
     path = files.predictions
-    name_of = _names(files) if files.predictions_source.exists() else {}
+    name_of = noted_files(files) if files.predictions_source.exists() else {}
     if not name_of:
         return load_predictions(path, [image["image_id"] for image in images], category_ids)
     numbers = match_files(list(name_of.values()), images)
@@ -67,14 +67,13 @@ def load_predictions_by_file(
             f"{path}: made of {len(name_of)} images, of which some are not among the {len(images)} "
             "unlabeled ones any more; restore these"
         )
+    if (changed := changed_picture(files, images)) is not None:
+        raise ConfigError(
+            f"{path}: made before pictures were replaced by others of their names, such as "
+            f"{changed}; restore these"
+        )
     found = load_predictions(path, list(name_of), category_ids)
     return {numbers[name_of[image_id]]: of_image for image_id, of_image in found.items()}
-
-
-def _names(files: PhaseFolder) -> dict[ImageId, str]:
-    """Name the file of each image that a phase's predictions are of; {} if the note is older."""
-    source = read_source(files)
-    return dict(zip(source.get("image_ids", ()), source.get("files", ()), strict=True))
 
 
 def load_earlier_predictions(folder: Path, images: Sequence[dict]) -> Predictions:

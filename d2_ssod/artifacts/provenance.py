@@ -2,21 +2,23 @@
 
 Predictions name images by their ids. A folder of images numbers them in its order, so ids stay the
 same while the images behind them change when files come or go between two starts of a run; so the
-note has their names, too.
+note has their names, too, and the lengths of the files, as names may stay while pictures change.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from detectron2.config import CfgNode
 
 from d2_ssod.config import value_of
 from d2_ssod.errors import ConfigError
-from d2_ssod.file_names import relative_names
+from d2_ssod.file_names import common_folder, relative_names
 from d2_ssod.json_files import read_record
 from d2_ssod.modeling.detectors import detector_of
 from d2_ssod.structures import ImageId
@@ -50,7 +52,9 @@ def prediction_source(cfg: CfgNode, images: Sequence[dict]) -> dict[str, Any]:
         "images_sha256": digest.hexdigest(),
         "settings": _settings(cfg),
         "image_ids": ids,
+        "folder": common_folder([os.path.abspath(image["file_name"]) for image in images]),
         "files": files,
+        "bytes": list(_lengths(tuple(image["file_name"] for image in images))),
     }
 
 
@@ -58,23 +62,77 @@ def match_files(files: Sequence[str], images: Sequence[dict]) -> dict[str, Image
     """Find the images that files of an earlier note are now.
 
     Args:
-        files: names as in a note. Images that came from another folder may have made the deepest
-            common folder another one, so all names may miss the same folders in front.
+        files: as `noted_files` gives them. Where all were moved, they are found by the folders and
+            names below the deepest common folder; images that came from another one may have made
+            that another, so that all may miss the same folders in front.
         images: dicts of all unlabeled images.
 
     Returns:
-        The image's id by the file's name; None if not all of them are among the images.
+        The image's id by the file; None if not all of them are among the images, or if several
+        folders have files of these names.
     """
     if not files:
         return {}
-    id_of = dict(zip(relative_names(images), (i["image_id"] for i in images), strict=True))
-    for name in id_of:
-        if name != files[0] and not name.endswith(os.sep + files[0]):
-            continue
-        folder = name[: len(name) - len(files[0])]
-        if all(folder + file in id_of for file in files):
-            return {file: id_of[folder + file] for file in files}
+    id_of = {os.path.abspath(image["file_name"]): image["image_id"] for image in images}
+    if all(file in id_of for file in files):
+        return {file: id_of[file] for file in files}
+    names = [os.path.relpath(file, root) for file in files] if (root := _root(files)) else files
+    first = os.sep + names[0]
+    folders = [path[: len(path) - len(names[0])] for path in id_of if path.endswith(first)]
+    fitting = [folder for folder in folders if all(folder + name in id_of for name in names)]
+    if len(fitting) != 1:
+        return None
+    return {f: id_of[fitting[0] + name] for f, name in zip(files, names, strict=True)}
+
+
+def _root(files: Sequence[str]) -> str:
+    return common_folder(files) if all(map(os.path.isabs, files)) else ""
+
+
+def noted_files(files: PhaseFolder) -> dict[ImageId, str]:
+    """Name the file of each image that a phase's predictions are of; {} if the note is older."""
+    return _noted(read_source(files))
+
+
+def _noted(note: dict[str, Any]) -> dict[ImageId, str]:
+    folder = note.get("folder", "")
+    names = (os.path.join(folder, name) for name in note.get("files", ()))
+    return dict(zip(note.get("image_ids", ()), names, strict=True))
+
+
+def changed_picture(files: PhaseFolder, images: Sequence[dict]) -> str | None:
+    """Find a picture of a phase's predictions that is another one now, by the length of its file.
+
+    Args:
+        files: of the phase; there is a note.
+        images: dicts of the unlabeled images.
+    """
+    return _changed(read_source(files), images)
+
+
+def _changed(note: dict[str, Any], images: Sequence[dict]) -> str | None:
+    known, now = _noted(note), _lengths(tuple(image["file_name"] for image in images))
+    ids = match_files(list(known.values()), images) or {}
+    length_of = {image["image_id"]: length for image, length in zip(images, now, strict=True)}
+    for file, was in zip(known.values(), note.get("bytes", ()), strict=False):
+        length = length_of.get(ids.get(file), -1)
+        if was != length and -1 not in (was, length):
+            return file
     return None
+
+
+@functools.lru_cache(maxsize=2)
+def _lengths(paths: tuple[str, ...]) -> tuple[int, ...]:
+    """Look how long the files are, once in a process; -1 of those that are not there."""
+    with ThreadPoolExecutor(32) as pool:  # of network drives each look takes its time
+        return tuple(pool.map(_length, paths))
+
+
+def _length(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except (OSError, ValueError):
+        return -1
 
 
 def _settings(cfg: CfgNode) -> dict[str, Any]:
@@ -107,6 +165,8 @@ def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> bool:
             f"of {made['images']} images that are not the {now['images']} that "
             "DATASETS.UNLABELED has now"
         )
+    elif (changed := _changed(made, images)) is not None:
+        difference = f"before pictures were replaced by others of their names, such as {changed}"
     elif made["settings"] != now["settings"]:
         difference = _different_setting(made["settings"], now["settings"])
     else:
@@ -126,7 +186,7 @@ def read_source(files: PhaseFolder) -> dict[str, Any]:
     note = read_record(
         path,
         {"images": int, "images_sha256": str, "settings": dict},
-        {"files": list, "image_ids": list},
+        {"files": list, "image_ids": list, "folder": str, "bytes": list},
     )
     names, ids = note.get("files", []), note.get("image_ids", [])
     are_names = all(isinstance(name, str) for name in names)
@@ -140,7 +200,7 @@ def read_source(files: PhaseFolder) -> dict[str, Any]:
 
 def _were_added(made: dict[str, Any], images: Sequence[dict]) -> bool:
     """Tell whether the images are those of the note, and others."""
-    known = match_files(made["files"], images) if "files" in made else None
+    known = match_files(list(_noted(made).values()), images) if "files" in made else None
     return known is not None and len(known) < len(images)
 
 

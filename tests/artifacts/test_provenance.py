@@ -1,9 +1,11 @@
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from runs import bare_config
 
+from d2_ssod.artifacts import RunFolder, load_predictions_by_file
 from d2_ssod.artifacts.provenance import check_predictions, match_files, prediction_source
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import write_json
@@ -164,6 +166,44 @@ def test_a_note_of_an_older_version_knows_no_names(cfg, made):
 )
 def test_files_are_found_by_their_names(now, expected):
     assert match_files(FILES, images(now)) == expected
+
+
+FRAMES = ["1.png", "2.png"]
+
+
+def test_files_are_those_of_their_folder_where_another_one_has_the_same_names(cfg, made):
+    day_2 = images(FRAMES, "/data/day2")
+    write_json(made.with_name("predictions_source.json"), prediction_source(cfg, day_2))
+    both = images(["day1/1.png", "day1/2.png", "day1/3.png", "day2/1.png", "day2/2.png"])
+    assert check_predictions(cfg, 0, both) is False
+    assert match_files([f"/data/day2/{name}" for name in FRAMES], both) == {
+        "/data/day2/1.png": 4,
+        "/data/day2/2.png": 5,
+    }
+    # Moved, they may be those of either folder.
+    moved = images([image["file_name"][len("/data/") :] for image in both], "/mnt")
+    assert match_files([f"/data/day2/{name}" for name in FRAMES], moved) is None
+    assert "of 2 images that are not the 5" in error_of(cfg, moved)
+    assert match_files([f"/data/day2/{name}" for name in FRAMES], moved[3:]) is not None
+
+
+def test_pictures_that_were_replaced_are_told_by_the_lengths_of_their_files(cfg, made, tmp_path):
+    pictures = images(FILES, str(tmp_path))
+    for number, image in enumerate(pictures):
+        Path(image["file_name"]).parent.mkdir(exist_ok=True)
+        Path(image["file_name"]).write_bytes(bytes(number))
+    note = prediction_source(cfg, pictures)
+    write_json(made.with_name("predictions_source.json"), note)
+    assert check_predictions(cfg, 0, pictures) is True
+    note["bytes"][2] += 1
+    write_json(made.with_name("predictions_source.json"), note)
+    message = f"before pictures were replaced by others of their names, such as {tmp_path}/b/1.png"
+    assert message in error_of(cfg, pictures)
+    with pytest.raises(ConfigError, match="pictures were replaced by others"):
+        load_predictions_by_file(RunFolder(tmp_path).phase(0), pictures, [1])
+    note["bytes"][2] = -1  # not known, as it was not there
+    write_json(made.with_name("predictions_source.json"), note)
+    assert check_predictions(cfg, 0, pictures) is True
 
 
 @pytest.mark.parametrize(

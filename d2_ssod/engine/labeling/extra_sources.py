@@ -12,7 +12,7 @@ from d2_ssod.artifacts import (
     load_predictions,
     load_predictions_by_file,
     match_files,
-    read_source,
+    noted_files,
 )
 from d2_ssod.errors import ConfigError
 from d2_ssod.structures import Predictions
@@ -64,13 +64,12 @@ def _check_are_all_known(path: Path, found: Predictions, data: RunData) -> None:
 def _check_ids_mean_the_same(cfg: CfgNode, path: Path, data: RunData) -> None:
     """Refuse a file whose ids mean other images since some were added to a folder."""
     files = RunFolder(cfg.OUTPUT_DIR).phase(0)
-    source = read_source(files) if files.predictions_source.exists() else {}
-    names = dict(zip(source.get("files", ()), source.get("image_ids", ()), strict=True))
-    now = match_files(list(names), data.unlabeled) or {}
-    moved = [name for name, image_id in now.items() if names[name] != image_id]
+    was = noted_files(files) if files.predictions_source.exists() else {}
+    now = match_files(list(was.values()), data.unlabeled) or {}
+    moved = [image_id for image_id, file in was.items() if now.get(file, image_id) != image_id]
     if moved:
         raise ConfigError(
             f"{_KEY}: {path} names images by ids, of which {len(moved)} mean others since images "
-            f"were added, such as {names[moved[0]]}, which was {moved[0]}; make it again, or take "
-            "it out (predictions.json of a run, with what lies beside it, is read by file names)"
+            f"were added, such as {moved[0]}, which was {was[moved[0]]}; make it again, or take it "
+            "out (predictions.json of a run, with what lies beside it, is read by file names)"
         )

@@ -60,5 +60,5 @@ def test_ids_that_mean_other_files_since_images_were_added_are_refused(tmp_path)
     cfg.SSOD.CONSENSUS.EXTRA_SOURCES = [str(tmp_path / "other.json")]
     for names in (("b.png", "c.png"), ("b.png", "c.png", "d.png")):
         assert heights(load_extra_sources(cfg, data_of(*names))[0])[2] == [5]
-    with pytest.raises(ConfigError, match=r"2 mean others .*, such as 1, which was b\.png"):
+    with pytest.raises(ConfigError, match=r"2 mean others .*, such as 1, which was .*/b\.png"):
         load_extra_sources(cfg, data_of("a.png", "b.png", "c.png"))
