@@ -19,6 +19,7 @@ _PLACES = """\
 """
 
 _NUMBERS_WITH_SCORE = 6  # of a line
+_PREDICTED = ".predicted"  # a file in a folder of predictions, of which all may be empty
 
 
 def save_yolo(
@@ -33,6 +34,8 @@ def save_yolo(
         with_scores: add the score to each line, which tools that train on the files do not take.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if with_scores:
+        (folder / _PREDICTED).touch()
     for image, name in zip(images, unique_stems(images), strict=True):
         if image["image_id"] in found:
             path = folder / f"{name}.txt"
@@ -66,13 +69,18 @@ def save_yolo_data(
     (folder / "data.yaml").write_text(text, encoding="utf-8")
 
 
-def labels_of_a_person(paths: Iterable[Path]) -> Path | None:
+def labels_of_a_person(folder: Path, names: Iterable[str]) -> Path | None:
     """Find a text file that may be a person's among those that predictions are to be written to.
 
-    Boxes without scores are, and polygons. Empty files are, unless others beside them have scores.
+    Boxes without scores are, and polygons. Empty files are, unless others beside them have scores,
+    or the folder is one of predictions.
+
+    Args:
+        folder: that of the files.
+        names: theirs, without ``.txt``.
     """
-    empty, are_predictions = None, False
-    for path in paths:
+    empty, are_predictions = None, (folder / _PREDICTED).exists()
+    for path in (folder / f"{name}.txt" for name in names):
         if not path.is_file():
             continue
         with open(path, encoding="utf-8", errors="replace") as file:

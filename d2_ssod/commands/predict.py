@@ -226,7 +226,7 @@ def _check_targets(
                 "folder"
             )
     if arguments.yolo:
-        labels = labels_of_a_person(Path(arguments.yolo) / f"{name}.txt" for name in names)
+        labels = labels_of_a_person(Path(arguments.yolo), names)
         if labels is not None:
             raise ConfigError(
                 f"--yolo {arguments.yolo} would overwrite {labels.name}, which may be a person's "

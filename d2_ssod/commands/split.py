@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,14 @@ def split(
     """
     images = _records(contents, "images", "id", path)
     annotations = _records(contents, "annotations", "image_id", path)
-    known = {as_id(image["id"]) for image in images}
+    times = Counter(as_id(image["id"]) for image in images)
+    for image_id, count in times.items():
+        if count > 1:
+            raise ConfigError(
+                f"{path}: {count} images have the id {image_id!r}; give each its own, and its "
+                "annotations"
+            )
+    known = set(times)
     owners = [find_id(annotation["image_id"], known) for annotation in annotations]
     for annotation, owner in zip(annotations, owners, strict=True):
         if owner not in known:

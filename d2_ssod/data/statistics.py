@@ -79,7 +79,8 @@ def resize_scale(height: int, width: int, short: int, most: int) -> float:
     """Give the factor by which Detectron2 resizes a picture."""
     if not short:
         return 1.0
-    return ResizeShortestEdge.get_output_shape(height, width, short, most)[0] / height
+    shape = ResizeShortestEdge.get_output_shape(height, width, short, most)
+    return max(shape) / max(height, width)  # of the other edge nothing may be left
 
 
 def objects_per_class(images: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[str, int]:

@@ -6,6 +6,7 @@ results.py       how good the models are, and what to use, in a sentence
 labels.py        where the pseudo-labels come from: thresholds, classes, counts
 review.py        which unlabeled images are worth a person's look
 label_errors.py  which labels of the labeled images a model contradicts
+sealed.py        files to work with, which stay as a person has changed them
 pictures.py      small pictures with boxes on them
 sheets.py        which pictures are shown
 figures.py       curves and bars

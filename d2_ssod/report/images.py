@@ -14,6 +14,7 @@ from d2_ssod.artifacts import (
     load_predictions,
     load_predictions_by_file,
 )
+from d2_ssod.class_lists import describe_difference
 from d2_ssod.data.datasets import category_ids_of, read_data_set, with_unique_ids
 from d2_ssod.data.findings import raise_first
 from d2_ssod.data.objects import objects_and_crowds, trained_on
@@ -37,8 +38,8 @@ class RunImages:
 
     @cached_property
     def labeled(self) -> list[dict]:
-        """Dicts of the labeled images."""
-        return self._read_sets(self.run.cfg.DATASETS.TRAIN)
+        """Dicts of the labeled images, whose classes are the run's."""
+        return self.run.read(self._labeled, [])
 
     @cached_property
     def unlabeled(self) -> dict[ImageId, dict]:
@@ -87,6 +88,17 @@ class RunImages:
             return {}
         trained = trained_on(self.run.cfg, self.labeled)
         return self.run.read(lambda: self._on_labeled(last, trained), {})
+
+    def _labeled(self) -> list[dict]:
+        images = _read_sets(self.run.cfg.DATASETS.TRAIN)
+        classes = read_data_set(self.run.cfg.DATASETS.TRAIN[0]).thing_classes
+        if self.run.classes and classes != self.run.classes:
+            raise ConfigError(
+                f"{self.run.cfg.DATASETS.TRAIN[0]} (DATASETS.TRAIN) has other classes than the run "
+                f"now: {describe_difference(classes or [], self.run.classes)}, so that its images "
+                "are not shown, nor what is counted by them"
+            )
+        return images
 
     def _labels(self, phase: Phase) -> Predictions:
         unlabeled = list(self.unlabeled.values())

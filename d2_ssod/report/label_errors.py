@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from d2_ssod.file_names import printable
 from d2_ssod.json_files import atomic_open
 from d2_ssod.ops import pairwise_iou
 from d2_ssod.structures import Detections
+
+from .sealed import write_sealed
 
 _CONFIDENT = 0.7  # least score of a box that contradicts the labels
 _SAME = 0.5  # least IoU of boxes of the same object
@@ -104,11 +107,15 @@ def _iou(one: Detections, other: Detections) -> np.ndarray:
 def write_suspects(folder: RunFolder, suspects: Sequence[Suspect], classes: Sequence[str]) -> None:
     """Write ``review/label_errors.csv``."""
     folder.review.mkdir(parents=True, exist_ok=True)
+    path = folder.review / "label_errors.csv"
+    write_sealed(path, lambda path: _write_table(path, suspects, classes))
 
+
+def _write_table(path: Path, suspects: Sequence[Suspect], classes: Sequence[str]) -> None:
     def name(number: int | None) -> str:
         return "" if number is None else classes[number]
 
-    with atomic_open(folder.review / "label_errors.csv", encoding="utf-8-sig") as file:
+    with atomic_open(path, encoding="utf-8-sig") as file:
         rows = csv.writer(file)
         rows.writerow(["file_name", "problem", "label", "seen", "confidence", "x", "y", "w", "h"])
         for s in suspects:

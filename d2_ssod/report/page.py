@@ -160,6 +160,8 @@ def _queue(run: Run, images: RunImages, images_to_label: int) -> list[Review]:
     target = objects_per_image(images.labeled, len(run.classes))
     corrected = run.cfg.SSOD.PSEUDO_LABEL.CORRECTED
     done = _corrected(run, images) if corrected else set()
+    if done is None:
+        return []
     queue = [
         review
         for review in rank_images(images.unlabeled, sources, target, Tiers.from_config(run.cfg))
@@ -171,10 +173,17 @@ def _queue(run: Run, images: RunImages, images_to_label: int) -> list[Review]:
     return queue
 
 
-def _corrected(run: Run, images: RunImages) -> set[ImageId]:
-    """Find the images whose labels are a person's already."""
+def _corrected(run: Run, images: RunImages) -> set[ImageId] | None:
+    """Find the images whose labels are a person's already; None if their file cannot be read."""
     path, unlabeled = run.cfg.SSOD.PSEUDO_LABEL.CORRECTED, list(images.unlabeled.values())
-    found = run.read(lambda: load_labels(path, unlabeled, run.classes), [])
+    found = run.read(lambda: load_labels(path, unlabeled, run.classes), None)
+    if found is None:
+        run.problems.append(
+            f"which images are corrected already is not known without {path} "
+            "(SSOD.PSEUDO_LABEL.CORRECTED, from the folder that the run was started in): the files "
+            "of images to label in review/ stay as they are"
+        )
+        return None
     return {image["image_id"] for image in found}
 
 

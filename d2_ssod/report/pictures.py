@@ -79,7 +79,7 @@ def make_picture(
     name = printable(image["file_name"])
     try:
         thumbnail = Image.fromarray(read_image(image["file_name"], "RGB"))
-    except (OSError, ValueError):
+    except Exception:  # Pillow's readers raise whatever a damaged file leads them to
         height, width = image.get("height", 1), image.get("width", 1)
         return Picture(name, "", width, height, list(marks), f"{caption} (cannot be read)")
     width, height = thumbnail.size

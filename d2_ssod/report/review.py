@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import RunFolder, digest_of_file, is_of_models, save_pseudo_labels
+from d2_ssod.artifacts import RunFolder, is_of_models, save_pseudo_labels
 from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import printable, relative_names
 from d2_ssod.json_files import atomic_open, read_json
 from d2_ssod.pseudo_label import Tiers
 from d2_ssod.structures import Detections, ImageId, Predictions, TieredDetections
+
+from .sealed import is_unsealed, write_sealed
 
 logger = logging.getLogger(__name__)
 
@@ -100,47 +102,35 @@ def write_queue(
         corrected: the file of a person's labels that the run learns from, if any.
     """
     folder.review.mkdir(parents=True, exist_ok=True)
-    with atomic_open(folder.review / "queue.csv", encoding="utf-8-sig") as file:
+    write_sealed(folder.review / "queue.csv", lambda path: _write_table(path, queue))
+    path = folder.review / "queue.json"
+    is_learned = corrected and os.path.realpath(corrected) == os.path.realpath(path)
+    if is_learned or (is_unsealed(path) and not _is_of_models(path)):
+        logger.warning("%s stays as it is, as it seems corrected; move it to have a new one", path)
+        return
+    # As tools know images, which are given a folder of them.
+    names = relative_names(unlabeled)
+    images = [{**image, "file_name": name} for image, name in zip(unlabeled, names, strict=True)]
+    found = {review.image["image_id"]: review.proposed for review in queue[:images_to_label]}
+    write_sealed(path, lambda path: save_pseudo_labels(path, found, images, classes, category_ids))
+
+
+def _write_table(path: Path, queue: Sequence[Review]) -> None:
+    with atomic_open(path, encoding="utf-8-sig") as file:
         rows = csv.writer(file)
         rows.writerow(["rank", "file_name", "worth", "uncertain", "disagreement", "boxes"])
         for number, review in enumerate(queue, start=1):
             numbers = (review.worth, review.uncertain, review.disagreement)
             name = printable(review.image["file_name"])
             rows.writerow([number, name, *(f"{x:.3f}" for x in numbers), len(review.proposed)])
-    path = folder.review / "queue.json"
-    if _is_of_a_person(path, corrected):
-        logger.warning("%s stays as it is, as it seems corrected; move it to have a new one", path)
-        return
-    _seal(path).unlink(missing_ok=True)  # of the file before; a kill may come between the two
-    # As tools know images, which are given a folder of them.
-    names = relative_names(unlabeled)
-    save_pseudo_labels(
-        path,
-        {review.image["image_id"]: review.proposed for review in queue[:images_to_label]},
-        [{**image, "file_name": name} for image, name in zip(unlabeled, names, strict=True)],
-        classes,
-        category_ids,
-    )
-    with atomic_open(_seal(path), encoding="utf-8") as file:
-        file.write(f"{digest_of_file(path)}  {path.name}\n")  # as of sha256sum
 
 
-def _seal(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
-
-
-def _is_of_a_person(path: Path, corrected: str) -> bool:
-    """Tell whether a person has changed the file since it was written, be it by an editor."""
-    if not path.exists():
-        return False
-    if corrected and os.path.realpath(corrected) == os.path.realpath(path):
-        return True
-    if _seal(path).exists():
-        return digest_of_file(path) not in _seal(path).read_text(errors="replace")
+def _is_of_models(path: Path) -> bool:
+    """Tell whether all boxes of a file that has no seal are models'."""
     try:
-        return not is_of_models(read_json(path))
+        return is_of_models(read_json(path))
     except ConfigError:  # no JSON, so a file that was damaged
-        return False
+        return True
 
 
 def go_on_with(cfg: CfgNode, file: str) -> str:

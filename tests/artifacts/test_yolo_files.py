@@ -82,7 +82,16 @@ def test_labels_of_a_person_are_told_from_predictions(tmp_path, texts, expected)
     for path, text in zip(paths, texts, strict=True):
         if text is not None:
             path.write_text(text)
-    assert labels_of_a_person(paths) == (None if expected is None else paths[expected])
+    found = labels_of_a_person(tmp_path, [path.stem for path in paths])
+    assert found == (None if expected is None else paths[expected])
+
+
+def test_predictions_of_nothing_are_predictions(tmp_path):
+    image = {"file_name": "/a/1.png", "image_id": 1, "width": 100, "height": 50}
+    save_yolo(tmp_path, [image], {1: detections()}, with_scores=True)
+    assert labels_of_a_person(tmp_path, ["1"]) is None
+    (tmp_path / "1.txt").write_text("0 .5 .5 .1 .1\n")
+    assert labels_of_a_person(tmp_path, ["1"]) == tmp_path / "1.txt"
 
 
 def test_names_of_classes_may_be_any_text(tmp_path):

@@ -52,6 +52,23 @@ def init(folder, *more, labeled=("--labeled", "labeled/instances.json"), name="m
     return path
 
 
+def test_names_of_data_sets_may_have_any_letters(folder):
+    path = init(folder, "--name", "a, b]")
+    names = yaml.safe_load(path.read_text())["DATASETS"]
+    assert (names["TRAIN"], names["UNLABELED"]) == (["a, b]_labeled"], ["a, b]_unlabeled"])
+
+
+def test_nothing_is_left_of_what_fails(folder, monkeypatch):
+    copy = folder / "unlabeled" / "copy.png"
+    copy.write_bytes(next((folder / "labeled").glob("*.png")).read_bytes())
+    with monkeypatch.context() as patch:
+        patch.setattr(init_command, "lines_of", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            init(folder)
+    assert not (folder / "mine_unlabeled.txt").exists()
+    assert "copy.png" not in init(folder).with_name("mine_unlabeled.txt").read_text()
+
+
 @pytest.mark.parametrize("model", ["r50", "small"])
 def test_the_config_is_one_that_works(folder, model, capsys):
     path = init(folder, "--test", folder / "val" / "instances.json", "--model", model)

@@ -115,6 +115,14 @@ def test_ids_may_be_texts_or_decimals(file, tmp_path, kind):
     assert labeled["annotations"] == expected["annotations"]
 
 
+def test_images_that_share_an_id_are_said(file, tmp_path, capsys):
+    images = [{"id": i % 30, "file_name": f"{i}.jpg"} for i in range(40)]
+    file.write_text(json.dumps({**CONTENTS, "images": images, "annotations": []}))
+    split(file, "--percent", 50, code=2)
+    assert "2 images have the id 0; give each its own" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_an_annotation_of_no_image_is_said(file, tmp_path, capsys):
     annotations = [*CONTENTS["annotations"], {"id": 1, "image_id": 99, "category_id": 7}]
     file.write_text(json.dumps({**CONTENTS, "annotations": annotations}))

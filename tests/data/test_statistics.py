@@ -36,6 +36,8 @@ def test_shapes_are_those_of_the_resized_picture():
     # The long edge is limited.
     assert BoxShapes.of([image((0, 0, 40, 10))], 50, 50).width == pytest.approx([10])
     assert BoxShapes.of([image((0, 0, 40, 10))], 0, 50).width == pytest.approx([40])
+    long = image((0, 0, 40, 1), width=700, height=1)  # of whose short edge nothing is left
+    assert BoxShapes.of([long], 50, 70).height == pytest.approx([0.1])
 
 
 def test_crowds_and_pictures_without_a_size_do_not_count():

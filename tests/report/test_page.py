@@ -11,6 +11,7 @@ import pytest
 import runs
 import yaml
 from made_run import make_run, metrics
+from PIL import Image
 
 from d2_ssod.artifacts import RunFolder, save_ensemble_validation, save_validation
 from d2_ssod.commands import main
@@ -118,10 +119,62 @@ def test_images_that_a_person_has_labeled_are_not_asked_for_again(cfg, tmp_path)
     corrected.write_text(json.dumps({"images": images, "categories": [], "annotations": []}))
     cfg.SSOD.PSEUDO_LABEL.CORRECTED = str(corrected)
     assert Page(write_report(cfg)).table(["image", "worth"]) == others
-    corrected.unlink()
+    review = RunFolder(cfg.OUTPUT_DIR).review
+    before = {path: path.read_bytes() for path in review.glob("queue*")}
+    corrected.unlink()  # or the report is made in another folder, and its path is relative
     page = Page(write_report(cfg))
-    assert page.table(["image", "worth"])[1:] == others
     assert "corrected.json: cannot be read" in page.text
+    assert "which images are corrected already is not known" in page.text
+    assert {path: path.read_bytes() for path in review.glob("queue*")} == before
+
+
+def test_a_run_of_which_all_images_are_corrected_has_a_report(cfg, tmp_path):
+    rows = Page(write_report(cfg)).table(["image", "worth"])
+    images = [{"id": n, "file_name": file} for n, (file, *_) in enumerate(rows)]
+    corrected = tmp_path / "corrected.json"
+    corrected.write_text(json.dumps({"images": images, "categories": [], "annotations": []}))
+    cfg.SSOD.PSEUDO_LABEL.CORRECTED = str(corrected)
+    write_report(cfg)
+    content = json.loads((RunFolder(cfg.OUTPUT_DIR).review / "queue.json").read_text())
+    assert content["images"] == []
+
+
+@pytest.mark.parametrize("name", ["queue.csv", "label_errors.csv"])
+def test_tables_that_a_person_works_with_stay(cfg, caplog, name):
+    write_report(cfg)
+    path = RunFolder(cfg.OUTPUT_DIR).review / name
+    noted = path.read_bytes() + b"done by Ann\r\n"
+    path.write_bytes(noted)
+    write_report(cfg)
+    assert path.read_bytes() == noted
+    assert f"{path} stays as it is, as it was changed" in caplog.text
+    path.unlink()
+    write_report(cfg)
+    assert path.read_bytes() == noted.removesuffix(b"done by Ann\r\n")
+
+
+@pytest.mark.parametrize("classes", [["cat"], ["dog", "cat"], ["cat", "dog", "cow"]])
+def test_labeled_images_of_other_classes_are_left_out(cfg, tmp_path, classes):
+    path = tmp_path / "data" / "labeled" / "instances.json"
+    content = json.loads(path.read_text())
+    ids = [category["id"] for category in content["categories"]] + [99]
+    content["categories"] = [{"id": i, "name": name} for i, name in zip(ids, classes, strict=False)]
+    content["annotations"] = [a for a in content["annotations"] if a["category_id"] == ids[0]]
+    path.write_text(json.dumps(content))
+    page = Page(write_report(cfg))
+    assert "has other classes than the run now" in page.text
+    assert page.table(["model", "AP"])
+
+
+def test_a_picture_that_is_damaged_anyhow_is_shown_as_missing(cfg, tmp_path):
+    picture = next((tmp_path / "data" / "unlabeled").glob("*.png"))
+    content = picture.read_bytes()
+    at = content.index(b"IDAT")
+    damaged = content[: at - 4] + (1).to_bytes(4, "big") + content[at:]
+    picture.write_bytes(damaged)  # for which Pillow raises SyntaxError
+    with pytest.raises(SyntaxError):
+        Image.open(picture).load()
+    assert "(cannot be read)" in write_report(cfg).read_text()
 
 
 def test_how_the_run_goes_on_is_a_line_that_works(cfg):

@@ -38,7 +38,7 @@ from ..arguments import count
 from .choices import METHODS, MODELS
 from .data_sets import OPTIONS, entries_of, naming_of, option_of
 from .lines import lines_of
-from .unlabeled_list import list_others
+from .unlabeled_list import find_others, write_list
 
 __all__ = ["add_arguments", "run"]
 
@@ -119,9 +119,21 @@ def run(arguments: argparse.Namespace) -> int:
     for key in ("VAL", "TEST"):
         if key in sets:
             _check_judges(sets[key].images, key, arguments)
-    unlabeled = _unlabeled_images(path, arguments, entries, sets, files)
+    unlabeled = _unlabeled_images(arguments, entries, sets, files)
+    left_out = len(sets["UNLABELED"].images) - len(unlabeled)
+    listed = Path(os.path.abspath(path.with_name(f"{path.stem}_unlabeled.txt")))
+    if left_out:
+        if listed.exists():
+            raise ConfigError(f"{listed}: is there already; remove it, or choose another -o")
+        entries["UNLABELED"]["IMAGES"] = str(listed)
     lines = lines_of(arguments, entries, labeled.images, labeled.thing_classes, len(unlabeled))
     path.parent.mkdir(parents=True, exist_ok=True)
+    if left_out:
+        write_list(unlabeled, listed)
+        print(
+            f"{left_out} of {left_out + len(unlabeled)} pictures of --unlabeled are labeled, "
+            f"validation or test ones, or copies; the others are listed in {listed}\n"
+        )
     with atomic_open(path, encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
     print("\n".join(lines))
@@ -130,26 +142,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _unlabeled_images(
-    path: Path,
     arguments: argparse.Namespace,
     entries: dict[str, dict[str, Any]],
     sets: dict[str, DataSet],
     files: PictureFiles,
 ) -> list[dict]:
-    """Give the unlabeled images; if labeled ones lie among them, by a list, which is written."""
+    """Give the unlabeled images without the labeled ones that lie among them."""
     images = sets["UNLABELED"].images
     if "JSON" in entries["UNLABELED"]:  # which is a list itself
         return images
     known = [i for key, data_set in sets.items() if key != "UNLABELED" for i in data_set.images]
-    target = Path(os.path.abspath(path.with_name(f"{path.stem}_unlabeled.txt")))
-    others = list_others(images, known, files, target, arguments.unlabeled)
-    if len(others) < len(images):
-        entries["UNLABELED"]["IMAGES"] = str(target)
-        print(
-            f"{len(images) - len(others)} of {len(images)} pictures of --unlabeled are labeled, "
-            f"validation or test ones, or copies; the others are listed in {target}\n"
-        )
-    return others
+    return find_others(images, known, files, arguments.unlabeled)
 
 
 def _check_some_are_not_trained_on(

@@ -62,7 +62,7 @@ def lines_of(
             else []
         ),
         "DATASETS:",
-        *(f"  {key}: [{_scalar(entry['NAME'])}]" for key, entry in entries.items()),
+        *(f"  {key}: {_flow([entry['NAME']])}" for key, entry in entries.items()),
         *([] if "TEST" in entries else [f"  TEST: []  # {judged}"]),
         *_limit_lines(images),
         "INPUT:",

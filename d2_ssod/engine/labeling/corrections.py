@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from detectron2.config import CfgNode
 
 from d2_ssod.artifacts import (
@@ -17,7 +20,7 @@ from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.objects import objects_and_crowds
 from d2_ssod.data.statistics import check_crowds
 from d2_ssod.json_files import read_record
-from d2_ssod.structures import Predictions
+from d2_ssod.structures import Detections, Predictions
 
 from ..configs.named_files import check_is_file
 from ..run_data import RunData
@@ -43,7 +46,13 @@ def load_corrected(cfg: CfgNode, data: RunData) -> Predictions:
     check_boxes(images, place, findings)
     check_crowds(images, place, findings)
     raise_first(findings)
-    return {image["image_id"]: objects_and_crowds(image["annotations"])[0] for image in images}
+    return {image["image_id"]: _surely(image["annotations"]) for image in images}
+
+
+def _surely(annotations: Sequence[dict]) -> Detections:
+    """Give the boxes with score 1: those that a model proposed have its score in the file."""
+    found = objects_and_crowds(annotations)[0]
+    return replace(found, scores=np.ones_like(found.scores))
 
 
 def describe_corrected(cfg: CfgNode, corrected: Predictions) -> dict[str, Any] | None:

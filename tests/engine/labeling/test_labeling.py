@@ -206,6 +206,16 @@ def test_corrected_boxes_that_are_corners_are_refused(tmp_path):
         load_corrected(cfg, DATA)
 
 
+def test_boxes_that_a_person_has_left_as_proposed_are_sure(tmp_path):
+    path, cfg = tmp_path / "corrected.json", runs.bare_config(tmp_path)
+    box = {"image_id": 1, "category_id": 7, "bbox": [1, 2, 9, 9], "score": 0.4}
+    content = {"images": [{"id": 1, "file_name": "1.png", "corrected": True}]}
+    content |= {"categories": [{"id": 7, "name": "cat"}], "annotations": [box]}
+    path.write_text(json.dumps(content))
+    cfg.SSOD.PSEUDO_LABEL.CORRECTED = str(path)
+    assert load_corrected(cfg, DATA)[1].scores.tolist() == [1]
+
+
 def test_crowds_that_a_person_has_drawn_are_said(tmp_path, caplog):
     path, cfg = tmp_path / "corrected.json", runs.bare_config(tmp_path)
     content = {
