@@ -48,18 +48,24 @@ def folder_of(images: Sequence[dict], models: Sequence[tuple[CfgNode, int]]) -> 
 @contextlib.contextmanager
 def keeping(folder: Path) -> Iterator[Callable[[Predictions], None] | None]:
     """Give a function that adds to the folder; None, and say so, where it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        print(
-            f"what is found is not kept in case of an interruption: {folder}: {error.strerror}; "
-            "set XDG_CACHE_HOME to a folder that can be written",
-            file=sys.stderr,
-        )
-        yield None
-        return
-    with keep_partial_predictions(folder) as keep:
+    with contextlib.ExitStack() as stack:
+        keep = None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            keep = stack.enter_context(keep_partial_predictions(folder))
+        except OSError as error:  # also where another process has just deleted it
+            print(
+                f"what is found is not kept in case of an interruption: {folder}: "
+                f"{error.strerror}; set XDG_CACHE_HOME to a folder that can be written",
+                file=sys.stderr,
+            )
         yield keep
+
+
+def discard(folder: Path) -> None:
+    """Delete the folder, unless another process has it, too."""
+    with contextlib.suppress(OSError):
+        discard_partial_predictions(folder)
 
 
 def discard_old() -> None:

@@ -28,7 +28,6 @@ from torch import nn
 
 from d2_ssod.artifacts import (
     RunFolder,
-    discard_partial_predictions,
     is_of_models,
     labels_of_a_person,
     load_classes,
@@ -52,7 +51,7 @@ from d2_ssod.structures import Detections, Predictions
 
 from .arguments import score
 from .json_targets import check_json_target
-from .kept_predictions import discard_old, folder_of, keeping
+from .kept_predictions import discard, discard_old, folder_of, keeping
 from .trained_models import add_phase_argument, choose_phases, open_runs
 
 _OURS = b"drawn by d2_ssod"  # the comment in pictures that may be drawn again
@@ -97,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         found = _predict_on(model, cfg, images, kept)
         _say_if_none_is_above(found, arguments.score)
         _write(arguments, images, _above(found, arguments.score), classes)
-        discard_partial_predictions(kept)
+        discard(kept)
     elif images:
         found = predict(model, build_inference_loader(cfg, images), description="Predicting")
         _say_if_none_is_above(found, arguments.score)
