@@ -90,11 +90,22 @@ def _url(text: str) -> SplitResult | None:
 
 
 def find_file(folder: str, file_name: str) -> str:
-    """Give the path of the file below a folder that a name means; the name as it is if none is."""
+    """Give the path of the file below a folder that a name means; the name as it is if none is.
+
+    Of an absolute path, as of another machine, that is the longest end that is there.
+    """
     literal = os.path.join(folder, file_name)
     others = [name for name in spellings(file_name) if name != file_name]
+    others += _ends_of_absolute(file_name)
     # Most names have no other spelling: nothing is looked for on the disk then.
     if not others or os.path.exists(literal):
         return literal
     candidates = (os.path.join(folder, name) for name in others)
     return next(filter(os.path.exists, candidates), literal)
+
+
+def _ends_of_absolute(file_name: str) -> list[str]:
+    parts = parts_of(file_name)
+    if not (file_name.startswith(("/", "\\")) or re.match("[A-Za-z]:[/\\\\]", file_name)):
+        return []
+    return ["/".join(parts[start:]) for start in range(1, len(parts))]

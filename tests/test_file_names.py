@@ -1,6 +1,8 @@
+import os
+
 import pytest
 
-from d2_ssod.file_names import base_name, parts_of, spellings
+from d2_ssod.file_names import base_name, find_file, parts_of, spellings
 
 
 @pytest.mark.parametrize(
@@ -54,3 +56,18 @@ def test_accents_may_be_letters_of_their_own():
     composed, apart = "\u00e9.png", "e\u0301.png"
     assert list(spellings(composed)) == [composed, apart]
     assert list(spellings(apart)) == [apart, composed]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/upload/cam1/a.png", "C:\\upload\\cam1\\a.png", "//host/share/cam1/a.png", "/cam1/a.png"],
+)
+def test_an_absolute_path_of_another_machine_is_found_by_its_longest_end(tmp_path, name):
+    for place in ("cam1/a.png", "a.png"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).touch()
+    assert find_file(str(tmp_path), name) == f"{tmp_path}/cam1/a.png"
+    (tmp_path / "cam1" / "a.png").unlink()
+    assert find_file(str(tmp_path), name) == f"{tmp_path}/a.png"
+    (tmp_path / "a.png").unlink()
+    assert find_file(str(tmp_path), name) == os.path.join(tmp_path, name)

@@ -36,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write both files, and say what is in them."""
+    if arguments.file.is_dir() or arguments.file.suffix.lower() in (".yaml", ".yml", ".xml"):
+        raise ConfigError(
+            f"{arguments.file}: split takes a COCO file; of Pascal VOC list the images of each "
+            "part yourself (ImageSets/Main/train.txt, val.txt), of YOLO in text files that "
+            "data.yaml names (train: train.txt)"
+        )
     given, percent = read_json(arguments.file), arguments.percent
     parts = split(given, percent, arguments.seed, arguments.file)
     if not arguments.val:

@@ -27,7 +27,7 @@ def build_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
             augmentations.append(T.RandomSaturation(*limits))
     if tuple(aug.SCALE) != (1.0, 1.0) or aug.SHIFT > 0:
         # Detectron2 shifts by up to half of the range that it is given.
-        augmentations.append(T.RandomExtent(tuple(aug.SCALE), (2 * aug.SHIFT, 2 * aug.SHIFT)))
+        augmentations.append(RandomExtent(tuple(aug.SCALE), (2 * aug.SHIFT, 2 * aug.SHIFT)))
     if aug.EXPAND > 1:
         fill = sum(cfg.MODEL.PIXEL_MEAN) / len(cfg.MODEL.PIXEL_MEAN)
         augmentations.append(T.RandomApply(RandomExpand(aug.EXPAND, fill), prob=0.5))
@@ -65,6 +65,16 @@ class ShrinkLarge(T.Augmentation):
         if height * width <= _LARGE or min(shape) >= min(height, width):
             return T.NoOpTransform()
         return T.ResizeTransform(height, width, *shape)
+
+
+class RandomExtent(T.RandomExtent):
+    """Detectron2's, which leaves nothing of a picture of one row or column."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Draw the part of the picture, of a pixel at least."""
+        transform = super().get_transform(image)
+        transform.output_size = tuple(max(1, edge) for edge in transform.output_size)
+        return transform
 
 
 class RandomExpand(T.Augmentation):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +11,8 @@ from detectron2.config import CfgNode
 
 from d2_ssod.artifacts import PhaseFolder, RunFolder, summaries_of_phase
 from d2_ssod.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 def check_models_are_there(cfg: CfgNode) -> None:
@@ -25,6 +29,24 @@ def check_models_are_there(cfg: CfgNode) -> None:
             f"{', '.join(map(str, left))}: made with {files[untrained].model}, which does not "
             "exist: restore it; or delete all of these to train that phase and what follows again; "
             "or start anew without --resume, which sets the folder aside"
+        )
+
+
+def say_what_is_left_out(cfg: CfgNode, *, resume: bool) -> None:
+    """Say that there is no run to go on with, or that it has had more phases than it would have."""
+    folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
+    if resume and not folder.config.exists():
+        logger.warning(
+            "--resume: there is no run in %s yet, so that a new one begins there",
+            os.path.abspath(cfg.OUTPUT_DIR),
+        )
+    beyond = [n for n in range(last + 1, last + 10) if folder.phase(n).model.exists()]
+    if beyond:
+        logger.warning(
+            "%s is there, but SSOD.NUM_PHASES is %d: it is neither evaluated nor advised; to go on "
+            "with it, set SSOD.NUM_PHASES to %d (and SSOD.SCHEDULE) as before, in the config file "
+            "or behind it",
+            *(folder.phase(beyond[-1]).model, last, beyond[-1]),
         )
 
 

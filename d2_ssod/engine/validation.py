@@ -33,6 +33,7 @@ from d2_ssod.evaluation import (
     validate,
     yardstick,
 )
+from d2_ssod.pseudo_label import easy_fraction
 
 from .labeling.diagnostics import act_on
 from .processes.agreement import on_main_process
@@ -142,10 +143,15 @@ def _advice(cfg: CfgNode, folder: RunFolder, phase: int) -> str:
     steps = ["lengthen it (SSOD.SCHEDULE)"]
     if cfg.SSOD.PHASE_INIT != "previous":
         steps.append("set SSOD.PHASE_INIT to previous")
+    steps.append("train phase 0 longer")
+    ssod, selects = cfg.SSOD, easy_fraction(phase, cfg.SSOD.NUM_PHASES, cfg.SSOD.EASY_FRACTIONS) < 1
     if had_teacher(folder, phase):
-        steps.append("train phase 0 longer, or do without SSOD.TEACHER")
-    else:
-        steps.append("take SSOD.SELECTION class_balanced or SSOD.CONSENSUS.MIN_VOTES 1")
+        steps.append("do without SSOD.TEACHER")
+    elif selects and ssod.SELECTION != "class_balanced":
+        steps.append("take SSOD.SELECTION class_balanced")
+    sources = phase + len(ssod.CONSENSUS.EXTRA_SOURCES)
+    if ssod.LABELS == "consensus" and sources > 1 and ssod.CONSENSUS.MIN_VOTES != 1:
+        steps.append("take SSOD.CONSENSUS.MIN_VOTES 1")
     return ", ".join(steps)
 
 

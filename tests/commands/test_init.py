@@ -8,7 +8,7 @@ import pytest
 import runs
 import yaml
 from detectron2.config import CfgNode
-from pictures import coco_contents, save_picture, write_coco
+from pictures import coco_contents, save_picture, write_coco, write_voc_image
 
 from d2_ssod.commands import init as init_command
 from d2_ssod.commands import main
@@ -380,11 +380,11 @@ def test_the_option_with_a_wrong_path_is_named(folder, option, value, said, caps
 
 
 def test_the_option_behind_other_errors_is_named(folder, capsys):
-    (folder / "list.txt").write_text("unlabeled/unlabeled_a.png\ngone.png\n")
+    (folder / "list.txt").write_text("gone.png\nlost.png\n")
     (folder / "data.yaml").write_text("train: unlabeled\nnames: [cat]\n")
     labeled = ["init", "--labeled", folder / "data.yaml", "-o", folder / "x.yaml"]
     assert ran(*labeled, "--unlabeled", folder / "list.txt", "--name", folder.name) == 2
-    assert capsys.readouterr().err.startswith(f"error: --unlabeled: {folder}/gone.png does not")
+    assert capsys.readouterr().err.startswith("error: --unlabeled: none of 2 pictures is")
     val = ["--unlabeled", folder / "unlabeled", "--val", folder / "val" / "instances.json"]
     assert ran(*labeled, *val, "--images", folder / "none", "--name", f"{folder.name}_2") == 2
     assert capsys.readouterr().err.startswith(f"error: --images: {folder}/none is not a folder")
@@ -454,7 +454,10 @@ def test_without_a_test_split_the_other_is_taken(folder):
         (["--val", "data.yaml", "--val-images", "v"], "--val-images v is given, but data.yaml "),
         (["--test", "data.yaml", "--test-images", "v"], "--test-images v is given, but data.yaml "),
         (["--labeled", "voc", "--val", "voc"], "--val voc has the images that --labeled has"),
-        (["--labeled", "listed", "--val", "listed"], "--val listed has the images that --labeled"),
+        (
+            ["--labeled", "listed", "--val", "listed"],
+            "listed: has lists of images (train), but no val.txt",
+        ),
         (["--test", "x.json"], "--test x.json has the images that --labeled has"),
         (["--num-gpus", "-3"], "'-3' is not a whole number, 0 or more"),
         (["--num-gpus", "x"], "'x' is not a whole number, 0 or more"),
@@ -548,3 +551,69 @@ def test_a_control_is_trained_as_long(folder):
     of_phases = zip(cfg["SSOD"]["SCHEDULE"]["EPOCHS"], (6, 6 + 3), strict=True)
     passes = sum(epochs * pictures for epochs, pictures in of_phases)
     assert int(control[1]) * 6 == pytest.approx(passes, rel=0.01)
+
+
+def test_unlabeled_pictures_that_cannot_be_read_are_listed_and_left_out(folder, capsys):
+    for name in ("empty.png", "more.png"):
+        (folder / "unlabeled" / name).touch()
+    config = init(folder)
+    said = capsys.readouterr().out
+    assert "2 pictures of --unlabeled cannot be read, and are left out:" in said
+    for name in ("empty.png", "more.png"):
+        assert f"    {folder}/unlabeled/{name} is not a readable image" in said
+    listed = config.with_name("mine_unlabeled.txt").read_text().splitlines()
+    assert listed == [f"{folder}/unlabeled/unlabeled_{name}.png" for name in "abc"]
+    assert yaml.safe_load(config.read_text())["SSOD"]["REGISTER"][1]["IMAGES"] == str(
+        config.with_name("mine_unlabeled.txt")
+    )
+
+
+def a_voc_folder(folder, *lists):
+    """Two pictures; each list names the first."""
+    root = folder / "voc"
+    boxes = [("cat", (1, 1, 9, 9), None)]
+    for name in ("1", "2"):
+        write_voc_image(root, name, boxes)
+    (root / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)
+    for name in lists:
+        (root / "ImageSets" / "Main" / f"{name}.txt").write_text("1\n")
+    return root
+
+
+def test_lists_of_other_names_are_not_passed_over(folder, capsys):
+    """They may be of test images, which would be trained on."""
+    root = a_voc_folder(folder, "few", "test")
+    argv = ["init", "--unlabeled", folder / "unlabeled", "-o", folder / "mine.yaml"]
+    assert ran(*argv, "--labeled", root) == 2
+    said = capsys.readouterr().err
+    assert "has lists of images (few, test), but no train.txt or trainval.txt" in said
+    assert f"name the list itself ({root}/ImageSets/Main/few.txt)" in said
+    assert ran(*argv, "--labeled", root / "ImageSets" / "Main" / "few.txt") == 0
+    entry = yaml.safe_load((folder / "mine.yaml").read_text())["SSOD"]["REGISTER"][0]
+    assert (entry["VOC"], entry["SPLIT"]) == (str(root), "few")
+
+
+def test_the_one_list_of_cvat_has_all_images(folder):
+    a_voc_folder(folder, "default")
+    path = init(folder, labeled=("--labeled", "voc"))
+    assert "SPLIT" not in yaml.safe_load(path.read_text())["SSOD"]["REGISTER"][0]
+
+
+@pytest.mark.parametrize("name", ["data.yaml", "_annotations.coco.json"])
+def test_a_folder_may_stand_for_the_file_that_describes_it(folder, name):
+    if name == "data.yaml":
+        (folder / "labeled" / name).write_text("train: .\nnames: [cat]\n")
+        for number in range(1, 13):
+            (folder / "labeled" / f"{number}.txt").write_text("0 .5 .5 .4 .4\n")
+    else:
+        (folder / "labeled" / "instances.json").rename(folder / "labeled" / name)
+    path = init(folder, labeled=("--labeled", "labeled"))
+    entry = yaml.safe_load(path.read_text())["SSOD"]["REGISTER"][0]
+    assert str(folder / "labeled" / name) in entry.values()
+
+
+def test_a_coco_file_of_unlabeled_images_is_named_alone(folder, capsys):
+    places = [folder / "val" / "instances.json", folder / "unlabeled"]
+    argv = ["init", "--labeled", folder / "labeled" / "instances.json", "--unlabeled", *places]
+    assert ran(*argv, "-o", folder / "mine.yaml") == 2
+    assert "a COCO file of unlabeled images is named alone" in capsys.readouterr().err

@@ -115,6 +115,13 @@ def test_ids_may_be_texts_or_decimals(file, tmp_path, kind):
     assert labeled["annotations"] == expected["annotations"]
 
 
+@pytest.mark.parametrize("name", ["voc", "data.yaml"])
+def test_other_data_sets_are_split_otherwise(tmp_path, capsys, name):
+    (tmp_path / "voc").mkdir()
+    split(tmp_path / name, "--percent", 50, code=2)
+    assert "split takes a COCO file; of Pascal VOC list the images" in capsys.readouterr().err
+
+
 def test_images_that_share_an_id_are_said(file, tmp_path, capsys):
     images = [{"id": i % 30, "file_name": f"{i}.jpg"} for i in range(40)]
     file.write_text(json.dumps({**CONTENTS, "images": images, "annotations": []}))

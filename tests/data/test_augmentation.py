@@ -10,6 +10,7 @@ from runs import bare_config
 
 from d2_ssod.data.augmentation import (
     RandomExpand,
+    RandomExtent,
     RandomPhotometric,
     ShrinkLarge,
     build_augmentations,
@@ -151,3 +152,13 @@ def test_large_pictures_keep_the_details_of_the_largest_size_that_is_trained():
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (480, 800, 640), 1333
     shrink = build_augmentations(cfg)[0]
     assert (shrink.short, shrink.most) == (1000, 1666)  # 1.25 times 800 and 1333
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (9, 1)])
+def test_of_a_picture_of_one_row_something_is_left(height, width):
+    """Detectron2's own leaves nothing of it when it is made smaller."""
+    for _ in range(50):
+        augmented = T.AugInput(picture(height, width), boxes=np.array([[0.0, 0, width, height]]))
+        RandomExtent((0.8, 1.2), (0.2, 0.2))(augmented)
+        assert min(augmented.image.shape) >= 1
+        assert np.isfinite(augmented.boxes).all()

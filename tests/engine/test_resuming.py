@@ -7,7 +7,7 @@ from runs import bare_config
 
 from d2_ssod.artifacts import RunFolder
 from d2_ssod.engine import multi_phase, starting
-from d2_ssod.engine.resuming import check_models_are_there
+from d2_ssod.engine.resuming import check_models_are_there, say_what_is_left_out
 from d2_ssod.errors import ConfigError
 
 
@@ -42,7 +42,7 @@ def done_by_training(cfg, monkeypatch):
 
     for name in ("begin", "check_trained", "discard_other_validations", "validate_ensembles"):
         monkeypatch.setattr(multi_phase, name, lambda *_: None)
-    for name in ("yardstick", "keep_best", "predict_labeled"):
+    for name in ("yardstick_of_phases", "keep_best", "predict_labeled"):
         monkeypatch.setattr(multi_phase, name, lambda *_: None)
     monkeypatch.setattr(multi_phase, "_train_phase", train)
     monkeypatch.setattr(multi_phase, "label_next_phase", label)
@@ -126,3 +126,23 @@ def test_weights_are_looked_for_where_a_phase_is_to_begin_with_them(cfg, init, b
         path.parent.mkdir()
         path.touch()
     assert starting._phases_from_weights(cfg) == left
+
+
+def test_a_phase_that_the_config_has_no_more_is_said(cfg, caplog):
+    cfg.SSOD.NUM_PHASES = 2
+    leave(cfg, model=[0, 1, 2])
+    say_what_is_left_out(cfg, resume=False)
+    assert not caplog.records
+    cfg.SSOD.NUM_PHASES = 1
+    say_what_is_left_out(cfg, resume=False)
+    assert "phase_2/model_final.pth is there, but SSOD.NUM_PHASES is 1" in caplog.text
+    assert "set SSOD.NUM_PHASES to 2" in caplog.text
+
+
+def test_that_there_is_nothing_to_resume_is_said(cfg, caplog):
+    say_what_is_left_out(cfg, resume=True)
+    assert f"there is no run in {cfg.OUTPUT_DIR} yet, so that a new one begins" in caplog.text
+    caplog.clear()
+    RunFolder(cfg.OUTPUT_DIR).config.touch()
+    say_what_is_left_out(cfg, resume=True)
+    assert not caplog.records

@@ -98,8 +98,27 @@ def test_what_has_been_done_already_is_not_advised(cfg, monkeypatch, caplog, has
     validate_phase(cfg, 0, yardstick_of_phases(cfg))
     validate_phase(cfg, 1, yardstick_of_phases(cfg))
     assert "PHASE_INIT" not in caplog.text
-    assert ("train phase 0 longer" in caplog.text) == has_teacher
-    assert ("MIN_VOTES" in caplog.text) != has_teacher
+    assert ("do without SSOD.TEACHER" in caplog.text) == has_teacher
+    assert ("SELECTION" in caplog.text) != has_teacher
+
+
+def test_what_would_change_nothing_is_not_advised(cfg, monkeypatch, caplog):
+    """One model has no votes, and where all images are taken none are selected."""
+    cfg.SSOD.NUM_PHASES = 1
+    with_results(monkeypatch, 19.6, 18.5)
+    for phase in (0, 1):
+        validate_phase(cfg, phase, yardstick_of_phases(cfg))
+    assert "train phase 0 longer" in caplog.text
+    assert "SELECTION" not in caplog.text
+    assert "MIN_VOTES" not in caplog.text
+
+
+def test_votes_of_several_models_are_advised(cfg, monkeypatch, caplog):
+    cfg.SSOD.NUM_PHASES = 2
+    with_results(monkeypatch, 19.6, 19.6, 18.5)
+    for phase in (0, 1, 2):
+        validate_phase(cfg, phase, yardstick_of_phases(cfg))
+    assert "SSOD.CONSENSUS.MIN_VOTES 1" in caplog.text
 
 
 def test_the_best_model_is_handed_over(cfg):

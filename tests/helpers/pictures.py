@@ -53,3 +53,20 @@ def write_coco(folder, contents, name="instances.json"):
     path = folder / name
     path.write_text(json.dumps(contents))
     return path
+
+
+def object_xml(name, box, difficult):
+    corners = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    inner = "".join(f"<{corner}>{value}</{corner}>" for corner, value in corners)
+    flag = "" if difficult is None else f"<difficult>{difficult}</difficult>"
+    return f"<object><name>{name}</name>{flag}<bndbox>{inner}</bndbox></object>"
+
+
+def write_voc_image(folder, image_id, objects):
+    """Write a picture of 40 x 30 and its XML file; objects are (name, corners, difficult)."""
+    save_picture(folder / "JPEGImages" / f"{image_id}.jpg", 40, 30)
+    path = folder / "Annotations" / f"{image_id}.xml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = "<size><width>40</width><height>30</height><depth>3</depth></size>"
+    body = "".join(object_xml(*item) for item in objects)
+    path.write_text(f"<annotation>{size}{body}</annotation>")

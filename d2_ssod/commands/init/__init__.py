@@ -26,12 +26,13 @@ from typing import Any
 
 from d2_ssod.data import read_data_set
 from d2_ssod.data.datasets import DataSet, register_entry
-from d2_ssod.data.findings import Findings, raise_first
+from d2_ssod.data.datasets.folder import UNREADABLE
+from d2_ssod.data.findings import Finding, Findings, raise_first
 from d2_ssod.data.images import read_size, size_or_error
 from d2_ssod.data.objects import has_objects
 from d2_ssod.data.picture_files import PictureFiles
 from d2_ssod.data.presence import check_present
-from d2_ssod.errors import ConfigError
+from d2_ssod.errors import ConfigError, escaped
 from d2_ssod.json_files import atomic_open
 
 from ..arguments import count
@@ -105,8 +106,10 @@ def run(arguments: argparse.Namespace) -> int:
     entries = entries_of(arguments)
     names = {k: register_entry(e, naming_of(k, arguments)) for k, e in entries.items()}
     sets = {key: read_data_set(name) for key, name in names.items()}
+    unreadable = _unreadable(sets["UNLABELED"])
     for key, data_set in sets.items():
-        _check_usable(data_set, option_of(OPTIONS[key][1]))
+        findings = [f for f in data_set.findings if key != "UNLABELED" or f.kind != UNREADABLE]
+        _check_usable(findings, data_set, option_of(OPTIONS[key][1]))
     files = PictureFiles()
     _check_some_are_not_trained_on(sets, files, arguments)
     labeled = sets["TRAIN"]
@@ -120,20 +123,17 @@ def run(arguments: argparse.Namespace) -> int:
         if key in sets:
             _check_judges(sets[key].images, key, arguments)
     unlabeled = _unlabeled_images(arguments, entries, sets, files)
-    left_out = len(sets["UNLABELED"].images) - len(unlabeled)
+    known = len(sets["UNLABELED"].images) - len(unlabeled)
     listed = Path(os.path.abspath(path.with_name(f"{path.stem}_unlabeled.txt")))
-    if left_out:
+    if known or unreadable:
         if listed.exists():
             raise ConfigError(f"{listed}: is there already; remove it, or choose another -o")
         entries["UNLABELED"]["IMAGES"] = str(listed)
     lines = lines_of(arguments, entries, labeled.images, labeled.thing_classes, len(unlabeled))
     path.parent.mkdir(parents=True, exist_ok=True)
-    if left_out:
+    if known or unreadable:
         write_list(unlabeled, listed)
-        print(
-            f"{left_out} of {left_out + len(unlabeled)} pictures of --unlabeled are labeled, "
-            f"validation or test ones, or copies; the others are listed in {listed}\n"
-        )
+        _say_what_is_listed(len(unlabeled), known, unreadable, listed)
     with atomic_open(path, encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
     print("\n".join(lines))
@@ -174,9 +174,27 @@ def _check_some_are_not_trained_on(
             )
 
 
-def _check_usable(data_set: DataSet, images_option: str) -> None:
+def _say_what_is_listed(count: int, known: int, unreadable: Sequence[str], path: Path) -> None:
+    if known:
+        print(
+            f"{known} of {known + count + len(unreadable)} pictures of --unlabeled are labeled, "
+            "validation or test ones, or copies"
+        )
+    if unreadable:
+        print(f"{len(unreadable)} pictures of --unlabeled cannot be read, and are left out:")
+        print(*(f"    {escaped(case)}" for case in unreadable), sep="\n")
+    print(f"the other {count} are listed in {path}\n")
+
+
+def _unreadable(unlabeled: DataSet) -> list[str]:
+    """List what is wrong with unlabeled pictures that cannot be read, which are left out then."""
+    found = [f for f in unlabeled.findings if f.kind == UNREADABLE]
+    return [case for finding in found for case in finding.cases] if unlabeled.images else []
+
+
+def _check_usable(found: Sequence[Finding], data_set: DataSet, images_option: str) -> None:
     """Stop at what cannot be read, and at pictures that are in another folder."""
-    findings = Findings(data_set.findings)
+    findings = Findings(found)
     paths = [record["file_name"] for record in data_set.images]
     check_present(paths, len(paths), images_option, "name the folder that has them", findings)
     raise_first(findings)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from d2_ssod.data.datasets import Naming, YoloSplit
-from d2_ssod.errors import ConfigError
+from d2_ssod.errors import ConfigError, shortened
 
 _KINDS = ("JSON", "VOC", "YOLO")
 _SPLITS = ("train", "trainval")  # of the labeled pictures, the first that there is
@@ -93,13 +93,15 @@ def _annotated(name: str, path: str, images: str | None, splits: Sequence[str]) 
         splits: the first of these that there is is taken, where the file has several.
     """
     entry: dict[str, Any] = {"NAME": name}
-    place = os.path.abspath(path)
+    place = _file_of(os.path.abspath(path))
     if os.path.isdir(place):
-        entry["VOC"] = place
-        lists = os.path.join(place, "ImageSets", "Main")
-        there = [split for split in splits if os.path.isfile(os.path.join(lists, f"{split}.txt"))]
-        if there:
-            entry["SPLIT"] = there[0]
+        entry |= {"VOC": place, **_split_of_voc(place, path, splits)}
+    elif _is_list_of_voc(place):
+        root, split = (
+            os.path.abspath(os.path.join(place, *[os.pardir] * 3)),
+            os.path.basename(place),
+        )
+        entry |= {"VOC": root, "SPLIT": split[: -len(".txt")]}
     elif place.lower().endswith((".yaml", ".yml")):
         of_file = YoloSplit(place).splits() if os.path.isfile(place) else []
         there = [split for split in splits if split in of_file]
@@ -110,8 +112,53 @@ def _annotated(name: str, path: str, images: str | None, splits: Sequence[str]) 
     return {**entry, **({"IMAGES": os.path.abspath(images)} if images else {})}
 
 
+def _file_of(place: str) -> str:
+    """Give the file of a folder that YOLO's tools and Roboflow write; or the folder as it is."""
+    if os.path.isdir(place) and not os.path.isdir(_lists_of(place)):
+        for name in ("data.yaml", "_annotations.coco.json"):
+            if os.path.isfile(os.path.join(place, name)):
+                return os.path.join(place, name)
+    return place
+
+
+def _lists_of(folder: str) -> str:
+    return os.path.join(folder, "ImageSets", "Main")
+
+
+def _is_list_of_voc(place: str) -> bool:
+    folder = os.path.dirname(place)
+    return place.endswith(".txt") and folder == _lists_of(os.path.dirname(os.path.dirname(folder)))
+
+
+def _split_of_voc(folder: str, given: str, splits: Sequence[str]) -> dict[str, str]:
+    """Choose the list of a VOC folder; none where there is none, or CVAT's, which has all.
+
+    Raises:
+        ConfigError: there are only lists of other names, which may be of test images.
+    """
+    lists = _lists_of(folder)
+    files = sorted(os.listdir(lists)) if os.path.isdir(lists) else []
+    names = [file[: -len(".txt")] for file in files if file.endswith(".txt")]
+    for split in splits:
+        if split in names:
+            return {"SPLIT": split}
+    if names in ([], ["default"]):
+        return {}
+    raise ConfigError(
+        f"{given}: has lists of images ({shortened(', '.join(names))}), but no "
+        f"{' or '.join(f'{split}.txt' for split in splits)}, and without a list all of its images "
+        f"would be taken; name the list itself ({os.path.join(lists, names[0])}.txt)"
+    )
+
+
 def _unlabeled(name: str, places: list[str], images: str | None) -> dict[str, Any]:
     """Describe folders and lists of pictures, or one COCO file whose annotations do not count."""
-    if len(places) == 1 and places[0].lower().endswith(".json"):
+    files = [place for place in places if place.lower().endswith(".json")]
+    if files and len(places) > 1:
+        raise ConfigError(
+            f"--unlabeled {files[0]}: a COCO file of unlabeled images is named alone; register the "
+            "others beside it (SSOD.REGISTER), and name all in DATASETS.UNLABELED"
+        )
+    if files:
         return {**_annotated(name, places[0], images, []), "UNLABELED": True}
     return {"NAME": name, "IMAGES": places[0] if len(places) == 1 else places}

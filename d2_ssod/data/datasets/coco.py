@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Sequence
@@ -96,9 +97,7 @@ class CocoFile:
         rows = self._list(content, "categories", findings)
         group = _only_a_group(rows, content.get("annotations"))
         if group is not None:
-            logger.info(
-                "%s: category %r only groups the others: left out", self.json_file, group["name"]
-            )
+            _say_once(f"{self.json_file}: category {group['name']!r} only groups the others")
         for row in rows:
             if row is group:
                 continue
@@ -286,3 +285,9 @@ def _warn_of_rotation(row: dict, file: str, who: str, findings: Findings) -> Non
             f"{who} has a rotation of {angle:g} degrees, which its bbox is without",
             "export them as polygons, or draw upright boxes: it is read as an upright one",
         )
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    """Files are read many times in a run."""
+    logger.info("%s: left out", line)

@@ -20,6 +20,8 @@ from .catalog import DataSet
 
 logger = logging.getLogger(__name__)
 
+UNREADABLE = "bad images"  # the kind of the findings of pictures that are left out
+
 
 @dataclass(frozen=True)
 class ImageFolders:
@@ -48,7 +50,7 @@ class ImageFolders:
             if isinstance(size, ImageError):
                 findings.error(
                     self.key,
-                    "bad images",
+                    UNREADABLE,
                     f"{file} {size}",
                     "replace it, or take it out of the folder",
                 )

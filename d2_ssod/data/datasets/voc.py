@@ -126,7 +126,8 @@ class VocFolder:
         if with_annotations and not xml:
             raise ConfigError(
                 f"{annotations}: was read as Pascal VOC, but there are no .xml files in it or its "
-                f"sub-folders; {self.advice}, or for YOLO name its data.yaml"
+                f"sub-folders; {self.advice}, or for YOLO name its data.yaml (where a tool has "
+                "written none, write it: train: images, val: images, names: [cat, dog])"
             )
         below = os.path.join(images, "")
         if annotations == self.folder and all(path.startswith(below) for path in xml):

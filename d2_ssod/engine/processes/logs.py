@@ -109,7 +109,8 @@ def log_start(cfg: CfgNode, args: argparse.Namespace) -> None:
             "--num-gpus 0",
             *(processes, "" if processes == 1 else "es", torch.version.cuda),
         )
-    logger.info("Output: %s (environment: log.txt, all keys: config.yaml)", cfg.OUTPUT_DIR)
+    place_of_run = os.path.abspath(cfg.OUTPUT_DIR)
+    logger.info("Output: %s (environment: log.txt, all keys: config.yaml)", place_of_run)
     record_event(
         RunFolder(cfg.OUTPUT_DIR),
         "started",

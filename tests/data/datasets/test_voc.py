@@ -3,7 +3,7 @@ import shutil
 import pytest
 from detectron2.data.datasets.pascal_voc import load_voc_instances
 from detectron2.structures import BoxMode
-from pictures import save_picture
+from pictures import object_xml, save_picture, write_voc_image
 
 from d2_ssod.data.datasets import VocFolder
 from d2_ssod.errors import ConfigError
@@ -11,30 +11,14 @@ from d2_ssod.errors import ConfigError
 CLASSES = ("aeroplane", "bicycle", "bird")
 
 
-def object_xml(name, box, difficult):
-    corners = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
-    inner = "".join(f"<{corner}>{value}</{corner}>" for corner, value in corners)
-    flag = "" if difficult is None else f"<difficult>{difficult}</difficult>"
-    return f"<object><name>{name}</name>{flag}<bndbox>{inner}</bndbox></object>"
-
-
-def write_image(folder, image_id, objects):
-    save_picture(folder / "JPEGImages" / f"{image_id}.jpg", 40, 30)
-    path = folder / "Annotations" / f"{image_id}.xml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    size = "<size><width>40</width><height>30</height><depth>3</depth></size>"
-    body = "".join(object_xml(*item) for item in objects)
-    path.write_text(f"<annotation>{size}{body}</annotation>")
-
-
 @pytest.fixture
 def voc(tmp_path):
     lists = tmp_path / "ImageSets" / "Main"
     lists.mkdir(parents=True)
     (lists / "trainval.txt").write_text("000005\n000007\n2008_000001\n")
-    write_image(tmp_path, "000005", [("bird", (1, 1, 40, 30), 0), ("bicycle", (5, 6, 9, 9), 1)])
-    write_image(tmp_path, "000007", [("aeroplane", (3, 4, 7.5, 9), None)])
-    write_image(tmp_path, "2008_000001", [("bird", (2, 2, 8, 8), 1)])
+    write_voc_image(tmp_path, "000005", [("bird", (1, 1, 40, 30), 0), ("bicycle", (5, 6, 9, 9), 1)])
+    write_voc_image(tmp_path, "000007", [("aeroplane", (3, 4, 7.5, 9), None)])
+    write_voc_image(tmp_path, "2008_000001", [("bird", (2, 2, 8, 8), 1)])
     return tmp_path
 
 
@@ -172,7 +156,7 @@ def test_boxes_of_tools_that_count_from_0_are_said(voc):
 
 def test_a_folder_of_a_tool_has_files_side_by_side(tmp_path):
     for name, kind in (("b", "dog"), ("a", "cat")):
-        write_image(tmp_path, name, [(kind, (1, 1, 9, 9), None)])
+        write_voc_image(tmp_path, name, [(kind, (1, 1, 9, 9), None)])
         (tmp_path / "Annotations" / f"{name}.xml").rename(tmp_path / f"{name}.xml")
         (tmp_path / "JPEGImages" / f"{name}.jpg").rename(tmp_path / f"{name}.JPG")
     for folder in ("Annotations", "JPEGImages"):
@@ -209,7 +193,7 @@ def test_all_mistakes_are_found_at_once(voc):
 def cameras(tmp_path):
     """A picture of each class by name: at the top, and the same name in two sub-folders."""
     for folder, kind in (("", "bird"), ("cam1/", "bicycle"), ("cam2/day/", "aeroplane")):
-        write_image(tmp_path, f"{folder}f0", [(kind, (1, 1, 9, 9), None)])
+        write_voc_image(tmp_path, f"{folder}f0", [(kind, (1, 1, 9, 9), None)])
     return tmp_path
 
 
@@ -294,7 +278,7 @@ def test_a_list_names_files_in_sub_folders(cameras):
 
 
 def test_names_in_a_list_may_have_spaces(cameras):
-    write_image(cameras, "cam1/f0 at noon", [("bird", (1, 1, 9, 9), None)])
+    write_voc_image(cameras, "cam1/f0 at noon", [("bird", (1, 1, 9, 9), None)])
     lines = ["cam1/f0 at noon", "cam1/f0 at noon.jpg ", "cam1/f0 at noon  1", "f0 -1", "cam1/f0 1"]
     noon = ("cam1/f0 at noon", "cam1/f0 at noon.jpg", "bird")
     assert listed(cameras, *lines) == [
@@ -347,6 +331,6 @@ def test_of_pictures_that_differ_in_the_extension_the_one_that_is_written_is_tak
 
 
 def test_copies_of_a_box_are_warned_of(voc):
-    write_image(voc, "000007", [("bird", (3, 4, 7, 9), 0)] * 3)
+    write_voc_image(voc, "000007", [("bird", (3, 4, 7, 9), 0)] * 3)
     data_set = VocFolder(str(voc), "trainval", class_names=CLASSES).read()
     assert "image 000007.jpg has the box [2, 3, 7, 9] 3 times" in str(next(iter(data_set.findings)))
