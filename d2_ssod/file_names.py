@@ -13,6 +13,10 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 # Label Studio puts eight digits of its own before the name of an uploaded file; dates are others'.
 _DATE = r"(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])"
 _UPLOAD_PREFIX = re.compile(rf"^(?!{_DATE}-)[0-9a-f]{{8}}-(?=.)")
+# Roboflow's names of what it exports.
+_EXPORTED = re.compile(
+    r"^(.+)_(jpe?g|png|bmp|tiff?|webp)\.rf\.[0-9A-Za-z]{8,}\.\w+$", re.IGNORECASE
+)
 
 
 def relative_names(images: Sequence[dict]) -> list[str]:
@@ -59,8 +63,9 @@ def spellings(file_name: str) -> Iterator[str]:
 
     Known habits: backslashes; URLs with the file in their path or in a parameter ``d``
     (``http://host:8080/data/local-files/?d=images/a.png``), percent-encoded; a prefix of eight
-    hexadecimal digits before the base name (``90fbb0c7-a.png``); accents that are letters of their
-    own, as macOS writes them, or are not.
+    hexadecimal digits before the base name (``90fbb0c7-a.png``), as of Label Studio; its extension
+    within and a digest behind it (``a_png.rf.4f2d0b7c9e1a.jpg``), as of Roboflow; accents that are
+    letters of their own, as macOS writes them, or are not.
 
     Args:
         file_name: as an annotation file gives it.
@@ -74,7 +79,7 @@ def spellings(file_name: str) -> Iterator[str]:
         candidates.append(unquote(plain))
     for candidate in list(candidates):
         *folders, base = candidate.split("/")
-        without = _UPLOAD_PREFIX.sub("", base)
+        without = _UPLOAD_PREFIX.sub("", _EXPORTED.sub(r"\1.\2", base))
         if without != base:
             candidates.append("/".join([*folders, without]))
     for form in ("NFC", "NFD"):

@@ -9,6 +9,11 @@ from d2_ssod.file_names import base_name, find_file, parts_of, spellings
     ("name", "expected"),
     [
         ("a.png", ["a.png"]),
+        (
+            "up/a b_PNG.rf.4f2d0b7c9e1a4f2d0b7c9e1a4f2d0b7c.jpg",
+            ["up/a b_PNG.rf.4f2d0b7c9e1a4f2d0b7c9e1a4f2d0b7c.jpg", "up/a b.PNG"],
+        ),
+        ("a.rf.1234567890.jpg", ["a.rf.1234567890.jpg"]),
         ("sub/a.png", ["sub/a.png"]),
         ("sub\\\\a.png".replace("\\\\", "\\"), ["sub/a.png"]),
         ("images\\1/90fbb0c7-a.png", ["images/1/90fbb0c7-a.png", "images/1/a.png"]),

@@ -14,9 +14,13 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
+from d2_ssod.artifacts import load_pseudo_labels
+from d2_ssod.data.datasets import read_data_set, with_unique_ids
 from d2_ssod.data.findings import Finding, Findings
 from d2_ssod.engine import PhaseTrainer, build_config, check_run_data
+from d2_ssod.engine.configs.named_files import check_is_file
 from d2_ssod.engine.configs.odd_keys import odd_keys
+from d2_ssod.engine.labeling.corrections import read_corrected
 from d2_ssod.engine.training.building import unread_weighting
 from d2_ssod.errors import ConfigError
 
@@ -35,7 +39,10 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.num_gpus = 0
     # How the work is shared out does not matter to the data.
     cfg = build_config(arguments, world_size=1)
-    findings = [*_check_keys(cfg), *check_run_data(cfg)]
+    of_data = check_run_data(cfg)
+    findings = [*_check_keys(cfg), *of_data]
+    if not of_data.has_errors:  # which the labels of images would only repeat
+        findings += _check_labels(cfg)
     findings.sort(key=lambda finding: finding.level)
     for finding in findings:
         print("\n".join(_lines(finding, len(finding.cases) if arguments.all else _SHOWN)))
@@ -61,6 +68,24 @@ def _check_keys(cfg: CfgNode) -> Findings:
         lines += unread_weighting(cfg, model)
     for line in lines:
         findings.warning("", "keys that are hardly meant", line, "")
+    return findings
+
+
+def _check_labels(cfg: CfgNode) -> Findings:
+    """Find what is wrong with labels of unlabeled images that the config names."""
+    own = cfg.SSOD.PSEUDO_LABEL
+    if not (own.CORRECTED or own.FROM):
+        return Findings()
+    sets = [read_data_set(name).usable_images() for name in cfg.DATASETS.UNLABELED]
+    unlabeled = with_unique_ids([image for of_set in sets for image in of_set])
+    classes, findings = read_data_set(cfg.DATASETS.TRAIN[0]).thing_classes, Findings()
+    try:
+        findings.extend(read_corrected(cfg, unlabeled, classes)[1])
+        if own.FROM:
+            check_is_file("SSOD.PSEUDO_LABEL.FROM", own.FROM)
+            load_pseudo_labels(own.FROM, unlabeled, classes)
+    except ConfigError as error:
+        findings.error("", "labels that cannot be used", str(error), "")
     return findings
 
 

@@ -116,7 +116,8 @@ def _best_by_test(cfg: CfgNode, trained: Sequence[int]) -> list[int]:
     folder, summary = RunFolder(cfg.OUTPUT_DIR), load_own_summary(cfg)
     if summary is None:
         raise ConfigError(
-            f"{folder.summary()}: no such file, so that the best phase is not known; name a phase"
+            f"{folder.summary()}: no such file, nor are all phases judged on validation images "
+            "(validation.json), so that the best phase is not known; name a phase"
         )
     if unknown := sorted(set(trained) - set(summary.phases)):
         raise ConfigError(

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
-from d2_ssod.data.datasets import category_ids_of, with_unique_ids
+from d2_ssod.data.datasets import category_ids_of, register_from_config, with_unique_ids
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.objects import has_objects, num_objects, trained_on
 from d2_ssod.heartbeat import Heartbeat, Ranks
@@ -64,6 +64,9 @@ def load_run_data(cfg: CfgNode) -> RunData:
 
 
 def _read(cfg: CfgNode) -> NamedDataSets:
+    names = [name for key in _TITLES for name in cfg.DATASETS[key]]
+    if cfg.SSOD.REGISTER and any(name not in DatasetCatalog for name in names):
+        register_from_config(cfg.SSOD.REGISTER, "SSOD.REGISTER")  # as commands have done already
     sets = NamedDataSets.read(cfg)
     raise_first(check_contents(cfg, sets))
     return sets

@@ -10,7 +10,8 @@ sealed.py        files to work with, which stay as a person has changed them
 pictures.py      small pictures with boxes on them
 sheets.py        which pictures are shown
 figures.py       curves and bars
-making.py        how the run was made: time, machine, versions, settings
+steps.py         what the run has done, and how long it took
+making.py        how the run was made: machine, versions, settings
 page.py          all of that as one file
 """
 

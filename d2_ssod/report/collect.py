@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ from d2_ssod.errors import ConfigError, one_line, shortened
 from d2_ssod.json_files import read_json_lines
 
 from .labels import LabelTable, read_labels
+from .steps import steps_of
 
 _T = TypeVar("_T")
 
@@ -60,6 +61,23 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Control:
+    """What is known of the run to compare with.
+
+    Attributes:
+        folder: where it lies.
+        metrics: of its last model.
+        last: its last phase; 0: it has learned from labels alone.
+        image_passes: images that it was trained on, each time counted; None if that is not known.
+    """
+
+    folder: Path
+    metrics: Metrics
+    last: int = 0
+    image_passes: int | None = None
+
+
+@dataclass(frozen=True)
 class Run:
     """What is known of a run.
 
@@ -69,7 +87,7 @@ class Run:
         summary: of its models; None before they are evaluated.
         phases: 0..N.
         history: what it did, oldest first.
-        control: metrics of another run's last model, to compare with, and where it lies.
+        control: another run, to compare with.
         problems: what could not be read, each in a sentence.
         ensembles: their metrics on the validation images, where these are known.
     """
@@ -79,7 +97,7 @@ class Run:
     summary: Summary | None
     phases: list[Phase]
     history: list[dict[str, Any]]
-    control: tuple[Path, Metrics] | None
+    control: Control | None
     problems: list[str] = field(default_factory=list)
     ensembles: dict[str, Metrics] = field(default_factory=dict)
 
@@ -87,6 +105,11 @@ class Run:
     def folder(self) -> RunFolder:
         """Where it lies."""
         return RunFolder(self.cfg.OUTPUT_DIR)
+
+    @property
+    def image_passes(self) -> int | None:
+        """Count the images that it was trained on; None if a phase was trained elsewhere."""
+        return _image_passes(self.folder, self.history)
 
     @property
     def validation(self) -> Summary | None:
@@ -143,9 +166,18 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
     if run.judged is None:
         problems.append(f"{control} is not compared with: no model of {folder.root} is judged yet")
         return run
-    if run.summary is None:
-        return replace(run, control=(control, _validated_alike(control, folder)))
-    return replace(run, control=(control, _tested_alike(control, run.summary, folder)))
+    last, metrics = (
+        _validated_alike(control, folder)
+        if run.summary is None
+        else _tested_alike(control, run.summary, folder)
+    )
+    passes = _image_passes(RunFolder(control), read_history(RunFolder(control)))
+    return replace(run, control=Control(control, metrics, last, passes))
+
+
+def _image_passes(folder: RunFolder, history: Sequence[dict[str, Any]]) -> int | None:
+    passes = sum(step.image_passes for step in steps_of(history))
+    return passes if passes and not folder.phase(0).taken_from.exists() else None
 
 
 def _read_phase(folder: RunFolder, number: int, problems: list[str]) -> Phase:
@@ -168,8 +200,8 @@ def _read_phase(folder: RunFolder, number: int, problems: list[str]) -> Phase:
     )
 
 
-def _tested_alike(folder: Path, summary: Summary, own: RunFolder) -> Metrics:
-    """Read what the test images say of the last model of another run.
+def _tested_alike(folder: Path, summary: Summary, own: RunFolder) -> tuple[int, Metrics]:
+    """Read what the test images say of the last model of another run, and its phase.
 
     Raises:
         ConfigError: it was not judged on any, or in another way than one's own.
@@ -190,15 +222,15 @@ def _tested_alike(folder: Path, summary: Summary, own: RunFolder) -> Metrics:
             "judged alike (train_net.py --eval-only, with the same DATASETS.TEST, judges it again)"
         )
     phases = alike[0].phases
-    return phases[max(phases)]
+    return max(phases), phases[max(phases)]
 
 
 def _measure(summary: Summary) -> str:
     return summary.judged_by or summary.dataset
 
 
-def _validated_alike(folder: Path, own: RunFolder) -> Metrics:
-    """Read what the validation images say of the last model of another run.
+def _validated_alike(folder: Path, own: RunFolder) -> tuple[int, Metrics]:
+    """Read what the validation images say of the last model of another run, and its phase.
 
     Raises:
         ConfigError: it was not judged on any, or in another way than one's own.
@@ -216,7 +248,7 @@ def _validated_alike(folder: Path, own: RunFolder) -> Metrics:
             f"{folder} was judged on other validation images (DATASETS.VAL) than {own.root}, or "
             "with other settings of inference; name a run that was judged alike"
         )
-    return found
+    return last, found
 
 
 def _if_there(path: Path, reader: Callable[[Path], _T], problems: list[str]) -> _T | None:

@@ -31,6 +31,7 @@ from .labels import LabelTable
 from .results import NOISE, Results, signed, verdict
 from .review import Review, go_on_with, rank_images, write_queue
 from .sheets import describe_suspect, suspects_sheet, unlabeled_sheets
+from .steps import steps_of
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ def _content(run: Run, images_to_label: int) -> dict[str, Any]:
         "to_label": min(images_to_label, len(queue)),
         "suspects": [(s, describe_suspect(s, run.classes)) for s in suspects[:_SHOWN]],
         "suspects_length": len(suspects),
-        "steps": making.steps_of(run.history),
+        "steps": steps_of(run.history),
         "duration": making.duration,
         "starts": making.starts_of(run),
         "settings": making.changed_settings(run.cfg),

@@ -16,6 +16,7 @@ COLUMNS = (
 # Of one run; two models that differ by less may as well be equal.
 NOISE = 1.2
 _MAIN = "AP50"
+_ALIKE = (0.8, 1.25)  # share of the image passes; what a killed process did is not counted
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ class Results:
                 metrics, name = run.judged.ensembles[name], name.replace("N", str(last))
                 rows.append(Row(f"phases {name} together", name, metrics, "ensemble"))
         if run.control is not None:
-            folder, metrics = run.control
-            rows.append(Row(f"for comparison: {folder.name}", "control", metrics, "control"))
+            title = f"for comparison: {run.control.folder.name}"
+            rows.append(Row(title, "control", run.control.metrics, "control"))
         classes = [name for name in run.classes if f"AP-{name}" in rows[0].metrics]
         return cls(rows, classes, run.judged.dataset, by_test=run.summary is not None)
 
@@ -127,6 +128,7 @@ def verdict(run: Run, results: Results) -> list[str]:
         *advice,
         *(_worse_phase(results, row) for row in results.of_run if _is_worse(results, row)),
         *_compared(results, single, best),
+        *_unlike(run),
         *([] if results.by_test and _are_all_judged(run) else [_how_far(run)]),
     ]
 
@@ -259,10 +261,28 @@ def _compared(results: Results, single: Row | None, best: Row) -> list[str]:
     text += "" if results.by_test else " on the validation images, which have chosen it"
     if best.kind == "ensemble":
         text += f", the ensemble {signed(differences[1])}"
+    if single.short == "0" and len(results.of_run) > 1:
+        return [f"{text}; phase 0 has learned from the labels alone, too."]
     if abs(differences[0]) < NOISE:
         return [f"{text}: no difference beyond the noise."]
     better = "the unlabeled images paid" if differences[0] > 0 else "the labels alone were better"
     return [f"{text}: {better}."]
+
+
+def _unlike(run: Run) -> list[str]:
+    """Say what makes the comparison with another run an unfair one."""
+    if run.control is None:
+        return []
+    name, found = run.control.folder.name, []
+    if run.control.last > 0:
+        found.append(f"{name} has learned from unlabeled images itself (SSOD.NUM_PHASES).")
+    passes = run.image_passes, run.control.image_passes
+    if None not in passes and not _ALIKE[0] <= passes[1] / passes[0] <= _ALIKE[1]:
+        found.append(
+            f"{name} was trained on {passes[1]} images, each time counted, this run on "
+            f"{passes[0]}: a comparison that says something takes as many."
+        )
+    return found
 
 
 def signed(value: float | None) -> str:

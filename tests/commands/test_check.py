@@ -133,3 +133,26 @@ def test_nothing_to_judge_by_is_said(config, capsys):
     code, text = checked(config, capsys, "DATASETS.TEST", "[]")
     assert code == 0
     assert "DATASETS.VAL and DATASETS.TEST name no labeled images" in text
+
+
+@pytest.mark.parametrize("key", ["CORRECTED", "FROM"])
+def test_labels_of_unlabeled_images_are_checked(config, capsys, tmp_path, key):
+    labels = tmp_path / "labels.json"
+    image = {"id": 1, "file_name": "nowhere.png"}
+    labels.write_text(json.dumps({"images": [image], "categories": [], "annotations": []}))
+    code, text = checked(config, capsys, f"SSOD.PSEUDO_LABEL.{key}", str(labels))
+    assert code == 1
+    assert f"{labels}: image 1 (file_name 'nowhere.png'): the unlabeled data set has no" in text
+
+
+def test_masks_that_count_as_crowds_are_said_of_corrected_labels(config, capsys, tmp_path):
+    labels = tmp_path / "labels.json"
+    name = next((tmp_path / "unlabeled").iterdir()).name
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "iscrowd": 1}
+    content = {"images": [{"id": 1, "file_name": name}], "annotations": [box]}
+    content["categories"] = [{"id": 1, "name": "cat"}]
+    labels.write_text(json.dumps(content))
+    code, text = checked(config, capsys, "SSOD.PSEUDO_LABEL.CORRECTED", str(labels))
+    assert code == 0
+    assert f"SSOD.PSEUDO_LABEL.CORRECTED ({labels})" in text
+    assert "1 of 1 annotations are crowds" in text

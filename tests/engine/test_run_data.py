@@ -4,12 +4,14 @@ import logging
 import re
 from pathlib import Path
 
+import catalogs
 import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+from pictures import coco_contents, save_picture, write_coco
 from PIL import Image
 
 from d2_ssod.config import add_ssod_config
@@ -525,3 +527,19 @@ def test_voc_files_that_only_the_evaluation_reads_are_asked_for_before_training(
     write_voc(tmp_path, "v0\nv1\n")
     (tmp_path / "Annotations" / "v1.xml").write_text("<annotation>")
     assert "v1.xml is not a VOC annotation file" in error_of(cfg)
+
+
+def test_data_sets_of_the_config_are_registered_where_no_command_has_done_it(cfg, tmp_path):
+    """As in a script that uses the hook."""
+    boxes = [(1, 2, 10, 8)]
+    path = write_coco(tmp_path / "own", coco_contents(3, boxes=boxes))
+    save_picture(tmp_path / "more" / "unlabeled.png")
+    with catalogs.restored_catalogs():
+        cfg.SSOD.REGISTER = [
+            {"NAME": "own_labeled", "JSON": str(path), "IMAGES": str(path.parent)},
+            {"NAME": "own_unlabeled", "IMAGES": str(tmp_path / "more")},
+        ]
+        cfg.DATASETS.TRAIN, cfg.DATASETS.UNLABELED = ("own_labeled",), ("own_unlabeled",)
+        cfg.DATASETS.TEST = ()
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(coco_contents(1)["categories"])
+        assert len(load_run_data(cfg).labeled) == 3

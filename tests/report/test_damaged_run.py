@@ -14,6 +14,7 @@ from d2_ssod.json_files import read_json_lines
 from d2_ssod.report import making
 from d2_ssod.report.collect import collect
 from d2_ssod.report.results import Results, verdict
+from d2_ssod.report.steps import steps_of
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 20))
 some = settings(
@@ -73,7 +74,7 @@ def read_all(cfg):
     """What the page shows of these files; figures and pictures of it need no test of this kind."""
     run = collect(cfg)
     assert all(isinstance(sentence, str) for sentence in verdict(run, Results.of(run)))
-    assert all(step.seconds >= 0 or step.seconds < 0 for step in making.steps_of(run.history))
+    assert all(step.seconds >= 0 or step.seconds < 0 for step in steps_of(run.history))
     assert all(isinstance(text, str) for text in making.guards_of(run))
     assert len(making.starts_of(run)) <= len(run.history)
     assert all("\n" not in problem for problem in run.problems)

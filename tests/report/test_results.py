@@ -1,5 +1,6 @@
 """What the report says in sentences, and the gains beside its figures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from runs import bare_config
 from d2_ssod.artifacts import RunFolder, Summary, best_phase, save_validation
 from d2_ssod.commands.trained_models import choose_phases
 from d2_ssod.json_files import write_json
-from d2_ssod.report.collect import Phase, Run
+from d2_ssod.report.collect import Control, Phase, Run
 from d2_ssod.report.results import Results, verdict
 
 BY_TEST = (
@@ -38,7 +39,7 @@ def a_run(
             for n in range(len(phases))
         ],
         [],
-        control and (Path("labels_only"), metrics(control)),
+        control and Control(Path("labels_only"), metrics(control)),
         ensembles=validated or {},
     )
 
@@ -152,6 +153,32 @@ def test_report_and_predict_choose_the_same_by_test_images(tmp_path):
     write_json(run.folder.summary(), content)
     run.cfg.SSOD.NUM_PHASES = 1
     assert choose_phases(run.cfg, "best") == [0]
+
+
+def test_phase_0_says_nothing_of_unlabeled_images(tmp_path):
+    found = sentences(tmp_path, [70.0, 60.0], control=50.0)
+    assert "Phase 0 is +20.0 AP50 against labels_only (50.0); phase 0 has learned" in found[-1]
+    assert not any("paid" in sentence for sentence in found)
+
+
+@pytest.mark.parametrize(
+    ("last", "passes", "said"),
+    [
+        (0, 100, []),
+        (0, None, []),
+        (1, 90, ["has learned from unlabeled images itself"]),
+        (0, 40, ["was trained on 40 images, each time counted, this run on 100"]),
+    ],
+)
+def test_what_makes_a_comparison_unfair_is_said(tmp_path, last, passes, said):
+    run = a_run(tmp_path, [70.0, 73.0])
+    event = {"event": "trained", "phase": 0, "iterations": 50, "images_per_batch": 2, "seconds": 9}
+    control = Control(Path("labels_only"), metrics(60.0), last, passes)
+    run = replace(run, history=[event], control=control)
+    found = verdict(run, Results.of(run))
+    at = next(n for n, sentence in enumerate(found) if "against labels_only" in sentence)
+    assert len(found) == at + 1 + len(said)
+    assert all(text in sentence for text, sentence in zip(said, found[at + 1 :], strict=True))
 
 
 def test_a_phase_that_is_worse_is_named_with_its_class(tmp_path):

@@ -27,6 +27,8 @@ from ..run_data import RunData
 
 logger = logging.getLogger(__name__)
 
+_KEY = "SSOD.PSEUDO_LABEL.CORRECTED"
+
 
 def load_corrected(cfg: CfgNode, data: RunData) -> Predictions:
     """Load the labels of unlabeled images that a person has made: ``PSEUDO_LABEL.CORRECTED``.
@@ -38,15 +40,27 @@ def load_corrected(cfg: CfgNode, data: RunData) -> Predictions:
     Raises:
         ConfigError: it does not fit the unlabeled images, or all boxes are of other units.
     """
-    path = cfg.SSOD.PSEUDO_LABEL.CORRECTED
-    if path:
-        check_is_file("SSOD.PSEUDO_LABEL.CORRECTED", path)
-    images = load_labels(path, data.unlabeled, data.thing_classes) if path else []
-    findings, place = Findings(), f"SSOD.PSEUDO_LABEL.CORRECTED ({path})"
-    check_boxes(images, place, findings)
-    check_crowds(images, place, findings)
+    images, findings = read_corrected(cfg, data.unlabeled, data.thing_classes)
     raise_first(findings)
     return {image["image_id"]: _surely(image["annotations"]) for image in images}
+
+
+def read_corrected(
+    cfg: CfgNode, unlabeled: Sequence[dict], thing_classes: Sequence[str]
+) -> tuple[list[dict], Findings]:
+    """Read the images that a person has labeled, and find what is odd about their boxes.
+
+    Raises:
+        ConfigError: the file does not fit the unlabeled images.
+    """
+    path, findings = cfg.SSOD.PSEUDO_LABEL.CORRECTED, Findings()
+    if not path:
+        return [], findings
+    check_is_file(_KEY, path)
+    images, place = load_labels(path, unlabeled, thing_classes), f"{_KEY} ({path})"
+    check_boxes(images, place, findings)
+    check_crowds(images, place, findings)
+    return images, findings
 
 
 def _surely(annotations: Sequence[dict]) -> Detections:
