@@ -92,6 +92,8 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # labels are not made yet take those of these images from it, and train on them whether they are
     # easy or not; a mean teacher leaves them as they are. Empty: none.
     "PSEUDO_LABEL.CORRECTED": ("", limits.TEXT),
+    # End once the labels of a phase are made, for a person to look at; --resume goes on with them.
+    "PSEUDO_LABEL.PAUSE": (False, limits.FLAG),
     # Keep only this fraction of each class's pseudo-boxes, the best-scored ones. 1: all.
     "PSEUDO_LABEL.KEEP_FRACTION": (1.0, limits.FRACTION),
     # Intersection of the models: boxes of two models agree if they overlap by more than IOU_THRESH;

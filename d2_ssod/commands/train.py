@@ -30,7 +30,6 @@ def run(arguments: argparse.Namespace) -> int:
 def main(arguments: argparse.Namespace) -> None:
     """Do what every process of the run does."""
     cfg = setup(arguments)
-    if not arguments.eval_only:
-        train_phases(cfg, load_run_data(cfg))
-    evaluate_run(cfg)
+    if arguments.eval_only or train_phases(cfg, load_run_data(cfg)):
+        evaluate_run(cfg)
     report_run(cfg)

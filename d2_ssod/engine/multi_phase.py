@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 def train_phases(
     cfg: CfgNode, data: RunData, trainer_class: type[PhaseTrainer] = PhaseTrainer
-) -> None:
+) -> bool:
     """Train the phases 0..N one after another, from the first one that is not finished.
 
     Phase 0 trains on the labeled images. After each phase but the last, its hook labels the
@@ -43,6 +43,9 @@ def train_phases(
         data: the data sets of the run.
         trainer_class: of one's own for something that a phase does in another way.
 
+    Returns:
+        whether all are trained; False where it ends with new labels (``SSOD.PSEUDO_LABEL.PAUSE``).
+
     Raises:
         ConfigError: what is in ``OUTPUT_DIR`` was made with other images or settings.
     """
@@ -52,6 +55,8 @@ def train_phases(
     judged_by = yardstick_of_phases(cfg)
     discard_other_validations(cfg, judged_by)
     for phase in range(last + 1):
+        labels = folder.phase(phase + 1).pseudo_labels
+        are_new = phase < last and not on_main_process(labels.exists)
         if not on_main_process(folder.phase(phase).model.exists):
             _train_phase(cfg, phase, data, trainer_class)
         elif phase < last:
@@ -59,9 +64,13 @@ def train_phases(
             # If that one is trained already, it must have learned from these very labels.
             on_main_process(lambda phase=phase: check_trained(cfg, phase + 1, data))
         validate_phase(cfg, phase, judged_by)
+        if are_new and cfg.SSOD.PSEUDO_LABEL.PAUSE:
+            logger.info("%s: to be looked at (SSOD.PSEUDO_LABEL.PAUSE); --resume goes on", labels)
+            return False
     validate_ensembles(cfg, judged_by)
     keep_best(cfg)
     predict_labeled(cfg, data)
+    return True
 
 
 def _train_phase(

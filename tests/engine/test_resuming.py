@@ -48,8 +48,8 @@ def done_by_training(cfg, monkeypatch):
     monkeypatch.setattr(multi_phase, "label_next_phase", label)
     validated = []
     monkeypatch.setattr(multi_phase, "validate_phase", lambda _, phase, __: validated.append(phase))
-    multi_phase.train_phases(cfg, None)
-    assert validated == list(range(cfg.SSOD.NUM_PHASES + 1))
+    ended = multi_phase.train_phases(cfg, None)
+    assert validated == list(range(cfg.SSOD.NUM_PHASES + 1))[: None if ended else len(validated)]
     return done
 
 
@@ -126,6 +126,12 @@ def test_weights_are_looked_for_where_a_phase_is_to_begin_with_them(cfg, init, b
         path.parent.mkdir()
         path.touch()
     assert starting._phases_from_weights(cfg) == left
+
+
+def test_a_run_may_end_with_new_labels_for_a_person_to_look_at(cfg, monkeypatch):
+    cfg.SSOD.PSEUDO_LABEL.PAUSE = True
+    for expected in (ALL[:2], ALL[2:4], ALL[4:], []):
+        assert done_by_training(cfg, monkeypatch) == expected
 
 
 def test_a_phase_that_the_config_has_no_more_is_said(cfg, caplog):
