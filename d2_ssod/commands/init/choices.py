@@ -21,8 +21,7 @@ class Model:
     most: float
     """Limit of the long edge, in short ones."""
     iterations: dict[int, tuple[int, ...]] | None
-    """Of the phases of methods with so many after phase 0, with one of both together; None: epochs
-    by the pictures."""
+    """Of each phase, by how many follow phase 0; where one does, of both together. None: epochs."""
 
 
 MODELS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from d2_ssod.data.datasets import Naming, YoloSplit
@@ -97,11 +98,7 @@ def _annotated(name: str, path: str, images: str | None, splits: Sequence[str]) 
     if os.path.isdir(place):
         entry |= {"VOC": place, **_split_of_voc(place, path, splits)}
     elif _is_list_of_voc(place):
-        root, split = (
-            os.path.abspath(os.path.join(place, *[os.pardir] * 3)),
-            os.path.basename(place),
-        )
-        entry |= {"VOC": root, "SPLIT": split[: -len(".txt")]}
+        entry |= {"VOC": str(Path(place).parents[2]), "SPLIT": Path(place).stem}
     elif place.lower().endswith((".yaml", ".yml")):
         of_file = YoloSplit(place).splits() if os.path.isfile(place) else []
         there = [split for split in splits if split in of_file]
