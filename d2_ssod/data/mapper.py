@@ -31,7 +31,8 @@ class PseudoLabelMapper(DatasetMapper):
     carry ``gt_certainty`` and ``gt_box_gate``, too (see ``modeling/certainty.py``).
 
     A pseudo-labeled image whose boxes the augmentation all removed returns None, for which the
-    loader draws another image: nothing would say that it is not a labeled image without objects.
+    loader draws another image: nothing would say that it is not a labeled image without objects,
+    as one is that a person has labeled.
 
     Precomputed proposals and semantic segmentations are not loaded.
     """
@@ -90,7 +91,8 @@ class PseudoLabelMapper(DatasetMapper):
         """Load, augment and convert one image; None to draw another in its place."""
         mapped = self._mapped(dataset_dict)
         is_pseudo = mapped.get("is_pseudo", False)
-        if is_pseudo and "instances" in mapped and not mapped["instances"]:
+        is_guessed = is_pseudo and not mapped.get("is_corrected", False)
+        if is_guessed and "instances" in mapped and not mapped["instances"]:
             return None
         if self.strong is not None and (is_pseudo or self.strong_for_all):
             if self.keeps_weak:

@@ -102,7 +102,8 @@ class Fusion:
         )
         order = np.argsort(-scores, kind="stable")[: self.max_detections]
         return Detections(
-            (boxes[order] * scale).astype(np.float32),
+            # The library's are float32: 1 of them may be more than the width.
+            (boxes[order] * scale).clip(0, scale).astype(np.float32),
             scores[order].clip(max=1.0).astype(np.float32),
             classes[order].astype(np.int64),
         )

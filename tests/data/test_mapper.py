@@ -141,6 +141,13 @@ def test_pseudo_labeled_image_without_boxes_left_is_drawn_again(cfg, picture):
     assert mapper_with(cfg, CropEmptyCorner())(image) is None
 
 
+def test_image_that_a_person_has_labeled_is_kept_without_boxes(cfg, picture):
+    of_person = {"is_pseudo": True, "is_corrected": True}
+    for boxes in ([annotation((2, 2, 18, 18))], []):
+        mapped = mapper_with(cfg, CropEmptyCorner())(record(picture, boxes, **of_person))
+        assert len(mapped["instances"]) == 0
+
+
 def test_labeled_image_without_boxes_left_is_kept(cfg, picture):
     mapped = mapper_with(cfg, CropEmptyCorner())(record(picture, [annotation((2, 2, 18, 18))]))
     assert len(mapped["instances"]) == 0

@@ -160,3 +160,15 @@ def test_fuse_stays_within_what_was_given(sources, data):
         of_class = given_boxes[given_classes == number].clip(0, [100, 80, 100, 80])
         assert (box >= of_class.min(axis=0) - 1e-3).all()
         assert (box <= of_class.max(axis=0) + 1e-3).all()
+
+
+def test_fused_boxes_end_at_the_edges_of_the_image():
+    """The library fuses in float32, with which a mean of ones may be more than 1."""
+    rng = np.random.default_rng(0)
+    for height, width in rng.integers(20, 1400, (200, 2)):
+        scores = rng.uniform(0.1, 1, 3)
+        found = [detections((0, 0, width, height, score, 0)) for score in scores]
+        (box,) = Fusion().fuse(found, (int(height), int(width))).boxes
+        assert (box >= 0).all()
+        assert box[2] <= width
+        assert box[3] <= height

@@ -174,6 +174,26 @@ def test_detections_are_of_the_original_image(model):
     assert found.pred_classes.unique().tolist() == list(range(CLASSES))  # no background
 
 
+def test_detections_under_autocast_are_decoded_in_full_precision(model, monkeypatch):
+    """Priors are pixels, of which bfloat16 has every second or fourth beyond 256."""
+    model.eval()
+    given = {}
+    decode = model.ssd.postprocess_detections
+
+    def watched(of_head, priors, sizes):
+        given.update(priors=priors[0], deltas=of_head["bbox_regression"])
+        return decode(of_head, priors, sizes)
+
+    monkeypatch.setattr(model.ssd, "postprocess_detections", watched)
+    with torch.no_grad():
+        model([IMAGES[0]])
+        expected = given["priors"]
+        with torch.autocast("cpu", torch.bfloat16):
+            model([IMAGES[0]])
+    assert torch.equal(given["priors"], expected)
+    assert given["deltas"].dtype == torch.float32
+
+
 VOC = ROOT / "configs" / "voc_ssd300.yaml"
 
 

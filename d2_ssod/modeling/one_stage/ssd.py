@@ -133,14 +133,20 @@ class SSD(nn.Module):
     def inference(self, batched_inputs: list[dict]) -> list[dict]:
         """Detect objects, in coordinates of the original images."""
         pictures = [self._pixels(image) for image in batched_inputs]
+        sizes = [tuple(picture.shape[-2:]) for picture in pictures]
+        images, _ = self.ssd.transform(pictures)
+        outputs = self.outputs(images)
+        of_head = {"cls_logits": outputs.logits, "bbox_regression": outputs.deltas}
+        priors = [outputs.priors] * len(pictures)
+        detected = self.ssd.postprocess_detections(of_head, priors, images.image_sizes)
+        detected = self.ssd.transform.postprocess(detected, images.image_sizes, sizes)
         results = []
-        for image, picture, found in zip(batched_inputs, pictures, self.ssd(pictures), strict=True):
-            instances = Instances(tuple(picture.shape[-2:]))
+        for image, size, found in zip(batched_inputs, sizes, detected, strict=True):
+            instances = Instances(size)
             instances.pred_boxes = Boxes(found["boxes"])
             instances.scores = found["scores"]
             instances.pred_classes = found["labels"] - 1
-            height = image.get("height", picture.shape[-2])
-            width = image.get("width", picture.shape[-1])
+            height, width = image.get("height", size[0]), image.get("width", size[1])
             results.append({"instances": detector_postprocess(instances, height, width)})
         return results
 
