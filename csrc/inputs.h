@@ -63,6 +63,12 @@ inline void check_foreground(const at::Tensor& is_foreground, const at::Tensor& 
                     is_foreground.scalar_type());
 }
 
+// Flags as bytes: to torch all but 0 is true, also 255 in a view of another's mask, which C++
+// leaves undefined in a bool.
+inline const uint8_t* flags_of(const at::Tensor& flags) {
+  return static_cast<const uint8_t*>(flags.const_data_ptr());
+}
+
 inline void check_classes(const at::Tensor& classes, const at::Tensor& boxes) {
   check_per_roi("classes", classes, boxes);
   TORCH_CHECK_VALUE(classes.scalar_type() == at::kLong, "classes must be int64, got ",

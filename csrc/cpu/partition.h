@@ -18,12 +18,6 @@ struct RowsByImage {
   std::vector<int64_t> offsets{0};
 };
 
-// Flags as bytes: to torch all but 0 is true, also 255 in a view of another's mask, which C++
-// leaves undefined in a bool.
-inline const uint8_t* flags_of(const at::Tensor& flags) {
-  return static_cast<const uint8_t*>(flags.const_data_ptr());
-}
-
 // The rows of each image whose flag is `value`.
 inline RowsByImage select_rows(const uint8_t* flags, const std::vector<int64_t>& offsets,
                                bool value) {

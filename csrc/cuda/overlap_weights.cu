@@ -15,7 +15,7 @@ void run(const OverlapInputs& inputs, const at::Tensor& weights) {
   int* const num_foreground = integers.mutable_data_ptr<int>();
   OverlapParameters<T> p{};
   p.boxes = inputs.boxes.const_data_ptr<T>();
-  p.is_foreground = inputs.is_foreground.const_data_ptr<bool>();
+  p.is_foreground = flags_of(inputs.is_foreground);
   p.has_ground_truth = has_ground_truth;
   if (has_ground_truth) p.gt_boxes = inputs.ground_truth->boxes.const_data_ptr<T>();
   p.weights = weights.mutable_data_ptr<T>();

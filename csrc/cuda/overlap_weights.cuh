@@ -15,10 +15,10 @@ namespace d2_ssod {
 
 template <typename T>
 struct OverlapParameters {
-  const T* boxes;             // [R, 4]
-  const bool* is_foreground;  // [R]
-  bool has_ground_truth;      // else against the image's own foreground
-  const T* gt_boxes;          // [G, 4]; null also where G is 0, so it tells nothing
+  const T* boxes;                // [R, 4]
+  const uint8_t* is_foreground;  // [R]
+  bool has_ground_truth;         // else against the image's own foreground
+  const T* gt_boxes;             // [G, 4]; null also where G is 0, so it tells nothing
   ForegroundOrder foreground;
   T* weights;  // [R]
   WeightCurve<T> curve;
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kOverlapThreads)
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kOverlapRows + thread / kOverlapLanes;
   const bool valid = row < rows;
   const Box<T> box = valid ? load_box(p.boxes + 4 * (begin + row)) : Box<T>{};
-  const bool weightless = valid && !ground_truth && p.is_foreground[begin + row];
+  const bool weightless = valid && !ground_truth && p.is_foreground[begin + row] != 0;
   LargestIou<T> largest;
   for (int64_t first = 0; first < num_references; first += kOverlapThreads) {
     if (first + thread < num_references) {

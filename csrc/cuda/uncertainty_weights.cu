@@ -12,7 +12,7 @@ template <typename T, typename Parameters>
 void set_pointers(const UncertaintyInputs& inputs, const UncertaintyOutputs& outputs,
                   Parameters& p) {
   p.boxes = inputs.boxes.const_data_ptr<T>();
-  p.is_foreground = inputs.is_foreground.const_data_ptr<bool>();
+  p.is_foreground = flags_of(inputs.is_foreground);
   p.released = inputs.ground_truth.has_value();
   if (p.released) p.gt_boxes = inputs.ground_truth->boxes.template const_data_ptr<T>();
   p.weights = outputs.weights.mutable_data_ptr<T>();

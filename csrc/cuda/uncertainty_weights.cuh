@@ -23,10 +23,10 @@
 namespace d2_ssod {
 
 struct UncertaintyParameters {
-  const float* boxes;         // [R, 4]
-  const bool* is_foreground;  // [R]
-  bool released;              // variant "released", else "paper"
-  const float* gt_boxes;      // [G, 4]; null also where G is 0, so it tells nothing
+  const float* boxes;            // [R, 4]
+  const uint8_t* is_foreground;  // [R]
+  bool released;                 // variant "released", else "paper"
+  const float* gt_boxes;         // [G, 4]; null also where G is 0, so it tells nothing
   UnitVectors units;
   ForegroundOrder foreground;
   int* arrivals;         // [R]: blocks that are done with the row tile that starts here
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kPrepareThreads)
   if (row >= p.rois.begin[p.rois.count]) return;
   const float inverse =
       write_unit_vector<kParts, kAtOnce>(embeddings + row * dimensions, dimensions, row, p.units);
-  const bool foreground = p.is_foreground[row];
+  const bool foreground = p.is_foreground[row] != 0;
   const int image = p.rois.find(row);
   float iou = 0, iof = 0;
   if (p.released) ground_truth_overlaps(p, row, image, iou, iof);

@@ -7,7 +7,7 @@ namespace d2_ssod {
 
 struct UncertaintyDoubleParameters {
   const double *boxes, *embeddings;  // [R, 4], [R, D]
-  const bool* is_foreground;         // [R]
+  const uint8_t* is_foreground;      // [R]
   bool released;                     // variant "released", else "paper"
   const double* gt_boxes;            // [G, 4]; null also where G is 0, so it tells nothing
   int64_t dimensions;
@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(kDoubleThreads)
       p.rois.begin[0] + static_cast<int64_t>(blockIdx.x) * kDoubleWarps + threadIdx.x / kWarpSize;
   if (row >= p.rois.begin[p.rois.count]) return;
   const int image = p.rois.find(row);
-  const bool foreground = p.is_foreground[row];
+  const bool foreground = p.is_foreground[row] != 0;
   const Box<double> box = load_box(p.boxes + 4 * row);
   const double* embedding = p.embeddings + row * p.dimensions;
   const double squared = warp_dot(embedding, embedding, p.dimensions),
@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kDoubleThreads)
     }
   }
   for (int64_t j = p.rois.begin[image]; j < p.rois.begin[image + 1]; ++j) {
-    if (!p.is_foreground[j]) continue;
+    if (p.is_foreground[j] == 0) continue;
     const double* other = p.embeddings + j * p.dimensions;
     const double cosine = absolute_cosine(warp_dot(embedding, other, p.dimensions), inverse,
                                           inverse_norm(warp_dot(other, other, p.dimensions)));

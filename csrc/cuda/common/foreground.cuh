@@ -25,7 +25,7 @@ struct OrderStorage {
 };
 
 // One block of kOrderThreads per image. 64 K rows are 32 rounds of a few hundred cycles.
-__device__ inline void order_rows(const bool* is_foreground, int64_t begin, int64_t end,
+__device__ inline void order_rows(const uint8_t* is_foreground, int64_t begin, int64_t end,
                                   const ForegroundOrder& out, int image, OrderStorage& shared) {
   const int thread = threadIdx.x, lane = thread % kWarpSize, warp = thread / kWarpSize;
   const int64_t rows = end - begin;
@@ -34,7 +34,7 @@ __device__ inline void order_rows(const bool* is_foreground, int64_t begin, int6
     const int64_t first = round + thread * kFlagsPerThread;
     unsigned flags = 0;
     for (int bit = 0; bit < kFlagsPerThread; ++bit) {
-      if (first + bit < rows && is_foreground[begin + first + bit]) flags |= 1u << bit;
+      if (first + bit < rows && is_foreground[begin + first + bit] != 0) flags |= 1u << bit;
     }
     const int own = __popc(flags);
     int inclusive = own;
