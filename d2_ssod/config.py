@@ -38,8 +38,8 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # The window's center moves by up to SHIFT times the image's size, in each direction.
     "AUG.SHIFT": (0.0, limits.FRACTION),
     # SSD's own: changes of color ("photometric distortion"); for every other image, a canvas with
-    # sides up to EXPAND times as long (1: off); a cut-out that overlaps with every object by an IoU
-    # that is drawn, or none.
+    # sides up to EXPAND times as long (1: off); a cut-out that overlaps with some object by an IoU
+    # that is drawn, of objects whose center is in it; or none.
     "AUG.PHOTOMETRIC": (False, limits.FLAG),
     "AUG.EXPAND": (1.0, limits.ENLARGEMENT),
     "AUG.IOU_CROP": (False, limits.FLAG),

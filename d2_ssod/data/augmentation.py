@@ -32,7 +32,7 @@ def build_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
         fill = sum(cfg.MODEL.PIXEL_MEAN) / len(cfg.MODEL.PIXEL_MEAN)
         augmentations.append(T.RandomApply(RandomExpand(aug.EXPAND, fill), prob=0.5))
     if aug.IOU_CROP:
-        augmentations.append(T.MinIoURandomCrop())
+        augmentations.append(RandomIoUCrop())
     cuts_out = aug.IOU_CROP or cfg.INPUT.CROP.ENABLED  # then all pixels may be needed
     if augmentations and not cuts_out and min(cfg.INPUT.MIN_SIZE_TRAIN) > 0:
         factor = _MARGIN / min(1.0, *aug.SCALE)
@@ -92,6 +92,69 @@ class RandomExpand(T.Augmentation):
         extra_x, extra_y = int(width * (ratio - 1)), int(height * (ratio - 1))
         left, top = np.random.randint(extra_x + 1), np.random.randint(extra_y + 1)
         return T.PadTransform(left, top, extra_x - left, extra_y - top, width, height, self.fill)
+
+
+class RandomIoUCrop(T.Augmentation):
+    """SSD's cut-out (Liu et al., ECCV 2016, 2.2): of objects whose center is in it.
+
+    Drawn are: the whole picture, any part of it, or one with which the IoU of some object is at
+    least one of ``min_ious``. A part has .3 to 1 of the sides of the picture, its own differ by a
+    factor of 2 at most, and it has the center of an object. Where none is found, another is drawn.
+    (Detectron2's ``MinIoURandomCrop`` asks for that IoU of all objects, and keeps what reaches into
+    the part of those whose center is outside.)
+    """
+
+    def __init__(
+        self, min_ious: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9), trials: int = 50
+    ) -> None:
+        """Take the IoUs of which one is drawn, and how many parts are tried for one."""
+        super().__init__()
+        self.min_ious, self.trials = (None, 0.0, *min_ious), trials
+
+    def get_transform(self, image: np.ndarray, boxes: np.ndarray) -> T.Transform:
+        """Draw the part.
+
+        Args:
+            image: uint8 [H, W, C].
+            boxes: of its objects, [n, 4], XYXY.
+        """
+        height, width = image.shape[:2]
+        while True:
+            min_iou = self.min_ious[np.random.randint(len(self.min_ious))]
+            if min_iou is None:
+                return T.NoOpTransform()
+            for _ in range(self.trials):
+                sides = np.floor(np.random.uniform(0.3, 1.0, 2) * (width, height))
+                corner = np.floor(np.random.uniform(0.0, 1.0, 2) * ((width, height) - sides))
+                if min(sides) < 1 or max(sides) > 2 * min(sides):
+                    continue
+                part = np.concatenate([corner, corner + sides])
+                if len(boxes) == 0 or _reaches(part, boxes, min_iou):
+                    return CropToObjects(*map(int, (*corner, *sides)), width, height)
+
+
+def _reaches(part: np.ndarray, boxes: np.ndarray, min_iou: float) -> bool:
+    """Tell whether a part has the center of an object, and such an IoU with one."""
+    common = np.minimum(part[2:], boxes[:, 2:]) - np.maximum(part[:2], boxes[:, :2])
+    common = common.clip(min=0).prod(1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    iou = common / (areas + (part[2:] - part[:2]).prod() - common)
+    return bool(iou.max() >= min_iou and _centers_within(part, boxes).any())
+
+
+def _centers_within(part: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return ((centers > part[:2]) & (centers < part[2:])).all(1)
+
+
+class CropToObjects(T.CropTransform):
+    """Cuts out a part of a picture; boxes whose center is outside have no area then."""
+
+    def apply_box(self, box: np.ndarray) -> np.ndarray:
+        """Move boxes, [n, 4], XYXY."""
+        part = np.array([self.x0, self.y0, self.x0 + self.w, self.y0 + self.h])
+        boxes = np.asarray(box, dtype=np.float64).reshape(-1, 4)
+        return np.where(_centers_within(part, boxes)[:, None], super().apply_box(boxes), 0.0)
 
 
 class RandomPhotometric(T.Augmentation):

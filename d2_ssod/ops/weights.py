@@ -184,7 +184,7 @@ def uncertainty_weights(
 
     Returns:
         ``Tensor[R]`` in 0..1, float32 (float64 if an input is). NaN where the RoI's own box or
-        embedding has a NaN; for its neighbours that RoI then does not exist.
+        embedding has a NaN; its neighbours' maxima pass over the pairs that are NaN because of it.
 
     Raises:
         TypeError: boxes are no tensor.

@@ -7,10 +7,12 @@ from detectron2.data import transforms as T
 from detectron2.utils.env import seed_all_rng
 from PIL import Image
 from runs import bare_config
+from torchvision.ops import box_iou
 
 from d2_ssod.data.augmentation import (
     RandomExpand,
     RandomExtent,
+    RandomIoUCrop,
     RandomPhotometric,
     ShrinkLarge,
     build_augmentations,
@@ -99,7 +101,7 @@ def test_those_of_the_config_are_built_in_ssds_order():
     cfg.MODEL.PIXEL_MEAN = [90.0, 100.0, 110.0]
     photometric, expand, crop = build_augmentations(cfg)
     assert isinstance(photometric, RandomPhotometric)
-    assert isinstance(crop, T.MinIoURandomCrop)
+    assert isinstance(crop, RandomIoUCrop)
     assert (expand.prob, expand.aug.max_ratio, expand.aug.fill) == (0.5, 4.0, 100.0)
 
 
@@ -162,3 +164,58 @@ def test_of_a_picture_of_one_row_something_is_left(height, width):
         RandomExtent((0.8, 1.2), (0.2, 0.2))(augmented)
         assert min(augmented.image.shape) >= 1
         assert np.isfinite(augmented.boxes).all()
+
+
+OBJECTS = np.array([[4.0, 4, 24, 28], [30, 20, 56, 38], [2, 30, 10, 38]])
+
+
+def cut_outs(boxes, count=400, **keys):
+    """Parts that are drawn, XYXY (None: the whole picture), and the boxes that are left in each."""
+    for _ in range(count):
+        given = T.AugInput(picture(), boxes=boxes.copy())
+        transform = RandomIoUCrop(**keys)(given)
+        if isinstance(transform, T.NoOpTransform):
+            yield None, given.boxes
+        else:
+            x0, y0 = transform.x0, transform.y0
+            assert given.image.shape[:2] == (transform.h, transform.w)
+            assert (given.image == picture()[y0 : y0 + transform.h, x0 : x0 + transform.w]).all()
+            yield np.array([x0, y0, x0 + transform.w, y0 + transform.h]), given.boxes
+
+
+def test_cut_outs_have_the_objects_whose_center_is_in_them():
+    parts = [(part, boxes) for part, boxes in cut_outs(OBJECTS) if part is not None]
+    assert len(parts) > 250  # six of seven draws, of which some end as others
+    for part, boxes in parts:
+        centers = (OBJECTS[:, :2] + OBJECTS[:, 2:]) / 2
+        inside = ((centers > part[:2]) & (centers < part[2:])).all(1)
+        assert inside.any()
+        assert (boxes[~inside] == 0).all()
+        moved = OBJECTS[inside] - np.tile(part[:2], 2)
+        sides = np.tile(part[2:] - part[:2], 2)
+        assert boxes[inside].clip(0, sides) == pytest.approx(moved.clip(0, sides))
+
+
+@pytest.mark.parametrize("min_iou", [0.1, 0.5, 0.9])
+def test_cut_outs_reach_far_enough_into_one_object(min_iou):
+    best = []
+    large = np.array([[5.0, 5, 50, 38], [1, 1, 6, 6]])  # of which no part has both by so much
+    augmentation = RandomIoUCrop((min_iou,))
+    augmentation.min_ious = (min_iou,)
+    for _ in range(30):
+        transform = augmentation.get_transform(picture(), large)
+        part = np.array([transform.x0, transform.y0, transform.w, transform.h], dtype=float)
+        part[2:] += part[:2]
+        best.append(box_iou(torch.tensor(part[None]), torch.from_numpy(large)).max().item())
+        sides = part[2:] - part[:2]
+        assert max(sides) <= 2 * min(sides)
+        assert (sides >= np.floor([0.3 * 60, 0.3 * 40])).all()
+    assert min(best) >= min_iou
+
+
+@pytest.mark.parametrize("height", [1, 40])
+def test_pictures_without_objects_are_cut_out_anywhere(height):
+    augmentation = RandomIoUCrop()
+    for _ in range(50):
+        transform = augmentation.get_transform(picture(height), np.zeros((0, 4)))
+        assert min(transform.apply_image(picture(height)).shape) > 0

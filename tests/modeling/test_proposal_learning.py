@@ -53,6 +53,15 @@ def test_contrast_is_infonce_within_each_image():
     assert found.item() == pytest.approx(sum(pairs) / 6, rel=1e-5)
 
 
+def test_contrast_is_computed_in_full_precision_under_autocast():
+    torch.manual_seed(0)
+    features, proposals = torch.randn(12, 8), torch.arange(6).repeat(2)
+    arguments = (features, proposals, torch.zeros(12, dtype=torch.int64), 0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = contrast(*arguments)
+    assert torch.equal(found, contrast(*arguments))
+
+
 def test_contrast_of_single_copies_is_nothing_and_has_a_gradient():
     features = torch.eye(2, requires_grad=True)
     loss = contrast(features, torch.tensor([0, 1]), torch.tensor([0, 0]), 0.1)

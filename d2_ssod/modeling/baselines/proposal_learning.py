@@ -125,8 +125,10 @@ def contrast(features: Tensor, proposals: Tensor, images: Tensor, temperature: f
         images: int64 Tensor[n], the image of each.
         temperature: t.
     """
-    unit = F.normalize(features, dim=1)
-    similarity = unit @ unit.T / temperature
+    # In half precision logits up to 1 / t would be steps.
+    with torch.autocast(features.device.type, enabled=False):
+        unit = F.normalize(features.float(), dim=1)
+        similarity = unit @ unit.T / temperature
     itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
     elsewhere = images[:, None] != images[None, :]
     similarity = similarity.masked_fill(itself | elsewhere, -torch.inf)
