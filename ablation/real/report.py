@@ -44,6 +44,16 @@ STUDIES: dict[str, Study] = {
         (1200, 2000),
         (0.001, 0.0005),
     ),
+    "Steel (NEU), backbone trained on ImageNet, 270 labeled images, others for each seed": (
+        "neu_lite_270",
+        (1200, 2000),
+        (0.001, 0.0005),
+    ),
+    "Steel (NEU), backbone trained on ImageNet, 270 labeled images, longer phase 0": (
+        "neu_lite_270",
+        (2400, 800),
+        (0.001, 0.0005),
+    ),
     "Steel (NEU), backbone trained on ImageNet, 400 labeled images, others for each seed": (
         "neu_lite_400",
         (1200, 2000),
