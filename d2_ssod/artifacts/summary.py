@@ -27,13 +27,11 @@ class Summary:
         dataset: name of the test set.
         phases: metrics of each phase alone, by its number; at least one.
         ensembles: of several phases together, by their name.
-        judged_by: what tells how they were judged; empty if that is not known.
     """
 
     dataset: str
     phases: dict[int, dict[str, float]]
     ensembles: dict[str, dict[str, float]]
-    judged_by: str = ""
 
 
 def summary_path(folder: RunFolder, dataset: str) -> Path:
@@ -89,8 +87,7 @@ def load_summary(path: str | os.PathLike) -> Summary:
     Raises:
         ConfigError: the file does not exist, or is damaged.
     """
-    needed = {"dataset": str, "phases": list, "ensembles": dict}
-    found = read_record(path, needed, {"judged_by": str})
+    found = read_record(path, {"dataset": str, "phases": list, "ensembles": dict})
     try:
         phases = {int(phase["phase"]): numbers_in(phase["metrics"]) for phase in found["phases"]}
         ensembles = {name: numbers_in(metrics) for name, metrics in found["ensembles"].items()}
@@ -99,7 +96,7 @@ def load_summary(path: str | os.PathLike) -> Summary:
         raise ConfigError(f"{path} is damaged ({what}); {_REMEDY}") from error
     if not phases:
         raise ConfigError(f"{path} is damaged (it has no phase); {_REMEDY}")
-    return Summary(found["dataset"], phases, ensembles, found.get("judged_by", ""))
+    return Summary(found["dataset"], phases, ensembles)
 
 
 def numbers_in(values: Mapping[str, Any]) -> dict[str, float]:

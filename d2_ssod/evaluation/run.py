@@ -69,12 +69,12 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
     paths = _summary_paths(cfg, folder)
     summaries = []
     for name, path in paths.items():
-        with timed_event(folder, "evaluated", data=name):
+        judged_by = yardstick(cfg, [sets[name].images])
+        with timed_event(folder, "evaluated", data=name, judged_by=judged_by):
             how = judged_on(cfg, name, sets[name].images)
             results = evaluate_phases(models, **how, fusion=Fusion.from_config(cfg))
         if comm.is_main_process():
-            judged_by = yardstick(cfg, [sets[name].images])
-            summary = summarize(name, infos, results) | known | {"judged_by": judged_by}
+            summary = summarize(name, infos, results) | known
             write_json(path, summary)
             logger.info("Results, also in %s:\n%s", path, format_table(summary))
             _show(folder, name, summary)

@@ -213,7 +213,8 @@ def _tested_alike(folder: Path, summary: Summary, own: RunFolder) -> tuple[int, 
             "ended, and judged its models (with DATASETS.TEST; train_net.py --eval-only does it "
             "afterwards)"
         )
-    alike = [o for o in others.values() if _measure(o) == _measure(summary)]
+    measure, measures = _measures(own)(summary), _measures(RunFolder(folder))
+    alike = [other for other in others.values() if measures(other) == measure]
     if not alike:
         found = ", ".join(sorted({other.dataset for other in others.values()}))
         raise ConfigError(
@@ -225,8 +226,11 @@ def _tested_alike(folder: Path, summary: Summary, own: RunFolder) -> tuple[int, 
     return max(phases), phases[max(phases)]
 
 
-def _measure(summary: Summary) -> str:
-    return summary.judged_by or summary.dataset
+def _measures(folder: RunFolder) -> Callable[[Summary], str]:
+    """Tell how the models of a run were judged: by its history, or else by the data set's name."""
+    events = [event for event in read_history(folder) if event.get("event") == "evaluated"]
+    known = {str(e.get("data")): str(e["judged_by"]) for e in events if "judged_by" in e}
+    return lambda summary: known.get(summary.dataset, summary.dataset)
 
 
 def _validated_alike(folder: Path, own: RunFolder) -> tuple[int, Metrics]:

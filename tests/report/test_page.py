@@ -13,7 +13,12 @@ import yaml
 from made_run import make_run, metrics
 from PIL import Image
 
-from d2_ssod.artifacts import RunFolder, save_ensemble_validation, save_validation
+from d2_ssod.artifacts import (
+    RunFolder,
+    record_event,
+    save_ensemble_validation,
+    save_validation,
+)
 from d2_ssod.commands import main
 from d2_ssod.commands.trained_models import choose_phases
 from d2_ssod.engine import default_argument_parser
@@ -265,10 +270,18 @@ def test_results_on_other_test_images_are_not_compared_with(cfg, tmp_path):
     other = make_run(tmp_path / "other", ap50=(60.0, 61.0, 62.0))
     path = RunFolder(other.OUTPUT_DIR).summary()
     content = json.loads(path.read_text())
-    for changed in ({"dataset": "other_test"}, {"judged_by": "other images"}):
-        path.write_text(json.dumps(content | changed))
-        with pytest.raises(ConfigError, match="was judged on other test images"):
-            write_report(cfg, control=other.OUTPUT_DIR)
+    path.write_text(json.dumps(content | {"dataset": "other_test"}))
+    with pytest.raises(ConfigError, match="was judged on other test images"):
+        write_report(cfg, control=other.OUTPUT_DIR)
+    path.write_text(json.dumps(content))
+    for run in (cfg, other):
+        folder = RunFolder(run.OUTPUT_DIR)
+        record_event(folder, "evaluated", data="made_test", judged_by=f"{run.OUTPUT_DIR}")
+    with pytest.raises(ConfigError, match="or with other settings of inference"):
+        write_report(cfg, control=other.OUTPUT_DIR)
+    for run in (cfg, other):
+        folder = RunFolder(run.OUTPUT_DIR)
+        record_event(folder, "evaluated", data="made_test", judged_by="the same")
     path.rename(path.with_name("summary_more.json"))
     path.write_text(json.dumps(content))  # of several, the one that is alike
     assert "62.0 +22.0" in Page(write_report(cfg, control=other.OUTPUT_DIR)).text
