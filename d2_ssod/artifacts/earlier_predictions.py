@@ -16,7 +16,7 @@ from d2_ssod.structures import Detections, Predictions
 from .layout import PhaseFolder
 from .partial_predictions import from_columns, load_partial_predictions, to_columns
 from .predictions import load_predictions
-from .provenance import changed_picture, match_files, noted_files
+from .provenance import changed_picture, match_files, noted_files, read_source
 
 
 def set_aside_predictions(files: PhaseFolder, category_ids: Sequence[int]) -> None:
@@ -28,7 +28,7 @@ def set_aside_predictions(files: PhaseFolder, category_ids: Sequence[int]) -> No
         files: of the phase; there is a note of what its predictions are of.
         category_ids: the data set's category id of each contiguous class id.
     """
-    name_of = noted_files(files)
+    name_of = noted_files(read_source(files))
     if files.predictions.exists():
         found = load_predictions(files.predictions, list(name_of), category_ids)
     else:
@@ -58,7 +58,8 @@ def load_predictions_by_file(
         ConfigError: they are damaged, or images of theirs are gone.
     """
     path = files.predictions
-    name_of = noted_files(files) if files.predictions_source.exists() else {}
+    note = read_source(files) if files.predictions_source.exists() else {}
+    name_of = noted_files(note)
     if not name_of:
         return load_predictions(path, [image["image_id"] for image in images], category_ids)
     numbers = match_files(list(name_of.values()), images)
@@ -67,7 +68,7 @@ def load_predictions_by_file(
             f"{path}: made of {len(name_of)} images, of which some are not among the {len(images)} "
             "unlabeled ones any more; restore these"
         )
-    if (changed := changed_picture(files, images)) is not None:
+    if (changed := changed_picture(note, numbers, images)) is not None:
         raise ConfigError(
             f"{path}: made before pictures were replaced by others of their names, such as "
             f"{changed}; restore these"

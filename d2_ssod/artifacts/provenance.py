@@ -89,32 +89,26 @@ def _root(files: Sequence[str]) -> str:
     return common_folder(files) if all(map(os.path.isabs, files)) else ""
 
 
-def noted_files(files: PhaseFolder) -> dict[ImageId, str]:
-    """Name the file of each image that a phase's predictions are of; {} if the note is older."""
-    return _noted(read_source(files))
-
-
-def _noted(note: dict[str, Any]) -> dict[ImageId, str]:
+def noted_files(note: dict[str, Any]) -> dict[ImageId, str]:
+    """Name the file of each image that predictions are of, by their note; {} if that is older."""
     folder = note.get("folder", "")
     names = (os.path.join(folder, name) for name in note.get("files", ()))
     return dict(zip(note.get("image_ids", ()), names, strict=True))
 
 
-def changed_picture(files: PhaseFolder, images: Sequence[dict]) -> str | None:
-    """Find a picture of a phase's predictions that is another one now, by the length of its file.
+def changed_picture(
+    note: dict[str, Any], ids: dict[str, ImageId], images: Sequence[dict]
+) -> str | None:
+    """Find a picture of predictions that is another one now, by the length of its file.
 
     Args:
-        files: of the phase; there is a note.
+        note: of the predictions.
+        ids: what images its files are now, by `match_files`.
         images: dicts of the unlabeled images.
     """
-    return _changed(read_source(files), images)
-
-
-def _changed(note: dict[str, Any], images: Sequence[dict]) -> str | None:
-    known, now = _noted(note), _lengths(tuple(image["file_name"] for image in images))
-    ids = match_files(list(known.values()), images) or {}
+    now = _lengths(tuple(image["file_name"] for image in images))
     length_of = {image["image_id"]: length for image, length in zip(images, now, strict=True)}
-    for file, was in zip(known.values(), note.get("bytes", ()), strict=False):
+    for file, was in zip(noted_files(note).values(), note.get("bytes", ()), strict=False):
         length = length_of.get(ids.get(file), -1)
         if was != length and -1 not in (was, length):
             return file
@@ -160,12 +154,14 @@ def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> bool:
         return True
     made, now = read_source(files), prediction_source(cfg, images)
     same_images = made["images_sha256"] == now["images_sha256"]
-    if not (same_images or _were_added(made, images)):
+    known = match_files(list(noted_files(made).values()), images)
+    were_added = "files" in made and known is not None and len(known) < len(images)
+    if not (same_images or were_added):
         difference = (
             f"of {made['images']} images that are not the {now['images']} that "
             "DATASETS.UNLABELED has now"
         )
-    elif (changed := _changed(made, images)) is not None:
+    elif (changed := changed_picture(made, known or {}, images)) is not None:
         difference = f"before pictures were replaced by others of their names, such as {changed}"
     elif made["settings"] != now["settings"]:
         difference = _different_setting(made["settings"], now["settings"])
@@ -196,12 +192,6 @@ def read_source(files: PhaseFolder) -> dict[str, Any]:
             "file and the predictions beside it, to have both made again"
         )
     return note
-
-
-def _were_added(made: dict[str, Any], images: Sequence[dict]) -> bool:
-    """Tell whether the images are those of the note, and others."""
-    known = match_files(list(_noted(made).values()), images) if "files" in made else None
-    return known is not None and len(known) < len(images)
 
 
 def _different_setting(made: dict[str, Any], now: dict[str, Any]) -> str:

@@ -72,13 +72,13 @@ def summaries_of_phase(folder: RunFolder, phase: int) -> list[Path]:
     return found
 
 
-def load_summaries(folder: RunFolder) -> dict[Path, Summary]:
+def load_summaries(folder: RunFolder) -> list[Summary]:
     """Read the results on all test sets that a run was ever judged by.
 
     Raises:
         ConfigError: as :func:`load_summary`.
     """
-    return {path: load_summary(path) for path in sorted(folder.root.glob("summary*.json"))}
+    return [load_summary(path) for path in sorted(folder.root.glob("summary*.json"))]
 
 
 def load_summary(path: str | os.PathLike) -> Summary:

@@ -214,9 +214,9 @@ def _tested_alike(folder: Path, summary: Summary, own: RunFolder) -> tuple[int, 
             "afterwards)"
         )
     measure, measures = _measures(own)(summary), _measures(RunFolder(folder))
-    alike = [other for other in others.values() if measures(other) == measure]
+    alike = [other for other in others if measures(other) == measure]
     if not alike:
-        found = ", ".join(sorted({other.dataset for other in others.values()}))
+        found = ", ".join(sorted({other.dataset for other in others}))
         raise ConfigError(
             f"{folder} was judged on other test images ({found}) than {own.root} "
             f"({summary.dataset}), or with other settings of inference; name a run that was "

@@ -15,7 +15,7 @@ from d2_ssod.artifacts import (
     load_predictions_by_file,
 )
 from d2_ssod.class_lists import describe_difference
-from d2_ssod.data.datasets import category_ids_of, read_data_set, with_unique_ids
+from d2_ssod.data.datasets import DataSet, category_ids_of, read_data_set, with_unique_ids
 from d2_ssod.data.findings import raise_first
 from d2_ssod.data.objects import objects_and_crowds, trained_on
 from d2_ssod.errors import ConfigError
@@ -44,7 +44,8 @@ class RunImages:
     @cached_property
     def unlabeled(self) -> dict[ImageId, dict]:
         """Dicts of the unlabeled images."""
-        images = with_unique_ids(self._read_sets(self.run.cfg.DATASETS.UNLABELED))
+        names = self.run.cfg.DATASETS.UNLABELED
+        images = with_unique_ids(self.run.read(lambda: _images_of(_read_sets(names)), []))
         return {image["image_id"]: image for image in images}
 
     @cached_property
@@ -90,15 +91,15 @@ class RunImages:
         return self.run.read(lambda: self._on_labeled(last, trained), {})
 
     def _labeled(self) -> list[dict]:
-        images = _read_sets(self.run.cfg.DATASETS.TRAIN)
-        classes = read_data_set(self.run.cfg.DATASETS.TRAIN[0]).thing_classes
+        sets = _read_sets(self.run.cfg.DATASETS.TRAIN)
+        classes = sets[0].thing_classes
         if self.run.classes and classes != self.run.classes:
             raise ConfigError(
                 f"{self.run.cfg.DATASETS.TRAIN[0]} (DATASETS.TRAIN) has other classes than the run "
                 f"now: {describe_difference(classes or [], self.run.classes)}, so that its images "
                 "are not shown, nor what is counted by them"
             )
-        return images
+        return _images_of(sets)
 
     def _labels(self, phase: Phase) -> Predictions:
         unlabeled = list(self.unlabeled.values())
@@ -126,16 +127,17 @@ class RunImages:
     def _category_ids(self) -> list[int]:
         return category_ids_of(self.run.cfg.DATASETS.TRAIN[0])
 
-    def _read_sets(self, names: Sequence[str]) -> list[dict]:
-        return self.run.read(lambda: _read_sets(names), [])
+
+def _images_of(sets: Sequence[DataSet]) -> list[dict]:
+    return [image for of_set in sets for image in of_set.images]
 
 
-def _read_sets(names: Sequence[str]) -> list[dict]:
-    images: list[dict] = []
+def _read_sets(names: Sequence[str]) -> list[DataSet]:
+    sets: list[DataSet] = []
     for name in names:
         if name not in DatasetCatalog:
             raise ConfigError(f"no data set is registered as {name!r}, so its images are not shown")
         found = read_data_set(name)
         raise_first(found.findings)
-        images += found.images
-    return images
+        sets.append(found)
+    return sets
