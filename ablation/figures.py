@@ -32,10 +32,20 @@ def differences(
 
     The same seed does not make the same phase 0 on every processor.
     """
+    sharing = {
+        seed: result
+        for seed, result in own.items()
+        if seed in reference
+        and result["metrics"].get("phase_0") == reference[seed]["metrics"].get("phase_0")
+    }
+    return by_seed(sharing, model, reference, other, key)
+
+
+def by_seed(own: Results, model: str, reference: Results, other: str, key: str) -> list[float]:
+    """A metric of ``own`` minus that of ``reference``, over the seeds that both have."""
     return [
         own[seed]["metrics"][model][key] - reference[seed]["metrics"][other][key]
-        for seed in own.keys() & reference.keys()
-        if own[seed]["metrics"].get("phase_0") == reference[seed]["metrics"].get("phase_0")
+        for seed in sorted(own.keys() & reference.keys())
     ]
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .rows import KEPT_METRICS, RESULTS
-from .training import keep, metrics_of, train
+from .training import Beginning, keep, metrics_of, train
 from .waves import do_in_waves, missing, with_needs
 
 FIRST, OTHERS = 1500, 2400  # iterations of phase 0, and of the others together
@@ -119,12 +118,12 @@ def do_all(runs: Sequence[OneStageRun], processes: int, output: Path) -> list[On
 
 def do(run: OneStageRun, output: Path) -> bool:
     """Train and evaluate a run; False if it failed."""
-    row, folder, started = ROWS[run.row], output / run.name, time.time()
+    row, folder, began = ROWS[run.row], output / run.name, Beginning.now()
     if not train(row.config, run.overrides(output), folder):
         print(f"{run.name}: FAILED", flush=True)
         return False
     own = {"row": run.row, "seed": run.seed, "lengths": row.lengths, "views": row.views}
-    keep(run.result, {**own, "metrics": metrics_of(folder, KEPT_METRICS)}, started)
+    keep(run.result, {**own, "metrics": metrics_of(folder, KEPT_METRICS)}, began)
     return True
 
 

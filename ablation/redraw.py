@@ -2,7 +2,8 @@
 
 For folders as ``ablation.real`` takes them. The new one has as many labeled pictures, or as many as
 ``--labeled`` says, drawn from the unlabeled ones, whose hidden truth becomes their labels; the
-labeled ones become unlabeled.
+labeled ones become unlabeled, or stay with ``--add``, which adds so many. With ``--queue`` they are
+not drawn: the first ones of a run's ``review/queue.csv`` are labeled.
 Those to judge by stay, and so do the settings. A result is kept by the folder's name and the
 training's seed: give the folders of several drawings one name, below others, and train each with
 its own seed.
@@ -11,6 +12,7 @@ its own seed.
 from __future__ import annotations
 
 import argparse
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,13 +31,36 @@ def main() -> None:
     parser.add_argument("output", type=Path, metavar="NEW_FOLDER")
     parser.add_argument("--seed", type=int, default=1, help="of the drawing (1)")
     parser.add_argument("--labeled", type=int, metavar="N", help="pictures (as many as before)")
+    parser.add_argument("--add", action="store_true", help="to the labeled pictures")
+    parser.add_argument("--queue", type=Path, metavar="CSV", help="whose first ones are taken")
     args = parser.parse_args()
-    redraw(args.data.resolve(), args.output, args.seed, args.labeled)
+    order = None if args.queue is None else queue_of(args.queue)
+    redraw(args.data.resolve(), args.output, args.seed, args.labeled, args.add, order)
 
 
-def redraw(data: Path, output: Path, seed: int, count: int | None = None) -> None:
-    """Write the files of another drawing, of as many labeled pictures unless ``count`` says else,
-    and links to the pictures.
+def queue_of(path: Path) -> list[str]:
+    """Read the names of the pictures of a ``review/queue.csv``, without their folders."""
+    with open(path, encoding="utf-8-sig") as file:
+        return [Path(row["file_name"]).name for row in csv.DictReader(file)]
+
+
+def redraw(
+    data: Path,
+    output: Path,
+    seed: int,
+    count: int | None = None,
+    add: bool = False,
+    order: Sequence[str] | None = None,
+) -> None:
+    """Write the files of another choice of labeled pictures, and links to the pictures.
+
+    Args:
+        data: the folder.
+        output: the new one.
+        seed: of the drawing.
+        count: how many unlabeled pictures are labeled; None: as many as there are labeled ones.
+        add: the labeled ones stay so.
+        order: names of unlabeled pictures, of which the first ones are taken; None: drawn.
 
     Raises:
         SystemExit: there are fewer unlabeled pictures to draw from.
@@ -48,15 +73,18 @@ def redraw(data: Path, output: Path, seed: int, count: int | None = None) -> Non
             f"Cannot label {count} of the {len(unlabeled)} pictures of {data / FILES[UNLABELED]}: "
             "--labeled takes 1 or more, and no more than there are"
         )
-    order = np.random.default_rng(seed).permutation(len(unlabeled))
-    drawn = {unlabeled[number]["id"] for number in order[:count]}
+    if order is None:
+        drawn = np.random.default_rng(seed).permutation(len(unlabeled))[:count]
+        chosen = {unlabeled[number]["id"] for number in drawn}
+    else:
+        ids = {Path(image["file_name"]).name: image["id"] for image in unlabeled}
+        chosen = {ids[name] for name in order[:count]}
     parts = {
-        LABELED: [(UNLABELED, image) for image in unlabeled if image["id"] in drawn],
-        UNLABELED: [
-            *((LABELED, image) for image in labeled),
-            *((UNLABELED, image) for image in unlabeled if image["id"] not in drawn),
-        ],
+        LABELED: [(UNLABELED, image) for image in unlabeled if image["id"] in chosen],
+        UNLABELED: [(UNLABELED, image) for image in unlabeled if image["id"] not in chosen],
     }
+    before = LABELED if add else UNLABELED
+    parts[before] = [*((LABELED, image) for image in labeled), *parts[before]]
     output.mkdir(parents=True)
     for part, images in parts.items():
         (output / part).mkdir()

@@ -196,7 +196,8 @@ def _provenance() -> str:
     commits = sorted({r["commit"] for r in runs})
     return (
         f"{len(runs)} finished runs, {sum(r['seconds'] for r in runs) / 3600:.1f} hours of one CPU "
-        f"core (shared machine); {', '.join(versions)}; commits {', '.join(commits)}."
+        f"core (shared machine); {', '.join(versions)}; commits {', '.join(commits)} (dirty: with "
+        "changes that were not committed yet)."
     )
 
 
@@ -208,20 +209,22 @@ was tuned.
 
 _REAL = f"""Made by `python -m ablation.real FOLDER`: the small detector, from scratch unless a
 title says otherwise, batches of 8 images, moving averages of the weights as models;
-[real_images.md](real_images.md) says what to make of it. Differences to FS+, which shares only its
-labels with a row, are between means. Fused models of FS and FS+ are of other seeds in turn, so that
-their errors are not independent of each other. {real_report.OLDER}: some seeds of the row are of
-older code, with another phase 0 than FS and FS+ of today; trained again, an FS+ moved by up to 5
-AP50, so read such differences with care."""
+[real_images.md](real_images.md) says what to make of it. Differences to FS+ are seed by seed (in
+brackets how many): it shares its labels with a row, which are others for each seed in some studies,
+and no phase 0. Those of fused models are between means; fused models of FS and FS+ are of other
+seeds in turn, so that their errors are not independent of each other. {real_report.OLDER}: some
+seeds of the row are of older code, with another phase 0 than FS and FS+ of today; trained again, an
+FS+ moved by up to 5 AP50, so read such differences with care."""
 
 _INTRODUCTION = f"""# What each part is worth on `digit_scenes`
 
 The first tables are of the paper's method, without averaged weights; what `init` writes is in [all
 systems at equal image passes](#all-systems-at-equal-image-passes-also-on-photographs).
 
-Made by `make ablation`, which trains what has no result yet, and `python -m ablation.report`. One
-row is one way to train; rows that are compared seed by seed share phase 0 and, in a setting, the
-pseudo-labels of phase 1; the one of a single phase has its own, and fewer iterations (2700, all
+Made by `make ablation`, which trains what has no result yet, `python -m ablation.run --main-seeds
+0 1 2 3 4 5 6`, which adds seeds of `none`, `constant` and `paper`, and `python -m ablation.report`.
+One row is one way to train; rows that are compared seed by seed share phase 0 and, in a setting,
+the pseudo-labels of phase 1; the one of a single phase has its own, and fewer iterations (2700, all
 others 3900). Figures are percentages on the 1000 test images: mean ± standard error
 over seeds. Nothing was tuned on the test set: all constants are those of the method, and `constant`
 uses the mean weight that `paper` gave with the same seed. The rows

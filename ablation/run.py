@@ -21,14 +21,13 @@ from .rows import (
     CONFIG,
     KEPT_METRICS,
     LENGTHS,
-    MAIN_SEEDS,
     SEEDS,
     SEMI_SUPERVISED,
     SETTINGS,
     Run,
     all_runs,
 )
-from .training import evaluate_together, in_process_config, keep, kept
+from .training import Beginning, evaluate_together, in_process_config, keep, kept
 from .waves import do_in_waves, missing
 
 
@@ -37,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, default=1, help="runs at a time")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of every row")
-    parser.add_argument("--main-seeds", type=int, nargs="+", default=MAIN_SEEDS, help="of the main")
+    parser.add_argument("--main-seeds", type=int, nargs="+", default=SEEDS, help="of the main")
     parser.add_argument("--output", type=Path, default=Path("output/ablation"))
     parser.add_argument("--only", metavar="SETTING/ROW/SEED", help="do this run, in this process")
     args = parser.parse_args()
@@ -101,7 +100,7 @@ def run_folder(run: Run, output: Path) -> Path:
 
 def do(run: Run, output: Path) -> None:
     """Train and evaluate one run in this process, and keep its result."""
-    started = time.time()
+    began = Beginning.now()
     if run.row in LENGTHS:
         result = _supervised(run, output)
     elif run.row == "fs_x3":
@@ -109,7 +108,7 @@ def do(run: Run, output: Path) -> None:
     else:
         result = _semi_supervised(run, output)
     own = {"setting": run.setting, "row": run.row, "seed": run.seed}
-    keep(run.result, {**own, **result, "metrics": kept(result["metrics"], KEPT_METRICS)}, started)
+    keep(run.result, {**own, **result, "metrics": kept(result["metrics"], KEPT_METRICS)}, began)
 
 
 def _supervised(run: Run, output: Path) -> dict:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 from PIL import Image
@@ -19,8 +20,18 @@ def main() -> None:
     parser.add_argument("output", type=Path, metavar="NEW_FOLDER")
     parser.add_argument("--longest", type=int, default=256, help="pixels of the longer side")
     args = parser.parse_args()
-    for file in sorted(args.data.glob("*.json")):
-        shrink(file, args.data / file.stem.removesuffix("_truth"), args.output, args.longest)
+    shrink_folder(args.data, args.output, args.longest)
+
+
+def shrink_folder(data: Path, output: Path, longest: int) -> None:
+    """Write the folder with smaller pictures; settings and weights stay as they are."""
+    output.mkdir(parents=True)
+    for file in sorted(path for path in data.iterdir() if path.is_file()):
+        pictures = data / file.stem.removesuffix("_truth")
+        if pictures.is_dir():
+            shrink(file, pictures, output, longest)
+        else:
+            shutil.copy(file, output)
 
 
 def shrink(file: Path, pictures: Path, output: Path, longest: int) -> None:

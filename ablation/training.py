@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from d2_ssod.artifacts import load_summary
 from d2_ssod.json_files import read_json, write_json
@@ -55,16 +56,31 @@ def kept(metrics: Mapping[str, Mapping[str, float]], keys: Collection[str]) -> d
     }
 
 
-def keep(result: Path, content: Mapping[str, object], started: float) -> None:
+class Beginning(NamedTuple):
+    """When a run began, and with the code of which commit: later ones may come while it trains."""
+
+    seconds: float
+    commit: str
+
+    @classmethod
+    def now(cls) -> Beginning:
+        """Of a run that begins."""
+        command = ["git", "describe", "--always", "--dirty"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return cls(time.time(), done.stdout.strip() or "unknown")
+
+
+def keep(result: Path, content: Mapping[str, object], began: Beginning) -> None:
     """Write a run's result, with what it depends on, unless there is one, which stays.
 
     Args:
         result: a JSON file.
         content: its content, with ``metrics``.
-        started: when the run was; by ``time.time()``.
+        began: when the run did.
     """
     if not result.exists():
-        made = {"seconds": round(time.time() - started), "commit": commit(), "versions": versions()}
+        seconds = round(time.time() - began.seconds)
+        made = {"seconds": seconds, "commit": began.commit, "versions": versions()}
         write_json(result, {**content, **made})
         print(f"{result}: done", flush=True)
         return
@@ -126,13 +142,6 @@ def evaluate_together(
     results = evaluate_phases(models, **judged_on(cfg, dataset, DatasetCatalog.get(dataset)))
     alone = {f"phase_{number}": metrics for number, metrics in enumerate(results.phases)}
     return {**alone, **results.ensembles}
-
-
-def commit() -> str:
-    """The commit of the code that a result is made with."""
-    command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Compile every CUDA source with warnings as errors; print what became of each kernel.
 
-    CUDA_ARCHS="80 90" python scripts/compile_cuda.py [SOURCE ...]
+    CUDA_ARCHS="80 90" python scripts/compile_cuda.py [SOURCE ...]   (all, if none is given)
 
 Needs a CUDA toolkit and PyTorch, no GPU. Fails if a kernel spills registers to memory within a loop
 of tensor-core products, or more than some bytes outside of them. The columns:
@@ -12,12 +12,12 @@ knows it, sm_100, unless CUDA_ARCHS says otherwise.
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
 import re
 import runpy
 import subprocess
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -155,6 +155,11 @@ def spills_of(kernel: Kernel, loops: list[Loop]) -> list[str]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sources", nargs="*", metavar="SOURCE", help="all, if none is given")
+    chosen = parser.parse_args().sources
     build = runpy.run_path(str(ROOT / "setup.py"))  # the search for the toolkit
     home = build["CUDA_HOME"]
     if home is None:
@@ -169,7 +174,7 @@ def main() -> None:
             archs.append(arch)
         else:
             print(f"sm_{arch}: unknown to this toolkit, left out")
-    sources = [Path(name).resolve() for name in sys.argv[1:] or build["cuda_sources"]()]
+    sources = [Path(name).resolve() for name in chosen or build["cuda_sources"]()]
     if not archs or not sources:
         raise SystemExit("Nothing to compile: set CUDA_ARCHS to what this toolkit knows.")
     failed, kernels = False, 0

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from pathlib import Path
 import d2_ssod.quiet  # noqa: F401
 
 from ablation.training import (
+    Beginning,
     evaluate_together,
     evaluation_config,
     keep,
@@ -91,7 +91,7 @@ def do_all(runs: Sequence[RealRun], processes: int, output: Path) -> list[RealRu
 
 def do(run: RealRun, output: Path) -> bool:
     """Train and evaluate a run; False if it failed."""
-    started, folder = time.time(), output / run.name
+    began, folder = Beginning.now(), output / run.name
     if oracle := ROWS[run.row].oracle:
         folder.mkdir(parents=True, exist_ok=True)
         made = RunFolder(output / run.needs[1].name).phase(1).pseudo_labels
@@ -106,13 +106,13 @@ def do(run: RealRun, output: Path) -> bool:
         "test": metrics_of(folder, _METRICS, "summary_real_test.json"),
     }
     labels = summary.get("label_quality", {})
-    _keep(run, metrics, started, {"lengths": run.phase_lengths, "label_quality": labels})
+    _keep(run, metrics, began, {"lengths": run.phase_lengths, "label_quality": labels})
     return True
 
 
 def fuse(run: RealRun, output: Path) -> bool:
     """Evaluate the models that a run fuses; always True."""
-    started, (own, *_) = time.time(), run.needs
+    began, (own, *_) = Beginning.now(), run.needs
     keys = own.overrides(output)
     cfg = evaluation_config(CONFIG, [part for pair in keys.items() for part in pair])
     folders = [output / need.name for need in run.needs]
@@ -120,7 +120,7 @@ def fuse(run: RealRun, output: Path) -> bool:
         split: kept(evaluate_together(cfg, folders, f"real_{split}", run.fused_phases), _METRICS)
         for split in SPLITS
     }
-    _keep(run, metrics, started, {"seeds": [need.seed for need in run.needs]})
+    _keep(run, metrics, began, {"seeds": [need.seed for need in run.needs]})
     return True
 
 
@@ -132,12 +132,12 @@ def _mates(seeds: Sequence[int], seed: int, models: int) -> tuple[int, ...]:
     return tuple(seeds[(first + step) % len(seeds)] for step in range(1, models))
 
 
-def _keep(run: RealRun, metrics: dict, started: float, known: dict[str, object]) -> None:
+def _keep(run: RealRun, metrics: dict, began: Beginning, known: dict[str, object]) -> None:
     """Keep the result for each split."""
     for split in SPLITS:
         own = {"data": run.data.name, "row": run.row, "split": split, "seed": run.seed}
         content = {**own, "image_passes": run.image_passes, **known, "metrics": metrics[split]}
-        keep(replace(run, split=split).result, content, started)
+        keep(replace(run, split=split).result, content, began)
 
 
 if __name__ == "__main__":

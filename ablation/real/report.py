@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
 from ablation.figures import (
     Results,
+    by_seed,
     differences,
     load,
     mean_and_error,
@@ -137,17 +138,22 @@ def _line(row: str, rows: Mapping[str, Results]) -> list[object]:
     alone = [] if is_fused else _values(results, f"phase_{phases}")
     fused = _values(results, "0~N")
     models = ROWS[row].models if is_fused else phases + 1
-    fs_plus = _values(rows.get("fs_plus", {}), "phase_0")
     fs_plus_fused = _values(rows.get(f"fs_plus_x{models}", {}), "0~N")
     return [
         *(ROWS[row].title + _mark(row, rows), len(results), _passes(results)),
         _both(_values(results, "phase_0")) if phases else "",
         _both(alone),
-        "" if row == "fs_plus" else _both_differences(alone, fs_plus),
+        _to_fs_plus(row, rows) if alone and row != "fs_plus" else "",
         _both(fused),
         "" if row.startswith("fs_plus") else _both_differences(fused, fs_plus_fused),
         _label_quality(results),
     ]
+
+
+def _to_fs_plus(row: str, rows: Mapping[str, Results]) -> str:
+    """Seed by seed: in some studies each has labeled images of its own, which both share."""
+    own, fs_plus = rows[row], rows.get("fs_plus", {})
+    return _both_paired(own, f"phase_{ROWS[row].phases}", fs_plus, "phase_0", by_seed)
 
 
 def _mark(row: str, rows: Mapping[str, Results]) -> str:
@@ -232,9 +238,15 @@ def _both_differences(own: list[list[float]], reference: list[list[float]]) -> s
 
 def _paired(rows: Mapping[str, Results], row: str, control: str) -> str:
     own, other = (f"phase_{ROWS[name].phases}" for name in (row, control))
-    return " / ".join(
-        paired(differences(rows[row], own, rows[control], other, key)) for key in _KEYS
-    )
+    return _both_paired(rows[row], own, rows[control], other, differences)
+
+
+def _both_paired(
+    own: Results, model: str, reference: Results, other: str, differences: Callable
+) -> str:
+    """Of each key the mean of the differences between two models."""
+    found = [paired(differences(own, model, reference, other, key)) for key in _KEYS]
+    return " / ".join(found) if reference else ""
 
 
 def _passes(results: Results) -> str:

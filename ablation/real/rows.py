@@ -92,7 +92,6 @@ ROWS = {
     "fs_plus_x3": Row("FS+ x 3, fused", fuses="fs_plus", models=3),
     "fs_plus_x4": Row("FS+ x 4, fused", fuses="fs_plus", models=4),
     "two_phase": Row("two phases, consensus, mean score (Eq. 1)", 2),
-    "previous": Row("one phase", 1, _FROM_PHASE_0),
     "previous_held": Row("one phase, no ramp of the average", 1, {**_FROM_PHASE_0, **_NO_RAMP}),
     "none": Row("one phase, strong augmentation", 1, _STRONG),
     "tiers": Row(
@@ -161,11 +160,6 @@ ROWS = {
         "two such phases, labels of three sizes (and flips) of each image",
         2,
         {**_ROUNDS, "SSOD.TTA.ENABLED": True},
-    ),
-    "rounds_best_box": Row(
-        "two such phases, the better box of both models instead of fused ones",
-        2,
-        {**_SHIPPED, **_ALL_IMAGES, "SSOD.CONSENSUS.MIN_VOTES": 1},
     ),
     **{cell(on): _cell(on) for on in CHOICES},
     "oracle_deleted": Row(

@@ -112,19 +112,20 @@ def cells_of(text):
 
 def test_table_gives_means_errors_and_differences_over_the_finished_seeds(data):
     runs = [run_of(data, "teacher", seed) for seed in (1, 2, 3)] + [run_of(data, "tiers")]
-    runs += [run_of(data, "fs_plus", seed) for seed in (1, 2)]
+    runs += [run_of(data, "fs_plus", seed) for seed in (1, 2, 4)]
     finish(runs[0], 50.0)
     finish(runs[1], 54.0)
     finish(runs[4], 40.0)
     finish(runs[5], 46.0)
+    finish(runs[6], 49.0)
     cells = cells_of(report.table(runs))
     assert set(cells) == {ROWS["teacher"].title, ROWS["fs_plus"].title}
     assert cells[ROWS["teacher"].title] == [
         *("2", "6 400", "40.0 ± 0.0 / 20.0 ± 0.0", "52.0 ± 2.0 / 26.0 ± 1.0"),
-        # standard errors 2 and 3, 1 and 1.5
-        *("+9.0 ± 3.6 / +4.5 ± 1.8", "", "", "0.50 ± 0.00 / 0.25 ± 0.00"),
+        # Seed by seed: 10 and 8, 5 and 4; seed 4 is of FS+ alone.
+        *("+9.0 ± 1.0 (2) / +4.5 ± 0.5 (2)", "", "", "0.50 ± 0.00 / 0.25 ± 0.00"),
     ]
-    assert cells[ROWS["fs_plus"].title][3:5] == ["43.0 ± 3.0 / 21.5 ± 1.5", ""]
+    assert cells[ROWS["fs_plus"].title][3:5] == ["45.0 ± 2.6 / 22.5 ± 1.3", ""]
 
 
 def test_fused_models_are_compared_with_as_many_of_fs_plus(data):

@@ -89,3 +89,7 @@ def test_control_is_the_mean_of_fs_plus(results):
 def test_values_of_a_model_that_a_run_lacks_are_left_out(results):
     results("ordinary", "one_phase", 0, {"phase_1": 50.0})
     assert figures.values(report.load("ordinary", "one_phase"), "phase_2", "AP50") == []
+
+
+def test_the_document_is_what_the_results_give():
+    assert report.REPORT.read_text() == report.report(), "run `python -m ablation.report`"
