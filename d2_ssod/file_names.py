@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 # Label Studio puts eight digits of its own before the name of an uploaded file; dates are others'.
 _DATE = r"(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])"
 _UPLOAD_PREFIX = re.compile(rf"^(?!{_DATE}-)[0-9a-f]{{8}}-(?=.)")
+_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
 # Roboflow's names of what it exports.
 _EXPORTED = re.compile(
     r"^(.+)_(jpe?g|png|bmp|tiff?|webp)\.rf\.[0-9A-Za-z]{8,}\.\w+$", re.IGNORECASE
@@ -79,9 +80,10 @@ def spellings(file_name: str) -> Iterator[str]:
         candidates.append(unquote(plain))
     for candidate in list(candidates):
         *folders, base = candidate.split("/")
-        without = _UPLOAD_PREFIX.sub("", _EXPORTED.sub(r"\1.\2", base))
-        if without != base:
-            candidates.append("/".join([*folders, without]))
+        of_roboflow = _EXPORTED.sub(r"\1.\2", base)
+        for without in (of_roboflow, _UPLOAD_PREFIX.sub("", of_roboflow)):
+            if without != base:
+                candidates.append("/".join([*folders, without]))
     for form in ("NFC", "NFD"):
         candidates += [unicodedata.normalize(form, candidate) for candidate in candidates]
     yield from dict.fromkeys(candidate for candidate in candidates if candidate)
@@ -94,23 +96,36 @@ def _url(text: str) -> SplitResult | None:
         return None
 
 
-def find_file(folder: str, file_name: str) -> str:
-    """Give the path of the file below a folder that a name means; the name as it is if none is.
+class FileFinder:
+    """Finds the files below a folder that the names in one file mean.
 
-    Of an absolute path, as of another machine, that is the longest end that is there.
+    Absolute paths, as of another machine, are looked for by their longest end that is there; what
+    is in front of it is the same for all of them, so that ``cam2/0.png`` never is ``cam1/0.png``.
     """
-    literal = os.path.join(folder, file_name)
-    others = [name for name in spellings(file_name) if name != file_name]
-    others += _ends_of_absolute(file_name)
-    # Most names have no other spelling: nothing is looked for on the disk then.
-    if not others or os.path.exists(literal):
-        return literal
-    candidates = (os.path.join(folder, name) for name in others)
-    return next(filter(os.path.exists, candidates), literal)
 
+    def __init__(self, folder: str) -> None:
+        """Take the folder that names are relative to."""
+        self._folder = folder
+        self._in_front: tuple[str, ...] | None = None  # of absolute paths, once one was found
 
-def _ends_of_absolute(file_name: str) -> list[str]:
-    parts = parts_of(file_name)
-    if not (file_name.startswith(("/", "\\")) or re.match("[A-Za-z]:[/\\\\]", file_name)):
-        return []
-    return ["/".join(parts[start:]) for start in range(1, len(parts))]
+    def find(self, file_name: str) -> str:
+        """Give the path of the file that a name means; the name as it is if none is."""
+        literal = os.path.join(self._folder, file_name)
+        others = [name for name in spellings(file_name) if name != file_name]
+        is_absolute = _ABSOLUTE.match(file_name)
+        # Most names have no other spelling: nothing is looked for on the disk then.
+        if not (others or is_absolute) or os.path.exists(literal):
+            return literal
+        candidates = (os.path.join(self._folder, name) for name in others)
+        found = next(filter(os.path.exists, candidates), None)
+        return found or (is_absolute and self._find_end(file_name)) or literal
+
+    def _find_end(self, file_name: str) -> str | None:
+        parts, known = parts_of(file_name), self._in_front
+        starts = range(1, len(parts)) if known is None else [len(known)]
+        for start in starts:
+            path = os.path.join(self._folder, *parts[start:])
+            if known in (None, parts[:start]) and os.path.exists(path):
+                self._in_front = parts[:start]
+                return path
+        return None

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from d2_ssod.file_names import base_name, find_file, parts_of, spellings
+from d2_ssod.file_names import FileFinder, base_name, parts_of, spellings
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,22 @@ def test_an_absolute_path_of_another_machine_is_found_by_its_longest_end(tmp_pat
     for place in ("cam1/a.png", "a.png"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         (tmp_path / place).touch()
-    assert find_file(str(tmp_path), name) == f"{tmp_path}/cam1/a.png"
+    assert FileFinder(str(tmp_path)).find(name) == f"{tmp_path}/cam1/a.png"
     (tmp_path / "cam1" / "a.png").unlink()
-    assert find_file(str(tmp_path), name) == f"{tmp_path}/a.png"
+    assert FileFinder(str(tmp_path)).find(name) == f"{tmp_path}/a.png"
     (tmp_path / "a.png").unlink()
-    assert find_file(str(tmp_path), name) == os.path.join(tmp_path, name)
+    assert FileFinder(str(tmp_path)).find(name) == os.path.join(tmp_path, name)
+
+
+def test_what_is_in_front_of_absolute_paths_is_the_same_for_all(tmp_path):
+    """Only the pictures of cam1 were copied: those of cam2 are not there, by whatever names."""
+    (tmp_path / "0.png").touch()
+    finder = FileFinder(str(tmp_path))
+    assert finder.find("/home/a/cam1/0.png") == f"{tmp_path}/0.png"
+    assert finder.find("/home/a/cam1/1.png") == "/home/a/cam1/1.png"
+    assert finder.find("/home/a/cam2/0.png") == "/home/a/cam2/0.png"
+
+
+def test_a_name_of_roboflow_may_begin_as_one_of_label_studio(tmp_path):
+    name = "90fbb0c7-12ab_jpg.rf.4f2d0b7c9e1a4f2d.jpg"
+    assert list(spellings(name)) == [name, "90fbb0c7-12ab.jpg", "12ab.jpg"]

@@ -47,6 +47,7 @@ from .partial_predictions import (
 from .predictions import load_predictions, save_predictions
 from .provenance import (
     check_predictions,
+    forget_lengths,
     match_files,
     noted_files,
     prediction_source,
@@ -109,6 +110,7 @@ __all__ = [
     "discard_partial_predictions",
     "discard_validations",
     "ensembles_of",
+    "forget_lengths",
     "had_teacher",
     "half_written_files",
     "has_learned",

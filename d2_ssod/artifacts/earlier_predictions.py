@@ -45,7 +45,11 @@ def set_aside_predictions(files: PhaseFolder, category_ids: Sequence[int]) -> No
 
 
 def load_predictions_by_file(
-    files: PhaseFolder, images: Sequence[dict], category_ids: Sequence[int]
+    files: PhaseFolder,
+    images: Sequence[dict],
+    category_ids: Sequence[int],
+    *,
+    remedy: str = "delete the file to have it made again",
 ) -> Predictions:
     """Read a phase's predictions, with the ids that their images have now.
 
@@ -53,6 +57,7 @@ def load_predictions_by_file(
         files: of the phase; without a note of what they are of, ids are taken as they are.
         images: dicts of all unlabeled images, of which some may have no predictions.
         category_ids: the data set's category id of each contiguous class id.
+        remedy: what to do about damaged ones.
 
     Raises:
         ConfigError: they are damaged, or images of theirs are gone.
@@ -61,19 +66,20 @@ def load_predictions_by_file(
     note = read_source(files) if files.predictions_source.exists() else {}
     name_of = noted_files(note)
     if not name_of:
-        return load_predictions(path, [image["image_id"] for image in images], category_ids)
+        ids = [image["image_id"] for image in images]
+        return load_predictions(path, ids, category_ids, remedy=remedy)
     numbers = match_files(list(name_of.values()), images)
     if numbers is None:
         raise ConfigError(
             f"{path}: made of {len(name_of)} images, of which some are not among the {len(images)} "
-            "unlabeled ones any more; restore these"
+            "unlabeled ones, or not any more; restore these"
         )
     if (changed := changed_picture(note, numbers, images)) is not None:
         raise ConfigError(
             f"{path}: made before pictures were replaced by others of their names, such as "
             f"{changed}; restore these"
         )
-    found = load_predictions(path, list(name_of), category_ids)
+    found = load_predictions(path, list(name_of), category_ids, remedy=remedy)
     return {numbers[name_of[image_id]]: of_image for image_id, of_image in found.items()}
 
 

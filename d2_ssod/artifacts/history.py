@@ -20,8 +20,8 @@ def record_event(folder: RunFolder, event: str, **values: Any) -> None:
 
     Args:
         folder: of the run.
-        event: what happened: ``started``, ``trained``, ``predicted``, ``labeled``, ``evaluated``,
-            or ``guard``, which is what one has said.
+        event: what happened: ``started``, ``trained``, ``predicted``, ``labeled``, ``paused``,
+            ``evaluated``, or ``guard``, which is what one has said.
         values: what else is known of it.
     """
     if not comm.is_main_process():

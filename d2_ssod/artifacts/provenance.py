@@ -76,6 +76,8 @@ def match_files(files: Sequence[str], images: Sequence[dict]) -> dict[str, Image
     id_of = {os.path.abspath(image["file_name"]): image["image_id"] for image in images}
     if all(file in id_of for file in files):
         return {file: id_of[file] for file in files}
+    if any(file in id_of for file in files):  # nothing was moved, but some are gone
+        return None
     names = [os.path.relpath(file, root) for file in files] if (root := _root(files)) else files
     first = os.sep + names[0]
     folders = [path[: len(path) - len(names[0])] for path in id_of if path.endswith(first)]
@@ -115,9 +117,14 @@ def changed_picture(
     return None
 
 
+def forget_lengths() -> None:
+    """Look at the files anew, as pictures may have been replaced since the last run here."""
+    _lengths.cache_clear()
+
+
 @functools.lru_cache(maxsize=2)
 def _lengths(paths: tuple[str, ...]) -> tuple[int, ...]:
-    """Look how long the files are, once in a process; -1 of those that are not there."""
+    """Look how long the files are, once in a run; -1 of those that are not there."""
     with ThreadPoolExecutor(32) as pool:  # of network drives each look takes its time
         return tuple(pool.map(_length, paths))
 

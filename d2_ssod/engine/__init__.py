@@ -10,6 +10,7 @@ run_data.py      the data sets of a run, loaded
 multi_phase.py   the loop over the phases (Algorithm 1)
 starting.py      ... and what is checked before it
 resuming.py      ... when it goes on
+pausing.py       ... and where it ends for a person to look at labels
 adoption.py      models and labels that were made elsewhere
 training/        the training of a phase
 hooks.py         what happens when it ends: new pseudo-labels

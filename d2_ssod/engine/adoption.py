@@ -60,8 +60,11 @@ def adopt_phase_0(cfg: CfgNode, thing_classes: Sequence[str]) -> None:
 
 def _check_fits(cfg: CfgNode, path: Path, thing_classes: Sequence[str]) -> None:
     """Check what the weights do not tell, by the files of the run that the model is of."""
-    roots = [RunFolder(path.parent), RunFolder(path.parent.parent)]  # of model_best.pth; a phase's
-    found = (class_differences(root, thing_classes) for root in roots)
+    folder = path.resolve().parent
+    roots = [RunFolder(folder), RunFolder(folder.parent)]  # of model_best.pth; a phase's
+    made = roots[0].phase(0) if roots[0].classes.exists() else PhaseFolder(folder)
+    own = Path(cfg.OUTPUT_DIR).resolve()  # which says so since this run has begun
+    found = (class_differences(root, thing_classes) for root in roots if root.root != own)
     differences = next((each for each in found if each is not None), None)
     if differences is None:
         logger.warning(
@@ -69,7 +72,7 @@ def _check_fits(cfg: CfgNode, path: Path, thing_classes: Sequence[str]) -> None:
             "order",
             *(path, ", ".join(thing_classes)),
         )
-    differences = [*(differences or ()), *differences_unseen(cfg, PhaseFolder(path.parent))]
+    differences = [*(differences or ()), *differences_unseen(cfg, made)]
     refuse(cfg, f"SSOD.START.PHASE_0: {path} is of another model than the config's", differences)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -163,6 +164,9 @@ def _run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -
 def _run_in_group(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
     """Run ``main`` in one of the processes for which the launcher speaks."""
     end_with_launcher()
+    # The platform's: that by which this process was started, spawn, would be its loaders', whose
+    # workers would take long to start, and die of signals that the others leave to their process.
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     with handled_signals():
         run_to_the_end(lambda: _or_exit(lambda: main(args)))
 
@@ -179,7 +183,7 @@ def _or_exit(function: Callable[[], _Result]) -> _Result:
         say_once(str(error))
         sys.exit(USER_ERROR)
     except OSError as error:
-        if error.strerror is None:  # not of the system's
+        if not _is_of_files(error):
             raise
         record_traceback()
         # Whichever process it happens in: it may be a disk of that machine.
@@ -190,6 +194,12 @@ def _or_exit(function: Callable[[], _Result]) -> _Result:
         sys.exit(USER_ERROR)
     finally:
         loop.removeFilter(_is_said_here)
+
+
+def _is_of_files(error: OSError) -> bool:
+    """Tell whether an error is of files and disks, which a user can mend, not of processes."""
+    is_of_others = isinstance(error, (ConnectionError, FileNotFoundError)) and not error.filename
+    return error.strerror is not None and not is_of_others
 
 
 def _is_said_here(record: logging.LogRecord) -> bool:

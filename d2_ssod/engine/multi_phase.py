@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 
 from detectron2.config import CfgNode
@@ -13,6 +14,7 @@ from .configs.schedule import WARM_UP_REMEDY, describe_schedule, phase_config, w
 from .hooks import PseudoLabelHook, RecordTraining, ShowPseudoLabels
 from .labeling.next_phase import label_next_phase, read_pseudo_labels
 from .labeling.predicting import predict_labeled
+from .pausing import pauses_before
 from .processes.agreement import on_main_process
 from .resuming import said_of_model
 from .run_data import RunData, learned_without_labels
@@ -55,8 +57,6 @@ def train_phases(
     judged_by = yardstick_of_phases(cfg)
     discard_other_validations(cfg, judged_by)
     for phase in range(last + 1):
-        labels = folder.phase(phase + 1).pseudo_labels
-        are_new = phase < last and not on_main_process(labels.exists)
         if not on_main_process(folder.phase(phase).model.exists):
             _train_phase(cfg, phase, data, trainer_class)
         elif phase < last:
@@ -64,8 +64,7 @@ def train_phases(
             # If that one is trained already, it must have learned from these very labels.
             on_main_process(lambda phase=phase: check_trained(cfg, phase + 1, data))
         validate_phase(cfg, phase, judged_by)
-        if are_new and cfg.SSOD.PSEUDO_LABEL.PAUSE:
-            logger.info("%s: to be looked at (SSOD.PSEUDO_LABEL.PAUSE); --resume goes on", labels)
+        if phase < last and on_main_process(functools.partial(pauses_before, cfg, phase + 1)):
             return False
     validate_ensembles(cfg, judged_by)
     keep_best(cfg)

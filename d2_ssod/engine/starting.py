@@ -13,6 +13,7 @@ from d2_ssod.artifacts import (
     check_classes,
     check_label_settings,
     check_training,
+    forget_lengths,
     had_teacher,
     save_classes,
 )
@@ -37,6 +38,7 @@ _NOT_CALLED = ("build_train_loader", "build_test_loader", "build_evaluator", "te
 def begin(cfg: CfgNode, data: RunData) -> None:
     """Check what ``OUTPUT_DIR`` holds of the run, take what is made elsewhere, keep the config."""
     folder = RunFolder(cfg.OUTPUT_DIR)
+    forget_lengths()
     on_main_process(lambda: check_classes(cfg, data.thing_classes))
     on_main_process(lambda: save_classes(folder, data.thing_classes))
     # What users supply is read now, so that errors in it show before phase 0, not hours later.

@@ -128,8 +128,11 @@ def validate(cfg: CfgNode, dataset_name: str, model: nn.Module) -> Metrics:
 def _summary_paths(cfg: CfgNode, folder: RunFolder) -> dict[str, Path]:
     """Name the file of the results on each test set."""
     first, *others = cfg.DATASETS.TEST
-    paths = {first: summary_path(folder, first)} | {name: folder.summary(name) for name in others}
-    if paths[first] != folder.summary():
+    # One file for each data set, also where it was the first one at another time.
+    paths = {name: summary_path(folder, name) for name in cfg.DATASETS.TEST}
+    if paths[first] == folder.summary():  # about to be written
+        paths |= {name: folder.summary(name) for name in others}
+    if folder.summary() not in paths.values():
         logger.info("%s is of another data set, and stays", folder.summary())
     return paths
 

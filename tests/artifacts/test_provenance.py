@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from runs import bare_config
 
-from d2_ssod.artifacts import RunFolder, load_predictions_by_file
+from d2_ssod.artifacts import RunFolder, forget_lengths, load_predictions_by_file
 from d2_ssod.artifacts.provenance import check_predictions, match_files, prediction_source
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import write_json
@@ -187,6 +187,13 @@ def test_files_are_those_of_their_folder_where_another_one_has_the_same_names(cf
     assert match_files([f"/data/day2/{name}" for name in FRAMES], moved[3:]) is not None
 
 
+def test_a_folder_with_the_same_names_is_not_the_one_of_which_a_picture_is_gone():
+    """They may be of one length, as frames without compression are."""
+    noted = [f"/data/day1/{n}.bmp" for n in range(3)]
+    now = images(["day1/0.bmp", "day1/1.bmp", *(f"day2/{n}.bmp" for n in range(3))])
+    assert match_files(noted, now) is None
+
+
 def test_pictures_that_were_replaced_are_told_by_the_lengths_of_their_files(cfg, made, tmp_path):
     pictures = images(FILES, str(tmp_path))
     for number, image in enumerate(pictures):
@@ -201,6 +208,11 @@ def test_pictures_that_were_replaced_are_told_by_the_lengths_of_their_files(cfg,
     assert message in error_of(cfg, pictures)
     with pytest.raises(ConfigError, match="pictures were replaced by others"):
         load_predictions_by_file(RunFolder(tmp_path).phase(0), pictures, [1])
+    Path(pictures[2]["file_name"]).write_bytes(bytes(3))
+    write_json(made.with_name("predictions_source.json"), prediction_source(cfg, pictures))
+    Path(pictures[2]["file_name"]).write_bytes(bytes(4))
+    forget_lengths()  # of the same process, a notebook's
+    assert "before pictures were replaced" in error_of(cfg, pictures)
     note["bytes"][2] = -1  # not known, as it was not there
     write_json(made.with_name("predictions_source.json"), note)
     assert check_predictions(cfg, 0, pictures) is True

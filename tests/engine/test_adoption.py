@@ -124,6 +124,32 @@ def test_a_model_that_sees_pictures_in_another_way_is_not_taken(tmp_path, monkey
         adopt_phase_0(cfg, ["cat"])
 
 
+def test_the_best_model_of_a_run_is_known_as_the_one_of_its_phase(tmp_path, monkeypatch):
+    monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
+    other = RunFolder(tmp_path / "other")
+    save_classes(other, ["cat"])
+    record_training(bare_config(other.root), 0, [], other)
+    (other.root / "model_best.pth").touch()
+    (tmp_path / "link.pth").symlink_to(other.root / "model_best.pth")
+    cfg = bare_config(tmp_path / "run")
+    cfg.MODEL.PIXEL_MEAN = [1.0, 2.0, 3.0]
+    for path in (other.root / "model_best.pth", tmp_path / "link.pth"):
+        cfg.SSOD.START.PHASE_0 = str(path)
+        with pytest.raises(ConfigError, match=r"is of another model than .*PIXEL_MEAN was"):
+            adopt_phase_0(cfg, ["cat"])
+
+
+def test_the_classes_of_a_copy_in_the_runs_own_folder_are_not_known(tmp_path, monkeypatch, caplog):
+    """What lies there is of this run, which has just begun."""
+    monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
+    cfg = bare_config(tmp_path)
+    save_classes(RunFolder(tmp_path), ["cat"])
+    (tmp_path / "copy.pth").touch()
+    cfg.SSOD.START.PHASE_0 = str(tmp_path / "copy.pth")
+    adopt_phase_0(cfg, ["cat"])
+    assert "they are taken to be cat, in this order" in caplog.text
+
+
 def test_that_the_classes_of_a_model_are_not_known_is_said(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
     cfg = bare_config(tmp_path / "run")

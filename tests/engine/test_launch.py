@@ -136,3 +136,23 @@ def test_gpus_that_a_run_on_the_cpu_has_no_use_for_are_hidden(monkeypatch, tmp_p
         with MODULE._without_unused_gpus(cfg):
             assert os.environ.get(name) == inside
         assert os.environ.get(name) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "is_users"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (FileNotFoundError(2, "No such file or directory", "a.png"), True),
+        (PermissionError(13, "Permission denied", "out"), True),
+        (FileNotFoundError(2, "No such file or directory"), False),  # a killed worker's socket
+        (ConnectionResetError(104, "Connection reset by peer"), False),
+    ],
+)
+def test_only_errors_of_files_are_the_users_to_mend(error, is_users, capsys):
+    def fails():
+        raise error
+
+    launching = importlib.import_module("d2_ssod.engine.launch")
+    with pytest.raises(SystemExit if is_users else type(error)):
+        launching._or_exit(fails)
+    assert ("correct the path" in capsys.readouterr().err) == is_users

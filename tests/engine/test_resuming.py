@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from runs import bare_config
 
-from d2_ssod.artifacts import RunFolder
+from d2_ssod.artifacts import RunFolder, record_event
 from d2_ssod.engine import multi_phase, starting
 from d2_ssod.engine.resuming import check_models_are_there, say_what_is_left_out
 from d2_ssod.errors import ConfigError
@@ -25,7 +25,7 @@ def leave(cfg, **kinds):
             path.touch()
 
 
-def done_by_training(cfg, monkeypatch):
+def done_by_training(cfg, monkeypatch, validate=lambda phase: None):
     """List what a run does that goes on with what there is."""
     done, folder = [], RunFolder(cfg.OUTPUT_DIR)
 
@@ -39,6 +39,7 @@ def done_by_training(cfg, monkeypatch):
         if not folder.phase(phase + 1).pseudo_labels.exists():
             done.append(f"label {phase + 1}")
             leave(cfg, pseudo_labels=[phase + 1])
+            record_event(folder, "labeled", phase=phase + 1)
 
     for name in ("begin", "check_trained", "discard_other_validations", "validate_ensembles"):
         monkeypatch.setattr(multi_phase, name, lambda *_: None)
@@ -47,7 +48,12 @@ def done_by_training(cfg, monkeypatch):
     monkeypatch.setattr(multi_phase, "_train_phase", train)
     monkeypatch.setattr(multi_phase, "label_next_phase", label)
     validated = []
-    monkeypatch.setattr(multi_phase, "validate_phase", lambda _, phase, __: validated.append(phase))
+
+    def validate_phase(cfg, phase, judged_by):
+        validate(phase)
+        validated.append(phase)
+
+    monkeypatch.setattr(multi_phase, "validate_phase", validate_phase)
     ended = multi_phase.train_phases(cfg, None)
     assert validated == list(range(cfg.SSOD.NUM_PHASES + 1))[: None if ended else len(validated)]
     return done
@@ -132,6 +138,25 @@ def test_a_run_may_end_with_new_labels_for_a_person_to_look_at(cfg, monkeypatch)
     cfg.SSOD.PSEUDO_LABEL.PAUSE = True
     for expected in (ALL[:2], ALL[2:4], ALL[4:], []):
         assert done_by_training(cfg, monkeypatch) == expected
+
+
+def test_labels_are_shown_also_if_the_run_was_killed_before_it_paused(cfg, monkeypatch):
+    def killed(phase):
+        raise KeyboardInterrupt
+
+    cfg.SSOD.PSEUDO_LABEL.PAUSE = True
+    with pytest.raises(KeyboardInterrupt):
+        done_by_training(cfg, monkeypatch, validate=killed)
+    assert done_by_training(cfg, monkeypatch) == []
+    assert done_by_training(cfg, monkeypatch) == ALL[2:4]
+
+
+def test_labels_from_elsewhere_and_those_of_a_phase_that_has_begun_need_no_look(cfg, monkeypatch):
+    cfg.SSOD.PSEUDO_LABEL.PAUSE = True
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    leave(cfg, model=[0], pseudo_labels=[1, 2], trained_with=[2])
+    record_event(folder, "labeled", phase=2)
+    assert done_by_training(cfg, monkeypatch) == ["train 1", "train 2"]
 
 
 def test_a_phase_that_the_config_has_no_more_is_said(cfg, caplog):

@@ -12,7 +12,7 @@ from typing import Any
 from detectron2.structures import BoxMode
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.file_names import find_file
+from d2_ssod.file_names import FileFinder
 from d2_ssod.json_files import read_json
 from d2_ssod.values import as_flag, as_id, as_number, as_whole, find_id, problem_with_ignore
 
@@ -125,6 +125,7 @@ class CocoFile:
     def _images(self, rows: list, findings: Findings) -> dict[int | str, dict[str, Any]]:
         """Make the dict of each image, by its id in the file."""
         images: dict[int | str, dict[str, Any]] = {}
+        finder = FileFinder(self.image_root)
         for number, row in enumerate(rows):
             who = f"image number {number + 1}"
             if not isinstance(row, dict):
@@ -147,12 +148,14 @@ class CocoFile:
                     "ids are unique: renumber one, and its annotations",
                 )
             else:
-                images[image_id] = self._image(image_id, row, findings)
+                path = finder.find(file_name)
+                images[image_id] = self._image(image_id, path, row, findings)
         return images
 
-    def _image(self, image_id: int | str, row: dict, findings: Findings) -> dict[str, Any]:
+    def _image(
+        self, image_id: int | str, path: str, row: dict, findings: Findings
+    ) -> dict[str, Any]:
         extra = {key: value for key, value in row.items() if key not in _DROPPED_IMAGE_KEYS}
-        path = find_file(self.image_root, row["file_name"])
         record = {"file_name": path, "height": 0, "width": 0, "image_id": image_id, **extra}
         if self.annotations and any(row.get(key) for key in _FEDERATED):
             findings.warning(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.file_names import find_file
+from d2_ssod.file_names import FileFinder
 
 from ..findings import Findings
 from ..images import EXTENSIONS, ImageError, map_threaded, read_size, size_or_error
@@ -106,7 +106,8 @@ def read_list(path: str) -> list[str]:
         lines = [line.strip() for line in file if line.strip()]
     if any("\0" in line for line in lines):
         raise ConfigError(f"{path}: is no text file that lists pictures; take it out")
-    return [find_file(folder, line) for line in lines]
+    finder = FileFinder(folder)
+    return [finder.find(line) for line in lines]
 
 
 def is_image_name(file: str) -> bool:

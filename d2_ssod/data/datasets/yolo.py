@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import yaml
 
 from d2_ssod.errors import ConfigError, one_line
-from d2_ssod.file_names import find_file
+from d2_ssod.file_names import FileFinder
 from d2_ssod.values import as_number, as_whole
 from d2_ssod.yaml_files import AsWritten, check_repeated_keys
 
@@ -160,7 +160,7 @@ class YoloSplit:
     def _find(self, entry: str, root: str, own: str) -> str:
         # Some exports write ../train/images for what lies beside the YAML file, some backslashes.
         candidates = [
-            find_file(folder, name)
+            FileFinder(folder).find(name)
             for folder in (root, own)
             for name in (entry, entry.replace("\\", "/").removeprefix("../"))
         ]

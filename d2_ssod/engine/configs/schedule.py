@@ -32,7 +32,8 @@ def phase_config(cfg: CfgNode, phase: int, num_labeled: int, num_pseudo: int) ->
     ``SOLVER.MAX_ITER``, ``STEPS`` and ``BASE_LR``, ``SSOD.LABELED_REPEAT``, ``MODEL.WEIGHTS`` (what
     the phase starts from) and ``OUTPUT_DIR`` (its folder) are the phase's own;
     ``SSOD.TEACHER.ENABLED`` is for the last one. With ``SOLVER.REFERENCE_WORLD_SIZE``, batch size,
-    schedule and learning rate are scaled to the number of processes by Detectron2's linear rule.
+    schedule and learning rate are scaled to the number of processes by Detectron2's linear rule,
+    ``SSOD.TEACHER.START`` and ``SSOD.AVERAGE.DECAY`` with them.
 
     Args:
         cfg: the run's config.
@@ -56,13 +57,27 @@ def phase_config(cfg: CfgNode, phase: int, num_labeled: int, num_pseudo: int) ->
     own.VIS_PERIOD = 0  # Detectron2's pictures of training need OpenCV
     own.OUTPUT_DIR = str(folder.phase(phase).folder)
     own.freeze()
-    scaled = DefaultTrainer.auto_scale_workers(own, comm.get_world_size())
-    if scaled.SOLVER.MAX_ITER != own.SOLVER.MAX_ITER:  # of a key that Detectron2 does not know
-        scaled.defrost()
-        scaled.SSOD.TEACHER.START = round(
-            own.SSOD.TEACHER.START * scaled.SOLVER.MAX_ITER / own.SOLVER.MAX_ITER
-        )
-        scaled.freeze()
+    return _scaled(own)
+
+
+def _scaled(own: CfgNode) -> CfgNode:
+    """Scale what was written for ``SOLVER.REFERENCE_WORLD_SIZE`` processes to those there are."""
+    reference, processes = own.SOLVER.REFERENCE_WORLD_SIZE, comm.get_world_size()
+    scaled = DefaultTrainer.auto_scale_workers(own, processes)
+    if reference in (0, processes):
+        return scaled
+    scaled.defrost()
+    solver = scaled.SOLVER
+    # Detectron2 rounds; short ones become 0, and neighbors one.
+    solver.MAX_ITER, solver.CHECKPOINT_PERIOD = (
+        max(1, number) for number in (solver.MAX_ITER, solver.CHECKPOINT_PERIOD)
+    )
+    scaled.TEST.EVAL_PERIOD = max(min(1, own.TEST.EVAL_PERIOD), scaled.TEST.EVAL_PERIOD)
+    solver.STEPS = tuple(sorted({step for step in solver.STEPS if 0 < step < solver.MAX_ITER}))
+    # Keys that it does not know. An average is to forget as much by each image.
+    scaled.SSOD.TEACHER.START = round(own.SSOD.TEACHER.START * reference / processes)
+    scaled.SSOD.AVERAGE.DECAY = own.SSOD.AVERAGE.DECAY ** (processes / reference)
+    scaled.freeze()
     return scaled
 
 

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from d2_ssod.artifacts import (
     PhaseFolder,
     RunFolder,
+    class_differences,
     load_predictions,
     load_predictions_by_file,
     match_files,
@@ -28,7 +29,7 @@ def load_extra_sources(cfg: CfgNode, data: RunData) -> list[Predictions]:
     """Load the predictions of other models that join those of the phases.
 
     Those of another run are matched by the names of the files, which it has noted; others by the
-    ids of the images, as long as these mean the same files as when the run began.
+    ids of the images, as long as these mean the same files as when phase 0 labeled them.
 
     Raises:
         ConfigError: one is no COCO results file, or does not fit the unlabeled images.
@@ -40,15 +41,25 @@ def load_extra_sources(cfg: CfgNode, data: RunData) -> list[Predictions]:
 
 
 def _load(cfg: CfgNode, path: Path, data: RunData) -> Predictions:
-    made = PhaseFolder(path.parent)
+    made, remedy = PhaseFolder(path.parent), f"correct the file, or take it out of {_KEY}"
     if path.name == made.predictions.name and made.predictions_source.exists():
-        found = load_predictions_by_file(made, data.unlabeled, data.category_ids)
+        _check_classes(path, data)
+        found = load_predictions_by_file(made, data.unlabeled, data.category_ids, remedy=remedy)
         _check_are_all_known(path, found, data)
         return found
     _check_ids_mean_the_same(cfg, path, data)
     ids = [image["image_id"] for image in data.unlabeled]
-    remedy = f"correct the file, or take it out of {_KEY}"
     return load_predictions(path, ids, data.category_ids, remedy=remedy)
+
+
+def _check_classes(path: Path, data: RunData) -> None:
+    """Refuse predictions of a run whose classes have other names, or another order."""
+    differences = class_differences(RunFolder(path.parent.parent), data.thing_classes)
+    if differences:
+        raise ConfigError(
+            f"{_KEY}: {path} is of a run with other classes ({differences[0]}), whose numbers mean "
+            "others here; take the file out, or train that run with the classes of this one"
+        )
 
 
 def _check_are_all_known(path: Path, found: Predictions, data: RunData) -> None:
@@ -57,8 +68,8 @@ def _check_are_all_known(path: Path, found: Predictions, data: RunData) -> None:
     if unknown:
         raise ConfigError(
             f"{_KEY}: {path} has nothing on {len(unknown)} of the {len(data.unlabeled)} unlabeled "
-            f"images, such as {unknown[0]}, as they were not its run's; let that run predict them, "
-            "or take the file out"
+            f"images, such as {unknown[0]}, as they were not its run's: take these out again, or "
+            "have that run label them, with a phase more (SSOD.NUM_PHASES)"
         )
 
 

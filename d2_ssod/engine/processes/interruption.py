@@ -43,6 +43,8 @@ class _Requests:
         self.process: int | None = None
         self.only_hands_on = False
         self.finishes_iterations = False
+        self.is_held = False
+        self.is_due = False  # what is held is to end the process
         self.number: int | None = None
         self.since = 0.0
 
@@ -67,8 +69,10 @@ class _Requests:
         is_second, self.number = self.number is not None, number
         self.since = time.monotonic()
         if is_second or not self.finishes_iterations:
-            raise Stopped(number)
-        if comm.get_world_size() == 1:
+            if not self.is_held:
+                raise Stopped(number)
+            self.is_due = True
+        elif comm.get_world_size() == 1:
             _say_that_it_ends(number)
 
 
@@ -101,6 +105,7 @@ def handled_signals(*, of_launcher: bool = False) -> Iterator[_Requests]:
         return
     _requests.process, _requests.number = os.getpid(), None
     _requests.only_hands_on, _requests.finishes_iterations = of_launcher, False
+    _requests.is_held = _requests.is_due = False
     before = {n: signal.signal(n, _requests.handle) for n in _SIGNALS if not _is_by_nohup(n)}
     try:
         yield _requests
@@ -192,13 +197,13 @@ def _ending_at_once() -> Iterator[None]:
 
 @contextmanager
 def signals_wait() -> Iterator[None]:
-    """Let signals wait for the end of this block, which leaves nothing half done."""
-    before, _requests.finishes_iterations = _requests.finishes_iterations, _is_main_thread()
+    """Let signals, second ones too, wait for the end of this block: it leaves nothing undone."""
+    _requests.is_held = _is_main_thread()
     try:
         yield
     finally:
-        _requests.finishes_iterations = before
-    if not before and _requests.number is not None:
+        _requests.is_held = False
+    if _requests.is_due:
         raise Stopped(_requests.number)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -38,6 +39,7 @@ from ..processes.rank_averages import AverageOverRanks
 from .averaging import AverageWeights
 from .building import said_in_one_line, unread_weighting
 from .mixed_precision import autocast_in_training
+from .repeatable import avoid_compiled_losses
 from .teacher import Teacher
 
 logger = logging.getLogger(__name__)
@@ -78,6 +80,8 @@ class PhaseTrainer(DefaultTrainer):
         for line in unread_weighting(cfg, model):
             logger.warning("%s", line)
         on_gpu = next(model.parameters()).is_cuda
+        if not on_gpu:
+            avoid_compiled_losses()
         distributed = create_ddp_model(
             model,
             broadcast_buffers=False,
@@ -186,8 +190,11 @@ class PhaseTrainer(DefaultTrainer):
             ConfigError: there is no such file, none of the checkpoints is whole, or it is beyond
                 the schedule's end.
         """
-        # Those that the main process sees: all ranks go on from the same one.
-        checkpoints = comm.all_gather(self.checkpointer.usable_checkpoints())[0] if resume else []
+        # Those that the main process sees: all ranks go on from the same one. By their names alone,
+        # as the folder may have another one on each machine.
+        usable = self.checkpointer.usable_checkpoints() if resume else []
+        names = comm.all_gather([os.path.basename(path) for path in usable])[0]
+        checkpoints = [os.path.join(self.checkpointer.save_dir, name) for name in names]
         resume = bool(checkpoints)
         if not resume:
             check_weights(self.cfg.MODEL.WEIGHTS, self.phase)
@@ -225,6 +232,18 @@ class PhaseTrainer(DefaultTrainer):
 
     def train(self) -> None:
         """Train from ``start_iter`` to the end of the phase."""
+        self._trainer.reset_data_loader(self._build_batches)
+        self._trainer.model.train()
+        if self.start_iter >= self.max_iter:
+            self._end_as_trained()
+        # Not DefaultTrainer's, which then looks for results to compare with TEST.EXPECTED_RESULTS.
+        TrainerBase.train(self, self.start_iter, self.max_iter)
+        # Which all read from now on. No other rank may look for it before: a network file system
+        # would remember that it was not there.
+        on_main_process(self._save_final_if_missing)
+
+    def _build_batches(self) -> Iterator[list[dict]]:
+        """Build the batches from ``start_iter`` on."""
         batches = build_phase_loader(
             self.cfg,
             self._mapper,
@@ -236,15 +255,12 @@ class PhaseTrainer(DefaultTrainer):
             batches = _checked(batches)
         if self.teacher is not None:
             batches = self.teacher.relabel(batches, self.start_iter)
-        self._trainer.reset_data_loader(lambda: batches)
-        self._trainer.model.train()
-        if self.start_iter >= self.max_iter:
-            self._end_as_trained()
-        # Not DefaultTrainer's, which then looks for results to compare with TEST.EXPECTED_RESULTS.
-        TrainerBase.train(self, self.start_iter, self.max_iter)
-        # Which all read from now on. No other rank may look for it before: a network file system
-        # would remember that it was not there.
-        on_main_process(self._save_final_if_missing)
+        return batches
+
+    def after_train(self) -> None:
+        """Let go of the loader, whose workers end, before hooks start others to label images."""
+        self._trainer.reset_data_loader(tuple)
+        super().after_train()
 
     def _end_as_trained(self) -> None:
         """Do what was left to do when training was interrupted after its last iteration."""

@@ -127,6 +127,7 @@ def test_reference_world_size_scales_by_the_linear_rule(monkeypatch):
     cfg = make_config(EPOCHS=(4, 4, 4), STEP_EPOCHS=((3,), (3,), (3,))).clone()
     cfg.defrost()
     cfg.SOLVER.REFERENCE_WORLD_SIZE, cfg.SSOD.TEACHER.START = 8, 10
+    cfg.SSOD.AVERAGE.DECAY = 0.81
     monkeypatch.setattr(comm, "get_world_size", lambda: 4)
     own = phase_config(cfg, 1, 60, 20)
     assert own.SOLVER.IMS_PER_BATCH == 4
@@ -134,8 +135,34 @@ def test_reference_world_size_scales_by_the_linear_rule(monkeypatch):
     assert own.SOLVER.MAX_ITER == 80
     assert own.SOLVER.STEPS == (60,)
     assert own.SSOD.TEACHER.START == 20
+    assert pytest.approx(0.9) == own.SSOD.AVERAGE.DECAY
     # As many images are seen.
     assert own.SOLVER.MAX_ITER * own.SOLVER.IMS_PER_BATCH == 4 * 80
+
+
+def test_what_is_scaled_stays_possible(monkeypatch):
+    """By rounding, short ones would be 0: never, or an error after the first iteration."""
+    cfg = make_config(MAX_ITER=(3, 3, 40), STEPS=((2,), (1, 2), (30, 31))).clone()
+    cfg.defrost()
+    cfg.SOLVER.REFERENCE_WORLD_SIZE, cfg.SOLVER.CHECKPOINT_PERIOD = 1, 2
+    cfg.TEST.EVAL_PERIOD = 3
+    monkeypatch.setattr(comm, "get_world_size", lambda: 8)
+    first, _, last = (phase_config(cfg, phase, 60, 20) for phase in range(3))
+    assert (first.SOLVER.MAX_ITER, first.SOLVER.STEPS) == (1, ())
+    assert (first.SOLVER.CHECKPOINT_PERIOD, first.TEST.EVAL_PERIOD) == (1, 1)
+    assert (last.SOLVER.MAX_ITER, last.SOLVER.STEPS) == (5, (4,))
+    cfg.TEST.EVAL_PERIOD = 0
+    assert phase_config(cfg, 0, 60, 20).TEST.EVAL_PERIOD == 0
+
+
+@pytest.mark.parametrize("processes", [6, 24, 32])
+def test_a_teachers_start_does_not_depend_on_the_number_of_images(monkeypatch, processes):
+    cfg = make_config(EPOCHS=(12, 12, 12)).clone()
+    cfg.defrost()
+    cfg.SOLVER.REFERENCE_WORLD_SIZE, cfg.SSOD.TEACHER.START = 8, 500
+    monkeypatch.setattr(comm, "get_world_size", lambda: processes)
+    found = {phase_config(cfg, 1, n, n).SSOD.TEACHER.START for n in (1, 77, 5000)}
+    assert found == {round(500 * 8 / processes)}
 
 
 def test_the_runs_config_is_left_alone():

@@ -5,7 +5,7 @@ import pytest
 import runs
 from samples import detections
 
-from d2_ssod.artifacts import RunFolder, prediction_source, save_predictions
+from d2_ssod.artifacts import RunFolder, prediction_source, save_classes, save_predictions
 from d2_ssod.engine.labeling.extra_sources import load_extra_sources
 from d2_ssod.engine.run_data import RunData
 from d2_ssod.errors import ConfigError
@@ -52,6 +52,28 @@ def test_those_of_another_run_are_found_by_the_names_of_the_files(tmp_path):
     other.predictions_source.unlink()  # then by their ids, as of any file
     (found,) = load_extra_sources(cfg, data_of("a.png", "b.png", "c.png"))
     assert heights(found) == {1: [9], 2: [5], 3: []}
+
+
+def test_those_of_a_run_with_other_classes_are_refused(tmp_path):
+    """They have the same category ids, but the numbers mean something else."""
+    _, other = a_run(tmp_path / "other", "b.png", "c.png", predictions=FOUND)
+    cfg = runs.bare_config(tmp_path / "own")
+    cfg.SSOD.CONSENSUS.EXTRA_SOURCES = [str(other.predictions)]
+    save_classes(RunFolder(tmp_path / "other"), ["dog"])
+    with pytest.raises(ConfigError, match=r"other classes .class 0 was 'dog' and is 'cat'"):
+        load_extra_sources(cfg, data_of("b.png", "c.png"))
+    save_classes(RunFolder(tmp_path / "other"), ["cat"])
+    assert len(load_extra_sources(cfg, data_of("b.png", "c.png"))) == 1
+
+
+def test_nobody_is_told_to_delete_what_another_run_has_made(tmp_path):
+    _, other = a_run(tmp_path / "other", "b.png", "c.png", predictions=FOUND)
+    other.predictions.write_text(other.predictions.read_text().replace("7", "8"))
+    cfg = runs.bare_config(tmp_path / "own")
+    cfg.SSOD.CONSENSUS.EXTRA_SOURCES = [str(other.predictions)]
+    with pytest.raises(ConfigError, match="or take it out of") as info:
+        load_extra_sources(cfg, data_of("b.png", "c.png"))
+    assert "delete the" not in str(info.value)
 
 
 def test_ids_that_mean_other_files_since_images_were_added_are_refused(tmp_path):

@@ -114,12 +114,22 @@ def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
     assert_same_models(tmp_path / "stopped", tmp_path / "whole")
 
 
-def test_a_signal_to_all_processes_leaves_the_loaders_workers_alive(data, tmp_path):
-    """As a scheduler sends it. Training would die of their death, without a checkpoint."""
-    run = start(data, tmp_path, DATALOADER__NUM_WORKERS=2)
+@pytest.mark.parametrize(
+    ("flags", "number", "code"),
+    [
+        ((), signal.SIGTERM, PREEMPTED),
+        (("--num-gpus", "2"), signal.SIGINT, INTERRUPTED),
+        (("--num-gpus", "2"), signal.SIGHUP, PREEMPTED),
+    ],
+)
+def test_a_signal_to_all_processes_leaves_the_loaders_workers_alive(
+    data, tmp_path, flags, number, code, no_nohup
+):
+    """As a scheduler or a terminal sends it. Training would die of their death, unsaved."""
+    run = start(data, tmp_path, *flags, DATALOADER__NUM_WORKERS=1)
     wait_for(tmp_path / "log.txt", "iter: 19")
-    os.killpg(run.pid, signal.SIGTERM)
-    assert_stopped(run, PREEMPTED, "SIGTERM")
+    os.killpg(run.pid, number)
+    assert_stopped(run, code, number.name)
     assert iteration_of(tmp_path) >= 19
     assert_none_left(run)
 
@@ -245,6 +255,29 @@ def test_a_second_signal_ends_training_at_once(monkeypatch):
         monkeypatch.setattr(interruption, "_SAME", 0.0)
         with pytest.raises(Stopped):
             signal.raise_signal(signal.SIGUSR1)
+
+
+def in_two_halves(done):
+    with interruption.signals_wait():
+        done.append("first")
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)
+        done.append("second")
+
+
+@pytest.mark.parametrize("finishes", [False, True])
+def test_no_signal_comes_between_what_belongs_together(monkeypatch, finishes):
+    done = []
+    monkeypatch.setattr(interruption, "_SAME", 0.0)
+    with handled_signals():
+        interruption._requests.finishes_iterations = finishes
+        with pytest.raises(Stopped):
+            in_two_halves(done)
+    assert done == ["first", "second"]
+    with handled_signals():
+        interruption._requests.finishes_iterations = True
+        with interruption.signals_wait():
+            signal.raise_signal(signal.SIGUSR1)  # the first one waits for the iteration, too
 
 
 def test_signals_do_afterwards_what_they_did_before():

@@ -10,6 +10,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.engine import AMPTrainer, HookBase
 from detectron2.modeling import build_model
+from detectron2.modeling.meta_arch import retinanet
 from detectron2.solver import build_lr_scheduler
 from detectron2.structures import Instances
 from detectron2.utils import comm
@@ -637,7 +638,8 @@ def test_what_is_validated_within_a_phase_is_the_average(tmp_path, monkeypatch):
 def test_every_rank_goes_on_from_the_checkpoint_that_the_first_one_sees(tmp_path, monkeypatch):
     cfg = make_config(tmp_path)
     train(cfg)
-    of_first = [str(tmp_path / "model_0000001.pth")]  # this rank sees all, and model_final.pth
+    # This rank sees all, and model_final.pth; on its machine the folder may have another name.
+    of_first = ["model_0000001.pth"]
     monkeypatch.setattr(
         phase_trainer.comm,
         "all_gather",
@@ -646,6 +648,47 @@ def test_every_rank_goes_on_from_the_checkpoint_that_the_first_one_sees(tmp_path
     trainer = RecordingTrainer(cfg)
     trainer.resume_or_load(resume=True)
     assert trainer.start_iter == 2
+
+
+def test_the_loader_ends_before_hooks_that_come_after_training(tmp_path, monkeypatch):
+    """Its workers would stay beside those that label the unlabeled images."""
+    events = []
+
+    class Labels(HookBase):
+        def after_train(self):
+            events.append("labels")
+
+    def batches(*args, **keys):
+        try:
+            yield from iter(list, None)
+        finally:
+            events.append("the loader ends")
+
+    class Trainer(RecordingTrainer):
+        def run_step(self):
+            next(self._trainer._data_loader_iter)
+            super().run_step()
+
+    monkeypatch.setattr(phase_trainer, "build_phase_loader", batches)
+    trainer = Trainer(make_config(tmp_path))
+    trainer.register_hooks([Labels()])
+    trainer.resume_or_load()
+    trainer.train()
+    assert events == ["the loader ends", "labels"]
+
+
+def test_focal_losses_have_the_same_gradient_in_every_call(tmp_path):
+    """A run that goes on is another process, which calls it for the first time."""
+    RecordingTrainer(make_config(tmp_path))
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randn(1000, 20, generator=generator) * 5
+    targets = (torch.rand(1000, 20, generator=generator) < 0.1).float()
+    gradients = []
+    for _ in range(4):
+        logits = values.clone().requires_grad_()
+        retinanet.sigmoid_focal_loss_jit(logits, targets, 0.25, 2.0, "sum").backward()
+        gradients.append(logits.grad)
+    assert all(torch.equal(gradients[0], other) for other in gradients[1:])
 
 
 def test_a_teacher_counts_iterations_on_from_the_checkpoint(tmp_path):

@@ -1,0 +1,35 @@
+"""Whether a run ends with new labels, for a person to look at (``SSOD.PSEUDO_LABEL.PAUSE``)."""
+
+from __future__ import annotations
+
+import logging
+
+from detectron2.config import CfgNode
+
+from d2_ssod.artifacts import RunFolder, read_history, record_event
+
+logger = logging.getLogger(__name__)
+
+
+def pauses_before(cfg: CfgNode, phase: int) -> bool:
+    """Tell whether the run ends before a phase: once for labels that it has made for it.
+
+    The history knows for which it has, also if it was interrupted between making them and ending.
+
+    Args:
+        cfg: of the run.
+        phase: 1..N, whose labels are there.
+    """
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    files = folder.phase(phase)
+    if not cfg.SSOD.PSEUDO_LABEL.PAUSE or files.trained_with.exists():
+        return False
+    of_phase = [event for event in read_history(folder) if event.get("phase") == phase]
+    said = [event.get("event") for event in of_phase if event.get("event") in ("labeled", "paused")]
+    if said[-1:] != ["labeled"]:  # given from elsewhere, or looked at
+        return False
+    record_event(folder, "paused", phase=phase)
+    logger.info(
+        "%s: to be looked at (SSOD.PSEUDO_LABEL.PAUSE); --resume goes on", files.pseudo_labels
+    )
+    return True
