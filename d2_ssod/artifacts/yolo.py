@@ -34,7 +34,7 @@ def save_yolo(
         with_scores: add the score to each line, which tools that train on the files do not take.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if with_scores:
+    if with_scores and not any(folder.glob("**/*.txt")):  # else others are a person's, perhaps
         (folder / _PREDICTED).touch()
     for image, name in zip(images, unique_stems(images), strict=True):
         if image["image_id"] in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -213,9 +214,14 @@ def _tested_alike(folder: Path, summary: Summary, own: RunFolder) -> tuple[int, 
             "ended, and judged its models (with DATASETS.TEST; train_net.py --eval-only does it "
             "afterwards)"
         )
-    measure, measures = _measures(own)(summary), _measures(RunFolder(folder))
+    measure, measures = _measure_of(own, summary), functools.partial(_measure_of, RunFolder(folder))
     alike = [other for other in others if measures(other) == measure]
     if not alike:
+        if measure == summary.dataset in {other.dataset for other in others}:
+            raise ConfigError(
+                f"how {own.root} was judged is not known, as an older version did it; judge it "
+                "again (train_net.py --eval-only), to compare it"
+            )
         found = ", ".join(sorted({other.dataset for other in others}))
         raise ConfigError(
             f"{folder} was judged on other test images ({found}) than {own.root} "
@@ -226,11 +232,11 @@ def _tested_alike(folder: Path, summary: Summary, own: RunFolder) -> tuple[int, 
     return max(phases), phases[max(phases)]
 
 
-def _measures(folder: RunFolder) -> Callable[[Summary], str]:
+def _measure_of(folder: RunFolder, summary: Summary) -> str:
     """Tell how the models of a run were judged: by its history, or else by the data set's name."""
     events = [event for event in read_history(folder) if event.get("event") == "evaluated"]
     known = {str(e.get("data")): str(e["judged_by"]) for e in events if "judged_by" in e}
-    return lambda summary: known.get(summary.dataset, summary.dataset)
+    return known.get(summary.dataset, summary.dataset)
 
 
 def _validated_alike(folder: Path, own: RunFolder) -> tuple[int, Metrics]:

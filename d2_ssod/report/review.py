@@ -136,7 +136,8 @@ def _is_of_models(path: Path) -> bool:
 def go_on_with(cfg: CfgNode, file: str) -> str:
     """Write, for a shell, what makes a run go on with a phase more, on labels that were corrected.
 
-    Settings with one value for each phase get one for the new phase, too: that of the last.
+    Settings with one value for each phase get one for the new phase, too: that of the last. Where
+    a phase is still to be labeled, none is added.
 
     Args:
         cfg: the run's config.
@@ -145,8 +146,12 @@ def go_on_with(cfg: CfgNode, file: str) -> str:
     Returns:
         flag, keys and values for ``train_net.py``, besides the run's own.
     """
-    phases = cfg.SSOD.NUM_PHASES + 1  # of the semi-supervised ones
-    overrides = [("PSEUDO_LABEL.CORRECTED", file), ("NUM_PHASES", phases)]
+    phases = cfg.SSOD.NUM_PHASES  # of the semi-supervised ones
+    overrides: list[tuple[str, object]] = [("PSEUDO_LABEL.CORRECTED", file)]
+    if phases > 0 and not RunFolder(cfg.OUTPUT_DIR).phase(phases).pseudo_labels.exists():
+        return _as_flags(overrides)
+    phases += 1
+    overrides.append(("NUM_PHASES", phases))
     of_phases = [(f"SCHEDULE.{key}", own, phases + 1) for key, own in cfg.SSOD.SCHEDULE.items()]
     of_phases += [
         ("EASY_FRACTIONS", cfg.SSOD.EASY_FRACTIONS, phases),
@@ -155,6 +160,10 @@ def go_on_with(cfg: CfgNode, file: str) -> str:
     for key, values, count in of_phases:
         if values:
             overrides.append((key, [*values, values[-1]][:count]))
+    return _as_flags(overrides)
+
+
+def _as_flags(overrides: Sequence[tuple[str, object]]) -> str:
     return shlex.join(
         ["--resume", *(part for key, value in overrides for part in (f"SSOD.{key}", str(value)))]
     )

@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 def write_sealed(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file, and its digest beside it; if a person has changed it, it stays.
 
+    One of an older version, of which that is not known, is set aside.
+
     Args:
         path: of the file.
         write: makes it, where it is told to.
@@ -23,6 +25,8 @@ def write_sealed(path: Path, write: Callable[[Path], object]) -> None:
     if seal.exists() and path.exists() and not _is_as_written(path):
         logger.warning("%s stays as it is, as it was changed; move it to have a new one", path)
         return
+    if is_unsealed(path):
+        path.replace(path.with_name(f"{path.name}.old"))
     seal.unlink(missing_ok=True)  # of the file before; a kill may come between the two
     write(path)
     with atomic_open(seal, encoding="utf-8") as file:

@@ -94,6 +94,13 @@ def test_predictions_of_nothing_are_predictions(tmp_path):
     assert labels_of_a_person(tmp_path, ["1"]) == tmp_path / "1.txt"
 
 
+def test_empty_files_that_were_there_before_predictions_stay_a_persons(tmp_path):
+    (tmp_path / "bg.txt").touch()
+    image = {"file_name": "/a/1.png", "image_id": 1, "width": 100, "height": 50}
+    save_yolo(tmp_path, [image], {1: detections((0, 0, 5, 5, 0.9, 0))}, with_scores=True)
+    assert labels_of_a_person(tmp_path, ["bg"]) == tmp_path / "bg.txt"
+
+
 def test_names_of_classes_may_be_any_text(tmp_path):
     classes = ["cat: 1", 'a "dog"', "猫", "\U0001f600", "yes"]
     save_yolo_data(tmp_path, [], {}, classes)

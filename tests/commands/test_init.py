@@ -568,6 +568,18 @@ def test_unlabeled_pictures_that_cannot_be_read_are_listed_and_left_out(folder, 
     )
 
 
+@pytest.mark.parametrize("are_there", [True, False])
+def test_unlabeled_pictures_of_which_none_can_be_read_are_refused(folder, capsys, are_there):
+    for path in (folder / "unlabeled").iterdir():
+        path.write_bytes(b"")
+        if not are_there:
+            path.unlink()
+    argv = ["init", "--labeled", folder / "labeled/instances.json", "-o", folder / "mine.yaml"]
+    assert ran(*argv, "--unlabeled", folder / "unlabeled") == 2
+    said = "is not a readable image" if are_there else "has no pictures"
+    assert said in capsys.readouterr().err
+
+
 def a_voc_folder(folder, *lists):
     """Two pictures; each list names the first."""
     root = folder / "voc"
@@ -587,14 +599,14 @@ def test_lists_of_other_names_are_not_passed_over(folder, capsys):
     assert ran(*argv, "--labeled", root) == 2
     said = capsys.readouterr().err
     assert "has lists of images (few, test), but no train.txt or trainval.txt" in said
-    assert f"name the list itself ({root}/ImageSets/Main/few.txt)" in said
+    assert f"name the list itself, one of those in {root}/ImageSets/Main" in said
     assert ran(*argv, "--labeled", root / "ImageSets" / "Main" / "few.txt") == 0
     entry = yaml.safe_load((folder / "mine.yaml").read_text())["SSOD"]["REGISTER"][0]
     assert (entry["VOC"], entry["SPLIT"]) == (str(root), "few")
 
 
 def test_the_one_list_of_cvat_has_all_images(folder):
-    a_voc_folder(folder, "default")
+    a_voc_folder(folder, "default", "._default")  # macOS leaves such beside a file
     path = init(folder, labeled=("--labeled", "voc"))
     assert "SPLIT" not in yaml.safe_load(path.read_text())["SSOD"]["REGISTER"][0]
 

@@ -145,6 +145,19 @@ def test_a_run_of_which_all_images_are_corrected_has_a_report(cfg, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["queue.csv", "label_errors.csv"])
+def test_tables_of_an_older_version_are_set_aside(cfg, name):
+    """They have no seal, which would tell whether a person has changed them."""
+    write_report(cfg)
+    path = RunFolder(cfg.OUTPUT_DIR).review / name
+    new = path.read_bytes()
+    path.write_bytes(new + b"done by Ann\r\n")
+    path.with_name(f"{name}.sha256").unlink()
+    write_report(cfg)
+    assert path.read_bytes() == new
+    assert path.with_name(f"{name}.old").read_bytes() == new + b"done by Ann\r\n"
+
+
+@pytest.mark.parametrize("name", ["queue.csv", "label_errors.csv"])
 def test_tables_that_a_person_works_with_stay(cfg, caplog, name):
     write_report(cfg)
     path = RunFolder(cfg.OUTPUT_DIR).review / name
@@ -274,9 +287,12 @@ def test_results_on_other_test_images_are_not_compared_with(cfg, tmp_path):
     with pytest.raises(ConfigError, match="was judged on other test images"):
         write_report(cfg, control=other.OUTPUT_DIR)
     path.write_text(json.dumps(content))
-    for run in (cfg, other):
+    for run in (other, cfg):
         folder = RunFolder(run.OUTPUT_DIR)
         record_event(folder, "evaluated", data="made_test", judged_by=f"{run.OUTPUT_DIR}")
+        if run is other:
+            with pytest.raises(ConfigError, match=f"how {cfg.OUTPUT_DIR} was judged is not known"):
+                write_report(cfg, control=other.OUTPUT_DIR)
     with pytest.raises(ConfigError, match="or with other settings of inference"):
         write_report(cfg, control=other.OUTPUT_DIR)
     for run in (cfg, other):

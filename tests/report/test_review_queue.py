@@ -182,6 +182,7 @@ def test_a_run_goes_on_with_a_phase_more(tmp_path, schedule, num_phases):
     cfg.SSOD.ENSEMBLE.WEIGHTS = (1.0, 2.0)[: num_phases + 1] if schedule else ()
     before = cfg.clone()
     check_config(cfg, 1)
+    leave_labels(cfg, num_phases)
     arguments = default_argument_parser().parse_args(shlex.split(go_on_with(cfg, "my file.json")))
     assert cfg == before
     cfg.merge_from_list(arguments.opts)
@@ -196,6 +197,20 @@ def test_a_run_goes_on_with_a_phase_more(tmp_path, schedule, num_phases):
         assert set(cfg.SSOD.EASY_FRACTIONS) == {0.5}
 
 
+def leave_labels(cfg, phase):
+    path = RunFolder(cfg.OUTPUT_DIR).phase(phase).pseudo_labels
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def test_phases_that_are_still_to_be_labeled_need_no_further_one(tmp_path):
+    cfg = bare_config(tmp_path)
+    cfg.SSOD.NUM_PHASES = 2
+    leave_labels(cfg, 1)
+    assert go_on_with(cfg, "a.json") == "--resume SSOD.PSEUDO_LABEL.CORRECTED a.json"
+
+
 def test_settings_that_are_alike_in_all_phases_are_left_out(tmp_path):
+    leave_labels(bare_config(tmp_path), 2)
     text = go_on_with(bare_config(tmp_path), "file.json")
     assert text == "--resume SSOD.PSEUDO_LABEL.CORRECTED file.json SSOD.NUM_PHASES 3"

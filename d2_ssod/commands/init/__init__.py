@@ -108,8 +108,11 @@ def run(arguments: argparse.Namespace) -> int:
     sets = {key: read_data_set(name) for key, name in names.items()}
     unreadable = _unreadable(sets["UNLABELED"])
     for key, data_set in sets.items():
-        findings = [f for f in data_set.findings if key != "UNLABELED" or f.kind != UNREADABLE]
+        left_out = UNREADABLE if unreadable and key == "UNLABELED" else None
+        findings = [finding for finding in data_set.findings if finding.kind != left_out]
         _check_usable(findings, data_set, option_of(OPTIONS[key][1]))
+    if not sets["UNLABELED"].images:
+        raise ConfigError(f"--unlabeled {arguments.unlabeled[0]}: has no pictures; name others")
     files = PictureFiles()
     _check_some_are_not_trained_on(sets, files, arguments)
     labeled = sets["TRAIN"]

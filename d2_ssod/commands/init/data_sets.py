@@ -135,7 +135,7 @@ def _split_of_voc(folder: str, given: str, splits: Sequence[str]) -> dict[str, s
     """
     lists = _lists_of(folder)
     files = sorted(os.listdir(lists)) if os.path.isdir(lists) else []
-    names = [file[: -len(".txt")] for file in files if file.endswith(".txt")]
+    names = [f[: -len(".txt")] for f in files if f.endswith(".txt") and not f.startswith(".")]
     for split in splits:
         if split in names:
             return {"SPLIT": split}
@@ -144,7 +144,7 @@ def _split_of_voc(folder: str, given: str, splits: Sequence[str]) -> dict[str, s
     raise ConfigError(
         f"{given}: has lists of images ({shortened(', '.join(names))}), but no "
         f"{' or '.join(f'{split}.txt' for split in splits)}, and without a list all of its images "
-        f"would be taken; name the list itself ({os.path.join(lists, names[0])}.txt)"
+        f"would be taken; name the list itself, one of those in {lists}"
     )
 
 

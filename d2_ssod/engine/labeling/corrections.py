@@ -11,10 +11,7 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import (
-    RunFolder,
-    load_labels,
-)
+from d2_ssod.artifacts import PhaseFolder, RunFolder, load_labels
 from d2_ssod.data.box_checks import check_boxes
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.objects import objects_and_crowds
@@ -92,18 +89,30 @@ def with_corrected(selected: Predictions, corrected: Predictions) -> Predictions
 
 
 def warn_of_unused_corrections(cfg: CfgNode, corrected: Predictions) -> None:
-    """Say so if a person's labels came when those of all phases were made."""
+    """Say so if a person's labels came when those that are next, or those of all, were made."""
     folder, now = RunFolder(cfg.OUTPUT_DIR), describe_corrected(cfg, corrected)
     files = [folder.phase(phase) for phase in range(1, cfg.SSOD.NUM_PHASES + 1)]
-    if now is None or not all(phase.pseudo_labels.exists() for phase in files):
+    if now is None:
         return
-    last = files[-1].manifest
-    made = read_record(last, {}, {"corrected": dict}).get("corrected", {}) if last.exists() else {}
-    # Manifests of before lack the digest.
-    known = [key for key in ("images", "boxes", "sha256") if key in made or key != "sha256"]
-    if any(made.get(key) != now[key] for key in known):
+    made = [phase for phase in files if phase.pseudo_labels.exists()]
+    if made and not made[-1].trained_with.exists() and _is_without(made[-1], now):
+        logger.warning(
+            "%s was made without the labels of %s (SSOD.PSEUDO_LABEL.CORRECTED), and its phase "
+            "trains without them: delete it, unless you have corrected it, to have it made anew",
+            *(made[-1].pseudo_labels, now["file"]),
+        )
+    elif made == files and files and _is_without(files[-1], now):
         logger.warning(
             "The labels of all phases are made already, without those of %s "
             "(SSOD.PSEUDO_LABEL.CORRECTED), which are not used: add a phase (SSOD.NUM_PHASES %d)",
             *(now["file"], cfg.SSOD.NUM_PHASES + 1),
         )
+
+
+def _is_without(files: PhaseFolder, corrected: dict[str, Any]) -> bool:
+    """Tell whether a phase's labels were made without these corrections."""
+    known = read_record(files.manifest, {}, {"corrected": dict}) if files.manifest.exists() else {}
+    made = known.get("corrected", {})
+    # Manifests of before lack the digest.
+    keys = [key for key in ("images", "boxes", "sha256") if key in made or key != "sha256"]
+    return any(made.get(key) != corrected[key] for key in keys)
