@@ -128,7 +128,7 @@ class PseudoLabelMapper(DatasetMapper):
         )
         # What a person has labeled of the unlabeled images is labeled.
         is_pseudo = dataset_dict.get("is_pseudo", False) and not dataset_dict.get("is_corrected")
-        instances.gt_scores = torch.tensor([float(obj.get("score", 1.0)) for obj in kept])
+        instances.gt_scores = torch.tensor([_score_of(obj) for obj in kept])
         instances.gt_is_pseudo = torch.full((len(kept),), bool(is_pseudo))
         if any("tier" in obj for obj in kept):
             instances.gt_certainty = torch.tensor([self._certainty(obj) for obj in kept])
@@ -141,7 +141,7 @@ class PseudoLabelMapper(DatasetMapper):
     def _certainty(self, annotation: dict) -> float:
         """Give q: the score of an uncertain label, 1 of others."""
         is_soft = self.soft and annotation.get("tier") == UNCERTAIN
-        return annotation["score"] if is_soft else 1.0
+        return _score_of(annotation) if is_soft else 1.0
 
     def _box_gate(self, annotation: dict) -> tuple[float, float]:
         """Tell whether left and right, top and bottom are learned; a person's are, always."""
@@ -164,8 +164,16 @@ class PseudoLabelMapper(DatasetMapper):
         return {key: value for key, value in annotation.items() if key not in unused}
 
 
+def _score_of(annotation: dict) -> float:
+    """Give the score of a label; 1 where there is none, or null, as for a person's."""
+    score = annotation.get("score")
+    return 1.0 if score is None else float(score)
+
+
 def _check_needs(cfg: CfgNode) -> None:
     """Refuse models that need what Detectron2's mapper loads, and this one does not."""
+    if "SSOD" not in cfg:
+        raise ConfigError("the config has no SSOD: call d2_ssod.config.add_ssod_config(cfg) first")
     for key, value, other in (
         ("LOAD_PROPOSALS", True, False),
         ("PROPOSAL_GENERATOR.NAME", "PrecomputedProposals", "RPN"),

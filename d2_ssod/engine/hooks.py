@@ -17,10 +17,12 @@ from d2_ssod.artifacts import (
     discard_partial_predictions,
     record_event,
 )
+from d2_ssod.config import check_limits
 from d2_ssod.data.objects import objects_and_crowds
 from d2_ssod.drawing import draw_detections
 from d2_ssod.errors import ConfigError
 
+from .configs.checks import check_label_rules
 from .labeling.next_phase import label_next_phase
 from .processes.agreement import on_main_process
 from .processes.interruption import Stopped
@@ -44,13 +46,16 @@ class PseudoLabelHook(HookBase):
             data: the data sets of the run.
 
         Raises:
-            ConfigError: after such a phase there is no other.
+            ConfigError: after such a phase there is no other, or labels cannot be made as the
+                config has it, which is better known before training than after it.
         """
+        check_limits(cfg)
         if not 0 <= phase < cfg.SSOD.NUM_PHASES:
             raise ConfigError(
                 f"phase {phase} labels for the next one, but SSOD.NUM_PHASES is "
                 f"{cfg.SSOD.NUM_PHASES}; give a phase from 0 to that, exclusively"
             )
+        check_label_rules(cfg)
         self._cfg, self._phase, self._data = cfg, phase, data
         self._folder = RunFolder(cfg.OUTPUT_DIR)
         self._files = self._folder.phase(phase)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from detectron2.structures import Instances
+from detectron2.structures import Instances, RotatedBoxes
 from torch import nn
 
 from d2_ssod.errors import ConfigError
@@ -33,6 +33,7 @@ class EnsembleRCNN(nn.Module):
             ConfigError: models that take images of different formats (also a ValueError).
         """
         super().__init__()
+        models = list(models)
         if not models:
             raise ValueError("models must hold at least one detector, got none")
         fusion.weights_of(len(models))
@@ -77,6 +78,25 @@ def _check_formats(models: Sequence[nn.Module]) -> None:
         )
 
 
+def _size_of(outputs: Sequence[dict]) -> tuple[int, int]:
+    """Give (height, width) of an image, in which all models must have answered.
+
+    Raises:
+        ValueError: they have not, or one gives no boxes.
+    """
+    if not all("instances" in output for output in outputs):
+        raise ValueError('each model must give {"instances": ...} for each image, as R-CNNs do')
+    if any(isinstance(output["instances"].pred_boxes, RotatedBoxes) for output in outputs):
+        raise ValueError("the pred_boxes of each model must be Boxes: RotatedBoxes are not fused")
+    sizes = {tuple(output["instances"].image_size) for output in outputs}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"models answered in images of different sizes, {sorted(sizes)}: give them the same "
+            "height and width"
+        )
+    return sizes.pop()
+
+
 def fuse_outputs(outputs: Sequence[Outputs], fusion: Fusion) -> Outputs:
     """Fuse the outputs of several models for the same images (``Fusion.fuse`` for each image).
 
@@ -86,7 +106,7 @@ def fuse_outputs(outputs: Sequence[Outputs], fusion: Fusion) -> Outputs:
     """
     fused: Outputs = []
     for of_image in zip(*outputs, strict=True):
-        image_size = of_image[0]["instances"].image_size
+        image_size = _size_of(of_image)
         detections = fusion.fuse(
             [from_instances(output["instances"]) for output in of_image], image_size
         )

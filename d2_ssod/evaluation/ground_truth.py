@@ -38,6 +38,11 @@ def evaluator_kind(dataset_name: str, key: str = "DATASETS.TEST") -> Literal["co
     Raises:
         ConfigError: it is another, or missing, or what it needs is.
     """
+    if dataset_name not in DatasetCatalog and dataset_name not in MetadataCatalog:
+        raise ConfigError(
+            f"{key}: no data set is registered as {dataset_name!r}: correct the name, or register "
+            "yours"
+        )
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if kind not in ("coco", "pascal_voc"):
         raise ConfigError(

@@ -8,6 +8,7 @@ from detectron2.modeling import ROI_HEADS_REGISTRY, StandardROIHeads
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances
+from torch import nn
 
 from .box_predictor import UncertaintyOutputLayers
 from .sampled_rois import SampledRoIs
@@ -15,6 +16,21 @@ from .sampled_rois import SampledRoIs
 
 class _RemembersTargets:
     """Mixin: the sampled RoIs keep their image's targets for the loss."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        """Take what the heads of Detectron2 take.
+
+        Raises:
+            TypeError: a box predictor would learn without weights and certainties.
+        """
+        super().__init__(*args, **kwargs)
+        own = self.box_predictor
+        for predictor in own if isinstance(own, nn.ModuleList) else [own]:
+            if not isinstance(predictor, UncertaintyOutputLayers):
+                raise TypeError(
+                    f"the box predictor of {type(self).__name__} is a {type(predictor).__name__}, "
+                    "which knows no pseudo-labels; give it UncertaintyOutputLayers"
+                )
 
     def label_and_sample_proposals(
         self, proposals: list[Instances], targets: list[Instances]

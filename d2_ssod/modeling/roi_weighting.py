@@ -11,6 +11,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor
 
 from d2_ssod import ops
+from d2_ssod.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,10 @@ def build_roi_weighting(cfg: CfgNode) -> RoIWeighting | None:
     name = cfg.SSOD.ROI_WEIGHTING.NAME
     if name == "none":
         return None
+    if name not in ROI_WEIGHTINGS:
+        raise ConfigError(
+            f"SSOD.ROI_WEIGHTING.NAME is {name!r}; it must be none, {', '.join(ROI_WEIGHTINGS)}"
+        )
     weighting = ROI_WEIGHTINGS[name](cfg)
     if not callable(weighting) or not hasattr(weighting, "weights_box_loss"):
         raise TypeError(

@@ -129,8 +129,13 @@ def build_pseudo_labels(
             ``selected``; of labels in tiers also ``certain``, after the consensus.
 
     Raises:
+        TypeError: ``sources`` or ``rule`` is something else.
         ConfigError: what the rule, or that of the selection, gives cannot be used.
     """
+    if isinstance(sources, dict):
+        raise TypeError("sources must be a list of the predictions of each model, got those of one")
+    if not callable(rule):
+        raise TypeError(f"rule must be a rule with its settings, as Consensus() is, got {rule!r}")
     found = Sources.of(sources, target, keep_fraction)
     agreed = rule(found)
     check_made(agreed, found, rule)

@@ -53,15 +53,22 @@ def objects_per_image(dataset_dicts: Sequence[dict], num_classes: int) -> np.nda
         float64 [C].
 
     Raises:
-        ConfigError: there is no image.
+        ConfigError: there is no image, or an object of no class.
     """
     if not dataset_dicts:
         raise ConfigError("DATASETS.TRAIN: no labeled image to count objects in; add some")
     counts = np.zeros(num_classes, dtype=np.int64)
     for record in dataset_dicts:
         for annotation in record.get("annotations", ()):
-            if not annotation.get("iscrowd", 0):
-                counts[annotation["category_id"]] += 1
+            if annotation.get("iscrowd", 0):
+                continue
+            number = annotation["category_id"]
+            if not 0 <= number < num_classes:
+                raise ConfigError(
+                    f"{record.get('file_name')}: category_id {number} is none of the {num_classes} "
+                    f"classes 0..{num_classes - 1}; give their numbers, not the ids of a file"
+                )
+            counts[number] += 1
     return counts / len(dataset_dicts)
 
 
@@ -102,6 +109,8 @@ def match_counts(predictions: Predictions, target: np.ndarray) -> Thresholds:
 def _counts_above_grid(predictions: Predictions, num_classes: int) -> np.ndarray:
     """Count the detections of each class with score > each threshold: int64 [C, T]."""
     found = concatenate(list(predictions.values()))
+    if unusable := int((~np.isfinite(found.scores)).sum()):
+        raise ValueError(f"scores must be numbers in [0, 1], but {unusable} are not finite")
     if len(found) and not 0 <= found.classes.min() <= found.classes.max() < num_classes:
         raise ValueError(
             f"class ids must be in 0..{num_classes - 1}, "

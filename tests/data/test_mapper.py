@@ -344,6 +344,20 @@ def test_a_certain_label_that_one_box_alone_says_has_no_box(cfg, picture):
     ]
 
 
+def test_labels_without_a_score_have_1(cfg, picture):
+    """As labeling tools leave them out, or write null."""
+    boxes = [pseudo((1, 2, 20, 30), None), tiered((25, 2, 40, 30), "uncertain", None)]
+    del boxes[0]["score"]
+    found = fields_of(cfg, picture, boxes)
+    assert found.gt_scores.tolist() == [1.0, 1.0]
+    assert found.gt_certainty.tolist() == [1.0, 1.0]
+
+
+def test_a_config_of_detectron2_alone_is_refused():
+    with pytest.raises(ConfigError, match=r"call d2_ssod\.config\.add_ssod_config"):
+        PseudoLabelMapper(get_cfg())
+
+
 def test_uncertain_labels_may_be_learned_as_certain_ones(cfg, picture):
     cfg.SSOD.TIERS.UNCERTAIN = "hard"
     found = fields_of(cfg, picture, [tiered((1, 2, 20, 30), "uncertain", 0.25)])

@@ -32,6 +32,24 @@ def cfg(data, tmp_path):
     return cfg
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("SSOD.LABELS", "newest", "SSOD.LABELS is 'newest'; it must be one of consensus, tiers"),
+        ("SSOD.SELECTION", "mean", "SSOD.SELECTION is 'mean'"),
+        ("SSOD.EASY_FRACTIONS", (0.1,), "SSOD.EASY_FRACTIONS"),
+        ("SSOD.CONSENSUS.IOU_THRESH", 50.0, r"SSOD\.CONSENSUS\.IOU_THRESH is 50\.0"),
+    ],
+)
+def test_what_labels_cannot_be_made_by_is_refused_before_training(cfg, key, value, message):
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SSOD.NUM_PHASES = 2
+    cfg.merge_from_list([key, value])
+    with pytest.raises(ConfigError, match=message):
+        PseudoLabelHook(cfg, 0, data=None)
+
+
 def label(cfg, trainer, phase=0):
     hook = PseudoLabelHook(cfg, phase, load_run_data(cfg))
     trainer.register_hooks([hook])

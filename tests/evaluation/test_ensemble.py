@@ -1,9 +1,11 @@
 import pytest
 import torch
 from detectron2.evaluation import inference_on_dataset
+from detectron2.structures import Boxes, Instances, RotatedBoxes
 from lookup import HALF, OBJECT, LookUp, batches, finding, register_coco, write_coco
 from torch import nn
 
+from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import EnsembleRCNN, Fusion, build_evaluator
 
 
@@ -84,3 +86,40 @@ def test_ensemble_refuses_models_of_different_image_formats():
     with pytest.raises(ValueError, match=r"same input_format, got \['RGB', None, 'BGR'\]"):
         EnsembleRCNN([rgb, any_format, bgr])
     EnsembleRCNN([bgr, any_format, not_said, bgr])
+
+
+class Answers(nn.Module):
+    """Gives the same for each image."""
+
+    def __init__(self, **fields):
+        super().__init__()
+        self.output = fields
+
+    def forward(self, inputs):
+        return [self.output for _ in inputs]
+
+
+def found_in(size, boxes=Boxes):
+    columns = 5 if boxes is RotatedBoxes else 4
+    found = Instances(size, scores=torch.ones(1), pred_classes=torch.zeros(1, dtype=torch.long))
+    found.pred_boxes = boxes(torch.ones(1, columns))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ([{"sem_seg": None}, {"sem_seg": None}], "each model must give .*instances"),
+        ([{"instances": found_in((9, 9), RotatedBoxes)}] * 2, "RotatedBoxes are not fused"),
+        ([{"instances": found_in((9, 9))}, {"instances": found_in((9, 8))}], "different sizes"),
+    ],
+)
+def test_ensemble_refuses_answers_that_cannot_be_fused(answers, message):
+    ensemble = EnsembleRCNN(Answers(**answer) for answer in answers).eval()
+    with pytest.raises(ValueError, match=message):
+        ensemble(batches([1])[0])
+
+
+def test_what_is_no_data_set_has_no_evaluator():
+    with pytest.raises(ConfigError, match="no data set is registered as 'none_such'"):
+        build_evaluator("none_such")

@@ -205,3 +205,26 @@ def test_sampled_rois_do_not_change_the_instances_they_are_made_from():
     sampled = Instances(SIZE, gt_classes=torch.tensor([1, 2]))
     SampledRoIs.attach(sampled, make_target([])).gt_extra = torch.zeros(2)
     assert set(sampled.get_fields()) == {"gt_classes"}
+
+
+@pytest.mark.parametrize("heads", ["UncertaintyROIHeads", "UncertaintyCascadeROIHeads"])
+def test_heads_with_predictors_of_detectron2_are_refused(heads):
+    """They would train without weights, certainties and the similarity loss, unsaid."""
+    ours, theirs = build(heads), build(HEADS[heads])
+    arguments = {
+        name: getattr(ours.roi_heads, name)
+        for name in ("num_classes", "batch_size_per_image", "positive_fraction")
+    }
+    parts = theirs.roi_heads
+    arguments |= {"proposal_matcher": parts.proposal_matcher, "box_head": parts.box_head}
+    arguments |= {"box_in_features": parts.box_in_features, "box_pooler": parts.box_pooler}
+    if heads == "UncertaintyCascadeROIHeads":
+        arguments["box_predictors"] = list(parts.box_predictor)
+        arguments["box_head"] = list(parts.box_head)
+        arguments["box_heads"] = arguments.pop("box_head")
+        arguments["proposal_matchers"] = parts.proposal_matchers
+        del arguments["proposal_matcher"]
+    else:
+        arguments["box_predictor"] = parts.box_predictor
+    with pytest.raises(TypeError, match="is a FastRCNNOutputLayers, which knows no pseudo-labels"):
+        type(ours.roi_heads)(**arguments)

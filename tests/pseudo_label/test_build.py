@@ -111,3 +111,10 @@ def test_selected_images_are_in_the_order_of_their_scores():
     made = build_pseudo_labels([source], np.array([1.0]), fraction=0.75)
     assert list(made.selected) == [2, 3, 1]
     assert made.score_of_last_kept == pytest.approx(0.5)
+
+
+def test_what_is_no_list_of_models_is_refused():
+    with pytest.raises(TypeError, match="a list of the predictions of each model"):
+        build_pseudo_labels(OLD, TARGET, fraction=1.0)
+    with pytest.raises(TypeError, match=r"rule must be a rule with its settings.*'consensus'"):
+        build_pseudo_labels([OLD], TARGET, fraction=1.0, rule="consensus")

@@ -89,6 +89,19 @@ def test_match_counts_refuses_an_unknown_class():
         match_counts({0: scored(0.5, number=1)}, np.array([1.0]))
 
 
+def test_match_counts_refuses_scores_that_are_no_numbers():
+    """They would be counted as above every threshold, and dropped by each."""
+    with pytest.raises(ValueError, match="1 are not finite"):
+        match_counts({0: scored(0.5, np.nan)}, np.array([1.0]))
+
+
+@pytest.mark.parametrize("number", [-1, 2, 17])
+def test_objects_of_no_class_are_not_counted(number):
+    record = {"file_name": "a.png", "annotations": [{"category_id": number}]}
+    with pytest.raises(ConfigError, match=rf"a\.png: category_id {number} is none of the 2"):
+        objects_per_image([record], 2)
+
+
 def test_match_counts_refuses_no_images():
     with pytest.raises(ValueError, match="at least one image"):
         match_counts({}, np.array([1.0]))

@@ -19,6 +19,9 @@ def test_detections_refuse_other_types():
     ]:
         with pytest.raises(ValueError, match="must be"):
             Detections(*wrong)
+    for wrong in (torch.from_numpy(boxes), boxes.tolist()):
+        with pytest.raises(TypeError, match="boxes must be a NumPy array"):
+            Detections(wrong, scores, classes)
 
 
 def test_select_takes_masks_and_indices():

@@ -11,7 +11,7 @@ import os
 import detectron2.data.datasets  # noqa: F401  registers Detectron2's own data sets
 from detectron2.data import MetadataCatalog
 
-from .catalog import is_of_detectron2, register_files
+from .catalog import is_of_detectron2, is_registered_otherwise, register_files
 from .coco import CocoFile
 from .voc import VocFolder
 
@@ -52,6 +52,8 @@ def datasets_root() -> str:
 def register_builtin(root: str) -> None:
     """Register all of this module's data sets under `root`; a second call changes nothing.
 
+    A name that somebody has given to data sets of their own stays theirs.
+
     COCO's labeled and unlabeled splits are tested by Detectron2's ``coco_2014_minival`` (35, 80)
     and ``coco_2017_val``, VOC's by its ``voc_2007_test``.
     """
@@ -76,6 +78,8 @@ def missing_paths(name: str) -> list[str]:
 def _register_coco(folder: str) -> None:
     classes = MetadataCatalog.get("coco_2017_val")
     for name, (images, file_name, annotated) in COCO.items():
+        if is_registered_otherwise(name):
+            continue
         json_file = os.path.join(folder, "annotations", file_name)
         image_root = os.path.join(folder, images)
         register_files(
@@ -93,6 +97,8 @@ def _register_coco(folder: str) -> None:
 def _register_voc(root: str) -> None:
     classes = MetadataCatalog.get("voc_2007_test").thing_classes
     for name, (year, split, annotated) in VOC.items():
+        if is_registered_otherwise(name):
+            continue
         folder = os.path.join(root, f"VOC{year}")
         files = VocFolder(
             folder,

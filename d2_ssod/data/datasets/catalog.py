@@ -95,6 +95,11 @@ class DataSource:
             metadata.set(thing_dataset_id_to_contiguous_id=numbers)
 
 
+def is_registered_otherwise(name: str) -> bool:
+    """Tell whether a name is that of a data set that was registered without this package."""
+    return name in DatasetCatalog and not isinstance(DatasetCatalog[name], DataSource)
+
+
 def register_files(name: str, files: Files, **metadata: Any) -> None:
     """Register a data set; nothing is read yet.
 

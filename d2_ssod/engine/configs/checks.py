@@ -23,13 +23,9 @@ def check_config(cfg: CfgNode, world_size: int) -> None:
     _check_not_rotated(cfg)  # its keys have other limits
     check_limits(cfg)
     check_schedule(cfg)
-    for phase in range(1, cfg.SSOD.NUM_PHASES + 1):
-        easy_fraction(phase, cfg.SSOD.NUM_PHASES, cfg.SSOD.EASY_FRACTIONS)
     _check_ensemble_weights(cfg)
     check_registered_names(cfg)
-    for key, known in (("LABELS", LABEL_RULES), ("SELECTION", IMAGE_SCORES)):
-        _check_one_of(f"SSOD.{key}", cfg.SSOD[key], known)
-    _check_label_rule(cfg)
+    check_label_rules(cfg)
     _check_input(cfg)
     _check_model(cfg)
     check_timm_backbone(cfg)
@@ -69,6 +65,19 @@ def _check_one_of(key: str, name: str, known: Collection[str]) -> None:
             f"{key} is {name!r}; it must be one of {', '.join(known)}; or name the module that "
             "registers your own in SSOD.IMPORTS"
         )
+
+
+def check_label_rules(cfg: CfgNode) -> None:
+    """Check what labels are made by: the rule, the images' order and how many are taken.
+
+    Raises:
+        ConfigError: one cannot be used.
+    """
+    for phase in range(1, cfg.SSOD.NUM_PHASES + 1):
+        easy_fraction(phase, cfg.SSOD.NUM_PHASES, cfg.SSOD.EASY_FRACTIONS)
+    for key, known in (("LABELS", LABEL_RULES), ("SELECTION", IMAGE_SCORES)):
+        _check_one_of(f"SSOD.{key}", cfg.SSOD[key], known)
+    _check_label_rule(cfg)
 
 
 def _check_label_rule(cfg: CfgNode) -> None:

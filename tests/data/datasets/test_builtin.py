@@ -23,6 +23,14 @@ def root(tmp_path):
         yield tmp_path
 
 
+@pytest.mark.parametrize("name", ["coco_1_percent_labeled", "voc_2007_trainval_labeled"])
+def test_a_name_that_somebody_has_taken_stays_theirs(tmp_path, name):
+    with registered_anew([name], lambda _: DatasetCatalog.register(name, list), tmp_path):
+        register_builtin(datasets_root())
+        assert DatasetCatalog.get(name) == []
+        MetadataCatalog.get(name)
+
+
 def test_importing_the_package_registers_all_names():
     assert set(OURS) <= set(DatasetCatalog.list())
     for name in ("voc_2007_test", "coco_2014_minival", "coco_2017_val"):
