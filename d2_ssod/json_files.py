@@ -1,6 +1,7 @@
 """Reading JSON files, and writing files so that no interruption leaves half of one behind."""
 
 import gc
+import itertools
 import json
 import math
 import os
@@ -12,6 +13,8 @@ from typing import IO, Any, TextIO
 import numpy as np
 
 from d2_ssod.errors import ConfigError
+
+_LINES = 20_000  # of a list that are read at a time
 
 
 @contextmanager
@@ -101,6 +104,59 @@ def read_json(path: str | os.PathLike) -> Any:
         raise ConfigError(f"{path}: not valid JSON ({error}); correct the file") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+
+
+def read_json_list(path: str | os.PathLike, expected: str, remedy: str) -> Iterator[list]:
+    """Read a JSON file that is a list, some thousand items at a time.
+
+    Of one that has a line for each item, as :func:`write_json` writes it, no more are in memory:
+    millions of items of Python's are gigabytes. Any other is read whole.
+
+    Args:
+        path: the file to read.
+        expected: what it should be, for the error.
+        remedy: what to do if it is something else.
+
+    Raises:
+        ConfigError: as :func:`read_json`, or it is no list.
+    """
+    done = 0
+    for items in _items_by_lines(path):
+        if items is None:
+            break
+        done += len(items)
+        yield items
+    else:
+        return
+    whole = read_json(path)  # or what is wrong with it
+    if not isinstance(whole, list):
+        raise ConfigError(f"{path}: expected {expected}, found a {type(whole).__name__}; {remedy}")
+    yield whole[done:]
+
+
+def _items_by_lines(path: str | os.PathLike) -> Iterator[list | None]:
+    """Yield the items of a list that has a line for each; None where that ends to be so."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            if file.readline() != "[\n":
+                yield None
+                return
+            has_more = None  # by the comma of the last item; not known before the first
+            while lines := list(itertools.islice(file, _LINES)):
+                is_end = lines[-1].strip() == "]"
+                text = "".join(lines[:-1] if is_end else lines).rstrip()
+                items = json.loads(f"[{text if is_end else text.removesuffix(',')}]")
+                if has_more not in (None, bool(items)):
+                    break
+                yield items
+                has_more = text.endswith(",")
+                if is_end:
+                    if file.read().strip():
+                        break
+                    return
+    except (OSError, ValueError, RecursionError):  # ValueError: no JSON, or no text
+        pass
+    yield None
 
 
 def read_record(

@@ -5,11 +5,13 @@ import stat
 import numpy as np
 import pytest
 
+from d2_ssod import json_files
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import (
     atomic_open,
     read_json,
     read_json_lines,
+    read_json_list,
     read_record,
     write_json,
     write_json_line,
@@ -191,3 +193,59 @@ def test_a_record_may_lack_what_is_optional(tmp_path):
     path = tmp_path / "record.json"
     path.write_text('{"name": "a"}')
     assert read_record(path, {"name": str}, {"more": int}) == {"name": "a"}
+
+
+ITEMS = [{"id": 1, "text": "],\n["}, [1, 2], {}, None, {"id": 5}]
+
+
+@pytest.mark.parametrize("lines", [1, 2, 3, 5, 6, 100])
+@pytest.mark.parametrize("count", range(6))
+def test_a_list_is_read_in_parts_that_are_lines(tmp_path, monkeypatch, lines, count):
+    monkeypatch.setattr(json_files, "_LINES", lines)
+    monkeypatch.setattr(json_files, "read_json", None)  # nothing is read whole
+    path = write_json(tmp_path / "a.json", iter(ITEMS[:count]))
+    parts = list(read_json_list(path, "a list", "delete it"))
+    assert [item for part in parts for item in part] == ITEMS[:count]
+    assert max(map(len, parts)) <= lines
+
+
+@pytest.mark.parametrize("lines", [1, 2, 100])
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(ITEMS),
+        json.dumps(ITEMS, indent=1),
+        "[\n" + ",\n".join(map(json.dumps, ITEMS)) + "]",
+        "[\n" + "\n,".join(map(json.dumps, ITEMS)) + "\n]\n",
+        "\ufeff[\n" + ",\n".join(map(json.dumps, ITEMS)) + "\n]\n\n",
+        "[\n" + ", ".join(map(json.dumps, ITEMS[:3])) + ",\n" + '\nnull, {"id":\n5}\n]',
+    ],
+)
+def test_a_list_of_another_layout_is_the_same(tmp_path, monkeypatch, lines, text):
+    monkeypatch.setattr(json_files, "_LINES", lines)
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    parts = read_json_list(tmp_path / "a.json", "a list", "delete it")
+    assert [item for part in parts for item in part] == ITEMS
+
+
+@pytest.mark.parametrize("lines", [1, 2, 100])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[\n1,\n2\n", "not valid JSON"),
+        ("[\n1,\n2,\n]\n", "not valid JSON"),
+        ("[\n1,\n,\n2\n]\n", "not valid JSON"),
+        ("[\n1\n2\n]\n", "not valid JSON"),
+        ("[\n1,\n2\n]\n[]", "Extra data in line 5"),
+        ("[\n1,\n2,\n]\n3]", "not valid JSON"),
+        ("[\n1,\n\x00\n]", "not valid JSON"),
+        ('{\n"a": 1\n}', "expected a list, found a dict; delete it"),
+        (None, "cannot be read"),
+    ],
+)
+def test_what_is_no_list_is_said_as_of_any_file(tmp_path, monkeypatch, lines, text, message):
+    monkeypatch.setattr(json_files, "_LINES", lines)
+    if text is not None:
+        (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        list(read_json_list(tmp_path / "a.json", "a list", "delete it"))

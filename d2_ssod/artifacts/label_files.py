@@ -10,6 +10,7 @@ import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 from detectron2.structures import BoxMode
@@ -193,12 +194,16 @@ def _match_images(
         if image_id in matched or record["image_id"] in seen:
             raise ConfigError(f"{name}: the image occurs twice; remove one of them")
         _check_size(name, image, record)
-        renamed += bool(file_name) and base_name(file_name) != base_name(record["file_name"])
+        renamed += bool(file_name) and _is_renamed(file_name, record["file_name"])
         matched[image_id] = record
         seen.add(record["image_id"])
     if renamed:
         logger.info("%s: recognized %d images that a tool had renamed", path, renamed)
     return matched
+
+
+def _is_renamed(name: str, now: str) -> bool:
+    return name != now and base_name(name) != base_name(now)
 
 
 def _check_size(name: str, image: dict, record: dict) -> None:
@@ -217,10 +222,18 @@ class _Names:
     def __init__(self, dataset_dicts: Sequence[dict]) -> None:
         times = Counter(record["file_name"] for record in dataset_dicts)
         self._whole = {r["file_name"]: r for r in dataset_dicts if times[r["file_name"]] == 1}
-        self._by_base: dict[str, list[dict]] = defaultdict(list)
-        for record in dataset_dicts:
-            self._by_base[base_name(record["file_name"])].append(record)
-        self._folders = {parent_of(record["file_name"]) for record in dataset_dicts}
+        self._dataset_dicts = dataset_dicts
+
+    @cached_property
+    def _by_base(self) -> dict[str, list[dict]]:
+        by_base = defaultdict(list)
+        for record in self._dataset_dicts:
+            by_base[base_name(record["file_name"])].append(record)
+        return dict(by_base)
+
+    @cached_property
+    def _folders(self) -> set[str | None]:
+        return {parent_of(record["file_name"]) for record in self._dataset_dicts}
 
     def find(self, file_name: str, image_id: Any) -> dict | None:
         """Find the one image that a name, in any of its spellings, means; or None."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.json_files import no_garbage_collection, read_json, write_json
+from d2_ssod.json_files import no_garbage_collection, read_json_list, write_json
 from d2_ssod.structures import Detections, ImageId, Predictions, concatenate
 
 # What is written: hundredths of a pixel, as in COCO's own files, and scores to five decimals. What
@@ -59,51 +59,56 @@ def load_predictions(
         ConfigError: not a COCO results list, a score that is not in [0, 1], or an image or category
             that the data set does not have.
     """
-    records = read_json(path)
-    if not isinstance(records, list):
-        raise ConfigError(
-            f"{path}: expected a COCO results list, found a {type(records).__name__}; {remedy}"
-        )
-    with no_garbage_collection():
-        return _by_image(path, records, image_ids, category_ids, remedy)
-
-
-def _by_image(
-    path: str | os.PathLike,
-    records: list[dict],
-    image_ids: Sequence[ImageId],
-    category_ids: Sequence[int],
-    remedy: str,
-) -> Predictions:
+    number_of = {image_id: number for number, image_id in enumerate(image_ids)}
     class_of = {category_id: number for number, category_id in enumerate(category_ids)}
-    columns: dict[ImageId, tuple[list, list, list]] = {i: ([], [], []) for i in image_ids}
-    for number, record in enumerate(records):
-        try:
-            boxes, scores, classes = columns[record["image_id"]]
-            classes.append(class_of[record["category_id"]])
-            x, y, w, h = record["bbox"]
-            boxes.append((float(x), float(y), float(w), float(h)))
-            scores.append(_score(record["score"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(
-                f"{path}: detection {number} is no COCO result or does not fit the data set "
-                f"({error!r}); {remedy}"
-            ) from None
-    return {
-        image_id: Detections(
-            _xyxy(np.array(boxes, dtype=np.float64).reshape(-1, 4)),
-            np.array(scores, dtype=np.float32),
-            np.array(classes, dtype=np.int64),
-        )
-        for image_id, (boxes, scores, classes) in columns.items()
-    }
+    parts, done = [(np.zeros(0, np.int64), Detections.empty())], 0
+    with no_garbage_collection():
+        for records in read_json_list(path, "a COCO results list", remedy):
+            rows = []
+            for number, record in enumerate(records, start=done):
+                try:
+                    rows.append(_row(record, number_of, class_of))
+                except (KeyError, TypeError, ValueError) as error:
+                    raise ConfigError(
+                        f"{path}: detection {number} is no COCO result or does not fit the data "
+                        f"set ({error!r}); {remedy}"
+                    ) from None
+            parts.append(_columns_of(rows))
+            done += len(records)
+    images, found = zip(*parts, strict=True)
+    return _by_image(np.concatenate(images), concatenate(found), image_ids)
 
 
-def _score(value: float) -> float:
-    score = float(value)
+_Row = tuple[int, int, float, float, float, float, float]  # image, class, x, y, w, h, score
+
+
+def _row(record: dict, number_of: dict[ImageId, int], class_of: dict[int, int]) -> _Row:
+    """Read a COCO result as numbers."""
+    x, y, w, h = record["bbox"]
+    score = float(record["score"])
     if not 0 <= score <= 1:
-        raise ValueError(f"score {value!r} is not in [0, 1]")
-    return score
+        raise ValueError(f"score {record['score']!r} is not in [0, 1]")
+    image, number = number_of[record["image_id"]], class_of[record["category_id"]]
+    return image, number, float(x), float(y), float(w), float(h), score
+
+
+def _columns_of(rows: Sequence[_Row]) -> tuple[np.ndarray, Detections]:
+    """Give the number of the image of each row, and the boxes of all."""
+    table = np.array(rows, dtype=np.float64).reshape(-1, 7)
+    return table[:, 0].astype(np.int64), Detections(
+        _xyxy(table[:, 2:6]), table[:, 6].astype(np.float32), table[:, 1].astype(np.int64)
+    )
+
+
+def _by_image(images: np.ndarray, found: Detections, image_ids: Sequence[ImageId]) -> Predictions:
+    """Sort boxes by their images, in their order within each; every image is a key."""
+    sorted_found = found.select(np.argsort(images, kind="stable"))
+    ends = np.bincount(images, minlength=len(image_ids)).cumsum().tolist()
+    starts = [0, *ends]
+    return {
+        image_id: sorted_found.select(slice(start, end))
+        for image_id, start, end in zip(image_ids, starts, ends, strict=False)
+    }
 
 
 def coco_rows(
