@@ -7,6 +7,7 @@ separation.py   how well weights tell missed objects from background
 one_stage.py    SSD, CSD and ISD (``python -m ablation.one_stage``)
 real/           real pictures (``python -m ablation.real``), in folders which are made of others by
 digits_folder.py  the embedded data set, laid out so
+real_folder.py    steel and blood cells as published, laid out so
 lite0.py          a backbone trained on ImageNet
 redraw.py         other pictures labeled
 shrink.py         smaller pictures

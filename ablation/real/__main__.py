@@ -3,10 +3,10 @@
 FOLDER has ``labeled.json``, ``val.json``, ``test.json`` and ``unlabeled_truth.json`` (COCO) and the
 pictures in folders of these names (``unlabeled``); ``settings.json``, if there is one, holds config
 keys that its pictures need. ``python -m ablation.digits_folder FOLDER`` makes one of the embedded
-data; which pictures of NEU and BCCD lay where is in ``splits/``. Results are kept by the folder's
-name. Every row has the same number of image passes in training, phase 0 included, which the rows of
-a seed share; the truth about the unlabeled pictures is measured by, never trained on. The detector
-is the small one of ``configs/Base-SSOD-Small.yaml``, from scratch; a folder that
+data, ``python -m ablation.real_folder`` those of NEU and BCCD (``splits/``). Results are kept by
+the folder's name. Every row has the same number of image passes in training, phase 0 included,
+which the rows of a seed share; the truth about the unlabeled pictures is measured by, never trained
+on. The detector is the small one of ``configs/Base-SSOD-Small.yaml``, from scratch; a folder that
 ``python -m ablation.lite0`` has written gives it a backbone trained on ImageNet. Each run is
 ``train_net.py`` in a process with one thread, and goes on where it was interrupted; finished ones
 leave a small JSON file for each split under ``ablation/results``. Tune on ``val``; ``--split test``
