@@ -1,7 +1,8 @@
 """Lays out NEU-DET or BCCD: ``python -m ablation.real_folder SPLITS DATA FOLDER``.
 
-For ``ablation.real``. SPLITS is one of ``ablation/real/splits/*.json``, which says which pictures lie where; DATA has the
-pictures and their Pascal VOC files, as published, anywhere below. The pictures are linked to.
+For ``ablation.real``. SPLITS is one of ``ablation/real/splits/*.json``, which says which pictures
+lie where; DATA has the pictures and their Pascal VOC files, as published, anywhere below. The
+pictures are linked to.
 """
 
 from __future__ import annotations
