@@ -21,7 +21,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from d2_ssod.errors import one_line
 
-from .interruption import INTERRUPTED, PREEMPTED, Stopped
+from .interruption import INTERRUPTED, PREEMPTED, Stopped, hold_signals
 from .logs import record_traceback
 
 USER_ERROR = 2  # exit code; the process that had it has said it
@@ -122,12 +122,15 @@ def run_to_the_end(function: Callable[[], object]) -> NoReturn:
     try:
         function()
     except SystemExit as end:
+        hold_signals()
         code = end.code or 0
     except Exception:
+        hold_signals()
         # PyTorch keeps it for the launcher. Then Python would be finalized.
         atexit._run_exitfuncs()
         atexit.register(_end_at_once)
         raise
+    hold_signals()
     if not isinstance(code, int):  # then it is what there is to say
         say(str(code))
         code = _FAULT

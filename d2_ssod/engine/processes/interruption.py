@@ -52,28 +52,34 @@ class _Requests:
         """Note the request, or end the process."""
         if os.getpid() != self.process:  # a worker of the loader, which its process ends
             return
-        is_same = self.number is not None and time.monotonic() - self.since < _SAME
+        # Another signal may come between any two lines: what is looked at is looked at once, and
+        # the time of the first one is there before its number.
+        is_second = self.number is not None
+        is_same = is_second and time.monotonic() - self.since < _SAME
         # Not to the loader's workers.
         children = [child for child in multiprocessing.active_children() if not child.daemon]
         for child in children:
             os.kill(child.pid, number)
         if self.only_hands_on and children:
-            if self.number is None:
-                self.number, self.since = number, time.monotonic()
+            if not is_second:
+                self._note(number)
             elif not is_same:
                 for child in children:
                     child.kill()  # one that waits for others, outside of Python, obeys nothing else
             return
         if is_same:
             return
-        is_second, self.number = self.number is not None, number
-        self.since = time.monotonic()
+        self._note(number)
         if is_second or not self.finishes_iterations:
             if not self.is_held:
                 raise Stopped(number)
             self.is_due = True
         elif comm.get_world_size() == 1:
             _say_that_it_ends(number)
+
+    def _note(self, number: int) -> None:
+        self.since = time.monotonic()
+        self.number = number
 
 
 def _say_that_it_ends(number: int) -> None:
@@ -113,6 +119,11 @@ def handled_signals(*, of_launcher: bool = False) -> Iterator[_Requests]:
         for number, handler in before.items():
             signal.signal(number, handler)
         _requests.number, _requests.finishes_iterations = None, False
+
+
+def hold_signals() -> None:
+    """Let no signal come between what a process does as it ends."""
+    _requests.is_held = True
 
 
 def _is_by_nohup(number: int) -> bool:

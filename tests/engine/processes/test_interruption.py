@@ -257,6 +257,48 @@ def test_a_second_signal_ends_training_at_once(monkeypatch):
             signal.raise_signal(signal.SIGUSR1)
 
 
+class Interrupted(interruption._Requests):
+    """Has a second signal come at one place, before or after an attribute is given a value."""
+
+    place = ""
+
+    def __setattr__(self, name, value):
+        self.come(f"before {name}")
+        super().__setattr__(name, value)
+        self.come(f"after {name}")
+
+    def come(self, place):
+        if self.place == place:
+            self.__dict__["place"] = ""
+            self.handle(signal.SIGINT, None)
+
+
+@pytest.mark.parametrize("place", ["before since", "after since", "before number", "after number"])
+@pytest.mark.parametrize("of_launcher", [True, False])
+def test_a_signal_that_comes_twice_at_once_is_one(monkeypatch, place, of_launcher):
+    """By the process group and by the launcher, even while the first one is being noted."""
+    child = Mock(daemon=False, pid=os.getpid())
+    children = [child] if of_launcher else []
+    monkeypatch.setattr(interruption.multiprocessing, "active_children", lambda: children)
+    monkeypatch.setattr(interruption.os, "kill", Mock())
+    requests = Interrupted()
+    requests.process, requests.only_hands_on = os.getpid(), of_launcher
+    requests.finishes_iterations = True
+    requests.__dict__["place"] = place
+    requests.handle(signal.SIGINT, None)
+    assert requests.number == signal.SIGINT
+    assert not requests.place
+    child.kill.assert_not_called()
+
+
+def test_no_signal_comes_between_what_a_process_does_as_it_ends():
+    with handled_signals():
+        interruption.hold_signals()
+        signal.raise_signal(signal.SIGTERM)
+    with handled_signals(), pytest.raises(Stopped):
+        signal.raise_signal(signal.SIGTERM)
+
+
 def in_two_halves(done):
     with interruption.signals_wait():
         done.append("first")
