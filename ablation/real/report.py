@@ -45,6 +45,16 @@ STUDIES: dict[str, Study] = {
         (1200, 2000),
         (0.001, 0.0005),
     ),
+    "Steel (NEU), backbone trained on ImageNet, the same 40 and 60 that are drawn": (
+        "neu_lite_40_60_drawn",
+        (1200, 2000),
+        (0.001, 0.0005),
+    ),
+    "Steel (NEU), backbone trained on ImageNet, the same 40 and the first 60 of the queue": (
+        "neu_lite_40_60_queue",
+        (1200, 2000),
+        (0.001, 0.0005),
+    ),
     "Steel (NEU), backbone trained on ImageNet, 270 labeled images, others for each seed": (
         "neu_lite_270",
         (1200, 2000),
