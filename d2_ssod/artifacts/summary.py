@@ -35,7 +35,7 @@ class Summary:
 
 
 def summary_path(folder: RunFolder, dataset: str) -> Path:
-    """Name the file of the results on the first test set: what another one has left stays."""
+    """Name the file of results on a test set: ``summary.json`` may be of another, and stays."""
     path = folder.summary()
     if not path.exists() or read_record(path, {}, {"dataset": str}).get("dataset") == dataset:
         return path

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 def pauses_before(cfg: CfgNode, phase: int) -> bool:
     """Tell whether the run ends before a phase: once for labels that it has made for it.
 
-    The history knows for which it has, also if it was interrupted between making them and ending.
+    The history knows for which it has ended, also if it was interrupted after making them.
 
     Args:
         cfg: of the run.
@@ -22,11 +22,12 @@ def pauses_before(cfg: CfgNode, phase: int) -> bool:
     """
     folder = RunFolder(cfg.OUTPUT_DIR)
     files = folder.phase(phase)
-    if not cfg.SSOD.PSEUDO_LABEL.PAUSE or files.trained_with.exists():
+    are_made = files.manifest.exists()  # not given from elsewhere
+    if not (cfg.SSOD.PSEUDO_LABEL.PAUSE and are_made) or files.trained_with.exists():
         return False
     of_phase = [event for event in read_history(folder) if event.get("phase") == phase]
     said = [event.get("event") for event in of_phase if event.get("event") in ("labeled", "paused")]
-    if said[-1:] != ["labeled"]:  # given from elsewhere, or looked at
+    if said[-1:] == ["paused"]:
         return False
     record_event(folder, "paused", phase=phase)
     logger.info(

@@ -38,7 +38,7 @@ def done_by_training(cfg, monkeypatch, validate=lambda phase: None):
     def label(cfg, phase, *_):
         if not folder.phase(phase + 1).pseudo_labels.exists():
             done.append(f"label {phase + 1}")
-            leave(cfg, pseudo_labels=[phase + 1])
+            leave(cfg, pseudo_labels=[phase + 1], manifest=[phase + 1])
             record_event(folder, "labeled", phase=phase + 1)
 
     for name in ("begin", "check_trained", "discard_other_validations", "validate_ensembles"):
@@ -154,7 +154,7 @@ def test_labels_are_shown_also_if_the_run_was_killed_before_it_paused(cfg, monke
 def test_labels_from_elsewhere_and_those_of_a_phase_that_has_begun_need_no_look(cfg, monkeypatch):
     cfg.SSOD.PSEUDO_LABEL.PAUSE = True
     folder = RunFolder(cfg.OUTPUT_DIR)
-    leave(cfg, model=[0], pseudo_labels=[1, 2], trained_with=[2])
+    leave(cfg, model=[0], pseudo_labels=[1, 2], manifest=[2], trained_with=[2])
     record_event(folder, "labeled", phase=2)
     assert done_by_training(cfg, monkeypatch) == ["train 1", "train 2"]
 
