@@ -3,7 +3,7 @@ import json
 import pytest
 
 from ablation.digits_folder import lay_out
-from ablation.redraw import redraw
+from ablation.redraw import queue_of, redraw
 from d2_ssod.demo.digit_scenes import SPLITS
 
 SIZES = dict.fromkeys(SPLITS, 3) | {"unlabeled": 7}
@@ -64,3 +64,22 @@ def test_a_count_that_there_is_not_is_refused(tmp_path, count):
     with pytest.raises(SystemExit, match=f"Cannot label {count} of the 7 pictures"):
         redraw(tmp_path / "digits", tmp_path / "new", seed=1, count=count)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("is_drawn", [True, False])
+def test_labels_may_be_added_of_drawn_pictures_or_the_first_of_a_queue(tmp_path, is_drawn):
+    data = tmp_path / "digits"
+    lay_out(data, SIZES)
+    before = {part: pictures(data, part) for part in ("labeled", "unlabeled_truth")}
+    queue = [path.name for path in reversed(before["unlabeled_truth"])]
+    table = tmp_path / "queue.csv"
+    lines = [f"{rank},/elsewhere/{name}" for rank, name in enumerate(queue, start=1)]
+    table.write_text("\n".join(["rank,file_name", *lines]), encoding="utf-8-sig")
+    order = None if is_drawn else queue_of(table)
+    redraw(data, tmp_path / "new", seed=1, count=2, add=True, order=order)
+    after = pictures(tmp_path / "new", "labeled")
+    added = {path.name for path in after.keys() - before["labeled"].keys()}
+    assert before["labeled"].items() <= after.items()
+    assert len(added) == 2
+    assert is_drawn or added == set(queue[:2])
+    assert len(pictures(tmp_path / "new", "unlabeled_truth")) == 7 - 2
