@@ -61,7 +61,7 @@ def load_predictions(
     """
     number_of = {image_id: number for number, image_id in enumerate(image_ids)}
     class_of = {category_id: number for number, category_id in enumerate(category_ids)}
-    parts, done = [(np.zeros(0, np.int64), Detections.empty())], 0
+    parts, done = [_columns_of([])], 0
     with no_garbage_collection():
         for records in read_json_list(path, "a COCO results list", remedy):
             rows = []
@@ -104,11 +104,8 @@ def _by_image(images: np.ndarray, found: Detections, image_ids: Sequence[ImageId
     """Sort boxes by their images, in their order within each; every image is a key."""
     sorted_found = found.select(np.argsort(images, kind="stable"))
     ends = np.bincount(images, minlength=len(image_ids)).cumsum().tolist()
-    starts = [0, *ends]
-    return {
-        image_id: sorted_found.select(slice(start, end))
-        for image_id, start, end in zip(image_ids, starts, ends, strict=False)
-    }
+    parts = itertools.starmap(slice, itertools.pairwise([0, *ends]))
+    return {i: sorted_found.select(part) for i, part in zip(image_ids, parts, strict=True)}
 
 
 def coco_rows(

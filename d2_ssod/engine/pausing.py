@@ -25,8 +25,8 @@ def pauses_before(cfg: CfgNode, phase: int) -> bool:
     are_made = files.manifest.exists()  # not given from elsewhere
     if not (cfg.SSOD.PSEUDO_LABEL.PAUSE and are_made) or files.trained_with.exists():
         return False
-    of_phase = [event for event in read_history(folder) if event.get("phase") == phase]
-    said = [event.get("event") for event in of_phase if event.get("event") in ("labeled", "paused")]
+    of_phase = (event for event in read_history(folder) if event.get("phase") == phase)
+    said = [e["event"] for e in of_phase if e.get("event") in ("labeled", "paused")]
     if said[-1:] == ["paused"]:
         return False
     record_event(folder, "paused", phase=phase)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -214,7 +213,7 @@ def _tested_alike(folder: Path, summary: Summary, own: RunFolder) -> tuple[int, 
             "ended, and judged its models (with DATASETS.TEST; train_net.py --eval-only does it "
             "afterwards)"
         )
-    measure, measures = _measure_of(own, summary), functools.partial(_measure_of, RunFolder(folder))
+    measure, measures = _measures(own)(summary), _measures(RunFolder(folder))
     alike = [other for other in others if measures(other) == measure]
     if not alike:
         if measure == summary.dataset in {other.dataset for other in others}:
@@ -232,11 +231,11 @@ def _tested_alike(folder: Path, summary: Summary, own: RunFolder) -> tuple[int, 
     return max(phases), phases[max(phases)]
 
 
-def _measure_of(folder: RunFolder, summary: Summary) -> str:
+def _measures(folder: RunFolder) -> Callable[[Summary], str]:
     """Tell how the models of a run were judged: by its history, or else by the data set's name."""
     events = [event for event in read_history(folder) if event.get("event") == "evaluated"]
     known = {str(e.get("data")): str(e["judged_by"]) for e in events if "judged_by" in e}
-    return known.get(summary.dataset, summary.dataset)
+    return lambda summary: known.get(summary.dataset, summary.dataset)
 
 
 def _validated_alike(folder: Path, own: RunFolder) -> tuple[int, Metrics]:

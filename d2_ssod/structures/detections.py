@@ -37,12 +37,10 @@ class Detections:
     }
 
     def __post_init__(self) -> None:
-        for name in self._COLUMNS:
-            if not isinstance(getattr(self, name), np.ndarray):
-                raise TypeError(
-                    f"{name} must be a NumPy array, got a {type(getattr(self, name)).__name__}"
-                )
         for name, (sides, dtype) in self._COLUMNS.items():
+            if not isinstance(getattr(self, name), np.ndarray):
+                given = type(getattr(self, name)).__name__
+                raise TypeError(f"{name} must be a NumPy array, got a {given}")
             array, shape = getattr(self, name), (len(self.scores), *sides)
             if array.shape != shape or array.dtype != dtype:
                 raise ValueError(

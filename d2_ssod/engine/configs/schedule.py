@@ -69,9 +69,8 @@ def _scaled(own: CfgNode) -> CfgNode:
     scaled.defrost()
     solver = scaled.SOLVER
     # Detectron2 rounds; short ones become 0, and neighbors one.
-    solver.MAX_ITER, solver.CHECKPOINT_PERIOD = (
-        max(1, number) for number in (solver.MAX_ITER, solver.CHECKPOINT_PERIOD)
-    )
+    solver.MAX_ITER = max(1, solver.MAX_ITER)
+    solver.CHECKPOINT_PERIOD = max(1, solver.CHECKPOINT_PERIOD)
     scaled.TEST.EVAL_PERIOD = max(min(1, own.TEST.EVAL_PERIOD), scaled.TEST.EVAL_PERIOD)
     solver.STEPS = tuple(sorted({step for step in solver.STEPS if 0 < step < solver.MAX_ITER}))
     # Keys that it does not know. An average is to forget as much by each image.

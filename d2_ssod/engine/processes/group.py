@@ -120,17 +120,17 @@ def run_to_the_end(function: Callable[[], object]) -> NoReturn:
     """
     code: object = 0
     try:
-        function()
+        try:
+            function()
+        finally:
+            hold_signals()
     except SystemExit as end:
-        hold_signals()
         code = end.code or 0
     except Exception:
-        hold_signals()
         # PyTorch keeps it for the launcher. Then Python would be finalized.
         atexit._run_exitfuncs()
         atexit.register(_end_at_once)
         raise
-    hold_signals()
     if not isinstance(code, int):  # then it is what there is to say
         say(str(code))
         code = _FAULT

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
+from detectron2.modeling.meta_arch import fcos, retinanet
 from fvcore.nn import sigmoid_focal_loss
 
 
@@ -13,6 +12,5 @@ def avoid_compiled_losses() -> None:
     They take the one that TorchScript has compiled, whose gradients differ by some 1e-8 between its
     first call in a process and the later ones, as it is optimized in between.
     """
-    for name in ("retinanet", "fcos"):
-        module = sys.modules[f"detectron2.modeling.meta_arch.{name}"]
+    for module in (retinanet, fcos):
         module.sigmoid_focal_loss_jit = sigmoid_focal_loss
