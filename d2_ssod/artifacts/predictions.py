@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -84,12 +85,14 @@ _Row = tuple[int, int, float, float, float, float, float]  # image, class, x, y,
 
 def _row(record: dict, number_of: dict[ImageId, int], class_of: dict[int, int]) -> _Row:
     """Read a COCO result as numbers."""
-    x, y, w, h = record["bbox"]
+    x, y, w, h = map(float, record["bbox"])
+    if not (math.isfinite(x + y + w + h) and w >= 0 and h >= 0):
+        raise ValueError(f"bbox {record['bbox']!r} is no box: four numbers, none of its sides < 0")
     score = float(record["score"])
     if not 0 <= score <= 1:
         raise ValueError(f"score {record['score']!r} is not in [0, 1]")
     image, number = number_of[record["image_id"]], class_of[record["category_id"]]
-    return image, number, float(x), float(y), float(w), float(h), score
+    return image, number, x, y, w, h, score
 
 
 def _columns_of(rows: Sequence[_Row]) -> tuple[np.ndarray, Detections]:

@@ -239,6 +239,8 @@ def build_inference_loader(
         original_size: leave resizing to the model, as multi-transform inference does.
         done: ``image_id`` of those that need not be given; a set or a mapping.
     """
+    if not images:  # of which Detectron2 makes no data set
+        return DataLoader([])
     if original_size:
         mapper = DatasetMapper(is_train=False, augmentations=[], image_format=cfg.INPUT.FORMAT)
     else:

@@ -17,7 +17,7 @@ from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.objects import trained_on
 from d2_ssod.data.picture_files import PictureFiles
 from d2_ssod.errors import ConfigError
-from d2_ssod.evaluation import evaluator_kind, read_voc_truth
+from d2_ssod.evaluation import evaluator_kind, ground_truth, read_voc_truth
 from d2_ssod.modeling import detector_of, num_classes
 from d2_ssod.pseudo_label import easy_fraction
 
@@ -288,10 +288,22 @@ _APART = (
 def _check_other_files(sets: NamedDataSets, findings: Findings) -> None:
     """Check the files that judge results, where others' functions give the images."""
     for (key, name), found in sets.named.items():
-        is_of_voc = MetadataCatalog.get(name).get("evaluator_type") == "pascal_voc"
         is_read_here = isinstance(DatasetCatalog[name], DataSource)
-        if key in _JUDGING and is_of_voc and found.thing_classes and not is_read_here:
+        if key not in _JUDGING or is_read_here or not found.thing_classes:
+            continue
+        if MetadataCatalog.get(name).get("evaluator_type") == "pascal_voc":
             _check_voc_truth(found.images, name, _place(key, name), findings)
+        else:
+            _check_coco_truth(name, _place(key, name), findings)
+
+
+def _check_coco_truth(name: str, place: str, findings: Findings) -> None:
+    """Check that there is what results will be compared with."""
+    try:
+        ground_truth(name)
+    except ConfigError as error:
+        kind, remedy = "COCO files that cannot be read", "or take json_file out of the metadata"
+        findings.error(place, kind, str(error), remedy)
 
 
 def _check_voc_truth(images: list[dict], name: str, place: str, findings: Findings) -> None:

@@ -21,6 +21,7 @@ from d2_ssod.data.datasets import (
     is_of_detectron2,
     read_data_set,
 )
+from d2_ssod.data.datasets.coco import category_id_of
 from d2_ssod.errors import ConfigError
 
 from .coco_metrics import Truth
@@ -126,14 +127,15 @@ def objects_of(image: dict[str, Any]) -> Truth:
 def _of_file(name: str) -> list[dict[str, Any]]:
     metadata = MetadataCatalog.get(name)
     data_set = CocoFile(metadata.json_file, metadata.get("image_root", "")).read()
-    return list(_renumbered(data_set, metadata.get("thing_dataset_id_to_contiguous_id")))
+    numbers = metadata.get("thing_dataset_id_to_contiguous_id")
+    return list(_renumbered(data_set, numbers, name) if numbers else data_set.usable_images())
 
 
 def _of_file_if_same(name: str, own: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Give the images as the file has them, if a function gives these, with these classes."""
     try:
         of_file = {image["image_id"]: image for image in _of_file(name)}
-    except (ConfigError, KeyError):  # of another format, or with other categories
+    except ConfigError:  # of another format, or with other categories
         return own
     if of_file.keys() != {image["image_id"] for image in own}:
         return own
@@ -146,11 +148,17 @@ def _classes_in(image: dict[str, Any]) -> set[int]:
     return {annotation["category_id"] for annotation in image.get("annotations", ())}
 
 
-def _renumbered(data_set: DataSet, numbers: dict | None) -> Iterator[dict[str, Any]]:
-    """Yield the images with the classes numbered as the metadata says, if it does."""
+def _renumbered(data_set: DataSet, numbers: dict, name: str) -> Iterator[dict[str, Any]]:
+    """Yield the images with the classes numbered as the metadata says."""
+    number_of = {category_id_of(category_id): number for category_id, number in numbers.items()}
     for image in data_set.usable_images():
         for annotation in image.get("annotations", ()):
-            if numbers:
-                category_id = data_set.category_ids[annotation["category_id"]]
-                annotation["category_id"] = numbers[category_id]
+            category_id = data_set.category_ids[annotation["category_id"]]
+            if category_id not in number_of:
+                raise ConfigError(
+                    f"{name}: {MetadataCatalog.get(name).json_file} has objects of the category "
+                    f"id {category_id!r}, which thing_dataset_id_to_contiguous_id in its metadata "
+                    f"has not: {dict(numbers)}; add it, or remove its objects"
+                )
+            annotation["category_id"] = number_of[category_id]
         yield image

@@ -93,7 +93,12 @@ class RunImages:
     def _labeled(self) -> list[dict]:
         sets = _read_sets(self.run.cfg.DATASETS.TRAIN)
         classes = sets[0].thing_classes
-        if self.run.classes and classes != self.run.classes:
+        if not self.run.classes:
+            raise ConfigError(
+                f"{self.run.folder.classes} does not say which classes the run has, so that its "
+                "labeled images are not shown, nor what is counted by them"
+            )
+        if classes != self.run.classes:
             raise ConfigError(
                 f"{self.run.cfg.DATASETS.TRAIN[0]} (DATASETS.TRAIN) has other classes than the run "
                 f"now: {describe_difference(classes or [], self.run.classes)}, so that its images "

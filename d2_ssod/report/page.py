@@ -136,6 +136,7 @@ def _content(run: Run, images_to_label: int) -> dict[str, Any]:
         "phases": run.phases,
         "ap_bars": figures.ap_bars(results),
         "label_tables": tables,
+        "least_share": run.cfg.SSOD.GUARD.CLASS_SHARE,
         "label_figures": {table.phase: _label_figures(images, table) for table in tables},
         "training_figures": _training_figures(run),
         "sheets": sheets,

@@ -363,3 +363,7 @@ def test_a_picture_that_cannot_be_read_any_more_is_named(tmp_path, workers, cont
         str(caught.value),
     )
     assert "Traceback" not in str(caught.value)
+
+
+def test_of_no_images_there_is_nothing_to_predict(cfg):
+    assert list(build_inference_loader(cfg, [])) == []

@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BoxMode
 from pictures import coco_contents, save_picture, write_coco
 from PIL import Image
@@ -18,6 +19,7 @@ from d2_ssod.config import add_ssod_config
 from d2_ssod.engine import load_run_data, run_data
 from d2_ssod.engine.data_checks import check_data_sets, check_judging_sets, check_run_data
 from d2_ssod.errors import ConfigError
+from d2_ssod.evaluation import ground_truth
 
 LABELED, UNLABELED, TEST = "run_data_labeled", "run_data_unlabeled", "run_data_test"
 CLASSES = ["cat", "dog"]
@@ -496,6 +498,28 @@ def write_voc(folder, listed):
     for line in listed.splitlines():
         name = line.split()[0]
         (folder / "Annotations" / f"{name}.xml").write_text(f"<annotation>{size}</annotation>")
+
+
+@pytest.fixture
+def coco_of_texts(tmp_path):
+    """Test images that Detectron2's function reads, whose category ids are texts."""
+    contents = coco_contents()
+    for row in contents["categories"]:
+        row["id"] = str(row["id"])
+    for row in contents["annotations"]:
+        row["category_id"] = str(row["category_id"])
+    name = "run_data_texts"
+    register_coco_instances(name, {}, str(write_coco(tmp_path, contents)), str(tmp_path))
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.pop(name)
+
+
+def test_texts_as_category_ids_are_judged_by(cfg, registered, coco_of_texts):
+    cfg.DATASETS.TEST = (coco_of_texts,)
+    load_run_data(cfg)
+    truth = ground_truth(coco_of_texts)
+    assert [a["category_id"] for image in truth for a in image["annotations"]] == [0, 0]
 
 
 def test_test_images_without_the_names_of_their_voc_files_are_named(

@@ -69,6 +69,15 @@ def cfg(tmp_path):
     return make_run(tmp_path)
 
 
+@pytest.mark.parametrize("damage", ["missing", "no class"])
+def test_without_its_classes_there_is_a_report_of_the_rest(cfg, damage):
+    path = RunFolder(cfg.OUTPUT_DIR).classes
+    path.unlink() if damage == "missing" else path.write_text('{"thing_classes": []}')
+    page = Page(write_report(cfg))
+    assert "does not say which classes the run has" in " ".join(page.words)
+    assert page.table(["model"])
+
+
 def test_figures_are_those_of_the_files(cfg):
     page = Page(write_report(cfg))
     run = RunFolder(cfg.OUTPUT_DIR)

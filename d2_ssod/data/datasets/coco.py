@@ -101,7 +101,7 @@ class CocoFile:
         for row in rows:
             if row is group:
                 continue
-            category_id, name = _category_id(row.get("id")), row.get("name")
+            category_id, name = category_id_of(row.get("id")), row.get("name")
             if category_id is None or name is None or name == "" or isinstance(name, (list, dict)):
                 missing = "name" if category_id is not None else "id"
                 findings.error(
@@ -197,7 +197,7 @@ class CocoFile:
         for number, row in enumerate(rows):
             who = f"annotation {row.get('id', f'number {number + 1}')}"
             image_id = find_id(row.get("image_id"), images)
-            category_id = _category_id(row.get("category_id"))
+            category_id = category_id_of(row.get("category_id"))
             if image_id not in images:
                 findings.error(
                     self.json_file,
@@ -256,7 +256,7 @@ class CocoFile:
         }
 
 
-def _category_id(value: Any) -> int | str | None:
+def category_id_of(value: Any) -> int | str | None:
     """Read a category's id, also a number that is given as a text: their order is that of ids."""
     whole = as_whole(value)
     return as_id(value) if whole is None else whole
@@ -273,8 +273,8 @@ def _only_a_group(categories: Sequence[dict], annotations: Any) -> dict | None:
     if not groups:  # as in most files, of whose annotations there may be millions
         return None
     rows = annotations if isinstance(annotations, list) else []
-    used = {_category_id(row.get("category_id")) for row in rows if isinstance(row, dict)}
-    return next((row for row in groups if _category_id(row.get("id")) not in used), None)
+    used = {category_id_of(row.get("category_id")) for row in rows if isinstance(row, dict)}
+    return next((row for row in groups if category_id_of(row.get("id")) not in used), None)
 
 
 def _warn_of_rotation(row: dict, file: str, who: str, findings: Findings) -> None:
