@@ -6,7 +6,9 @@ import itertools
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import PurePosixPath
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
@@ -14,6 +16,7 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 _DATE = r"(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])"
 _UPLOAD_PREFIX = re.compile(rf"^(?!{_DATE}-)[0-9a-f]{{8}}-(?=.)")
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
+_LOOKED_AT = 200  # absolute paths, of which what is in front is learned
 # Roboflow's names of what it exports.
 _EXPORTED = re.compile(
     r"^(.+)_(jpe?g|png|bmp|tiff?|webp)\.rf\.[0-9A-Za-z]{8,}\.\w+$", re.IGNORECASE
@@ -99,14 +102,13 @@ def _url(text: str) -> SplitResult | None:
 class FileFinder:
     """Finds the files below a folder that the names in one file mean.
 
-    Absolute paths, as of another machine, are looked for by their longest end that is there; what
-    is in front of it is the same for all of them, so that ``cam2/0.png`` never is ``cam1/0.png``.
+    Absolute paths, as of another machine, are looked for by their ends. What is in front of these
+    is the same for all of them, so that ``cam2/0.png`` never is ``cam1/0.png``.
     """
 
-    def __init__(self, folder: str) -> None:
-        """Take the folder that names are relative to."""
-        self._folder = folder
-        self._in_front: tuple[str, ...] | None = None  # of absolute paths, once one was found
+    def __init__(self, folder: str, names: Sequence[str]) -> None:
+        """Take the folder that names are relative to, and all the names."""
+        self._folder, self._names = folder, names
 
     def find(self, file_name: str) -> str:
         """Give the path of the file that a name means; the name as it is if none is."""
@@ -121,11 +123,28 @@ class FileFinder:
         return found or (is_absolute and self._find_end(file_name)) or literal
 
     def _find_end(self, file_name: str) -> str | None:
-        parts, known = parts_of(file_name), self._in_front
-        starts = range(1, len(parts)) if known is None else [len(known)]
-        for start in starts:
-            path = os.path.join(self._folder, *parts[start:])
-            if known in (None, parts[:start]) and os.path.exists(path):
-                self._in_front = parts[:start]
-                return path
-        return None
+        parts, front = parts_of(file_name), self._in_front
+        if front is None or parts[: len(front)] != front:
+            return None
+        path = os.path.join(self._folder, *parts[len(front) :])
+        return path if os.path.exists(path) else None
+
+    @cached_property
+    def _in_front(self) -> tuple[str, ...] | None:
+        """What is in front of the ends that are there, of most absolute paths; the shortest such.
+
+        Of several, it is what ends with the folder's own name. None if none is there, or if these
+        may as well be the pictures of one folder as of another.
+        """
+        absolute = [name for name in self._names if _ABSOLUTE.match(name)]
+        some = absolute[:: 1 + len(absolute) // _LOOKED_AT]
+        counts = Counter(
+            parts[:start]
+            for parts in map(parts_of, some)
+            for start in range(1, len(parts))
+            if os.path.exists(os.path.join(self._folder, *parts[start:]))
+        )
+        own = os.path.basename(os.path.abspath(self._folder))
+        ranks = {front: (n, -len(front), front[-1] == own) for front, n in counts.items()}
+        best = [front for front, rank in ranks.items() if rank == max(ranks.values())]
+        return best[0] if len(best) == 1 else None

@@ -71,20 +71,48 @@ def test_an_absolute_path_of_another_machine_is_found_by_its_longest_end(tmp_pat
     for place in ("cam1/a.png", "a.png"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         (tmp_path / place).touch()
-    assert FileFinder(str(tmp_path)).find(name) == f"{tmp_path}/cam1/a.png"
+    assert FileFinder(str(tmp_path), [name]).find(name) == f"{tmp_path}/cam1/a.png"
     (tmp_path / "cam1" / "a.png").unlink()
-    assert FileFinder(str(tmp_path)).find(name) == f"{tmp_path}/a.png"
+    assert FileFinder(str(tmp_path), [name]).find(name) == f"{tmp_path}/a.png"
     (tmp_path / "a.png").unlink()
-    assert FileFinder(str(tmp_path)).find(name) == os.path.join(tmp_path, name)
+    assert FileFinder(str(tmp_path), [name]).find(name) == os.path.join(tmp_path, name)
+
+
+def found_below(folder, names):
+    finder = FileFinder(str(folder), names)
+    return {name for name in names if finder.find(name) != name}
 
 
 def test_what_is_in_front_of_absolute_paths_is_the_same_for_all(tmp_path):
-    """Only the pictures of cam1 were copied: those of cam2 are not there, by whatever names."""
-    (tmp_path / "0.png").touch()
-    finder = FileFinder(str(tmp_path))
-    assert finder.find("/home/a/cam1/0.png") == f"{tmp_path}/0.png"
-    assert finder.find("/home/a/cam1/1.png") == "/home/a/cam1/1.png"
-    assert finder.find("/home/a/cam2/0.png") == "/home/a/cam2/0.png"
+    """Only pictures of cam1 were copied: those of cam2 are not there, by whatever names."""
+    names = [f"/home/a/{camera}/{n}.png" for camera in ("cam2", "cam1") for n in range(3)]
+    for n in (0, 1):
+        (tmp_path / f"{n}.png").touch()
+    (tmp_path / "cam1").mkdir()
+    (tmp_path / "cam1" / "2.png").touch()
+    assert found_below(tmp_path, ["/home/a/cam1/0.png", "/home/a/cam1/3.png"]) == {
+        "/home/a/cam1/0.png"
+    }
+    assert found_below(tmp_path, names[1:]) == {"/home/a/cam1/0.png", "/home/a/cam1/1.png"}
+
+
+def test_pictures_of_one_folder_are_not_those_of_another_with_the_same_names(tmp_path):
+    names = [f"/home/a/{camera}/{n}.png" for camera in ("cam2", "cam1") for n in range(3)]
+    for folder in ("cam1", "images"):
+        (tmp_path / folder).mkdir()
+        for n in range(3):
+            (tmp_path / folder / f"{n}.png").touch()
+    assert found_below(tmp_path / "cam1", names) == set(names[3:])
+    assert not found_below(tmp_path / "images", names)
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_one_picture_that_lies_elsewhere_does_not_decide(tmp_path, step):
+    (tmp_path / "cam1").mkdir()
+    for name in ("0.png", *(f"cam1/{n}.png" for n in range(1, 5))):
+        (tmp_path / name).touch()
+    names = [f"/home/a/cam1/{n}.png" for n in range(5)][::step]
+    assert found_below(tmp_path, names) == {f"/home/a/cam1/{n}.png" for n in range(1, 5)}
 
 
 def test_a_name_of_roboflow_may_begin_as_one_of_label_studio(tmp_path):

@@ -125,7 +125,8 @@ class CocoFile:
     def _images(self, rows: list, findings: Findings) -> dict[int | str, dict[str, Any]]:
         """Make the dict of each image, by its id in the file."""
         images: dict[int | str, dict[str, Any]] = {}
-        finder = FileFinder(self.image_root)
+        names = [row.get("file_name") for row in rows if isinstance(row, dict)]
+        finder = FileFinder(self.image_root, [name for name in names if isinstance(name, str)])
         for number, row in enumerate(rows):
             who = f"image number {number + 1}"
             if not isinstance(row, dict):

@@ -106,7 +106,7 @@ def read_list(path: str) -> list[str]:
         lines = [line.strip() for line in file if line.strip()]
     if any("\0" in line for line in lines):
         raise ConfigError(f"{path}: is no text file that lists pictures; take it out")
-    finder = FileFinder(folder)
+    finder = FileFinder(folder, lines)
     return [finder.find(line) for line in lines]
 
 

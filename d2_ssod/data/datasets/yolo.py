@@ -160,7 +160,7 @@ class YoloSplit:
     def _find(self, entry: str, root: str, own: str) -> str:
         # Some exports write ../train/images for what lies beside the YAML file, some backslashes.
         candidates = [
-            FileFinder(folder).find(name)
+            FileFinder(folder, [name]).find(name)
             for folder in (root, own)
             for name in (entry, entry.replace("\\", "/").removeprefix("../"))
         ]
