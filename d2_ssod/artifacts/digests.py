@@ -14,8 +14,7 @@ def digest_of(images: Sequence[dict], *, crowds: bool) -> str:
 
     Args:
         images: Detectron2 dicts.
-        crowds: whether they count, as where images judge; nothing learns them, though earlier
-            versions counted them there, too.
+        crowds: whether they count, as where images judge; nothing learns them.
     """
     digest = hashlib.sha256()
     for image in images:

@@ -63,11 +63,11 @@ def load_predictions_by_file(
         ConfigError: they are damaged, or images of theirs are gone.
     """
     path = files.predictions
-    note = read_source(files) if files.predictions_source.exists() else {}
-    name_of = noted_files(note)
-    if not name_of:
+    if not files.predictions_source.exists():
         ids = [image["image_id"] for image in images]
         return load_predictions(path, ids, category_ids, remedy=remedy)
+    note = read_source(files)
+    name_of = noted_files(note)
     numbers = match_files(list(name_of.values()), images)
     if numbers is None:
         raise ConfigError(

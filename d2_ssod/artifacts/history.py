@@ -41,7 +41,7 @@ def timed_event(folder: RunFolder, event: str, **values: Any) -> Iterator[None]:
 
 
 def read_history(folder: RunFolder) -> list[dict[str, Any]]:
-    """Read all events, oldest first; none where an older version has left no such file."""
+    """Read all events, oldest first; none if there is no such file."""
     if not folder.history.exists():
         return []
     return [line for line in read_json_lines(folder.history) if isinstance(line, dict)]

@@ -8,7 +8,6 @@ note has their names, too, and the lengths of the files, as names may stay while
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,17 +42,11 @@ def prediction_source(cfg: CfgNode, images: Sequence[dict]) -> dict[str, Any]:
         cfg: the run's config.
         images: dicts of all unlabeled images. Where their common folder lies does not count.
     """
-    ids, files = [image["image_id"] for image in images], relative_names(images)
-    digest = hashlib.sha256()
-    for image_id, file in zip(ids, files, strict=True):
-        digest.update(f"{image_id}\0{file}\0".encode(errors="surrogateescape"))  # not all UTF-8
     return {
-        "images": len(images),
-        "images_sha256": digest.hexdigest(),
         "settings": _settings(cfg),
-        "image_ids": ids,
+        "image_ids": [image["image_id"] for image in images],
         "folder": common_folder([os.path.abspath(image["file_name"]) for image in images]),
-        "files": files,
+        "files": relative_names(images),
         "bytes": list(_lengths(tuple(image["file_name"] for image in images))),
     }
 
@@ -78,7 +71,8 @@ def match_files(files: Sequence[str], images: Sequence[dict]) -> dict[str, Image
         return {file: id_of[file] for file in files}
     if any(file in id_of for file in files):  # nothing was moved, but some are gone
         return None
-    names = [os.path.relpath(file, root) for file in files] if (root := _root(files)) else files
+    root = common_folder(files)
+    names = [os.path.relpath(file, root) for file in files]
     first = os.sep + names[0]
     folders = [path[: len(path) - len(names[0])] for path in id_of if path.endswith(first)]
     fitting = [folder for folder in folders if all(folder + name in id_of for name in names)]
@@ -87,15 +81,10 @@ def match_files(files: Sequence[str], images: Sequence[dict]) -> dict[str, Image
     return {f: id_of[fitting[0] + name] for f, name in zip(files, names, strict=True)}
 
 
-def _root(files: Sequence[str]) -> str:
-    return common_folder(files) if all(map(os.path.isabs, files)) else ""
-
-
 def noted_files(note: dict[str, Any]) -> dict[ImageId, str]:
-    """Name the file of each image that predictions are of, by their note; {} if that is older."""
-    folder = note.get("folder", "")
-    names = (os.path.join(folder, name) for name in note.get("files", ()))
-    return dict(zip(note.get("image_ids", ()), names, strict=True))
+    """Name the file of each image that predictions are of, by their note."""
+    names = (os.path.join(note["folder"], name) for name in note["files"])
+    return dict(zip(note["image_ids"], names, strict=True))
 
 
 def changed_picture(
@@ -110,7 +99,7 @@ def changed_picture(
     """
     now = _lengths(tuple(image["file_name"] for image in images))
     length_of = {image["image_id"]: length for image, length in zip(images, now, strict=True)}
-    for file, was in zip(noted_files(note).values(), note.get("bytes", ()), strict=False):
+    for file, was in zip(noted_files(note).values(), note["bytes"], strict=True):
         length = length_of.get(ids.get(file), -1)
         if was != length and -1 not in (was, length):
             return file
@@ -160,12 +149,12 @@ def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> bool:
     if not (existing and files.predictions_source.exists()):
         return True
     made, now = read_source(files), prediction_source(cfg, images)
-    same_images = made["images_sha256"] == now["images_sha256"]
+    same_images = all(made[key] == now[key] for key in ("image_ids", "files"))
     known = match_files(list(noted_files(made).values()), images)
-    were_added = "files" in made and known is not None and len(known) < len(images)
+    were_added = known is not None and len(known) < len(images)
     if not (same_images or were_added):
         difference = (
-            f"of {made['images']} images that are not the {now['images']} that "
+            f"of {len(made['files'])} images that are not the {len(images)} that "
             "DATASETS.UNLABELED has now"
         )
     elif (changed := changed_picture(made, known or {}, images)) is not None:
@@ -180,23 +169,20 @@ def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> bool:
 
 
 def read_source(files: PhaseFolder) -> dict[str, Any]:
-    """Read the note of a phase's predictions; older ones have no ``files`` and ``image_ids``.
+    """Read the note of a phase's predictions.
 
     Raises:
         ConfigError: it is damaged.
     """
     path = files.predictions_source
-    note = read_record(
-        path,
-        {"images": int, "images_sha256": str, "settings": dict},
-        {"files": list, "image_ids": list, "folder": str, "bytes": list},
-    )
-    names, ids = note.get("files", []), note.get("image_ids", [])
-    are_names = all(isinstance(name, str) for name in names)
-    if len(names) != len(ids) or not are_names or not all(isinstance(i, (int, str)) for i in ids):
+    lists = {"image_ids": list, "files": list, "bytes": list}
+    note = read_record(path, {"settings": dict, "folder": str, **lists})
+    kinds = {"image_ids": (int, str), "files": str, "bytes": int}
+    are_whole = all(isinstance(item, kind) for key, kind in kinds.items() for item in note[key])
+    if not are_whole or len({len(note[key]) for key in lists}) != 1:
         raise ConfigError(
-            f"{path}: 'files' and 'image_ids' must be a name and an id of each image; delete the "
-            "file and the predictions beside it, to have both made again"
+            f"{path}: {', '.join(lists)} must have an entry for each image; delete the file and "
+            "the predictions beside it, to have both made again"
         )
     return note
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.json_files import read_json, read_record, write_json
+from d2_ssod.json_files import read_record, write_json
 
 from .differences import refuse
 from .layout import RunFolder
@@ -55,22 +55,17 @@ def _differ(made: Sequence[str], now: Sequence[str]) -> list[str]:
 
 
 def load_classes(folder: RunFolder) -> list[str]:
-    """Read the names of the classes; of a run of an older version, from its pseudo-labels.
+    """Read the names of the classes.
 
     Raises:
         ConfigError: the folder holds no run, or none that has come so far.
     """
-    if folder.classes.exists():
-        names = read_record(folder.classes, {"thing_classes": list})["thing_classes"]
-    elif folder.phase(1).pseudo_labels.exists():
-        names = [
-            category["name"] for category in read_json(folder.phase(1).pseudo_labels)["categories"]
-        ]
-    else:
+    if not folder.classes.exists():
         raise ConfigError(
-            f"{folder.root}: has neither {folder.classes.name} nor phase_1/pseudo_labels.json, so "
-            "it is no folder of a run; correct the path"
+            f"{folder.root}: has no {folder.classes.name}, so it is no folder of a run; correct "
+            "the path"
         )
+    names = read_record(folder.classes, {"thing_classes": list})["thing_classes"]
     if not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{folder.classes}: thing_classes is {names!r}; expected a list of names")
     return names

@@ -72,7 +72,7 @@ def record_training(
     content = _describe(own, phase, labeled, unlabeled)
     files = folder.phase(phase)
     if files.trained_with.exists():  # and its weights may be gone since
-        content["weights"] = _read(files.trained_with).get("weights", {}) | content["weights"]
+        content["weights"] = _read(files.trained_with)["weights"] | content["weights"]
     if phase > 0 and files.pseudo_labels.exists():
         content["pseudo_labels_sha256"] = digest_of_file(files.pseudo_labels)
     write_json(files.trained_with, content)
@@ -104,12 +104,11 @@ def check_training(
         return
     made, now = _read(files.trained_with), _describe(own, phase, labeled, unlabeled)
     differences = differences_between(made["settings"], now["settings"])
-    learned = made["labeled_sha256"]
-    if learned != now["labeled_sha256"] and learned != digest_of(labeled, crowds=True):
+    if made["labeled_sha256"] != now["labeled_sha256"]:
         differences.append("the labeled images or their objects are others (DATASETS.TRAIN)")
-    if made.get("unlabeled_sha256", now["unlabeled_sha256"]) != now["unlabeled_sha256"]:
+    if made["unlabeled_sha256"] != now["unlabeled_sha256"]:
         differences.append("the unlabeled images are others (DATASETS.UNLABELED)")
-    differences += _other_weights(made.get("weights", {}), now["weights"])
+    differences += _other_weights(made["weights"], now["weights"])
     if _has_other_pseudo_labels(files, made.get("pseudo_labels_sha256")):
         differences.append(
             f"{files.pseudo_labels} has been changed since (to train the phase again, delete "
@@ -173,8 +172,7 @@ def has_learned(folder: RunFolder, phase: int, labeled: Sequence[dict]) -> bool:
     path = folder.phase(phase).trained_with
     if not path.exists():
         return True
-    learned = _read(path)["labeled_sha256"]
-    return any(learned == digest_of(labeled, crowds=crowds) for crowds in (False, True))
+    return _read(path)["labeled_sha256"] == digest_of(labeled, crowds=False)
 
 
 def had_teacher(folder: RunFolder, phase: int) -> bool:
@@ -216,7 +214,8 @@ def differences_unseen(cfg: CfgNode, files: PhaseFolder) -> list[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return read_record(path, {"settings": dict, "labeled_sha256": str}, {"weights": dict})
+    parts = {"settings": dict, "weights": dict, "labeled_sha256": str, "unlabeled_sha256": str}
+    return read_record(path, parts)
 
 
 def _describe(

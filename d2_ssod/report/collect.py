@@ -218,8 +218,8 @@ def _tested_alike(folder: Path, summary: Summary, own: RunFolder) -> tuple[int, 
     if not alike:
         if measure == summary.dataset in {other.dataset for other in others}:
             raise ConfigError(
-                f"how {own.root} was judged is not known, as an older version did it; judge it "
-                "again (train_net.py --eval-only), to compare it"
+                f"how {own.root} was judged is not known, as {own.history} does not say it; judge "
+                "it again (train_net.py --eval-only), to compare it"
             )
         found = ", ".join(sorted({other.dataset for other in others}))
         raise ConfigError(

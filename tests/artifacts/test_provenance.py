@@ -144,14 +144,21 @@ def test_added_images_and_other_settings_are_refused(cfg, made):
     assert "SSOD.TTA.ENABLED" in error_of(cfg, images([*FILES, "c/1.png"]))
 
 
-def test_a_note_of_an_older_version_knows_no_names(cfg, made):
-    note = made.parent / "predictions_source.json"
-    old = {
-        k: v for k, v in prediction_source(cfg, images()).items() if k not in ("files", "image_ids")
-    }
-    write_json(note, old)
-    assert check_predictions(cfg, 0, images()) is True
-    assert "that are not the 4" in error_of(cfg, images([*FILES, "c/1.png"]))
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda note: note.pop("image_ids"),
+        lambda note: note["image_ids"].pop(),
+        lambda note: note["bytes"].pop(),
+        lambda note: note["files"].__setitem__(0, 3),
+    ],
+)
+def test_a_note_that_is_not_whole_is_named(cfg, made, change):
+    note = prediction_source(cfg, images())
+    change(note)
+    write_json(made.with_name("predictions_source.json"), note)
+    with pytest.raises(ConfigError, match=r"predictions_source\.json: "):
+        check_predictions(cfg, 0, images())
 
 
 @pytest.mark.parametrize(
@@ -164,8 +171,9 @@ def test_a_note_of_an_older_version_knows_no_names(cfg, made):
         (["xa/1.png", "xa/2.png", "xb/1.png", "y/1.png"], None),  # no whole names of folders
     ],
 )
-def test_files_are_found_by_their_names(now, expected):
-    assert match_files(FILES, images(now)) == expected
+def test_files_that_were_moved_are_found_by_their_names(now, expected):
+    found = match_files([f"/old/{file}" for file in FILES], images(now))
+    assert found == (expected and {f"/old/{file}": number for file, number in expected.items()})
 
 
 FRAMES = ["1.png", "2.png"]

@@ -112,7 +112,4 @@ def warn_of_unused_corrections(cfg: CfgNode, corrected: Predictions) -> None:
 def _is_without(files: PhaseFolder, corrected: dict[str, Any]) -> bool:
     """Tell whether a phase's labels were made without these corrections."""
     known = read_record(files.manifest, {}, {"corrected": dict}) if files.manifest.exists() else {}
-    made = known.get("corrected", {})
-    # Manifests of before lack the digest.
-    keys = [key for key in ("images", "boxes", "sha256") if key in made or key != "sha256"]
-    return any(made.get(key) != corrected[key] for key in keys)
+    return known.get("corrected", {}).get("sha256") != corrected["sha256"]

@@ -76,7 +76,9 @@ def _check_are_all_known(path: Path, found: Predictions, data: RunData) -> None:
 def _check_ids_mean_the_same(cfg: CfgNode, path: Path, data: RunData) -> None:
     """Refuse a file whose ids mean other images since some were added to a folder."""
     files = RunFolder(cfg.OUTPUT_DIR).phase(0)
-    was = noted_files(read_source(files)) if files.predictions_source.exists() else {}
+    if not files.predictions_source.exists():
+        return
+    was = noted_files(read_source(files))
     now = match_files(list(was.values()), data.unlabeled) or {}
     moved = [image_id for image_id, file in was.items() if now.get(file, image_id) != image_id]
     if moved:

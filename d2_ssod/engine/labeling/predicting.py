@@ -108,7 +108,7 @@ def check_existing_predictions(cfg: CfgNode, data: RunData) -> None:
             check_predictions(cfg, phase, data.unlabeled)
         load_extra_sources(cfg, data)
     elif last > 0 and folder.phase(0).predictions_source.exists():
-        added = len(data.unlabeled) - read_source(folder.phase(0))["images"]
+        added = len(data.unlabeled) - len(read_source(folder.phase(0))["files"])
         if added > 0:
             logger.warning(
                 "%d unlabeled images were added, but all phases have their labels: they are used "
