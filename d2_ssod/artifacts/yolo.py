@@ -10,6 +10,7 @@ from pathlib import Path
 
 from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import relative_names
+from d2_ssod.json_files import read_json, write_json
 from d2_ssod.structures import Detections, Predictions
 
 # YOLO takes an image without a text file for one without objects.
@@ -19,7 +20,7 @@ _PLACES = """\
 """
 
 _NUMBERS_WITH_SCORE = 6  # of a line
-_PREDICTED = ".predicted"  # a file in a folder of predictions, of which all may be empty
+_PREDICTED = ".predicted.json"  # lists files in which a model has found nothing
 
 
 def save_yolo(
@@ -34,14 +35,18 @@ def save_yolo(
         with_scores: add the score to each line, which tools that train on the files do not take.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if with_scores and not any(folder.glob("**/*.txt")):  # else others are a person's, perhaps
-        (folder / _PREDICTED).touch()
-    for image, name in zip(images, unique_stems(images), strict=True):
-        if image["image_id"] in found:
-            path = folder / f"{name}.txt"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lines = _lines(found[image["image_id"]], image, with_scores)
-            path.write_text(lines, encoding="utf-8")
+    lines = {
+        name: _lines(found[image["image_id"]], image, with_scores)
+        for image, name in zip(images, unique_stems(images), strict=True)
+        if image["image_id"] in found
+    }
+    if with_scores:
+        empty = (_predicted_empty(folder) - lines.keys()) | {n for n in lines if not lines[n]}
+        write_json(folder / _PREDICTED, sorted(empty))
+    for name, text in lines.items():
+        path = folder / f"{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
 
 def save_yolo_data(
@@ -72,24 +77,28 @@ def save_yolo_data(
 def labels_of_a_person(folder: Path, names: Iterable[str]) -> Path | None:
     """Find a text file that may be a person's among those that predictions are to be written to.
 
-    Boxes without scores are, and polygons. Empty files are, unless others beside them have scores,
-    or the folder is one of predictions.
+    Boxes without scores are, and polygons, and empty files in which no model has found nothing.
 
     Args:
         folder: that of the files.
         names: theirs, without ``.txt``.
     """
-    empty, are_predictions = None, (folder / _PREDICTED).exists()
-    for path in (folder / f"{name}.txt" for name in names):
+    predicted_empty = _predicted_empty(folder)
+    for name in names:
+        path = folder / f"{name}.txt"
         if not path.is_file():
             continue
         with open(path, encoding="utf-8", errors="replace") as file:
             numbers = len(file.readline().split())
-        if numbers not in (0, _NUMBERS_WITH_SCORE):
+        if not (numbers == _NUMBERS_WITH_SCORE or (numbers == 0 and name in predicted_empty)):
             return path
-        empty = empty or (None if numbers else path)
-        are_predictions |= numbers == _NUMBERS_WITH_SCORE
-    return None if are_predictions else empty
+    return None
+
+
+def _predicted_empty(folder: Path) -> set[str]:
+    """Read in which files a model has found nothing, by their names without ``.txt``."""
+    path = folder / _PREDICTED
+    return set(read_json(path)) if path.exists() else set()
 
 
 def unique_stems(images: Sequence[dict]) -> list[str]:

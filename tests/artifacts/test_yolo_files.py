@@ -70,7 +70,8 @@ def test_boxes_end_at_the_edges_of_the_picture(tmp_path):
     ("texts", "expected"),
     [
         ([None], None),
-        (["0 .5 .5 .1 .1 .9\n", "", None], None),  # predictions: nothing is in the second one
+        (["0 .5 .5 .1 .1 .9\n", "0 .5 .5 .1 .1 .9\n", None], None),  # predictions
+        (["0 .5 .5 .1 .1 .9\n", "", None], 1),  # a picture without objects, by a person
         (["0 .5 .5 .1 .1\n"], 0),
         (["0 .5 .5 .1 .1 .9\n", "0 .1 .1 .2 .1 .2 .2\n"], 1),  # a polygon
         (["0 .5 .5 .1 .1 .2 .3 2\n"], 0),  # a pose
@@ -94,11 +95,20 @@ def test_predictions_of_nothing_are_predictions(tmp_path):
     assert labels_of_a_person(tmp_path, ["1"]) == tmp_path / "1.txt"
 
 
+def test_predictions_that_a_person_has_emptied_are_a_persons(tmp_path):
+    image = {"file_name": "/a/1.png", "image_id": 1, "width": 100, "height": 50}
+    for found in (detections(), detections((0, 0, 5, 5, 0.9, 0))):
+        save_yolo(tmp_path, [image], {1: found}, with_scores=True)
+        assert labels_of_a_person(tmp_path, ["1"]) is None
+    (tmp_path / "1.txt").write_text("")
+    assert labels_of_a_person(tmp_path, ["1"]) == tmp_path / "1.txt"
+
+
 def test_empty_files_that_were_there_before_predictions_stay_a_persons(tmp_path):
     (tmp_path / "bg.txt").touch()
     image = {"file_name": "/a/1.png", "image_id": 1, "width": 100, "height": 50}
     save_yolo(tmp_path, [image], {1: detections((0, 0, 5, 5, 0.9, 0))}, with_scores=True)
-    assert labels_of_a_person(tmp_path, ["bg"]) == tmp_path / "bg.txt"
+    assert labels_of_a_person(tmp_path, ["1", "bg"]) == tmp_path / "bg.txt"
 
 
 def test_names_of_classes_may_be_any_text(tmp_path):
