@@ -78,8 +78,12 @@ def no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def read_json(path: str | os.PathLike) -> Any:
+def read_json(path: str | os.PathLike, remedy: str = "correct the file or delete it") -> Any:
     """Read a JSON file.
+
+    Args:
+        path: the file to read.
+        remedy: what to do if it is no JSON.
 
     Raises:
         ConfigError: the file does not exist, cannot be read or is not valid JSON; the message names
@@ -92,7 +96,7 @@ def read_json(path: str | os.PathLike) -> Any:
     except json.JSONDecodeError as error:
         raise ConfigError(
             f"{path}: not valid JSON ({error.msg} in line {error.lineno}, column {error.colno}); "
-            "correct the file or delete it"
+            f"{remedy}"
         ) from None
     except UnicodeDecodeError as error:
         raise ConfigError(
@@ -128,7 +132,7 @@ def read_json_list(path: str | os.PathLike, expected: str, remedy: str) -> Itera
         yield items
     else:
         return
-    whole = read_json(path)  # or what is wrong with it
+    whole = read_json(path, remedy)  # or what is wrong with it
     if not isinstance(whole, list):
         raise ConfigError(f"{path}: expected {expected}, found a {type(whole).__name__}; {remedy}")
     yield whole[done:]
@@ -146,7 +150,7 @@ def _items_by_lines(path: str | os.PathLike) -> Iterator[list | None]:
                 is_end = lines[-1].strip() == "]"
                 text = "".join(lines[:-1] if is_end else lines).rstrip()
                 items = json.loads(f"[{text if is_end else text.removesuffix(',')}]")
-                if has_more not in (None, bool(items)):
+                if has_more not in (None, bool(items)) or (text == "," and not is_end):
                     break
                 yield items
                 has_more = text.endswith(",")
@@ -160,7 +164,11 @@ def _items_by_lines(path: str | os.PathLike) -> Iterator[list | None]:
 
 
 def read_record(
-    path: str | os.PathLike, types: Mapping[str, type], optional: Mapping[str, type] | None = None
+    path: str | os.PathLike,
+    types: Mapping[str, type],
+    optional: Mapping[str, type] | None = None,
+    *,
+    remedy: str = "delete the file",
 ) -> dict[str, Any]:
     """Read a JSON file that this program has written as one mapping.
 
@@ -168,22 +176,21 @@ def read_record(
         path: the file to read.
         types: of each key's value.
         optional: the same, of keys that may be missing.
+        remedy: what to do if it is something else.
 
     Raises:
         ConfigError: as :func:`read_json`, or there is another content.
     """
-    content = read_json(path)
+    content = read_json(path, remedy)
     if not isinstance(content, dict):
-        raise ConfigError(
-            f"{path}: expected a mapping, found {_shortened(content)}; delete the file"
-        )
+        raise ConfigError(f"{path}: expected a mapping, found {_shortened(content)}; {remedy}")
     for key, kind in {**types, **(optional or {})}.items():
         if key in types and key not in content:
-            raise ConfigError(f"{path}: {key!r} is missing; delete the file")
+            raise ConfigError(f"{path}: {key!r} is missing; {remedy}")
         if key in content and not isinstance(content[key], kind):
             raise ConfigError(
                 f"{path}: {key!r} is {_shortened(content[key])}, expected a {kind.__name__}; "
-                "delete the file"
+                f"{remedy}"
             )
     return content
 

@@ -235,6 +235,7 @@ def test_a_list_of_another_layout_is_the_same(tmp_path, monkeypatch, lines, text
         ("[\n1,\n2\n", "not valid JSON"),
         ("[\n1,\n2,\n]\n", "not valid JSON"),
         ("[\n1,\n,\n2\n]\n", "not valid JSON"),
+        ("[\n,\n1\n]\n", "not valid JSON"),
         ("[\n1\n2\n]\n", "not valid JSON"),
         ("[\n1,\n2\n]\n[]", "Extra data in line 5"),
         ("[\n1,\n2,\n]\n3]", "not valid JSON"),

@@ -49,7 +49,7 @@ def load_predictions_by_file(
     images: Sequence[dict],
     category_ids: Sequence[int],
     *,
-    remedy: str = "delete the file to have it made again",
+    remedy: str | None = None,
 ) -> Predictions:
     """Read a phase's predictions, with the ids that their images have now.
 
@@ -57,16 +57,17 @@ def load_predictions_by_file(
         files: of the phase; without a note of what they are of, ids are taken as they are.
         images: dicts of all unlabeled images, of which some may have no predictions.
         category_ids: the data set's category id of each contiguous class id.
-        remedy: what to do about damaged ones.
+        remedy: what to do about damaged ones; by default they are to be made again.
 
     Raises:
         ConfigError: they are damaged, or images of theirs are gone.
     """
     path = files.predictions
+    kept = {} if remedy is None else {"remedy": remedy}
     if not files.predictions_source.exists():
         ids = [image["image_id"] for image in images]
-        return load_predictions(path, ids, category_ids, remedy=remedy)
-    note = read_source(files)
+        return load_predictions(path, ids, category_ids, **kept)
+    note = read_source(files, **kept)
     name_of = noted_files(note)
     numbers = match_files(list(name_of.values()), images)
     if numbers is None:
@@ -79,7 +80,7 @@ def load_predictions_by_file(
             f"{path}: made before pictures were replaced by others of their names, such as "
             f"{changed}; restore these"
         )
-    found = load_predictions(path, list(name_of), category_ids, remedy=remedy)
+    found = load_predictions(path, list(name_of), category_ids, **kept)
     return {numbers[name_of[image_id]]: of_image for image_id, of_image in found.items()}
 
 

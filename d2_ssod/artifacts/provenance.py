@@ -168,7 +168,10 @@ def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> bool:
     )
 
 
-def read_source(files: PhaseFolder) -> dict[str, Any]:
+_MADE_AGAIN = "delete the file and the predictions beside it, to have both made again"
+
+
+def read_source(files: PhaseFolder, remedy: str = _MADE_AGAIN) -> dict[str, Any]:
     """Read the note of a phase's predictions.
 
     Raises:
@@ -176,14 +179,11 @@ def read_source(files: PhaseFolder) -> dict[str, Any]:
     """
     path = files.predictions_source
     lists = {"image_ids": list, "files": list, "bytes": list}
-    note = read_record(path, {"settings": dict, "folder": str, **lists})
+    note = read_record(path, {"settings": dict, "folder": str, **lists}, remedy=remedy)
     kinds = {"image_ids": (int, str), "files": str, "bytes": int}
     are_whole = all(isinstance(item, kind) for key, kind in kinds.items() for item in note[key])
     if not are_whole or len({len(note[key]) for key in lists}) != 1:
-        raise ConfigError(
-            f"{path}: {', '.join(lists)} must have an entry for each image; delete the file and "
-            "the predictions beside it, to have both made again"
-        )
+        raise ConfigError(f"{path}: {', '.join(lists)} must have an entry for each image; {remedy}")
     return note
 
 

@@ -40,7 +40,7 @@ def class_differences(folder: RunFolder, thing_classes: Sequence[str]) -> list[s
     """Tell in what the classes of a run are others; None of a folder that tells none."""
     if not folder.classes.exists():
         return None
-    return _differ(load_classes(folder), list(thing_classes))
+    return _differ(load_classes(folder, "restore it"), list(thing_classes))
 
 
 def _differ(made: Sequence[str], now: Sequence[str]) -> list[str]:
@@ -54,8 +54,12 @@ def _differ(made: Sequence[str], now: Sequence[str]) -> list[str]:
     return differences
 
 
-def load_classes(folder: RunFolder) -> list[str]:
+def load_classes(folder: RunFolder, remedy: str = "correct the file or delete it") -> list[str]:
     """Read the names of the classes.
+
+    Args:
+        folder: of the run.
+        remedy: what to do if the file is damaged.
 
     Raises:
         ConfigError: the folder holds no run, or none that has come so far.
@@ -65,7 +69,9 @@ def load_classes(folder: RunFolder) -> list[str]:
             f"{folder.root}: has no {folder.classes.name}, so it is no folder of a run; correct "
             "the path"
         )
-    names = read_record(folder.classes, {"thing_classes": list})["thing_classes"]
+    names = read_record(folder.classes, {"thing_classes": list}, remedy=remedy)["thing_classes"]
     if not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{folder.classes}: thing_classes is {names!r}; expected a list of names")
+        raise ConfigError(
+            f"{folder.classes}: thing_classes is {names!r}; expected a list of names: {remedy}"
+        )
     return names

@@ -62,7 +62,9 @@ def _check_fits(cfg: CfgNode, path: Path, thing_classes: Sequence[str]) -> None:
     """Check what the weights do not tell, by the files of the run that the model is of."""
     folder = path.resolve().parent
     roots = [RunFolder(folder), RunFolder(folder.parent)]  # of model_best.pth; a phase's
-    made = roots[0].phase(0) if roots[0].classes.exists() else PhaseFolder(folder)
+    phases = map(PhaseFolder, sorted(folder.glob("phase_*"))) if roots[0].classes.exists() else ()
+    # Which have the same settings. Phase 0 may be from elsewhere.
+    made = next((of for of in phases if of.trained_with.exists()), PhaseFolder(folder))
     own = Path(cfg.OUTPUT_DIR).resolve()  # which says so since this run has begun
     found = (class_differences(root, thing_classes) for root in roots if root.root != own)
     differences = next((each for each in found if each is not None), None)

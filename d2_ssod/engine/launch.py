@@ -52,7 +52,8 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _join_torchrun(on_gpus=args.num_gpus > 0 and torch.cuda.is_available())
-        run_to_the_end(lambda: _run(main, args))
+        with handled_signals():
+            run_to_the_end(lambda: _run(main, args))
     try:
         _launch(main, args)
     finally:
@@ -204,8 +205,11 @@ def _is_of_files(error: OSError) -> bool:
 
 def _is_said_here(record: logging.LogRecord) -> bool:
     """Refuse the traceback that Detectron2 logs when training ends with an error said in a line."""
-    said = Exception if comm.get_world_size() > 1 else (ConfigError, OSError)
-    return not (record.exc_info and isinstance(record.exc_info[1], said))
+    error = record.exc_info and record.exc_info[1]
+    if error and comm.get_world_size() > 1:
+        return False
+    is_of_files = isinstance(error, OSError) and _is_of_files(error)
+    return not (is_of_files or isinstance(error, ConfigError))
 
 
 def _join_torchrun(*, on_gpus: bool) -> None:

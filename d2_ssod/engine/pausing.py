@@ -6,7 +6,7 @@ import logging
 
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import RunFolder, read_history, record_event
+from d2_ssod.artifacts import RunFolder, digest_of_file, read_history, record_event
 
 logger = logging.getLogger(__name__)
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 def pauses_before(cfg: CfgNode, phase: int) -> bool:
     """Tell whether the run ends before a phase: once for labels that it has made for it.
 
-    The history knows for which it has ended, also if it was interrupted after making them.
+    The history knows for which ones it has ended, also if it was interrupted after making them.
 
     Args:
         cfg: of the run.
@@ -25,11 +25,12 @@ def pauses_before(cfg: CfgNode, phase: int) -> bool:
     are_made = files.manifest.exists()  # not given from elsewhere
     if not (cfg.SSOD.PSEUDO_LABEL.PAUSE and are_made) or files.trained_with.exists():
         return False
-    of_phase = (event for event in read_history(folder) if event.get("phase") == phase)
-    said = [e["event"] for e in of_phase if e.get("event") in ("labeled", "paused")]
-    if said[-1:] == ["paused"]:
+    # Of the manifest, which a person does not correct, as the labels.
+    pause = {"phase": phase, "manifest": digest_of_file(files.manifest)}
+    said = [event for event in read_history(folder) if event.get("event") == "paused"]
+    if any(pause.items() <= event.items() for event in said):
         return False
-    record_event(folder, "paused", phase=phase)
+    record_event(folder, "paused", **pause)
     logger.info(
         "%s: to be looked at (SSOD.PSEUDO_LABEL.PAUSE); --resume goes on", files.pseudo_labels
     )

@@ -124,11 +124,13 @@ def test_a_model_that_sees_pictures_in_another_way_is_not_taken(tmp_path, monkey
         adopt_phase_0(cfg, ["cat"])
 
 
-def test_the_best_model_of_a_run_is_known_as_the_one_of_its_phase(tmp_path, monkeypatch):
+@pytest.mark.parametrize("phase", [0, 1])  # that of phase 0 may be from elsewhere
+def test_the_best_model_of_a_run_is_known_as_the_one_of_its_phase(tmp_path, monkeypatch, phase):
     monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
     other = RunFolder(tmp_path / "other")
     save_classes(other, ["cat"])
-    record_training(bare_config(other.root), 0, [], other)
+    other.phase(0).folder.mkdir()
+    record_training(bare_config(other.root), phase, [], other)
     (other.root / "model_best.pth").touch()
     (tmp_path / "link.pth").symlink_to(other.root / "model_best.pth")
     cfg = bare_config(tmp_path / "run")

@@ -2,6 +2,7 @@
 
 import fcntl
 import importlib
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from runs import bare_config
 
 from d2_ssod.artifacts import lock_folder
 from d2_ssod.engine import default_argument_parser, launch
+from d2_ssod.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 MODULE = importlib.import_module("d2_ssod.engine.launch")  # the package has a function of this name
@@ -156,3 +158,19 @@ def test_only_errors_of_files_are_the_users_to_mend(error, is_users, capsys):
     with pytest.raises(SystemExit if is_users else type(error)):
         launching._or_exit(fails)
     assert ("correct the path" in capsys.readouterr().err) == is_users
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ConfigError("a.json: is empty"), False),
+        (PermissionError(13, "Permission denied", "/a"), False),
+        (ConnectionResetError(104, "Connection reset by peer"), True),
+        (ValueError("a fault"), True),
+        (None, True),
+    ],
+)
+def test_tracebacks_of_what_is_said_in_a_line_are_left_out(error, expected):
+    info = error and (type(error), error, None)
+    record = logging.LogRecord("x", logging.ERROR, "x.py", 1, "Exception", (), info)
+    assert MODULE._is_said_here(record) == expected

@@ -7,6 +7,7 @@ from runs import bare_config
 
 from d2_ssod.artifacts import RunFolder, record_event
 from d2_ssod.engine import multi_phase, starting
+from d2_ssod.engine.pausing import pauses_before
 from d2_ssod.engine.resuming import check_models_are_there, say_what_is_left_out
 from d2_ssod.errors import ConfigError
 
@@ -149,6 +150,15 @@ def test_labels_are_shown_also_if_the_run_was_killed_before_it_paused(cfg, monke
         done_by_training(cfg, monkeypatch, validate=killed)
     assert done_by_training(cfg, monkeypatch) == []
     assert done_by_training(cfg, monkeypatch) == ALL[2:4]
+
+
+def test_labels_that_were_made_anew_are_to_be_looked_at_again(cfg):
+    """Also if the run was killed before it noted that it had made them."""
+    cfg.SSOD.PSEUDO_LABEL.PAUSE = True
+    leave(cfg, model=[0], pseudo_labels=[1], manifest=[1])
+    assert [pauses_before(cfg, 1) for _ in range(2)] == [True, False]
+    RunFolder(cfg.OUTPUT_DIR).phase(1).manifest.write_text("another one")
+    assert [pauses_before(cfg, 1) for _ in range(2)] == [True, False]
 
 
 def test_labels_from_elsewhere_and_those_of_a_phase_that_has_begun_need_no_look(cfg, monkeypatch):

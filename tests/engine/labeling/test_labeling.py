@@ -16,7 +16,11 @@ from d2_ssod.artifacts import (
 )
 from d2_ssod.engine import multi_phase
 from d2_ssod.engine.labeling import next_phase, predicting
-from d2_ssod.engine.labeling.corrections import load_corrected
+from d2_ssod.engine.labeling.corrections import (
+    describe_corrected,
+    load_corrected,
+    warn_of_unused_corrections,
+)
 from d2_ssod.engine.run_data import RunData
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import write_json
@@ -227,3 +231,38 @@ def test_crowds_that_a_person_has_drawn_are_said(tmp_path, caplog):
     cfg.SSOD.PSEUDO_LABEL.CORRECTED = str(path)
     assert [len(found) for found in load_corrected(cfg, DATA).values()] == [0]
     assert "corrected.json): 1 of 1 annotations are crowds" in caplog.text
+
+
+CORRECTED = {1: detections((0, 0, 9, 9, 1.0, 0))}
+
+
+@pytest.mark.parametrize(
+    ("phases", "manifest", "is_trained", "said"),
+    [
+        (0, None, False, None),
+        (1, None, False, "is learned from as it was given (SSOD.PSEUDO_LABEL.FROM)"),
+        (1, {}, False, "was made without the labels of mine.json"),
+        (1, {}, True, None),  # those of phase 2 will be made with them
+        (2, {}, True, "The labels of all phases are made already, without those of mine.json"),
+        (2, "with them", True, None),
+        (2, "with them", False, None),
+    ],
+)
+def test_corrections_that_come_too_late_are_said(
+    tmp_path, caplog, phases, manifest, is_trained, said
+):
+    cfg, folder = runs.bare_config(tmp_path), RunFolder(tmp_path)
+    cfg.SSOD.NUM_PHASES, cfg.SSOD.PSEUDO_LABEL.CORRECTED = 2, "mine.json"
+    if manifest == "with them":
+        manifest = {"corrected": describe_corrected(cfg, CORRECTED)}
+    for phase in range(1, phases + 1):
+        files = folder.phase(phase)
+        write_json(files.pseudo_labels, {})
+        if manifest is not None:
+            write_json(files.manifest, manifest)
+        if is_trained:
+            write_json(files.trained_with, {})
+    with caplog.at_level("WARNING", logger="d2_ssod"):
+        warn_of_unused_corrections(cfg, CORRECTED)
+    assert len(caplog.records) == (said is not None)
+    assert said is None or said in caplog.text
