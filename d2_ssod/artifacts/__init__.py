@@ -27,7 +27,7 @@ from .checkpoints import (
     load_model,
     load_phase_model,
 )
-from .differences import refuse
+from .differences import differences_between, refuse
 from .digests import digest_of, digest_of_file
 from .earlier_predictions import (
     load_earlier_predictions,
@@ -67,6 +67,7 @@ from .summary import (
 from .trained_with import (
     check_training,
     differences_unseen,
+    digest_of_learned,
     had_teacher,
     has_learned,
     record_training,
@@ -104,9 +105,11 @@ __all__ = [
     "check_training",
     "class_differences",
     "count_pseudo_labels",
+    "differences_between",
     "differences_unseen",
     "digest_of",
     "digest_of_file",
+    "digest_of_learned",
     "discard_partial_predictions",
     "discard_validations",
     "ensembles_of",

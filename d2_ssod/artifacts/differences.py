@@ -21,12 +21,22 @@ def differences_between(made: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
-def refuse(cfg: CfgNode, problem: str, differences: list[str]) -> None:
-    """Raise an error if there are differences, unless they are wanted."""
+_REMEDY = "set them back, start anew without --resume"
+
+
+def refuse(cfg: CfgNode, problem: str, differences: list[str], remedy: str = _REMEDY) -> None:
+    """Raise an error if there are differences, unless they are wanted.
+
+    Args:
+        cfg: of the run.
+        problem: what differs from what.
+        differences: each of them.
+        remedy: what to do, besides mixing both.
+    """
     if not differences or cfg.SSOD.RESUME_ANYWAY:
         return
     more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
     raise ConfigError(
-        f"{problem}: {'; '.join(differences[:3])}{more}; set them back, start anew without "
-        "--resume, or set SSOD.RESUME_ANYWAY to True to mix both"
+        f"{problem}: {'; '.join(differences[:3])}{more}; {remedy}, or set SSOD.RESUME_ANYWAY to "
+        "True to mix both"
     )

@@ -169,10 +169,13 @@ def _is_hash(weights: str) -> bool:
 
 def has_learned(folder: RunFolder, phase: int, labeled: Sequence[dict]) -> bool:
     """Tell whether a phase was trained on these labeled images, also where that is not known."""
+    return digest_of_learned(folder, phase) in (None, digest_of(labeled, crowds=False))
+
+
+def digest_of_learned(folder: RunFolder, phase: int) -> str | None:
+    """Read the digest of the labeled images that a phase was trained on; None if not known."""
     path = folder.phase(phase).trained_with
-    if not path.exists():
-        return True
-    return _read(path)["labeled_sha256"] == digest_of(labeled, crowds=False)
+    return _read(path)["labeled_sha256"] if path.exists() else None
 
 
 def had_teacher(folder: RunFolder, phase: int) -> bool:

@@ -75,7 +75,12 @@ def _check_fits(cfg: CfgNode, path: Path, thing_classes: Sequence[str]) -> None:
             *(path, ", ".join(thing_classes)),
         )
     differences = [*(differences or ()), *differences_unseen(cfg, made)]
-    refuse(cfg, f"SSOD.START.PHASE_0: {path} is of another model than the config's", differences)
+    refuse(
+        cfg,
+        f"SSOD.START.PHASE_0: {path} is of another model than the config's",
+        differences,
+        "give the config what the model has, or have phase 0 trained (without SSOD.START.PHASE_0)",
+    )
 
 
 def _take(cfg: CfgNode, files: PhaseFolder, model: nn.Module) -> None:

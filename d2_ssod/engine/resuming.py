@@ -9,8 +9,11 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import PhaseFolder, RunFolder, summaries_of_phase
+from d2_ssod.artifacts import PhaseFolder, RunFolder, differences_between, summaries_of_phase
 from d2_ssod.errors import ConfigError
+from d2_ssod.evaluation import settings_of_inference
+
+from .configs.files import read_run_config
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +50,23 @@ def say_what_is_left_out(cfg: CfgNode, *, resume: bool) -> None:
             "with it, set SSOD.NUM_PHASES to %d (and SSOD.SCHEDULE) as before, in the config file "
             "or behind it",
             *(folder.phase(beyond[-1]).model, last, beyond[-1]),
+        )
+
+
+def say_what_judges_otherwise(cfg: CfgNode) -> None:
+    """Say of an evaluation alone that it is by other settings than those of the run."""
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    if not folder.config.exists():
+        return
+    own, now = (
+        settings_of_inference(each) | {"DATASETS.TEST": each.DATASETS.TEST}
+        for each in (read_run_config(folder), cfg)
+    )
+    for difference in differences_between(own, now):
+        logger.warning(
+            "%s: the results are of that, but %s stays, by which predict, fuse and report go "
+            "(without --eval-only it is changed)",
+            *(difference, folder.config),
         )
 
 

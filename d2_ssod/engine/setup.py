@@ -21,7 +21,7 @@ from .data_checks import check_data_sets
 from .output_folder import check_is_there, check_output_dir, take_folder
 from .processes.agreement import agree_on_config, agree_on_folder, on_main_process
 from .processes.logs import log_start, setup_logs
-from .resuming import say_what_is_left_out
+from .resuming import say_what_is_left_out, say_what_judges_otherwise
 
 
 def build_config(args: argparse.Namespace, world_size: int) -> CfgNode:
@@ -60,7 +60,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     log_start(cfg, args)
     if backbone := describe_timm_backbone(cfg):
         logging.getLogger(__name__).info(backbone)
-    if not args.eval_only:
+    if args.eval_only:
+        on_main_process(lambda: say_what_judges_otherwise(cfg))
+    else:
         on_main_process(lambda: say_what_is_left_out(cfg, resume=args.resume))
     for line in odd_keys(cfg):
         logging.getLogger(__name__).warning("%s", line)

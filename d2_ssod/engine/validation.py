@@ -133,7 +133,8 @@ def _guard(cfg: CfgNode, folder: RunFolder, phase: int) -> None:
     act_on(
         cfg,
         "VALIDATION",
-        f"Phase {phase}: AP {now:.1f} on the validation images, {before:.1f} before it: its "
+        phase,
+        f"AP {now:.1f} on the validation images, {before:.1f} before it: its "
         f"pseudo-labels do harm or the phase is too short; {_advice(cfg, folder, phase)}",
     )
 

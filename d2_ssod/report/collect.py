@@ -15,6 +15,8 @@ from d2_ssod.artifacts import (
     RunFolder,
     Summary,
     best_of,
+    count_pseudo_labels,
+    digest_of_learned,
     load_classes,
     load_own_summary,
     load_summaries,
@@ -69,12 +71,14 @@ class Control:
         metrics: of its last model.
         last: its last phase; 0: it has learned from labels alone.
         image_passes: images that it was trained on, each time counted; None if that is not known.
+        has_other_labels: its phase 0 was trained on other labeled images, as far as that is known.
     """
 
     folder: Path
     metrics: Metrics
     last: int = 0
     image_passes: int | None = None
+    has_other_labels: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,8 +175,11 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
         if run.summary is None
         else _tested_alike(control, run.summary, folder)
     )
-    passes = _image_passes(RunFolder(control), read_history(RunFolder(control)))
-    return replace(run, control=Control(control, metrics, last, passes))
+    other = RunFolder(control)
+    passes = _image_passes(other, read_history(other))
+    digests = digest_of_learned(folder, 0), digest_of_learned(other, 0)
+    has_others = None not in digests and digests[0] != digests[1]
+    return replace(run, control=Control(control, metrics, last, passes, has_others))
 
 
 def _image_passes(folder: RunFolder, history: Sequence[dict[str, Any]]) -> int | None:
@@ -191,11 +198,12 @@ def _read_phase(folder: RunFolder, number: int, problems: list[str]) -> Phase:
             if rows and rows[-1]["iteration"] == row["iteration"]:
                 row = rows.pop() | row
             rows.append(row)
+    learned = _if_there(files.pseudo_labels, count_pseudo_labels, problems)
     return Phase(
         number,
         files,
         _if_there(files.validation, lambda path: load_validated(folder, number), problems),
-        _if_there(files.manifest, lambda path: read_labels(path, number), problems),
+        _if_there(files.manifest, lambda path: read_labels(path, number, learned), problems),
         rows,
     )
 

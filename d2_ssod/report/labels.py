@@ -43,6 +43,8 @@ class LabelTable:
         selection: number of all images, and of those ``_kept``, ``_left_out`` and ``_empty``.
         quality: precision and recall after each step, where the truth is known.
         corrected: images and boxes that a person has labeled.
+        learned: images and boxes of the labels as they are now; None without them.
+        were_changed: a person has changed them since they were made, in place.
     """
 
     phase: int
@@ -52,10 +54,17 @@ class LabelTable:
     selection: dict[str, int]
     quality: dict[str, dict[str, float | None]]
     corrected: dict[str, int] | None
+    learned: tuple[int, int] | None
+    were_changed: bool
 
 
-def read_labels(path: Path, phase: int) -> LabelTable:
+def read_labels(path: Path, phase: int, learned: tuple[int, int] | None = None) -> LabelTable:
     """Read the manifest of a phase.
+
+    Args:
+        path: of the manifest.
+        phase: of the labels.
+        learned: images and boxes of these as they are now.
 
     Raises:
         ConfigError: it is damaged.
@@ -68,6 +77,7 @@ def read_labels(path: Path, phase: int) -> LabelTable:
         for step, found in manifest.get("quality", {}).items()
     }
     corrected = manifest.get("corrected")
+    made = int(selection["images_kept"]), int(manifest["boxes"]["kept"])
     return LabelTable(
         phase,
         list(sources),
@@ -76,6 +86,8 @@ def read_labels(path: Path, phase: int) -> LabelTable:
         {name: int(selection[f"images{name}"]) for name in ("", "_kept", "_left_out", "_empty")},
         quality,
         corrected and {name: int(corrected[name]) for name in ("images", "boxes")},
+        learned,
+        were_changed=learned not in (None, made) and not corrected,
     )
 
 

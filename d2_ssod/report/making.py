@@ -8,7 +8,7 @@ from detectron2.config import CfgNode, get_cfg
 
 from d2_ssod.config import add_ssod_config, flat_keys
 
-from .collect import Run
+from .collect import Phase, Run
 
 _OF_PLACES = ("OUTPUT_DIR", "SSOD.REGISTER", "VERSION")
 
@@ -45,6 +45,29 @@ def starts_of(run: Run) -> list[dict[str, Any]]:
 
 
 def guards_of(run: Run) -> list[str]:
-    """List what the guards have said, each once."""
-    said = (e.get("text") for e in run.history if e.get("event") == "guard")
-    return list(dict.fromkeys(text for text in said if isinstance(text, str)))
+    """List what the guards have said of the labels and models that there are now."""
+    said: dict[tuple[int, str], str] = {}
+    of_new: dict[tuple[int, str], str] = {}  # of labels, before the event that they are made
+    for event in run.history:
+        kind, phase, name = (str(event.get(key)) for key in ("event", "phase", "name"))
+        if kind == "labeled":
+            said = {key: text for key, text in said.items() if key[0] != phase} | of_new
+            of_new = {}
+        elif kind == "guard":
+            noted = said if name == "VALIDATION" else of_new
+            noted[phase, name] = str(event.get("text"))
+    said |= of_new
+    return [
+        text
+        for phase in run.phases
+        for (number, name), text in said.items()
+        if number == str(phase.number)
+        and (name != "VALIDATION" or _is_worse_than_before(run, phase))
+    ]
+
+
+def _is_worse_than_before(run: Run, phase: Phase) -> bool:
+    """Tell whether the validation images say so, as far as they judge both now."""
+    before = run.phases[phase.number - 1]
+    aps = [(of.validation or {}).get("AP") for of in (before, phase)]
+    return None in aps or aps[1] < aps[0] - run.cfg.SSOD.GUARD.VALIDATION_DROP

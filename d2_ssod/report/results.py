@@ -276,6 +276,8 @@ def _unlike(run: Run) -> list[str]:
     name, found = run.control.folder.name, []
     if run.control.last > 0:
         found.append(f"{name} has learned from unlabeled images itself (SSOD.NUM_PHASES).")
+    if run.control.has_other_labels:
+        found.append(f"{name} was trained on other labeled images, or other objects in them.")
     passes = run.image_passes, run.control.image_passes
     if None not in passes and not _ALIKE[0] <= passes[1] / passes[0] <= _ALIKE[1]:
         found.append(

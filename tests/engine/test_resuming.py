@@ -8,7 +8,11 @@ from runs import bare_config
 from d2_ssod.artifacts import RunFolder, record_event
 from d2_ssod.engine import multi_phase, starting
 from d2_ssod.engine.pausing import pauses_before
-from d2_ssod.engine.resuming import check_models_are_there, say_what_is_left_out
+from d2_ssod.engine.resuming import (
+    check_models_are_there,
+    say_what_is_left_out,
+    say_what_judges_otherwise,
+)
 from d2_ssod.errors import ConfigError
 
 
@@ -187,3 +191,15 @@ def test_that_there_is_nothing_to_resume_is_said(cfg, caplog):
     RunFolder(cfg.OUTPUT_DIR).config.touch()
     say_what_is_left_out(cfg, resume=True)
     assert not caplog.records
+
+
+def test_settings_that_judge_otherwise_than_the_run_are_said(cfg, caplog):
+    say_what_judges_otherwise(cfg)  # there is no run
+    RunFolder(cfg.OUTPUT_DIR).config.write_text(cfg.dump())
+    say_what_judges_otherwise(cfg)
+    assert not caplog.records
+    cfg.INPUT.MIN_SIZE_TEST, cfg.DATASETS.TEST, cfg.SOLVER.BASE_LR = 64, ("others",), 7.0
+    say_what_judges_otherwise(cfg)
+    of_size, of_set = (record.getMessage() for record in caplog.records)
+    assert "INPUT.MIN_SIZE_TEST was 800 and is 64: the results are of that, but " in of_size
+    assert "DATASETS.TEST was" in of_set

@@ -92,7 +92,8 @@ def test_what_has_been_done_already_is_not_advised(cfg, monkeypatch, caplog, has
     folder = RunFolder(cfg.OUTPUT_DIR).phase(1)
     folder.folder.mkdir(parents=True, exist_ok=True)
     folder.model.touch()
-    content = {"settings": {"SSOD.TEACHER.ENABLED": has_teacher}, "labeled_sha256": ""}
+    digests = {"labeled_sha256": "", "unlabeled_sha256": "", "weights": {}}
+    content = {"settings": {"SSOD.TEACHER.ENABLED": has_teacher}, **digests}
     folder.trained_with.write_text(json.dumps(content))
     with_results(monkeypatch, 19.6, 18.5)
     validate_phase(cfg, 0, yardstick_of_phases(cfg))

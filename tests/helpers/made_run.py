@@ -92,7 +92,8 @@ def _leave_phases(run, data, names, classes):
     save_predictions(run.phase(2).labeled_predictions, found, ids)
     record_event(run, "started", torch="2.0", processes=1)
     record_event(run, "trained", phase=0, iterations=40, images_per_batch=8, seconds=90.0)
-    record_event(run, "guard", name="VANISHED_CLASS", text="Phase 1: classes vanish (dog 0.0%)")
+    text = "Phase 1: classes vanish (dog 0.0%)"
+    record_event(run, "guard", name="VANISHED_CLASS", phase=1, text=text)
 
 
 def _leave_summary(run, classes, ap50):

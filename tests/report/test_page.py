@@ -16,6 +16,7 @@ from PIL import Image
 from d2_ssod.artifacts import (
     RunFolder,
     record_event,
+    record_training,
     save_ensemble_validation,
     save_validation,
 )
@@ -24,7 +25,8 @@ from d2_ssod.commands.trained_models import choose_phases
 from d2_ssod.engine import default_argument_parser
 from d2_ssod.engine.configs.checks import check_config
 from d2_ssod.errors import ConfigError
-from d2_ssod.report import report_run, write_report, write_yolo
+from d2_ssod.report import making, report_run, write_report, write_yolo
+from d2_ssod.report.collect import collect
 from d2_ssod.report.review import go_on_with
 
 
@@ -76,6 +78,41 @@ def test_without_its_classes_there_is_a_report_of_the_rest(cfg, damage):
     page = Page(write_report(cfg))
     assert "does not say which classes the run has" in " ".join(page.words)
     assert page.table(["model"])
+
+
+def test_labels_that_were_changed_in_place_are_counted_as_they_are(cfg):
+    path = RunFolder(cfg.OUTPUT_DIR).phase(2).pseudo_labels
+    said = "The labels were changed since they were made"
+    assert said not in " ".join(Page(write_report(cfg)).words)
+    content = json.loads(path.read_text())
+    first = content["images"][0]["id"]
+    content["images"] = content["images"][1:]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != first]
+    path.write_text(json.dumps(content))
+    words = " ".join(" ".join(Page(write_report(cfg)).words).split())
+    images, boxes = len(content["images"]), len(content["annotations"])
+    assert f"{images} of 6 unlabeled images are trained on, with {boxes} boxes;" in words
+    assert f"{said}: the figures below are of the {images + 1} images as they were." in words
+
+
+def test_what_guards_have_said_is_of_what_there_is_now(cfg):
+    folder = RunFolder(cfg.OUTPUT_DIR)
+
+    def guards():
+        return making.guards_of(collect(cfg))
+
+    before = guards()
+    for phase in (1, 2, 7):
+        record_event(folder, "guard", name="VALIDATION", phase=phase, text=f"Phase {phase}: once")
+        record_event(folder, "guard", name="VALIDATION", phase=phase, text=f"Phase {phase}: AP")
+    assert guards() == ["Phase 1: AP", *before, "Phase 2: AP"]
+    record_event(folder, "labeled", phase=1)
+    record_event(folder, "labeled", phase=1)  # anew, and nothing is said of the new ones
+    for phase, ap in enumerate((60.0, 50.0, 55.0)):  # judged anew
+        save_validation(folder, phase, {"AP": ap})
+    assert guards() == []
+    save_validation(folder, 1, {"AP": 60.0})
+    assert guards() == ["Phase 2: AP"]
 
 
 def test_figures_are_those_of_the_files(cfg):
@@ -286,6 +323,18 @@ def test_a_run_to_compare_with_is_a_row(cfg, tmp_path):
     assert "the labels alone were better" in page.text
     with pytest.raises(ConfigError, match=r"summary\.json: no such file"):
         write_report(cfg, control=tmp_path)
+
+
+def test_a_comparison_with_a_run_of_other_labels_is_said_to_be_one(cfg, tmp_path):
+    other = make_run(tmp_path / "other")
+    for run in (cfg, other):
+        folder = RunFolder(run.OUTPUT_DIR)
+        record_event(folder, "evaluated", data="made_test", judged_by="the same")
+    for run, count in ((cfg, 1), (other, 1), (other, 2)):
+        labeled = [{"file_name": f"{n}.png"} for n in range(count)]
+        record_training(run, 0, labeled, RunFolder(run.OUTPUT_DIR))
+        words = " ".join(Page(write_report(cfg, control=other.OUTPUT_DIR)).words)
+        assert ("was trained on other labeled images" in words) == (count == 2)
 
 
 def test_results_on_other_test_images_are_not_compared_with(cfg, tmp_path):

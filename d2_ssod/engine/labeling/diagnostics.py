@@ -42,18 +42,19 @@ def check_labels(cfg: CfgNode, phase: int, labels: PseudoLabels, data: RunData) 
     }
     for name, problem in found.items():
         if problem is not None:
-            act_on(cfg, name, f"Phase {phase}: {problem}")
+            act_on(cfg, name, phase, problem)
 
 
-def act_on(cfg: CfgNode, name: str, problem: str) -> None:
-    """Do with what a guard has found what ``SSOD.GUARD.<name>`` asks for.
+def act_on(cfg: CfgNode, name: str, phase: int, problem: str) -> None:
+    """Do with what a guard has found of a phase what ``SSOD.GUARD.<name>`` asks for.
 
     Raises:
         ConfigError: it is "stop".
     """
-    action, line = cfg.SSOD.GUARD[name], f"{problem} (SSOD.GUARD.{name})"
+    action, text = cfg.SSOD.GUARD[name], f"Phase {phase}: {problem}"
+    line = f"{text} (SSOD.GUARD.{name})"
     if action != "off":
-        record_event(RunFolder(cfg.OUTPUT_DIR), "guard", name=name, text=problem)
+        record_event(RunFolder(cfg.OUTPUT_DIR), "guard", name=name, phase=phase, text=text)
     if action == "stop":
         raise ConfigError(f"{line}; to go on all the same set SSOD.GUARD.{name} to warn")
     if action == "warn":
