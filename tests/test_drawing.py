@@ -32,3 +32,20 @@ def test_boxes_have_the_name_of_their_class_and_their_score(monkeypatch):
     found = detections((10, 20, 50, 40, 0.9, 1), (55, 5, 75, 50, 0.5, 0))
     draw_detections(PICTURE, found, ["cat", "dog"])
     assert seen == [["dog 90%", "cat 50%"]]
+
+
+def test_names_are_written_as_large_as_the_picture_asks_for():
+    picture = np.full((1500, 2000, 3), 200, dtype=np.uint8)
+    drawn = draw_detections(picture, detections((10, 10, 1990, 1490, 0.9, 0)), ["cat"]).numpy()
+    within = (drawn[:, 30:1470, 30:1970] != 200).any(axis=0)
+    assert within.any(axis=1).sum() > 30
+
+
+def test_letters_with_accents_are_written():
+    """Letters that a font does not have are all the same box."""
+    drawn = [
+        draw_detections(PICTURE, detections((5, 5, 75, 55, 0.9, 0)), [name]).numpy()
+        for name in ("\u00e9", "\u0416", "\u03a9")
+    ]
+    assert (drawn[0] != drawn[1]).any()
+    assert (drawn[1] != drawn[2]).any()

@@ -235,3 +235,25 @@ def test_each_key_of_multi_transform_inference_counts(cfg, tmp_path, key, value)
     write_json(tmp_path / "phase_0" / "predictions.json", [])
     cfg.TEST.AUG[key] = value
     assert f"TEST.AUG.{key}" in error_of(cfg, images())
+
+
+OF_ONE_STAGE = ["SCORE_THRESH_TEST", "TOPK_CANDIDATES_TEST", "NMS_THRESH_TEST"]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "section", "keys"),
+    [
+        ("GeneralizedRCNN", "RPN", ["PRE_NMS_TOPK_TEST", "POST_NMS_TOPK_TEST", "NMS_THRESH"]),
+        ("GeneralizedRCNN", "ROI_HEADS", ["SCORE_THRESH_TEST", "NMS_THRESH_TEST"]),
+        ("RetinaNet", "RETINANET", OF_ONE_STAGE),
+        ("SSD", "SSD", OF_ONE_STAGE),
+    ],
+)
+def test_all_that_decides_what_a_detector_finds_counts(cfg, tmp_path, architecture, section, keys):
+    cfg.MODEL.META_ARCHITECTURE = architecture
+    write_json(tmp_path / "phase_0" / "predictions_source.json", prediction_source(cfg, images()))
+    write_json(tmp_path / "phase_0" / "predictions.json", [])
+    for key in keys:
+        other = cfg.clone()
+        other.MODEL[section][key] = type(cfg.MODEL[section][key])(cfg.MODEL[section][key] * 2)
+        assert f"MODEL.{section}.{key}" in error_of(other, images())

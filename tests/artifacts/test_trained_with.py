@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.structures import BoxMode
 from runs import bare_config
 
-from d2_ssod.artifacts import RunFolder, check_training, record_training
+from d2_ssod.artifacts import RunFolder, check_training, had_teacher, record_training
 from d2_ssod.artifacts.trained_with import check_architecture, has_learned
 from d2_ssod.errors import ConfigError
 from d2_ssod.pseudo_label import LABEL_RULES, LabelRule
@@ -339,3 +339,12 @@ def test_the_average_of_phase_0_may_not_change(cfg):
     record_training(cfg, 0, [], folder)
     with pytest.raises(ConfigError, match=r"SSOD\.AVERAGE\.DECAY"):
         check_training(changed, 0, [], folder)
+
+
+def test_a_teacher_of_a_phase_that_is_not_finished_does_not_count(tmp_path):
+    cfg, folder = bare_config(tmp_path), RunFolder(tmp_path)
+    cfg.SSOD.TEACHER.ENABLED = True
+    record_training(cfg, 1, [], folder)
+    assert not had_teacher(folder, 1)
+    folder.phase(1).model.touch()
+    assert had_teacher(folder, 1)

@@ -331,6 +331,36 @@ def test_a_picture_that_is_left_out_is_not_drawn_over(output, pictures, tmp_path
     assert "would overwrite the picture one.jpg" in errors
 
 
+def test_a_picture_that_is_named_in_several_ways_is_predicted_once(
+    output, pictures, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(pictures)
+    name = next(pictures.iterdir()).name
+    code, out, _ = predicted(capsys, output, name, f"./{name}", pictures / name)
+    assert code == 0
+    assert len(out.splitlines()) == 1
+
+
+def test_drawings_are_no_pictures_to_draw_on(output, pictures, tmp_path, capsys):
+    own = tmp_path / "own"
+    shutil.copytree(pictures, own)
+    for number in range(2):
+        places = ("--draw", own / "drawn", "--json", tmp_path / "found.json")
+        code, _, errors = predicted(capsys, output, own, *places)
+        assert code == 0
+        assert ("3 pictures that --draw has drawn are left out" in errors) == (number == 1)
+        assert len(json.loads((tmp_path / "found.json").read_text())["images"]) == 3
+
+
+def test_names_without_pictures_are_said(output, pictures, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    places = (pictures, tmp_path / "empty", tmp_path / "*.jpeg")
+    code, out, errors = predicted(capsys, output, *places)
+    assert code == 1
+    assert len(out.splitlines()) == 3
+    assert f"left out: {tmp_path}/empty, {tmp_path}/*.jpeg: no pictures there" in errors
+
+
 @pytest.mark.parametrize(
     ("option", "is_folder"), [("--json", True), ("--yolo", False), ("--draw", False)]
 )

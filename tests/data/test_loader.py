@@ -367,3 +367,16 @@ def test_a_picture_that_cannot_be_read_any_more_is_named(tmp_path, workers, cont
 
 def test_of_no_images_there_is_nothing_to_predict(cfg):
     assert list(build_inference_loader(cfg, [])) == []
+
+
+def test_loader_gathers_orientations_as_the_config_says(cfg):
+    of = merge(labeled=6, pseudo=9, shapes=WIDE_AND_TALL)
+
+    def is_mixed(by_shape):
+        cfg.DATALOADER.ASPECT_RATIO_GROUPING = by_shape
+        loaded = itertools.islice(build_phase_loader(cfg, lambda image: image, of, phase=1), 30)
+        return any(len({i["width"] > i["height"] for i in batch}) > 1 for batch in loaded)
+
+    cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS = 3, 0
+    assert is_mixed(False)
+    assert not is_mixed(True)

@@ -505,3 +505,16 @@ def test_each_part_of_the_strong_augmentation_has_its_strength():
     assert jitter.hue == (-0.1, 0.1)
     assert tuple(blur.sigma) == (0.1, 2.0)
     assert [tuple(erasing.scale) for erasing in erasings] == [(0.02, 0.2)] * 3
+
+
+def test_models_that_differ_by_the_limit_do_not_teach_the_edges(cfg, picture):
+    cfg.SSOD.TIERS.MAX_SPREAD = 0.25
+    box = pseudo((1, 2, 20, 30), 0.9, tier="certain", spread=[0.25, 0.125])
+    instances = PseudoLabelMapper(cfg)(record(picture, [box], is_pseudo=True))["instances"]
+    assert instances.gt_box_gate.tolist() == [[0.0, 1.0]]
+
+
+def test_what_a_person_has_labeled_is_augmented_strongly_too(cfg, picture):
+    cfg.SSOD.AUG.STRONG, cfg.SSOD.TEACHER.ENABLED = "pseudo", True
+    own = record(picture, [annotation((2, 2, 38, 38))], is_pseudo=True, is_corrected=True)
+    assert "weak_image" in PseudoLabelMapper(cfg)(own)

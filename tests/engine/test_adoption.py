@@ -109,6 +109,10 @@ def test_a_model_of_other_classes_is_not_taken(tmp_path, monkeypatch, name):
     [
         ("MODEL.PIXEL_MEAN", [1.0, 2.0, 3.0]),
         ("MODEL.ANCHOR_GENERATOR.SIZES", [[8, 16, 24, 48, 96]]),
+        ("INPUT.FORMAT", "RGB"),
+        ("MODEL.PIXEL_STD", [1.0, 2.0, 3.0]),
+        ("MODEL.RPN.BBOX_REG_WEIGHTS", (2.0, 2.0, 1.0, 1.0)),
+        ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", (1.0, 1.0, 1.0, 1.0)),
     ],
 )
 def test_a_model_that_sees_pictures_in_another_way_is_not_taken(tmp_path, monkeypatch, key, value):

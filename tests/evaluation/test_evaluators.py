@@ -422,3 +422,19 @@ def test_the_truth_of_a_function_that_reads_the_file_is_the_files(tmp_path):
             DatasetCatalog.get(name)  # completes the metadata
             truths = build_evaluator(name)._truths.values()
             assert {area for truth in truths for area in truth.areas.tolist()} == {7.0}
+
+
+@pytest.mark.parametrize(("number", "areas"), [(CAT, {400.0}), (DOG, {9.0})])
+def test_the_truth_of_a_function_that_leaves_objects_out_is_the_files(tmp_path, number, areas):
+    """As Detectron2's does where polygons are odd; but not if the classes are others."""
+    images = [
+        {"file_name": f"{i}.png", "image_id": i, "height": 80, "width": 100, "annotations": []}
+        for i in (1, 2, 3)
+    ]
+    box = {"bbox": [0, 0, 3, 3], "bbox_mode": BoxMode.XYXY_ABS, "category_id": number}
+    images[0]["annotations"].append(box)
+    with catalogs.restored_catalogs():
+        name = register_coco(write_coco(tmp_path), "lookup_some")
+        DatasetCatalog.register(name, lambda: images)
+        found = build_evaluator(name)._truths.values()
+        assert {area for truth in found for area in truth.areas.tolist()} == areas

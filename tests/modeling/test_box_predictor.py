@@ -396,3 +396,24 @@ def test_weights_are_computed_without_gradient():
 
     losses_of(make_layers(Watching(1.0, 0.5, False)), [random_rois(0, pseudo=True)])
     assert seen.enabled is False
+
+
+def test_weights_of_boxes_stay_out_where_labels_are_uncertain():
+    def box_loss(weighting):
+        rois = one_foreground_of_four(pseudo=True)
+        rois.target.gt_certainty = torch.tensor([0.5])
+        return losses_of(zero_layers(weighting), [rois])["loss_box_reg"].item()
+
+    plain = box_loss(None)
+    assert plain > 0
+    assert box_loss(FixedWeighting(0.5, 0.5, weights_box_loss=False)) == plain
+    assert box_loss(FixedWeighting(0.5, 0.5, weights_box_loss=True)) == plain / 2
+
+
+def test_weights_of_boxes_are_of_the_foreground_of_all_images():
+    rois = [one_foreground_of_four(pseudo=False), one_foreground_of_four(pseudo=True)]
+    plain = losses_of(zero_layers(None), rois)["loss_box_reg"]
+    weighting = FixedWeighting(3.0, 7.0, weights_box_loss=True)
+    # 1 of the labeled image, 3 of the other.
+    found = losses_of(zero_layers(weighting), rois)["loss_box_reg"]
+    assert found.item() == pytest.approx((1 + 3) / 2 * plain.item(), rel=1e-6)

@@ -361,3 +361,31 @@ def test_an_image_in_which_the_teacher_found_nothing_may_stand_beside_others(hea
     with EventStorage():
         losses = model.train()(inputs)
     assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+def test_rois_of_labels_that_say_nothing_may_stand_beside_uncertain_ones():
+    """As a person's and two tiers do in nearly every batch."""
+    plain, said = random_rois(1, pseudo=False), random_rois(1, pseudo=False)
+    say_how_certain(said.target, [1.0] * 3, [[1.0, 1.0]] * 3)
+    uncertain, layers = rois_of(two_tiers(0.25)), make_layers(None)
+    predictions = layers(random_features([uncertain, plain]))
+    found = layers.losses(predictions, [uncertain, plain])
+    assert found == layers.losses(predictions, [uncertain, said])
+
+
+def test_rpn_learns_labels_that_say_nothing_beside_uncertain_ones():
+    said = say_how_certain(make_target(BOXES), [1.0] * 2, [[1.0, 1.0]] * 2)
+    rpn = build_rpn()
+    found = rpn_losses(rpn, [two_tiers(), make_target(BOXES)])
+    expected = rpn_losses(rpn, [two_tiers(), said])
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-6, atol=0)
+
+
+def test_labels_that_say_nothing_may_stand_beside_uncertain_ones_in_one_stage():
+    said = say_how_certain(make_target(BOXES, [0, 1]), [1.0] * 2, [[1.0, 1.0]] * 2)
+    for architecture in ONE_STAGE:
+        model = one_stage(architecture)
+        found = losses_of(model, sized(two_tiers()), sized(make_target(BOXES, [0, 1])))
+        expected = losses_of(model, sized(two_tiers()), sized(said))
+        assert found == expected

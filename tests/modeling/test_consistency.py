@@ -344,3 +344,17 @@ def test_weight_and_ramp_are_the_configs():
     for name in NAMES["CSD"]:
         assert plain[name].item() > 0
         assert weighted[name].item() == pytest.approx(3 * plain[name].item(), rel=1e-5)
+
+
+def test_csds_second_view_is_the_mirror_image():
+    detector = model("CSD").eval()
+    with torch.no_grad():  # priors on objects
+        for convolution in detector.ssd.head.classification_head.module_list:
+            convolution.bias.view(-1, 6)[:, 0] = -1.0
+        x = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+        found = detector.outputs_of(x)
+        given = detector.consistency(x, found)
+        expected = detector.with_mirrored(found, detector.outputs_of(x.flip(3)))
+    for name, loss in expected.items():
+        assert loss > 0
+        assert given[name].item() == pytest.approx(loss.item(), rel=1e-5)

@@ -118,3 +118,31 @@ def test_what_is_no_list_of_models_is_refused():
         build_pseudo_labels(OLD, TARGET, fraction=1.0)
     with pytest.raises(TypeError, match=r"rule must be a rule with its settings.*'consensus'"):
         build_pseudo_labels([OLD], TARGET, fraction=1.0, rule="consensus")
+
+
+def test_images_are_selected_by_the_rule_that_is_asked_for():
+    # Means 0.55 and 0.6.
+    source = {1: scored(0.9, 0.2), 2: scored(0.6), 3: detections((0, 0, 10, 10, 0.1, 1))}
+    # sum s^2 / sum s: image 1 0.85 / 1.1 = 0.77, image 2 0.6.
+    of = {
+        rule: list(
+            build_pseudo_labels(
+                [source], np.array([1.0, 0.0]), fraction=0.5, selection_rule=rule
+            ).selected
+        )
+        for rule in ("mean_score", "expected_quality")
+    }
+    assert of == {"mean_score": [2], "expected_quality": [1]}
+
+
+def test_labels_of_no_image_are_of_no_tiers():
+    # What has tiers is refused of a rule that says it gives none.
+    assert not build_pseudo_labels([{1: Detections.empty()}], TARGET, fraction=1.0).has_tiers
+
+
+def test_the_labels_after_each_step_are_observed():
+    seen = {}
+    build_pseudo_labels([OLD, NEW], TARGET, fraction=0.5, observe=seen.__setitem__)
+    assert list(seen) == ["model 0", "model 1", "consensus", "selected"]
+    # Above the thresholds (see above): the old model's class 1 and the new one's 0.35 are not.
+    assert [sum(map(len, labels.values())) for labels in seen.values()] == [4, 4, 2, 1]

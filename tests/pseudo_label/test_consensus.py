@@ -283,3 +283,10 @@ def test_images_are_compared_in_parts_that_fit_into_memory(monkeypatch):
     assert list(in_parts) == list(whole) == list(range(9))
     for number in range(9):
         assert_same(in_parts[number], whole[number])
+
+
+@pytest.mark.parametrize("min_votes", [1, 2])
+def test_of_the_very_same_box_the_best_score_stays(min_votes):
+    sources = [{7: detections((0, 0, 10, 10, score, 0))} for score in (0.5, 0.7, 0.9)]
+    found = Consensus(min_votes=min_votes).of_predictions(sources)[7]
+    assert rows(found) == rows(sources[2][7])

@@ -214,3 +214,18 @@ def test_boxes_join_clusters_in_the_order_of_their_scores():
     x, y, z = (0, 0, 100, 10, 0.5, 0), (25, 0, 125, 10, 0.9, 0), (50, 0, 150, 10, 0.8, 0)
     found, _, _ = fuse([detections(x, y, z)])  # {y, z} at 36.8, which x overlaps by .46
     assert sorted(found.boxes[:, 0].tolist()) == pytest.approx([0, (25 * 0.9 + 50 * 0.8) / 1.7])
+
+
+def test_settings_of_tiers_are_read_from_the_config():
+    cfg = get_cfg()
+    add_ssod_config(cfg)
+    for key, value in {"IOU_THRESH": 0.7, "MIN_SCORE": 0.2, "CERTAIN": 0.3, "ALL": 0.9}.items():
+        cfg.SSOD.TIERS[key] = value
+    assert Tiers.from_config(cfg) == Tiers(0.7, 0.2, 0.3, 0.9)
+
+
+def test_a_detection_of_the_least_score_is_not_fused():
+    # Alone 0.3 of two models: 0.15. With the other box, of 0.1, it would be (0.3 + 0.1) / 2.
+    sources = [{1: detections((0, 0, 10, 10, 0.3, 0))}, {1: detections((0, 0, 10, 10, 0.1, 0))}]
+    found = Tiers(min_score=0.1).of_predictions(sources, np.array([1.0]))[1]
+    assert found.votes.tolist() == [1]

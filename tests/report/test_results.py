@@ -232,3 +232,48 @@ def test_a_metric_that_there_is_not_has_no_gain(tmp_path):
     assert results.gain(results.rows[1], "AP-cat") is None
     assert results.columns == ["AP", "AP50", "AP75"]
     assert results.classes == ["cat"]
+
+
+def test_labels_alone_are_not_said_to_be_helped_by_unlabeled_images(tmp_path):
+    last = sentences(tmp_path, [50.0], control=48.0)[-1]
+    assert "phase 0 has learned from the labels alone, too." in last
+    run = a_run(tmp_path, [50.0], control=48.0)
+    run.cfg.MODEL.META_ARCHITECTURE = "CSD"  # which learns from both in phase 0
+    assert verdict(run, Results.of(run))[-1].endswith(": the unlabeled images paid.")
+
+
+def test_a_loss_within_the_noise_is_not_said_to_be_worse(tmp_path):
+    found = sentences(tmp_path, [50.0, 49.2, 53.0])  # 1.2 points are noise
+    assert not any("is worse than phase 0" in sentence for sentence in found)
+
+
+def test_a_run_to_compare_with_is_no_model_of_this_one(tmp_path):
+    found = sentences(tmp_path, [50.0], control=48.0)
+    assert found[0] == "Use phase 0, trained on the labeled images alone: 50.0 AP50."
+    assert BY_TEST not in found  # there was nothing to choose
+
+
+def test_phase_0_alone_is_not_said_to_be_helped_by_nothing_by_its_validation(tmp_path):
+    (said,) = sentences(tmp_path, [50.0], validation={0: {"AP": 31.0}})
+    assert "Unlabeled images did not help" not in said
+
+
+def test_the_file_of_the_best_model_is_named_where_one_is_kept(tmp_path):
+    (tmp_path / "model_best.pth").touch()
+    run = a_run(tmp_path, [50.0, 53.0], validation={0: {"AP": 31.0}, 1: {"AP": 32.0}})
+    assert "Use phase 1 (model_best.pth): " in verdict(run, Results.of(run))[0]
+    run.cfg.SSOD.KEEP_BEST = False  # that of an earlier command
+    assert "Use phase 1: " in verdict(run, Results.of(run))[0]
+
+
+def test_a_large_loss_is_not_within_the_noise(tmp_path):
+    validation = {0: {"AP": 31.0}, 1: {"AP": 32.0}}
+    first = sentences(tmp_path, [53.0, 50.0], validation=validation)[0]
+    assert first.endswith("it has 50.0 AP50, −3.0 over phase 0 (−1.5 AP).")
+
+
+def test_a_class_that_is_no_worse_is_not_blamed(tmp_path):
+    before, after = metrics(49.6, **{"AP-cat": 20.0}), metrics(42.7, **{"AP-cat": 21.0})
+    assert sentences(tmp_path, [before, after])[-1] == (
+        "Phase 1 alone is worse than phase 0 (−6.9)."
+    )

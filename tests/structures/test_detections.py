@@ -3,7 +3,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 from hypothesis import given
-from samples import DETECTIONS, assert_same, detections
+from samples import DETECTIONS, assert_same, detections, rows
 
 from d2_ssod.structures import Detections, concatenate, from_instances, to_instances
 
@@ -53,3 +53,12 @@ def test_from_instances_takes_half_precision(dtype):
         pred_classes=torch.tensor([3], dtype=torch.int32),
     )
     assert_same(from_instances(instances), detections((1, 2, 3, 4, 0.5, 3)))
+
+
+def test_instances_do_not_share_the_arrays():
+    found = detections((0, 0, 10, 10, 0.5, 1))
+    instances = to_instances(found, (20, 20))
+    instances.pred_boxes.tensor.zero_()
+    instances.scores.zero_()
+    instances.pred_classes.zero_()
+    assert rows(found) == [(0, 0, 10, 10, 0.5, 1)]

@@ -357,3 +357,20 @@ def test_images_and_classes_are_in_the_order_of_their_numbers(tmp_path):
     data_set = read(tmp_path, contents)
     assert [record["image_id"] for record in data_set.images] == list(range(1, 12))
     assert data_set.category_ids == list(range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("angle", "is_said"), [(90, True), (-30.5, True), (180, False), (0, False)]
+)
+def test_a_box_that_stands_on_its_side_is_said(tmp_path, angle, is_said):
+    content = {
+        "images": [{"id": 1, "file_name": "1.png", "width": 40, "height": 40}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 5, 20, 4]}
+            | {"attributes": {"rotation": angle}}
+        ],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    found = "".join(map(str, CocoFile(str(tmp_path / "a.json"), "").read().findings))
+    assert (f"has a rotation of {angle:g} degrees" in found) == is_said

@@ -147,3 +147,13 @@ def test_folder_follows_links_once(tmp_path):
     (tmp_path / "images" / "round").symlink_to(tmp_path / "images")
     folder = tmp_path / "images"
     assert names_of(load(folder), folder) == ["b.png", "link00/a.png"]
+
+
+def test_folders_that_are_named_twice_are_said(tmp_path):
+    pictures = tmp_path / "data" / "train"
+    for name in ("a.png", "b.png"):
+        save_picture(pictures / name, 24, 16)
+    (pictures / "list.txt").write_text("data/train/a.png\ndata/train/b.png\n")
+    found = ImageFolders((str(pictures / "list.txt"),), "KEY").read().findings
+    (line,) = map(str, found)
+    assert f"such as a.png, which is {pictures}/a.png; the names have folders already" in line

@@ -334,3 +334,18 @@ def test_copies_of_a_box_are_warned_of(voc):
     write_voc_image(voc, "000007", [("bird", (3, 4, 7, 9), 0)] * 3)
     data_set = VocFolder(str(voc), "trainval", class_names=CLASSES).read()
     assert "image 000007.jpg has the box [2, 3, 7, 9] 3 times" in str(next(iter(data_set.findings)))
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(voc):
+    path = voc / "ImageSets" / "Main" / "trainval.txt"
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert [record["image_id"] for record in load(voc)] == ["000005", "000007", "2008_000001"]
+
+
+def test_classes_of_the_files_are_in_the_order_of_their_names(tmp_path):
+    names = ["pear", "fig", "kiwi", "apple", "plum", "lime", "date", "mango"]
+    write_voc_image(tmp_path, "a", [(name, (1, 1, 9, 9), 0) for name in names])
+    data_set = VocFolder(str(tmp_path)).read()
+    assert data_set.thing_classes == sorted(names)
+    (image,) = data_set.images
+    assert [sorted(names)[a["category_id"]] for a in image["annotations"]] == names

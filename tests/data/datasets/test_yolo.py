@@ -186,3 +186,39 @@ def test_classes_by_number_are_in_the_order_of_the_numbers(yolo):
     found = read(yolo)
     assert found.thing_classes == [f"class {number}" for number in range(12)]
     assert found.images[0]["annotations"][0]["category_id"] == 10
+
+
+@pytest.mark.parametrize(
+    ("line", "is_read"),
+    [
+        ("0 0.5 0.5 1.005 0.2", True),  # rounding of tools
+        ("0 0 0 0.5 -0.005 0.5 1.005", True),
+        ("0 0.5 0.5 1.02 0.2", False),
+        ("0 -0.02 0.5 0.5 0.2", False),
+    ],
+)
+def test_values_may_be_rounded_out_of_the_image_but_not_lie_outside(yolo, line, is_read):
+    label(yolo, line + "\n")
+    data_set = read(yolo)
+    assert len(data_set.images[0]["annotations"]) == is_read
+    assert ("outside 0 to 1" in "".join(map(str, data_set.findings))) == (not is_read)
+
+
+def test_labels_of_the_folder_for_them_come_before_those_beside_the_pictures(yolo):
+    (yolo / "images" / "train" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    assert len(read(yolo).images[0]["annotations"]) == 2
+
+
+def test_a_path_of_another_machine_is_passed_over(yolo):
+    text = "path: /somebody/else\ntrain: images/train\nnames: [cat, dog]\n"
+    (yolo / "data.yaml").write_text(text)
+    assert [len(image["annotations"]) for image in read(yolo).images] == [2, 0]
+
+
+def test_the_last_folder_of_images_has_the_labels_beside_it(yolo):
+    (yolo / "images" / "set").mkdir()
+    for name in ("data.yaml", "images/train", "labels"):
+        target = yolo / "images" / "set" / name
+        target.parent.mkdir(exist_ok=True)
+        (yolo / name).rename(target)
+    assert len(read(yolo / "images" / "set").images[0]["annotations"]) == 2

@@ -261,3 +261,12 @@ def test_warm_up_of_just_half_of_a_phase_is_fine():
     assert warm_up_problem(phase_config(cfg, 0, 10, 0), 0) is None
     cfg.SOLVER.WARMUP_ITERS = 51
     assert warm_up_problem(phase_config(cfg, 0, 10, 0), 0) is not None
+
+
+def test_a_scaled_step_at_the_end_is_left_out(monkeypatch):
+    cfg = make_config(MAX_ITER=(9, 9, 9), STEPS=((8,), (8,), (8,))).clone()
+    cfg.defrost()
+    cfg.SOLVER.REFERENCE_WORLD_SIZE = 1
+    monkeypatch.setattr(comm, "get_world_size", lambda: 8)
+    own = phase_config(cfg, 1, 60, 20)
+    assert (own.SOLVER.MAX_ITER, own.SOLVER.STEPS) == (1, ())

@@ -72,9 +72,10 @@ def test_a_vanished_class_is_said_or_ends_the_run(cfg, data, caplog, action):
 def test_what_a_guard_says_is_in_the_history(cfg, action):
     cfg.SSOD.GUARD.CONSENSUS = action
     with pytest.raises(ConfigError) if action == "stop" else nullcontext():
-        act_on(cfg, "CONSENSUS", "Phase 2: odd")
-    noted = [(event["name"], event["text"]) for event in read_history(RunFolder(cfg.OUTPUT_DIR))]
-    assert noted == ([] if action == "off" else [("CONSENSUS", "Phase 2: odd")])
+        act_on(cfg, "CONSENSUS", 2, "odd")
+    keys, history = ("name", "phase", "text"), read_history(RunFolder(cfg.OUTPUT_DIR))
+    noted = [tuple(event[key] for key in keys) for event in history]
+    assert noted == ([] if action == "off" else [("CONSENSUS", 2, "Phase 2: odd")])
 
 
 def test_good_labels_are_passed_in_silence(cfg, data, caplog):
@@ -140,3 +141,17 @@ def test_a_truth_that_is_none_is_named(cfg, data, truth):
     MetadataCatalog.get(TRUTH).thing_classes = ["dog", "cat"]
     with pytest.raises(ConfigError, match=r"other classes than DATASETS.TRAIN: the same names in"):
         load_truth(cfg, data.unlabeled, data.thing_classes)
+
+
+def test_truth_is_found_by_a_link(cfg, data, truth, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    linked = [
+        {**image, "file_name": str(tmp_path / "link" / f"{n}.png")}
+        for n, image in enumerate(data.unlabeled)
+    ]
+    assert set(load_truth(cfg, linked, data.thing_classes)) == {0, 1, 2}
+
+
+def test_what_helps_a_vanished_class_depends_on_the_selected_images(cfg, data, caplog):
+    check_labels(cfg, 2, labels_of(0, 0, 0, 0), data)  # of all images
+    assert "train phase 0 longer, or label more of them" in caplog.text

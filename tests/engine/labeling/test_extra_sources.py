@@ -98,3 +98,12 @@ def test_ids_that_mean_other_files_since_images_were_added_are_refused(tmp_path)
         assert heights(load_extra_sources(cfg, data_of(*names))[0])[2] == [5]
     with pytest.raises(ConfigError, match=r"2 mean others .*, such as 1, which was .*/b\.png"):
         load_extra_sources(cfg, data_of("a.png", "b.png", "c.png"))
+
+
+def test_ids_are_checked_whatever_a_file_without_a_note_is_called(tmp_path):
+    cfg, _ = a_run(tmp_path / "own", "b.png", "c.png")
+    (tmp_path / "elsewhere").mkdir()
+    path = save_predictions(tmp_path / "elsewhere" / "predictions.json", FOUND, [7])
+    cfg.SSOD.CONSENSUS.EXTRA_SOURCES = [str(path)]
+    with pytest.raises(ConfigError, match=r"2 mean others .*, such as 1, which was .*/b\.png"):
+        load_extra_sources(cfg, data_of("a.png", "b.png", "c.png"))

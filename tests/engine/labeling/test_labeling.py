@@ -266,3 +266,28 @@ def test_corrections_that_come_too_late_are_said(
         warn_of_unused_corrections(cfg, CORRECTED)
     assert len(caplog.records) == (said is not None)
     assert said is None or said in caplog.text
+
+
+def test_guards_judge_labels_before_they_are_written(tmp_path, monkeypatch):
+    def stop(cfg, phase, labels, data):
+        raise ConfigError(f"{labels.num_boxes} labels of phase {phase}")
+
+    rule = LabelRule(lambda cfg: lambda sources: sources.raw[0])
+    monkeypatch.setattr(next_phase, "check_labels", stop)
+    with pytest.raises(ConfigError, match=r"^1 labels of phase 1$"):
+        label_by(rule, tmp_path, monkeypatch)
+    assert not RunFolder(tmp_path).phase(1).pseudo_labels.exists()
+
+
+@pytest.mark.parametrize(("images", "said"), [(1, "1 unlabeled images were added"), (3, "")])
+def test_images_that_came_too_late_are_said_but_not_those_that_are_gone(
+    tmp_path, caplog, images, said
+):
+    cfg, folder = runs.bare_config(tmp_path), RunFolder(tmp_path)
+    cfg.SSOD.NUM_PHASES = 1
+    write_json(folder.phase(1).pseudo_labels, {})
+    was = [{"file_name": f"{n}.png", "image_id": n} for n in range(1, images + 1)]
+    write_json(folder.phase(0).predictions_source, prediction_source(cfg, was))
+    predicting.check_existing_predictions(cfg, DATA)
+    assert said in caplog.text
+    assert len(caplog.messages) == bool(said)

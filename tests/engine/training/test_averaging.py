@@ -107,3 +107,7 @@ def test_a_signal_leaves_no_half_of_the_average():
         pytest.fail("the evaluation began")
     assert len(loaded) == 2
     assert model.weight.item() == 1.0
+
+
+def test_before_training_there_is_nothing_to_keep():
+    assert AverageWeights(Model(8), 0.9).state_dict() == {}

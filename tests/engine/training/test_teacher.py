@@ -308,3 +308,11 @@ def test_thresholds_of_ranks_stay_alike_whatever_each_of_them_finds(monkeypatch)
     certain, of_all = (teacher.state_dict()[name][0].item() for name in ("certain", "all"))
     assert certain == pytest.approx(0.7 + 0.02 * (1 / 4 - 0.5) / 0.75)
     assert of_all == pytest.approx(0.4 + 0.02 * (2 / 4 - 1) / 1.25)
+
+
+def test_boxes_at_a_threshold_are_below_it():
+    teacher = teacher_of(Scripted([0.75, 0.5], [0, 1]))
+    teacher._certain.values, teacher._all.values = torch.full((2, 2), 0.75).double()
+    teacher._all.values = teacher._all.values * 2 / 3  # 0.5
+    ((pseudo,),) = relabel(teacher, batch_of(True))
+    assert pseudo["instances"].gt_certainty.tolist() == [0.75]
