@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
+import matplotlib
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,4 +35,11 @@ def draw_detections(picture: np.ndarray, found: Detections, classes: Sequence[st
         labels=[f"{classes[number]} {score:.0%}" for number, score in rows],
         colors=[f"hsl({n * 360 // len(classes)}, 100%, 45%)" for n in found.classes.tolist()],
         width=max(1, round(min(picture.shape[:2]) / 200)),
+        font=_font(),
+        font_size=max(10, round(min(picture.shape[:2]) / 30)),
     )
+
+
+def _font() -> str:
+    """Name a font that can be scaled, with the letters of Europe; it comes with matplotlib."""
+    return os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")

@@ -19,7 +19,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from d2_ssod.engine.processes.group import USER_ERROR
+from d2_ssod.engine.processes.group import USER_ERROR, flush_streams
 from d2_ssod.errors import ConfigError, described
 
 from . import check, fuse, init, predict, report, split, train
@@ -61,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_COMMANDS[given.command].run(given))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    except BrokenPipeError:  # who reads it has read enough
+        flush_streams()
         sys.exit(USER_ERROR)
     except OSError as error:
         if error.strerror is None:  # not of the system's

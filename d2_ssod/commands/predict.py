@@ -55,6 +55,7 @@ from .kept_predictions import discard, discard_old, folder_of, keeping
 from .trained_models import add_phase_argument, choose_phases, open_runs
 
 _OURS = b"drawn by d2_ssod"  # the comment in pictures that may be drawn again
+_DRAWN = ".jpg"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -167,20 +168,31 @@ def _expand(places: Sequence[str]) -> tuple[list[str], list[str]]:
     Returns:
         the files, and what is said of those that are not read.
     """
-    files: list[str] = []
-    findings = Findings()
+    files: dict[str, str] = {}
+    findings, empty = Findings(), []
     for place in places:
-        if os.path.isdir(place):
-            files += ImageFolders((place,), place).files(findings)
-        elif os.path.exists(place) or not glob.has_magic(place):
-            files.append(place)
-        else:
-            files += sorted(glob.glob(place, recursive=True))
+        found = _pictures_of(place, findings)
+        empty += [] if found else [place]
+        for file in found:
+            files.setdefault(os.path.abspath(file), file)
     problems = [str(finding) for finding in findings]
+    if empty:
+        problems.insert(0, f"{', '.join(empty)}: no pictures there")
     if not files:
-        nothing = "; ".join([f"{', '.join(places)}: no pictures there", *problems])
-        raise ConfigError(f"{nothing}; name pictures or folders")
-    return list(dict.fromkeys(files)), problems
+        raise ConfigError(f"{'; '.join(problems)}; name pictures or folders")
+    return list(files.values()), problems
+
+
+def _pictures_of(place: str, findings: Findings) -> list[str]:
+    if os.path.isdir(place):
+        found = ImageFolders((place,), place).files(findings)
+        pictures = [file for file in found if not _is_drawing(Path(file))]
+        if drawn := len(found) - len(pictures):
+            print(f"{place}: {drawn} pictures that --draw has drawn are left out", file=sys.stderr)
+        return pictures
+    if os.path.exists(place) or not glob.has_magic(place):
+        return [place]
+    return sorted(glob.glob(place, recursive=True))
 
 
 def _readable(files: Sequence[str], cfg: CfgNode) -> tuple[list[dict], list[str]]:
@@ -219,7 +231,7 @@ def _check_targets(
     names = unique_stems(images)
     for name in names:
         drawing = _drawing(arguments.draw, name) if arguments.draw else None
-        if drawing and (os.path.realpath(drawing) in given or _is_no_drawing(drawing)):
+        if drawing and (os.path.realpath(drawing) in given or _is_of_others(drawing)):
             raise ConfigError(
                 f"--draw {arguments.draw} would overwrite the picture {name}.jpg; name another "
                 "folder"
@@ -234,18 +246,22 @@ def _check_targets(
 
 
 def _drawing(folder: str, name: str) -> Path:
-    return Path(folder) / f"{name}.jpg"
+    return Path(folder) / f"{name}{_DRAWN}"
 
 
-def _is_no_drawing(path: Path) -> bool:
-    """Tell whether there is a file that :func:`_draw` has not written."""
-    if not path.exists():
+def _is_of_others(path: Path) -> bool:
+    return path.exists() and not _is_drawing(path)
+
+
+def _is_drawing(path: Path) -> bool:
+    """Tell whether :func:`_draw` has written a file."""
+    if path.suffix != _DRAWN:
         return False
     try:
         with Image.open(path) as image:
-            return image.info.get("comment") != _OURS
+            return image.info.get("comment") == _OURS
     except (OSError, Image.DecompressionBombError):  # no picture, or one of another kind
-        return True
+        return False
 
 
 def _write(

@@ -35,10 +35,25 @@ def check_present(
         if there
         else f"none of {count} pictures is in"
     )
+    name = os.path.relpath(missing[0], folder)
+    twice = _named_twice(os.path.abspath(missing[0]))
     findings.error(
         place,
         "pictures that are elsewhere",
-        f"{what} {folder}, such as {os.path.relpath(missing[0], folder)}",
-        remedy,
+        f"{what} {folder}, such as {name}{f', which is {twice}' if twice else ''}",
+        "the names have folders already: name the folder above these" if twice else remedy,
     )
     return frozenset(missing)
+
+
+def _named_twice(path: str) -> str | None:
+    """Find the file that is meant where folders are named by the data set, and again before it."""
+    parts = path.split(os.sep)
+    for length in range(1, len(parts) // 2 + 1):
+        for start in range(len(parts) - 2 * length):
+            middle = start + length
+            if parts[start:middle] == parts[middle : middle + length]:
+                once = os.sep.join([*parts[:start], *parts[middle:]])
+                if os.path.exists(once):
+                    return once
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
 from hashlib import sha256
 
@@ -176,5 +177,5 @@ def _keep_best(cfg: CfgNode) -> None:
         logger.info(
             "The ensemble of phases %d~%d is better still there: python -m d2_ssod predict %s "
             "... --phase best",
-            *(together[0], together[-1], cfg.OUTPUT_DIR),
+            *(together[0], together[-1], shlex.quote(cfg.OUTPUT_DIR)),
         )

@@ -88,7 +88,7 @@ class Guard:
             of_sources: boxes of each model.
         """
         fewest = min(of_sources)
-        if len(of_sources) < 2 or fewest == 0 or agreed >= self.consensus_kept * fewest:
+        if len(of_sources) < 2 or agreed >= self.consensus_kept * fewest:
             return None
         return (
             f"the {len(of_sources)} models agree on {agreed} boxes, {agreed / fewest:.0%} of the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from d2_ssod.artifacts import better_ensemble, ensembles_of
+from d2_ssod.modeling.detectors import detector_of
 
 from .collect import Metrics, Phase, Run
 
@@ -127,7 +128,7 @@ def verdict(run: Run, results: Results) -> list[str]:
     return [
         *advice,
         *(_worse_phase(results, row) for row in results.of_run if _is_worse(results, row)),
-        *_compared(results, single, best),
+        *_compared(results, single, best, detector_of(run.cfg).learns_unlabeled),
         *_unlike(run),
         *([] if results.by_test and _are_all_judged(run) else [_how_far(run)]),
     ]
@@ -250,8 +251,17 @@ def _worse_phase(results: Results, row: Row) -> str:
     return text + "."
 
 
-def _compared(results: Results, single: Row | None, best: Row) -> list[str]:
-    """Say what the run to compare with says of the single model, and of the best ensemble."""
+def _compared(
+    results: Results, single: Row | None, best: Row, learned_unlabeled: bool
+) -> list[str]:
+    """Say what the run to compare with says of the single model, and of the best ensemble.
+
+    Args:
+        results: of both runs.
+        single: the model to use.
+        best: the best row.
+        learned_unlabeled: the run's detector learns from unlabeled images in phase 0, too.
+    """
     control = next((row for row in results.rows if row.kind == "control"), None)
     if control is None or single is None or None in (control.value(_MAIN), single.value(_MAIN)):
         return []
@@ -261,7 +271,7 @@ def _compared(results: Results, single: Row | None, best: Row) -> list[str]:
     text += "" if results.by_test else " on the validation images, which have chosen it"
     if best.kind == "ensemble":
         text += f", the ensemble {signed(differences[1])}"
-    if single.short == "0" and len(results.of_run) > 1:
+    if single.short == "0" and not learned_unlabeled:
         return [f"{text}; phase 0 has learned from the labels alone, too."]
     if abs(differences[0]) < NOISE:
         return [f"{text}: no difference beyond the noise."]

@@ -119,6 +119,7 @@ def handled_signals(*, of_launcher: bool = False) -> Iterator[_Requests]:
         for number, handler in before.items():
             signal.signal(number, handler)
         _requests.number, _requests.finishes_iterations = None, False
+        _requests.is_due = False
 
 
 def hold_signals() -> None:
