@@ -78,7 +78,12 @@ def redraw(
         chosen = {unlabeled[number]["id"] for number in drawn}
     else:
         ids = {Path(image["file_name"]).name: image["id"] for image in unlabeled}
-        chosen = {ids[name] for name in order[:count]}
+        chosen = {ids[name] for name in order[:count] if name in ids}
+        if len(chosen) < count:
+            raise SystemExit(
+                f"Of the first {count} pictures of the queue, {len(chosen)} are among the unlabeled "
+                f"ones of {data / FILES[UNLABELED]}: it is too short, or of another folder"
+            )
     parts = {
         LABELED: [(UNLABELED, image) for image in unlabeled if image["id"] in chosen],
         UNLABELED: [(UNLABELED, image) for image in unlabeled if image["id"] not in chosen],

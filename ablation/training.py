@@ -59,7 +59,7 @@ def kept(metrics: Mapping[str, Mapping[str, float]], keys: Collection[str]) -> d
 class Beginning(NamedTuple):
     """When a run began, and with the code of which commit: later ones may come while it trains."""
 
-    seconds: float
+    time: float
     commit: str
 
     @classmethod
@@ -79,7 +79,7 @@ def keep(result: Path, content: Mapping[str, object], began: Beginning) -> None:
         began: when the run did.
     """
     if not result.exists():
-        seconds = round(time.time() - began.seconds)
+        seconds = round(time.time() - began.time)
         made = {"seconds": seconds, "commit": began.commit, "versions": versions()}
         write_json(result, {**content, **made})
         print(f"{result}: done", flush=True)

@@ -66,7 +66,8 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # "SGD" (as in Detectron2) or "AdamW"; both read SOLVER.BASE_LR and SOLVER.WEIGHT_DECAY*.
     "OPTIMIZER": ("SGD", one_of("SGD", "AdamW")),
     # Moving average of the weights, with which each phase ends. 0: off; 0.999: over about the last
-    # 1000 iterations, with a ramp over the last ninth of them if these are less than 9000. It is to
+    # 1000 iterations, with a ramp over the last ninth of them if these are less than 9000. It, and
+    # TEACHER.START, are scaled with the schedule by SOLVER.REFERENCE_WORLD_SIZE. It is to
     # forget the first weights; a phase that starts from another (PHASE_INIT) may do without.
     "AVERAGE.DECAY": (0.0, limits.BELOW_1),
     "AVERAGE.RAMP": (True, limits.FLAG),

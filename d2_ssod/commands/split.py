@@ -86,6 +86,13 @@ def split(
                 f"{path}: {count} images have the id {image_id!r}; give each its own, and its "
                 "annotations"
             )
+    named = Counter(str(image.get("file_name")) for image in images)
+    for file_name, count in named.items():
+        if count > 1 and file_name != "None":
+            raise ConfigError(
+                f"{path}: {count} images are {file_name!r}, which would be labeled and not; take "
+                "one out, and give its annotations to the other"
+            )
     known = set(times)
     owners = [find_id(annotation["image_id"], known) for annotation in annotations]
     for annotation, owner in zip(annotations, owners, strict=True):

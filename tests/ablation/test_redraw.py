@@ -83,3 +83,12 @@ def test_labels_may_be_added_of_drawn_pictures_or_the_first_of_a_queue(tmp_path,
     assert len(added) == 2
     assert is_drawn or added == set(queue[:2])
     assert len(pictures(tmp_path / "new", "unlabeled_truth")) == 7 - 2
+
+
+def test_a_queue_that_is_too_short_or_of_another_folder_is_refused(tmp_path):
+    lay_out(tmp_path / "digits", SIZES)
+    own = [path.name for path in pictures(tmp_path / "digits", "unlabeled_truth")]
+    for order in (own[:1], [own[0], own[0]], [own[0], "elsewhere.png"]):
+        with pytest.raises(SystemExit, match="Of the first 2 pictures of the queue, 1 are among"):
+            redraw(tmp_path / "digits", tmp_path / "new", 1, 2, True, order)
+    assert not (tmp_path / "new").exists()

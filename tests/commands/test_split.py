@@ -135,3 +135,11 @@ def test_an_annotation_of_no_image_is_said(file, tmp_path, capsys):
     file.write_text(json.dumps({**CONTENTS, "annotations": annotations}))
     split(file, "--percent", 10, code=2)
     assert "image_id 99, which is no image's id" in capsys.readouterr().err
+
+
+def test_images_of_one_file_are_said(file, tmp_path, capsys):
+    """Drawn apart, the picture would be labeled and unlabeled, or trained on and judged by."""
+    images = [{"id": i, "file_name": f"{i % 30}.jpg"} for i in range(40)]
+    file.write_text(json.dumps({**CONTENTS, "images": images, "annotations": []}))
+    split(file, "--percent", 50, code=2)
+    assert "2 images are '0.jpg', which would be labeled and not" in capsys.readouterr().err

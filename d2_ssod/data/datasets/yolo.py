@@ -23,6 +23,7 @@ _LINE = (
     "a line is `class x y width height`, or `class x1 y1 x2 y2 ...` for a polygon, in units of the "
     "image (0 to 1)"
 )
+_WITH_SCORE = 5  # numbers after the class, as of predictions
 _POSE_LINE = (
     "by kpt_shape a line is `class x y width height`, alone or with {} values of keypoints, in "
     "units of the image (0 to 1)"
@@ -217,7 +218,8 @@ def _read_line(
     else:
         fits, outline = len(numbers) == 4 or _is_polygon(numbers), numbers
     if category is None or None in numbers or not fits:
-        return f"reads {' '.join(words)[:80]!r}, {len(numbers)} values after the class"
+        found = f"reads {' '.join(words)[:80]!r}, {len(numbers)} values after the class"
+        return f"{found} (with a score?)" if len(numbers) == _WITH_SCORE else found
     if not 0 <= category < num_classes:
         return f"has the class {category}, of {num_classes} classes"
     if min(outline) < -0.01 or max(outline) > 1.01:

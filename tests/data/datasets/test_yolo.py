@@ -222,3 +222,8 @@ def test_the_last_folder_of_images_has_the_labels_beside_it(yolo):
         target.parent.mkdir(exist_ok=True)
         (yolo / name).rename(target)
     assert len(read(yolo / "images" / "set").images[0]["annotations"]) == 2
+
+
+def test_a_line_of_predictions_is_said_to_have_a_score(yolo):
+    label(yolo, "0 0.5 0.5 0.2 0.2 0.91\n")
+    assert "5 values after the class (with a score?)" in "".join(map(str, read(yolo).findings))
