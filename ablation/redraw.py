@@ -81,8 +81,9 @@ def redraw(
         chosen = {ids[name] for name in order[:count] if name in ids}
         if len(chosen) < count:
             raise SystemExit(
-                f"Of the first {count} pictures of the queue, {len(chosen)} are among the unlabeled "
-                f"ones of {data / FILES[UNLABELED]}: it is too short, or of another folder"
+                f"Of the first {count} pictures of the queue, {len(chosen)} are among the "
+                f"unlabeled ones of {data / FILES[UNLABELED]}: it is too short, or of another "
+                "folder"
             )
     parts = {
         LABELED: [(UNLABELED, image) for image in unlabeled if image["id"] in chosen],

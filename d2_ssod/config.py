@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -391,6 +392,17 @@ def _nearest_path(node: Any, parts: list[str]) -> str | None:
         return found
     rest = _nearest_path(node[found], below)
     return None if rest is None else f"{found}.{rest}"
+
+
+def with_values(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
+    """Give a frozen copy with other values of some keys such as ``MODEL.WEIGHTS``."""
+    own = cfg.clone()
+    own.defrost()
+    for name, value in values.items():
+        *sections, key = name.split(".")
+        functools.reduce(getitem, sections, own)[key] = value
+    own.freeze()
+    return own
 
 
 def value_of(cfg: CfgNode, name: str) -> Any:

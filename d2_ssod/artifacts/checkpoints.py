@@ -19,6 +19,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
+from d2_ssod.config import with_values
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
 
@@ -295,10 +296,6 @@ def load_model(cfg: CfgNode, path: str | os.PathLike) -> nn.Module:
     Raises:
         ConfigError: the file does not fit the model.
     """
-    own = cfg.clone()
-    own.defrost()
-    own.MODEL.TIMM.WEIGHTS = ""  # The file has all of them.
-    own.freeze()
-    model = build_model(own)
+    model = build_model(with_values(cfg, {"MODEL.TIMM.WEIGHTS": ""}))  # the file has all of them
     AtomicCheckpointer(model, must_fit=True).load(os.fspath(path))
     return model.eval()

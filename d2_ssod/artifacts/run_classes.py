@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
+from d2_ssod.class_lists import describe_difference
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import read_record, write_json
 
@@ -44,14 +45,7 @@ def class_differences(folder: RunFolder, thing_classes: Sequence[str]) -> list[s
 
 
 def _differ(made: Sequence[str], now: Sequence[str]) -> list[str]:
-    differences = [
-        f"class {number} was {was!r} and is {name!r}"
-        for number, (was, name) in enumerate(zip(made, now, strict=False))
-        if was != name
-    ]
-    if len(made) != len(now):
-        differences.append(f"there were {len(made)} and are {len(now)}")
-    return differences
+    return [] if made == now else [describe_difference(made, now)]
 
 
 def load_classes(folder: RunFolder, remedy: str = "correct the file or delete it") -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 
 from d2_ssod.artifacts import load_pseudo_labels
+from d2_ssod.config import with_values
 from d2_ssod.data.datasets import read_data_set, with_unique_ids
 from d2_ssod.data.findings import Finding, Findings
 from d2_ssod.engine import PhaseTrainer, build_config, check_run_data
@@ -56,12 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _check_keys(cfg: CfgNode) -> Findings:
     """Find what cannot be built of a config, and what it names in vain."""
     findings, lines = Findings(), list(odd_keys(cfg))
-    own = cfg.clone()
-    own.defrost()
-    if own.MODEL.TIMM.WEIGHTS == "pretrained":
-        own.MODEL.TIMM.WEIGHTS = ""  # nothing is downloaded for a check
+    weights = cfg.MODEL.TIMM.WEIGHTS
+    # Nothing is downloaded for a check.
+    own = {"MODEL.TIMM.WEIGHTS": "" if weights == "pretrained" else weights}
     try:
-        model, _ = PhaseTrainer.build_parts(own)
+        model, _ = PhaseTrainer.build_parts(with_values(cfg, own))
     except ConfigError as error:
         findings.error("", "models that cannot be built", str(error), "")
     else:

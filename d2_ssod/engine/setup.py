@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from d2_ssod.artifacts import RunFolder
+from d2_ssod.config import with_values
 from d2_ssod.data import register_from_config
 from d2_ssod.modeling import describe_timm_backbone, with_timm_pixels
 from d2_ssod.randomness import seed_generators, with_drawn_seed
@@ -75,10 +76,6 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 def _with_seed(cfg: CfgNode, go_on: bool) -> CfgNode:
     """Set a seed where ``SEED`` asks for a random one; a run keeps its."""
-    own = with_drawn_seed(cfg)
+    drawn = with_drawn_seed(cfg)
     kept = on_main_process(lambda: read_kept_seed(RunFolder(cfg.OUTPUT_DIR))) if go_on else None
-    if kept is not None:
-        own.defrost()
-        own.SEED = kept
-        own.freeze()
-    return own
+    return drawn if kept is None else with_values(cfg, {"SEED": kept})

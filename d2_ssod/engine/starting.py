@@ -17,6 +17,7 @@ from d2_ssod.artifacts import (
     had_teacher,
     save_classes,
 )
+from d2_ssod.config import with_values
 from d2_ssod.evaluation import load_truth
 
 from .adoption import adopt_phase_0, adopt_pseudo_labels
@@ -80,8 +81,7 @@ def check_trained(cfg: CfgNode, phase: int, data: RunData) -> None:
     # Of its length, which alone depends on the number of pseudo-labeled images, anything fits.
     own, folder = phase_config(cfg, phase, 1, 1), RunFolder(cfg.OUTPUT_DIR)
     if cfg.SSOD.TEACHER.ENABLED and had_teacher(folder, phase):  # it was the last phase then
-        own.defrost()
-        own.SSOD.TEACHER.ENABLED = True
+        own = with_values(own, {"SSOD.TEACHER.ENABLED": True})
     check_training(own, phase, data.labeled, folder, learned_without_labels(cfg, phase, data))
 
 

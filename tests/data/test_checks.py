@@ -6,6 +6,7 @@ import pytest
 from detectron2.structures import BoxMode
 from pictures import cut, save_picture
 
+from d2_ssod.class_lists import describe_difference
 from d2_ssod.data import checks
 from d2_ssod.data.box_checks import check_boxes
 from d2_ssod.data.findings import Findings
@@ -60,6 +61,7 @@ def test_same_classes_accepts_equal_lists():
         (["cat", "dog", "bird"], "additional 'bird'"),
         (["cat", "dog", "cat"], "additional 'cat'"),
         (["dog", "cat"], "the same names in another order, 'dog', 'cat' instead of 'cat', 'dog'"),
+        (["ca\u0301t", "dog"], "missing 'cat', additional 'ca\u0301t'"),
         ([], "missing 'cat', 'dog'"),
         ([*"abcdefghijkl", "cat", "dog"], f"additional {str([*'abcdefghij'])[1:-1]}, 2 more"),
     ],
@@ -320,3 +322,8 @@ def test_pictures_are_read_whole_only_where_they_begin_alike(tmp_path, monkeypat
 def test_repeated_pictures_are_warned_of(tmp_path):
     images = [record(tmp_path / name) for name in ("a.png", "b.png", "./a.png")]
     assert "a.png is named 2 times" in warning_by(checks.check_repeated, images, FILES, "KEY")
+
+
+def test_names_that_look_the_same_are_said_to():
+    found = describe_difference(["e\u0301", "dog"], ["\u00e9", "dog"])
+    assert found == "the same names in another Unicode form, such as '\u00e9'"

@@ -99,7 +99,7 @@ def test_a_model_of_other_classes_is_not_taken(tmp_path, monkeypatch, name):
     (other.root / name).touch()
     save_classes(other, ["dog", "cat"])
     cfg.SSOD.START.PHASE_0 = str(other.root / name)
-    with pytest.raises(ConfigError, match="class 0 was 'dog' and is 'cat'"):
+    with pytest.raises(ConfigError, match="in another order, 'dog', 'cat' instead of 'cat', 'dog'"):
         adopt_phase_0(cfg, ["cat", "dog"])
     adopt_phase_0(cfg, ["dog", "cat"])
 

@@ -528,7 +528,7 @@ def test_models_of_other_classes_are_not_taken_for_these(copied_run, data, capfd
     classes.write_text(classes.read_text().replace('"0"', '"zero"'))
     before = classes.read_bytes()
     stderr = error_of(capfd, runs.arguments(data, copied_run, flag))
-    assert_one_error_line(stderr, "classes.json", "class 0 was 'zero' and is '0'")
+    assert_one_error_line(stderr, "classes.json", "missing '0', additional 'zero'")
     assert classes.read_bytes() == before
 
 

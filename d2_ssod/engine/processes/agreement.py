@@ -45,21 +45,13 @@ def agree_on_config(cfg: CfgNode, **flags: Any) -> None:
     Raises:
         ConfigError: on all ranks; it names the keys that differ.
     """
-    own = {f"--{name.replace('_', '-')}": value for name, value in flags.items()}
-    own |= {key: value for key, value in flat_keys(cfg) if key != "OUTPUT_DIR"}
-    (first_host, first), *others = comm.all_gather((platform.node(), own))
-    for rank, (host, other) in enumerate(others, 1):
-        keys = [key for key in first | other if repr(first.get(key)) != repr(other.get(key))]
-        if keys:
-            differences = [
-                f"{key} is {first.get(key)!r} on rank 0 ({first_host}) and {other.get(key)!r} on "
-                f"rank {rank} ({host})"
-                for key in keys
-            ]
-            raise ConfigError(
-                f"the processes of this run have different configs: {_first_ones(differences)}; "
-                "start all machines with the same config file, flags and KEY VALUE pairs"
-            )
+    own = {f"--{name.replace('_', '-')}": repr(value) for name, value in flags.items()}
+    own |= {key: repr(value) for key, value in flat_keys(cfg) if key != "OUTPUT_DIR"}
+    if differences := _differences(own):
+        raise ConfigError(
+            f"the processes of this run have different configs: {_first_ones(differences)}; "
+            "start all machines with the same config file, flags and KEY VALUE pairs"
+        )
 
 
 def agree_on_folder(output_dir: str | os.PathLike) -> None:
@@ -111,15 +103,11 @@ def agree_on_images(sets: Mapping[str, Sequence[dict]]) -> None:
     if comm.get_world_size() == 1:
         return
     own = {place: _fingerprint(images) for place, images in sets.items()}
-    (first_host, first), *others = comm.all_gather((platform.node(), own))
-    for rank, (host, other) in enumerate(others, 1):
-        for place in first:
-            if first[place] != other[place]:
-                raise ConfigError(
-                    f"{place}: the images are not the same on all machines: {first[place][0]} on "
-                    f"rank 0 ({first_host}), {other[place][0]} on rank {rank} ({host}), or of "
-                    "other names, order or objects; copy the data set whole to every machine"
-                )
+    if differences := _differences(own):
+        raise ConfigError(
+            "the images, their names, order or objects are not the same on all machines: "
+            f"{_first_ones(differences)}; copy the data set whole to every machine"
+        )
 
 
 def agree_on_weights(model: nn.Module) -> None:
@@ -134,14 +122,11 @@ def agree_on_weights(model: nn.Module) -> None:
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    (first_host, first), *others = comm.all_gather((platform.node(), digest.hexdigest()))
-    for rank, (host, other) in enumerate(others, 1):
-        if other != first:
-            raise ConfigError(
-                f"the weights that training starts from (MODEL.WEIGHTS, MODEL.TIMM.WEIGHTS) are "
-                f"others on rank {rank} ({host}) than on rank 0 ({first_host}); copy the same file "
-                "to every machine"
-            )
+    if differences := _differences({"their digest": digest.hexdigest()[:8]}):
+        raise ConfigError(
+            "the weights that training starts from (MODEL.WEIGHTS, MODEL.TIMM.WEIGHTS) are not the "
+            f"same on all machines: {_first_ones(differences)}; copy the same file to every one"
+        )
 
 
 def on_main_process(function: Callable[[], _Result]) -> _Result:
@@ -192,9 +177,25 @@ def on_all_ranks(
     return result
 
 
-def _fingerprint(images: Sequence[dict]) -> tuple[int, str, str]:
+def _differences(own: Mapping[str, str]) -> list[str]:
+    """Say what of these is another on the first rank that has not all as rank 0; on every rank."""
+    (first_host, first), *others = comm.all_gather((platform.node(), dict(own)))
+    for rank, (host, other) in enumerate(others, 1):
+        if first != other:
+            return [
+                f"{key} is {first.get(key)} on rank 0 ({first_host}) and {other.get(key)} on rank "
+                f"{rank} ({host})"
+                for key in first | other
+                if first.get(key) != other.get(key)
+            ]
+    return []
+
+
+def _fingerprint(images: Sequence[dict]) -> str:
+    """Say how many images there are, with a digest of their ids, names and objects."""
     ids = repr([image["image_id"] for image in images]).encode(errors="surrogateescape")
-    return len(images), digest_of(images, crowds=True), hashlib.sha256(ids).hexdigest()
+    digest = hashlib.sha256(ids + digest_of(images, crowds=True).encode()).hexdigest()
+    return f"{len(images)} images ({digest[:8]})"
 
 
 def _write_token(path: Path) -> None:

@@ -13,13 +13,12 @@ from .consistency import (
     mirror,
     one_sided_consistency,
 )
-from .csd import CSD, ISD, ConsistentSSD
+from .csd import CSD, ISD
 from .proposal_learning import ProposalLearningRCNN
 
 __all__ = [
     "CSD",
     "ISD",
-    "ConsistentSSD",
     "ProposalLearningRCNN",
     "Ramp",
     "box_consistency",

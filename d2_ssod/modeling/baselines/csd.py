@@ -22,8 +22,13 @@ from .consistency import (
 )
 
 
-class ConsistentSSD(SSD):
-    """SSD with losses on all images of a batch, of which some have no ``instances``."""
+@META_ARCH_REGISTRY.register()
+class CSD(SSD):
+    """Consistency between an image and its mirror image, of priors on objects in the image.
+
+    Jeong et al., NeurIPS 2019. The symmetric divergence of class probabilities, and squared
+    differences of offsets, on all images of a batch, of which some have no ``instances``.
+    """
 
     @configurable
     def __init__(self, *, ramp: Ramp, weight: float = 1.0, **kwargs) -> None:
@@ -67,25 +72,15 @@ class ConsistentSSD(SSD):
         Args:
             pixels: Tensor[B, 3, S, S], as the backbone sees them.
             outputs: of them.
+
+        Returns:
+            ``loss_consistency_cls`` and ``loss_consistency_box``.
         """
-        raise NotImplementedError
+        return self.with_mirrored(outputs, self.outputs_of(pixels.flip(3)))
 
     def outputs_of(self, pixels: Tensor) -> Outputs:
         """Compute the outputs of another view of a batch."""
         return self.outputs(ImageList(pixels, [tuple(pixels.shape[-2:])] * len(pixels)))
-
-
-@META_ARCH_REGISTRY.register()
-class CSD(ConsistentSSD):
-    """Consistency between an image and its mirror image, of priors on objects in the image.
-
-    Jeong et al., NeurIPS 2019. The symmetric divergence of class probabilities, and squared
-    differences of offsets.
-    """
-
-    def consistency(self, pixels: Tensor, outputs: Outputs) -> dict[str, Tensor]:
-        """Compute ``loss_consistency_cls`` and ``loss_consistency_box``."""
-        return self.with_mirrored(outputs, self.outputs_of(pixels.flip(3)))
 
     def with_mirrored(self, outputs: Outputs, mirrored: Outputs) -> dict[str, Tensor]:
         """Compute both losses from the outputs of images and of their mirror images."""

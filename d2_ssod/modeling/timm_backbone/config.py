@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode, get_cfg
 
+from d2_ssod.config import with_values
 from d2_ssod.errors import ConfigError
 from d2_ssod.limits import is_whole
 
@@ -48,13 +49,11 @@ def with_timm_pixels(cfg: CfgNode) -> CfgNode:
     if cfg.MODEL.BACKBONE.NAME not in TIMM_BACKBONES or is_set or cfg.INPUT.FORMAT not in orders:
         return cfg
     layout, order = layout_of(cfg, len(cfg.MODEL.PIXEL_MEAN)), orders[cfg.INPUT.FORMAT]
-    own = cfg.clone()
-    own.defrost()
-    for key, of_rgb in {"PIXEL_MEAN": layout.mean, "PIXEL_STD": layout.std}.items():
+    pixels = {}
+    for key, of_rgb in {"MODEL.PIXEL_MEAN": layout.mean, "MODEL.PIXEL_STD": layout.std}.items():
         values = [round(255 * value, 3) for value in of_rgb]
-        own.MODEL[key] = [round(sum(values) / len(values), 3)] if order is None else values[order]
-    own.freeze()
-    return own
+        pixels[key] = [round(sum(values) / len(values), 3)] if order is None else values[order]
+    return with_values(cfg, pixels)
 
 
 def describe_timm_backbone(cfg: CfgNode) -> str:
