@@ -215,7 +215,7 @@ _SSD_KEYS: dict[str, tuple[Any, Limit]] = {
     "SCALES": ([0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05], each(limits.POSITIVE)),
     "ASPECT_RATIOS": ([[2], [2, 3], [2, 3], [2, 3], [2], [2]], each(each(limits.POSITIVE))),
     "STEPS": ([8, 16, 32, 64, 100, 300], each(limits.POSITIVE)),
-    # A prior is to find an object with at least this IoU; each object's best prior is, too.
+    # Priors with at least this IoU with an object are positive, and so is each object's best one.
     "IOU_THRESH": (0.5, limits.FRACTION),
     # Share of priors on objects among those that the classification learns from.
     "POSITIVE_FRACTION": (0.25, limits.SHARE),

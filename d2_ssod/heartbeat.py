@@ -25,7 +25,7 @@ from torch import distributed as dist
 NO_PROGRESS = 600.0  # ... makes no step,
 NO_SIGN = 120.0  # ... shows no sign of life: its process has gone or stopped, or its network,
 NOT_BEGUN = 1800.0  # ... is still at something else, such as computing what only the first one does
-_OTHERS_SPEAK = 30.0  # seconds after which another rank speaks than the first of those that wait
+_OTHERS_SPEAK = 30.0  # seconds that the first waiting rank has to speak before others do
 _EVERY = 2.0  # seconds between signs of life
 _SOONEST = 0.02  # seconds between the first looks of one that waits
 

@@ -1,4 +1,4 @@
-"""Kinds of values that config keys may have, and how each is called in an error."""
+"""Kinds of values that config keys may have, and how an error names each."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _ascending(limit: Limit, expected: str) -> Limit:
 
 NONE = Limit(lambda v: v is None, "None")
 FLAG = Limit(lambda v: isinstance(v, bool), "True or False")
-TEXT = Limit(lambda v: isinstance(v, str), "a name")
+TEXT = Limit(lambda v: isinstance(v, str), "a text")
 LIST = Limit(is_list, "a list")
 NAMES = Limit(lambda v: is_list(v) and all(isinstance(i, str) for i in v), "a list of names")
 

@@ -126,7 +126,7 @@ def _image_of(name: str, annotation: dict, known: Collection[ImageId]) -> ImageI
 
 
 def _taken_out(records: list[dict]) -> Iterator[dict]:
-    """Yield records, and let go of each, as both forms of millions of them are much memory."""
+    """Yield records and release each: holding both forms of millions would double the memory."""
     for number, record in enumerate(records):
         records[number] = None
         yield record

@@ -55,9 +55,8 @@ def match_files(files: Sequence[str], images: Sequence[dict]) -> dict[str, Image
     """Find the images that files of an earlier note are now.
 
     Args:
-        files: as `noted_files` gives them. Where all were moved, they are found by the folders and
-            names below the deepest common folder; images that came from another one may have made
-            that another, so that all may miss the same folders in front.
+        files: as `noted_files` gives them. Where all were moved, they are found by their paths
+            below their deepest common folder, in front of which there may be others now.
         images: dicts of all unlabeled images.
 
     Returns:

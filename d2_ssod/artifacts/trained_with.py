@@ -44,7 +44,7 @@ _NOT_IN_PHASE_0 = (
 _WHETHER_IN_PHASE_0 = ("SSOD.AUG.STRONG", "SSOD.ROI_WEIGHTING.APPLY_TO")
 # Sections of Detectron2's, whose keys phase 0 learns by, whoever else reads them.
 _LEARNED_BY = ("MODEL", "INPUT", "SOLVER", "DATALOADER")
-# What a model was trained for that the shapes of its weights do not tell.
+# What a model depends on that the shapes of its weights do not show.
 _UNSEEN = (
     *("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.ANCHOR_GENERATOR"),
     *("MODEL.RPN.BBOX_REG_WEIGHTS", "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS"),

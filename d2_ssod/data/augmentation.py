@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 _GREY = 127  # of what is erased
-_LARGE = 2_000_000  # pixels of a picture up to which it costs little to change all
+_LARGE = 2_000_000  # pixels up to which a picture is cheap to change at full size
 _MARGIN = 1.25  # of what is left for the resizing
 
 

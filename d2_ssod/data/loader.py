@@ -39,8 +39,8 @@ class PhaseImages:
     """The images of a phase, and how they are drawn.
 
     Attributes:
-        images: data set dicts, each once; kept as bytes, of which each access makes a new dict, as
-            the boxes of all images are many objects of Python's otherwise.
+        images: data set dicts, each once; stored serialized, and made anew at each access: as
+            objects of Python's, the boxes of all images would take far more memory.
         groups: indices of the images of each group; groups take turns, and within a group each
             index is drawn once before any is drawn again.
     """

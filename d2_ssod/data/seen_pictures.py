@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
 
-_TABLE = "good_2"  # another number once the check finds more
+_TABLE = "good_2"  # to be renamed whenever the check becomes stricter
 _KEEP_EVERY = 1000
 
 

@@ -63,9 +63,9 @@ def _check_fits(cfg: CfgNode, path: Path, thing_classes: Sequence[str]) -> None:
     folder = path.resolve().parent
     roots = [RunFolder(folder), RunFolder(folder.parent)]  # of model_best.pth; a phase's
     phases = map(PhaseFolder, sorted(folder.glob("phase_*"))) if roots[0].classes.exists() else ()
-    # Which have the same settings. Phase 0 may be from elsewhere.
+    # All phases have the same settings of these; that of phase 0 may be missing, if adopted itself.
     made = next((of for of in phases if of.trained_with.exists()), PhaseFolder(folder))
-    own = Path(cfg.OUTPUT_DIR).resolve()  # which says so since this run has begun
+    own = Path(cfg.OUTPUT_DIR).resolve()  # whose classes.json this run has just written
     found = (class_differences(root, thing_classes) for root in roots if root.root != own)
     differences = next((each for each in found if each is not None), None)
     if differences is None:

@@ -30,11 +30,11 @@ from .run_data import RunData
 
 
 class PseudoLabelHook(HookBase):
-    """Regenerates the intersected pseudo-labels when a training has ended.
+    """Regenerates the pseudo-labels when a training has ended.
 
     The trained model predicts on the unlabeled images; together with the predictions of the models
     of earlier phases in ``OUTPUT_DIR`` they become ``phase_<i+1>/pseudo_labels.json``: threshold,
-    consensus, selection. Works on any Detectron2 trainer; its model is taken for the phase's.
+    ``SSOD.LABELS`` (by default the consensus, or intersection), selection. Works on any Detectron2 trainer; its model is taken for the phase's.
     """
 
     def __init__(self, cfg: CfgNode, phase: int, data: RunData) -> None:

@@ -53,9 +53,8 @@ def overlap_weights(
     """Weight ``g(IoU_i; a, b, c)`` of every RoI (Eq. 2; Soft Sampling).
 
     ``IoU_i`` is the RoI's largest IoU with its image's foreground RoIs, which have weight 1
-    themselves; or, with ``gt_boxes``, with those of its image, for foreground RoIs too. Without
-    reference box in the
-    image: ``g(0)``, or 1 with ``gt_boxes``.
+    themselves; or, with ``gt_boxes``, with those of its image, for foreground RoIs too. Without a
+    reference box in the image: ``g(0)``, or 1 with ``gt_boxes``.
 
     Args:
         boxes: ``Tensor[R, 4]`` of (x1, y1, x2, y2), any unit: the RoIs of all images, one after

@@ -115,7 +115,7 @@ def build_pseudo_labels(
     selection_rule: str = "mean_score",
     observe: Callable[[str, Predictions], None] = lambda step, labels: None,
 ) -> PseudoLabels:
-    """Apply threshold (per model), consensus, selection: Algorithm 1 between two trainings.
+    """Apply threshold (per model), rule, selection: Algorithm 1 between two trainings.
 
     Args:
         sources: raw detections of each model on all unlabeled images, oldest model first.

@@ -28,12 +28,22 @@ MODELS = {
     "r50": Model(
         "Base-SSOD-FPN.yaml",
         "Faster R-CNN, ResNet-50 FPN pretrained on ImageNet",
-        *(5, 5, 3, (320, 800), 1.667, None),
+        levels=5,
+        num_sizes=5,
+        num_ratios=3,
+        short=(320, 800),
+        most=1.667,
+        iterations=None,
     ),
     "small": Model(
         "Base-SSOD-Small.yaml",
         "a small Faster R-CNN from scratch, for trials on a CPU",
-        *(1, 3, 3, (96, 160), 2.0, {2: (1500, 1200, 1200), 1: (8000,)}),
+        levels=1,
+        num_sizes=3,
+        num_ratios=3,
+        short=(96, 160),
+        most=2.0,
+        iterations={2: (1500, 1200, 1200), 1: (8000,)},
     ),
 }
 _SELF_TRAINING = """\

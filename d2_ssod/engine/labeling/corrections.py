@@ -89,7 +89,7 @@ def with_corrected(selected: Predictions, corrected: Predictions) -> Predictions
 
 
 def warn_of_unused_corrections(cfg: CfgNode, corrected: Predictions) -> None:
-    """Say so if a person's labels came when those that are next, or those of all, were made."""
+    """Warn if a person's labels came after the labels that they should have replaced were made."""
     folder, now = RunFolder(cfg.OUTPUT_DIR), describe_corrected(cfg, corrected)
     files = [folder.phase(phase) for phase in range(1, cfg.SSOD.NUM_PHASES + 1)]
     if now is None:

@@ -164,9 +164,9 @@ def _outlive_launcher() -> None:
 
 
 def flush_streams() -> None:
-    """Flush stdout and stderr; what nobody reads any more is let go, so that Python does not ask.
+    """Flush stdout and stderr, and redirect those that nobody reads any more to /dev/null.
 
-    It would end with an exit code of its own, 120.
+    Otherwise Python would fail to flush them as it exits, and end with code 120.
     """
     for stream in (sys.stdout, sys.stderr):
         if stream is None:

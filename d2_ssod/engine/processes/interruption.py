@@ -52,8 +52,8 @@ class _Requests:
         """Note the request, or end the process."""
         if os.getpid() != self.process:  # a worker of the loader, which its process ends
             return
-        # Another signal may come between any two lines: what is looked at is looked at once, and
-        # the time of the first one is there before its number.
+        # Another signal may come between any two lines, so each field is read once, and `since` is
+        # set before `number`.
         is_second = self.number is not None
         is_same = is_second and time.monotonic() - self.since < _SAME
         # Not to the loader's workers.

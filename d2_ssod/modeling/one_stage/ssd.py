@@ -208,7 +208,7 @@ class SSD(nn.Module):
     def _teach(
         self, outputs: Outputs, number: int, target: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Match an image's priors; what is not to be learned of its outputs is given as right.
+        """Match an image's priors; outputs that must not be learned become their own targets.
 
         Returns:
             What each prior is to find, Tensor[P], and its logits and deltas.
