@@ -6,8 +6,8 @@ import. ``pip install .`` makes an environment of its own for the build and take
 there, so that it fits only where the newest is installed, too.
 
 Environment: FORCE_CUDA=1 (compile CUDA without a GPU at hand), FORCE_CUDA=0 (never), CUDA_HOME,
-TORCH_CUDA_ARCH_LIST, MAX_JOBS, D2_SSOD_CXXFLAGS and D2_SSOD_LDFLAGS (more flags of compiler and linker, such as a
-sanitizer's).
+TORCH_CUDA_ARCH_LIST, MAX_JOBS, D2_SSOD_CXXFLAGS and D2_SSOD_LDFLAGS (more flags of compiler and
+linker, such as a sanitizer's).
 """
 
 from __future__ import annotations

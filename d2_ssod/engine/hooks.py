@@ -34,7 +34,8 @@ class PseudoLabelHook(HookBase):
 
     The trained model predicts on the unlabeled images; together with the predictions of the models
     of earlier phases in ``OUTPUT_DIR`` they become ``phase_<i+1>/pseudo_labels.json``: threshold,
-    ``SSOD.LABELS`` (by default the consensus, or intersection), selection. Works on any Detectron2 trainer; its model is taken for the phase's.
+    ``SSOD.LABELS`` (by default the consensus, the paper's intersection), selection. Works on any
+    Detectron2 trainer; its model is taken for the phase's.
     """
 
     def __init__(self, cfg: CfgNode, phase: int, data: RunData) -> None:
