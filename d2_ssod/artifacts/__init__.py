@@ -66,6 +66,7 @@ from .summary import (
 )
 from .trained_with import (
     check_training,
+    counts_of_training,
     differences_unseen,
     digest_of_learned,
     had_teacher,
@@ -105,6 +106,7 @@ __all__ = [
     "check_training",
     "class_differences",
     "count_pseudo_labels",
+    "counts_of_training",
     "differences_between",
     "differences_unseen",
     "digest_of",

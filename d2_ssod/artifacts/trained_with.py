@@ -21,6 +21,7 @@ from d2_ssod.pseudo_label import LABEL_RULES
 
 from .differences import differences_between, refuse
 from .digests import digest_of, digest_of_file
+from .label_files import count_pseudo_labels
 from .layout import PhaseFolder, RunFolder
 
 # Keys, or sections, of a phase's config that do not change what it learns: devices, places, lengths
@@ -73,9 +74,18 @@ def record_training(
     files = folder.phase(phase)
     if files.trained_with.exists():  # and its weights may be gone since
         content["weights"] = _read(files.trained_with)["weights"] | content["weights"]
+    content["counts"] = {"labeled_images": len(labeled), "pseudo_images": 0, "pseudo_boxes": 0}
     if phase > 0 and files.pseudo_labels.exists():
         content["pseudo_labels_sha256"] = digest_of_file(files.pseudo_labels)
+        images, boxes = count_pseudo_labels(files.pseudo_labels)
+        content["counts"] |= {"pseudo_images": images, "pseudo_boxes": boxes}
     write_json(files.trained_with, content)
+
+
+def counts_of_training(folder: RunFolder, phase: int) -> dict[str, int] | None:
+    """Read how many images and pseudo-boxes a phase was trained on; None if that is not known."""
+    path = folder.phase(phase).trained_with
+    return _read(path).get("counts") if path.exists() else None
 
 
 def check_training(
@@ -218,7 +228,7 @@ def differences_unseen(cfg: CfgNode, files: PhaseFolder) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     parts = {"settings": dict, "weights": dict, "labeled_sha256": str, "unlabeled_sha256": str}
-    return read_record(path, parts)
+    return read_record(path, parts, {"counts": dict})
 
 
 def _describe(

@@ -30,7 +30,8 @@ class EnsembleRCNN(nn.Module):
 
         Raises:
             ValueError: no models, or another number of weights than models.
-            ConfigError: models that take images of different formats (also a ValueError).
+            ConfigError: models that take images of different formats, or find different numbers of
+                classes (also a ValueError).
         """
         super().__init__()
         models = list(models)
@@ -38,6 +39,7 @@ class EnsembleRCNN(nn.Module):
             raise ValueError("models must hold at least one detector, got none")
         fusion.weights_of(len(models))
         _check_formats(models)
+        _check_classes(models)
         self.models = nn.ModuleList(models)
         self.fusion = fusion
 
@@ -76,6 +78,13 @@ def _check_formats(models: Sequence[nn.Module]) -> None:
             f"models must all have the same input_format, got {formats}; take models that were "
             "trained with one INPUT.FORMAT"
         )
+
+
+def _check_classes(models: Sequence[nn.Module]) -> None:
+    """Refuse models of which the numbers of classes mean others."""
+    numbers = [getattr(getattr(m, "roi_heads", m), "num_classes", None) for m in models]
+    if len({found for found in numbers if found is not None}) > 1:
+        raise ConfigError(f"models must all find the same classes, got models of {numbers} classes")
 
 
 def _size_of(outputs: Sequence[dict]) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from d2_ssod.artifacts import (
     best_phases,
     check_classes,
     count_pseudo_labels,
+    counts_of_training,
     load_phase_model,
     load_validated,
     load_validated_ensembles,
@@ -178,12 +179,12 @@ def _known_otherwise(cfg: CfgNode, folder: RunFolder) -> dict[str, Any]:
 def _phase_infos(
     cfg: CfgNode, folder: RunFolder, sets: Mapping[str, DataSet]
 ) -> list[dict[str, int]]:
-    """Count how many images and pseudo-boxes each phase was trained on."""
+    """Count how many images and pseudo-boxes each phase was trained on, or would be now."""
     labeled = trained_on(cfg, [i for name in cfg.DATASETS.TRAIN for i in sets[name].images])
-    infos = [{"labeled_images": len(labeled), "pseudo_images": 0, "pseudo_boxes": 0}]
-    for phase in range(1, cfg.SSOD.NUM_PHASES + 1):
-        images, boxes = count_pseudo_labels(folder.phase(phase).pseudo_labels)
-        infos.append(
-            {"labeled_images": len(labeled), "pseudo_images": images, "pseudo_boxes": boxes}
-        )
+    infos = []
+    for phase in range(cfg.SSOD.NUM_PHASES + 1):
+        path = folder.phase(phase).pseudo_labels
+        images, boxes = count_pseudo_labels(path) if phase > 0 else (0, 0)
+        now = {"labeled_images": len(labeled), "pseudo_images": images, "pseudo_boxes": boxes}
+        infos.append(now | (counts_of_training(folder, phase) or {}))
     return infos

@@ -291,12 +291,12 @@ def test_pseudo_labels_may_change_until_something_is_learned_from_them(cfg, trai
     folder = RunFolder(cfg.OUTPUT_DIR)
     files = folder.phase(1)
     files.folder.mkdir()
-    files.pseudo_labels.write_text("{}")
+    files.pseudo_labels.write_text('{"images": [], "annotations": []}')
     record_training(cfg, 1, LABELED, folder)
     if trained is not None:
         (files.folder / trained).touch()
     check_training(cfg, 1, LABELED, folder)
-    files.pseudo_labels.write_text('{"images": []}')
+    files.pseudo_labels.write_text('{"images": [],\n"annotations": []}')
     if trained is None:
         check_training(cfg, 1, LABELED, folder)
         return

@@ -88,6 +88,15 @@ def test_ensemble_refuses_models_of_different_image_formats():
     EnsembleRCNN([bgr, any_format, not_said, bgr])
 
 
+def test_ensemble_refuses_models_of_other_numbers_of_classes():
+    three, two, not_said = finding(1), finding(1), finding(1)
+    three.num_classes, two.roi_heads = 3, nn.Module()
+    two.roi_heads.num_classes = 2
+    with pytest.raises(ValueError, match=r"same classes, got models of \[3, 2, None\] classes"):
+        EnsembleRCNN([three, two, not_said])
+    EnsembleRCNN([three, three, not_said])
+
+
 class Answers(nn.Module):
     """Gives the same for each image."""
 

@@ -7,7 +7,12 @@ from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 from lookup import CLASS_OF_IMAGE, HALF, IMAGES, batches, finding, register_coco, write_coco
 
-from d2_ssod.artifacts import RunFolder, save_ensemble_validation, save_validation
+from d2_ssod.artifacts import (
+    RunFolder,
+    record_training,
+    save_ensemble_validation,
+    save_validation,
+)
 from d2_ssod.config import add_ssod_config
 from d2_ssod.data.datasets import CocoFile
 from d2_ssod.errors import ConfigError
@@ -82,6 +87,17 @@ def test_summary_counts_the_images_that_have_labels(cfg):
     counts = ("labeled_images", "pseudo_images", "pseudo_boxes")
     assert [zero[key] for key in counts] == [2, 0, 0]
     assert [one[key] for key in counts] == [2, 2, 3]
+
+
+def test_what_a_phase_was_trained_on_counts_also_where_it_has_changed_since(cfg):
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    record_training(cfg, 1, [{"file_name": "1.png"}], folder)
+    content = json.loads(folder.phase(1).pseudo_labels.read_text())
+    folder.phase(1).pseudo_labels.write_text(json.dumps({**content, "annotations": []}))
+    zero, one = evaluate_run(cfg)["phases"]
+    counts = ("labeled_images", "pseudo_images", "pseudo_boxes")
+    assert [zero[key] for key in counts] == [2, 0, 0]  # of it nothing is known
+    assert [one[key] for key in counts] == [1, 2, 3]
 
 
 def test_crowds_that_a_person_has_marked_are_no_objects_of_the_summary(cfg):
