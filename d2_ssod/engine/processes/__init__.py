@@ -4,5 +4,4 @@ agreement.py     what all of them must have in common
 interruption.py  signals that ask a run to end
 group.py         how they end, in one line
 logs.py          what is said, and where
-rank_averages.py what each has of its own images, averaged
 """

@@ -2,8 +2,8 @@
 
 phase_trainer.py   an ordinary Detectron2 trainer
 building.py        ... what is said while its parts are built
-mixed_precision.py ... in bfloat16 on the CPU
-repeatable.py      ... losses that are the same after an interruption
+on_cpu.py          ... what it needs on the CPU
+rank_averages.py   ... statistics of each process, averaged
 averaging.py       the running average of the weights
 teacher.py         ... which labels each batch of the last phase anew
 """

@@ -35,11 +35,10 @@ from d2_ssod.randomness import Purpose, derive_seed, seed_generators, with_drawn
 
 from ..processes.agreement import agree_on_weights, on_all_ranks, on_main_process
 from ..processes.interruption import InterruptibleEvaluation, StopOnSignal
-from ..processes.rank_averages import AverageOverRanks
 from .averaging import AverageWeights
 from .building import said_in_one_line, unread_weighting
-from .mixed_precision import autocast_in_training
-from .repeatable import avoid_compiled_losses
+from .on_cpu import autocast_in_training, avoid_compiled_losses
+from .rank_averages import AverageOverRanks
 from .teacher import Teacher
 
 logger = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from torch.amp import GradScaler
 import d2_ssod.demo  # noqa: F401
 from d2_ssod.config import add_ssod_config
 from d2_ssod.engine import PhaseTrainer
-from d2_ssod.engine.processes.rank_averages import AverageOverRanks
 from d2_ssod.engine.training import phase_trainer
+from d2_ssod.engine.training.rank_averages import AverageOverRanks
 from d2_ssod.errors import ConfigError
 
 LENGTH = 6

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from d2_ssod.modeling import running_attributes
 
-from .interruption import may_stop_after
+from ..processes.interruption import may_stop_after
 
 
 class AverageOverRanks(HookBase):

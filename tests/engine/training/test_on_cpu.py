@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from d2_ssod.engine.training.mixed_precision import autocast_in_training
+from d2_ssod.engine.training.on_cpu import autocast_in_training
 
 
 class Watching(nn.Module):
