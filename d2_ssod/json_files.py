@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,6 +42,12 @@ def atomic_open(
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def atomic_copy(source: str | os.PathLike, target: str | os.PathLike) -> None:
+    """Copy a file's content to another one (:func:`atomic_open`)."""
+    with open(source, "rb") as given, atomic_open(target, "wb") as file:
+        shutil.copyfileobj(given, file)
 
 
 def write_json(path: str | os.PathLike, obj: Any) -> Path:

@@ -5,13 +5,12 @@ And what is best by that.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.json_files import atomic_open, read_record, write_json
+from d2_ssod.json_files import atomic_copy, read_record, write_json
 from d2_ssod.limits import is_number
 
 from .layout import RunFolder
@@ -142,5 +141,4 @@ def best_of(validated: Sequence[float | None]) -> int | None:
 
 def keep_best_model(folder: RunFolder, phase: int) -> None:
     """Copy the model of a phase to ``model_best.pth``."""
-    with open(folder.phase(phase).model, "rb") as source, atomic_open(folder.best, "wb") as target:
-        shutil.copyfileobj(source, target)
+    atomic_copy(folder.phase(phase).model, folder.best)

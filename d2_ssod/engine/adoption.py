@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from d2_ssod.artifacts import (
     refuse,
 )
 from d2_ssod.errors import ConfigError
-from d2_ssod.json_files import atomic_open, read_record, write_json
+from d2_ssod.json_files import atomic_copy, read_record, write_json
 
 from .configs.named_files import check_is_file
 from .processes.agreement import on_main_process
@@ -147,8 +146,7 @@ def adopt_pseudo_labels(cfg: CfgNode, data: RunData) -> None:
 
 def _take_labels(path: str, labels: Path) -> None:
     labels.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "rb") as source, atomic_open(labels, "wb") as target:
-        shutil.copyfileobj(source, target)
+    atomic_copy(path, labels)
 
 
 def _are_others(path: str, labels: Path) -> bool:

@@ -9,7 +9,7 @@ from d2_ssod.errors import ConfigError
 from d2_ssod.limits import is_whole
 
 from .layout import layout_of
-from .net import PRETRAINED, check_is_file, import_timm
+from .net import PRETRAINED, check_weights_exist, import_timm
 from .pyramid import TIMM_BACKBONES
 
 
@@ -27,7 +27,7 @@ def check_timm_backbone(cfg: CfgNode) -> None:
             )
         layout_of(cfg, len(cfg.MODEL.PIXEL_MEAN))
         if cfg.MODEL.TIMM.WEIGHTS not in ("", PRETRAINED):
-            check_is_file(cfg.MODEL.TIMM.WEIGHTS)
+            check_weights_exist(cfg.MODEL.TIMM.WEIGHTS)
 
 
 def with_timm_pixels(cfg: CfgNode) -> CfgNode:

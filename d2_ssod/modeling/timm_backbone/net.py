@@ -87,7 +87,7 @@ def build_net(name: str, weights: str, arguments: dict[str, Any]) -> nn.Module:
                 f"MODEL.TIMM.WEIGHTS is {weights!r}, but timm has no weights of {name} or cannot "
                 f"download them ({shortly(error)}); give a file of them, or '' for random ones"
             ) from error
-    check_is_file(weights)
+    check_weights_exist(weights)
     # What a file does not have stays as random as in a model without it, and is found by that.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -129,7 +129,7 @@ def _misfit(name: str, weights: str, why: str) -> ConfigError:
     )
 
 
-def check_is_file(weights: str) -> None:
+def check_weights_exist(weights: str) -> None:
     """Check that there is a file of weights.
 
     Raises:
