@@ -23,7 +23,7 @@ SYSTEMS = {
     ),
     "tiers of a mean teacher": (
         "digits_best.yaml",
-        {**SHORT, "SSOD__TEACHER__ENABLED": True, "SSOD__TEACHER__START": 0},
+        {**SHORT, "SSOD__TEACHER__ENABLED": True, "DATASETS__VAL": [runs.TEST]},
     ),
     "SSD": ("digits_ssd.yaml", {**SHORT, "SSOD__LABELS": "tiers"}),
     "ISD": ("digits_isd.yaml", ONE_PHASE),
