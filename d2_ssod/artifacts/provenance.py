@@ -43,6 +43,7 @@ def prediction_source(cfg: CfgNode, images: Sequence[dict]) -> dict[str, Any]:
         images: dicts of all unlabeled images. Where their common folder lies does not count.
     """
     return {
+        "images": len(images),  # for people, and programs, that ask no more
         "settings": _settings(cfg),
         "image_ids": [image["image_id"] for image in images],
         "folder": common_folder([os.path.abspath(image["file_name"]) for image in images]),

@@ -43,6 +43,10 @@ def error_of(cfg, of_images, existing="predictions.json"):
     return message
 
 
+def test_the_note_says_how_many_images_there_were(cfg):
+    assert prediction_source(cfg, images())["images"] == 3
+
+
 def test_the_same_images_and_settings_pass(cfg, made):
     check_predictions(cfg, 0, images())
 
