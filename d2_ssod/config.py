@@ -395,12 +395,19 @@ def _nearest_path(node: Any, parts: list[str]) -> str | None:
 
 
 def with_values(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
-    """Give a frozen copy with other values of some keys such as ``MODEL.WEIGHTS``."""
+    """Give a frozen copy with other values of some keys such as ``MODEL.WEIGHTS``.
+
+    Raises:
+        KeyError: there is no such key.
+    """
     own = cfg.clone()
     own.defrost()
     for name, value in values.items():
         *sections, key = name.split(".")
-        functools.reduce(getitem, sections, own)[key] = value
+        section = functools.reduce(getitem, sections, own)
+        if key not in section:
+            raise KeyError(name)
+        section[key] = value
     own.freeze()
     return own
 

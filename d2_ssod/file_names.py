@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import unicodedata
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -16,7 +17,7 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 _DATE = r"(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])"
 _UPLOAD_PREFIX = re.compile(rf"^(?!{_DATE}-)[0-9a-f]{{8}}-(?=.)")
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
-_LOOKED_AT = 200  # absolute paths, of which what is in front is learned
+_LOOKED_AT = 2000  # absolute paths, of which what is in front is learned
 # Roboflow's names of what it exports.
 _EXPORTED = re.compile(
     r"^(.+)_(jpe?g|png|bmp|tiff?|webp)\.rf\.[0-9A-Za-z]{8,}\.\w+$", re.IGNORECASE
@@ -133,18 +134,20 @@ class FileFinder:
     def _in_front(self) -> tuple[str, ...] | None:
         """What is in front of the ends that are there, of most absolute paths; the shortest such.
 
-        Of several, it is what ends with the folder's own name. None if none is there, or if these
-        may as well be the pictures of one folder as of another.
+        What ends with the folder's own name comes first, if it is so of half as many. None if none
+        is there, or if these may as well be the pictures of one folder as of another.
         """
-        absolute = [name for name in self._names if _ABSOLUTE.match(name)]
-        some = absolute[:: 1 + len(absolute) // _LOOKED_AT]
+        absolute = [parts_of(name) for name in self._names if _ABSOLUTE.match(name)]
+        every = 1 + len(absolute) // _LOOKED_AT
+        # By their base names: of folders with the same names, the same ones are looked at.
+        some = [p for p in absolute if zlib.crc32(os.fsencode(p[-1])) % every == 0]
         counts = Counter(
             parts[:start]
-            for parts in map(parts_of, some)
+            for parts in some
             for start in range(1, len(parts))
             if os.path.exists(os.path.join(self._folder, *parts[start:]))
         )
-        own = os.path.basename(os.path.abspath(self._folder))
-        ranks = {front: (n, -len(front), front[-1] == own) for front, n in counts.items()}
+        own, most = os.path.basename(os.path.abspath(self._folder)), max(counts.values(), default=0)
+        ranks = {f: (f[-1] == own, n, -len(f)) for f, n in counts.items() if 2 * n >= most}
         best = [front for front, rank in ranks.items() if rank == max(ranks.values())]
         return best[0] if len(best) == 1 else None

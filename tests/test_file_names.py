@@ -106,6 +106,28 @@ def test_pictures_of_one_folder_are_not_those_of_another_with_the_same_names(tmp
     assert not found_below(tmp_path / "images", names)
 
 
+@pytest.mark.parametrize(("folder", "expected"), [("cam2", "cam2"), ("images", None)])
+@pytest.mark.parametrize("count", [3, 150, 4000])
+def test_pictures_of_cameras_that_take_turns_stay_apart(
+    tmp_path, monkeypatch, folder, expected, count
+):
+    """Whichever of the names are looked at."""
+    there = {f"{tmp_path}/{folder}/{n}.png" for n in range(count)}
+    monkeypatch.setattr(os.path, "exists", there.__contains__)
+    names = [f"/d/cam{camera}/{n}.png" for n in range(count) for camera in (1, 2)]
+    found = found_below(tmp_path / folder, names)
+    assert found == {name for name in names if expected and f"/{expected}/" in name}
+
+
+def test_the_folders_own_name_counts_though_another_one_has_more(tmp_path):
+    folder = tmp_path / "cam2"
+    folder.mkdir()
+    for n in range(4):
+        (folder / f"{n}.png").touch()
+    names = [f"/d/cam1/{n}.png" for n in range(9)] + [f"/d/cam2/{n}.png" for n in range(3)]
+    assert found_below(folder, names) == {f"/d/cam2/{n}.png" for n in range(3)}
+
+
 @pytest.mark.parametrize("step", [1, -1])
 def test_one_picture_that_lies_elsewhere_does_not_decide(tmp_path, step):
     (tmp_path / "cam1").mkdir()

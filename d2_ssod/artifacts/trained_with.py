@@ -51,6 +51,8 @@ _UNSEEN = (
     *("MODEL.RPN.BBOX_REG_WEIGHTS", "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS"),
 )
 _HASH = "sha256:"
+_DELETE = "delete the file"
+_COUNTS = ("labeled_images", "pseudo_images", "pseudo_boxes")
 _DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/"  # detectron2:// is that
 
 
@@ -74,18 +76,20 @@ def record_training(
     files = folder.phase(phase)
     if files.trained_with.exists():  # and its weights may be gone since
         content["weights"] = _read(files.trained_with)["weights"] | content["weights"]
-    content["counts"] = {"labeled_images": len(labeled), "pseudo_images": 0, "pseudo_boxes": 0}
+    counts = len(labeled), 0, 0
     if phase > 0 and files.pseudo_labels.exists():
         content["pseudo_labels_sha256"] = digest_of_file(files.pseudo_labels)
-        images, boxes = count_pseudo_labels(files.pseudo_labels)
-        content["counts"] |= {"pseudo_images": images, "pseudo_boxes": boxes}
+        counts = len(labeled), *count_pseudo_labels(files.pseudo_labels)
+    content["counts"] = dict(zip(_COUNTS, counts, strict=True))
     write_json(files.trained_with, content)
 
 
 def counts_of_training(folder: RunFolder, phase: int) -> dict[str, int] | None:
     """Read how many images and pseudo-boxes a phase was trained on; None if that is not known."""
     path = folder.phase(phase).trained_with
-    return _read(path).get("counts") if path.exists() else None
+    counts = _read(path).get("counts", {}) if path.exists() else {}
+    is_known = all(isinstance(counts.get(name), int) for name in _COUNTS)
+    return {name: counts[name] for name in _COUNTS} if is_known else None
 
 
 def check_training(
@@ -182,10 +186,10 @@ def has_learned(folder: RunFolder, phase: int, labeled: Sequence[dict]) -> bool:
     return digest_of_learned(folder, phase) in (None, digest_of(labeled, crowds=False))
 
 
-def digest_of_learned(folder: RunFolder, phase: int) -> str | None:
+def digest_of_learned(folder: RunFolder, phase: int, remedy: str = _DELETE) -> str | None:
     """Read the digest of the labeled images that a phase was trained on; None if not known."""
     path = folder.phase(phase).trained_with
-    return _read(path)["labeled_sha256"] if path.exists() else None
+    return _read(path, remedy)["labeled_sha256"] if path.exists() else None
 
 
 def had_teacher(folder: RunFolder, phase: int) -> bool:
@@ -221,14 +225,14 @@ def differences_unseen(cfg: CfgNode, files: PhaseFolder) -> list[str]:
     """Tell in what a model that lies elsewhere is not the config's, though its weights fit."""
     if not files.trained_with.exists():
         return []
-    settings = (_read(files.trained_with)["settings"], _settings(cfg, 0))
+    settings = (_read(files.trained_with, "restore it")["settings"], _settings(cfg, 0))
     parts = [{k: v for k, v in own.items() if _is_below(k, _UNSEEN)} for own in settings]
     return differences_between(*parts)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, remedy: str = _DELETE) -> dict[str, Any]:
     parts = {"settings": dict, "weights": dict, "labeled_sha256": str, "unlabeled_sha256": str}
-    return read_record(path, parts, {"counts": dict})
+    return read_record(path, parts, {"counts": dict}, remedy=remedy)
 
 
 def _describe(

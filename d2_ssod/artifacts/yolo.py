@@ -98,7 +98,10 @@ def labels_of_a_person(folder: Path, names: Iterable[str]) -> Path | None:
 def _predicted_empty(folder: Path) -> set[str]:
     """Read in which files a model has found nothing, by their names without ``.txt``."""
     path = folder / _PREDICTED
-    return set(read_json(path)) if path.exists() else set()
+    names = read_json(path) if path.exists() else []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{path}: expected a list of names; delete the file")
+    return set(names)
 
 
 def unique_stems(images: Sequence[dict]) -> list[str]:

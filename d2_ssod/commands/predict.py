@@ -174,7 +174,8 @@ def _expand(places: Sequence[str]) -> tuple[list[str], list[str]]:
         found = _pictures_of(place, findings)
         empty += [] if found else [place]
         for file in found:
-            files.setdefault(os.path.abspath(file), file)
+            folder, name = os.path.split(file)
+            files.setdefault(os.path.join(os.path.realpath(folder), name), file)
     problems = [str(finding) for finding in findings]
     if empty:
         problems.insert(0, f"{', '.join(empty)}: no pictures there")
@@ -186,13 +187,14 @@ def _expand(places: Sequence[str]) -> tuple[list[str], list[str]]:
 def _pictures_of(place: str, findings: Findings) -> list[str]:
     if os.path.isdir(place):
         found = ImageFolders((place,), place).files(findings)
-        pictures = [file for file in found if not _is_drawing(Path(file))]
-        if drawn := len(found) - len(pictures):
-            print(f"{place}: {drawn} pictures that --draw has drawn are left out", file=sys.stderr)
-        return pictures
-    if os.path.exists(place) or not glob.has_magic(place):
+    elif os.path.exists(place) or not glob.has_magic(place):
         return [place]
-    return sorted(glob.glob(place, recursive=True))
+    else:
+        found = sorted(glob.glob(place, recursive=True))
+    pictures = [file for file in found if not _is_drawing(Path(file))]
+    if drawn := len(found) - len(pictures):
+        print(f"{place}: {drawn} pictures that --draw has drawn are left out", file=sys.stderr)
+    return pictures
 
 
 def _readable(files: Sequence[str], cfg: CfgNode) -> tuple[list[dict], list[str]]:

@@ -41,13 +41,13 @@ def check_present(
         place,
         "pictures that are elsewhere",
         f"{what} {folder}, such as {name}{f', which is {twice}' if twice else ''}",
-        "the names have folders already: name the folder above these" if twice else remedy,
+        f"{remedy}, or the one above it, if the names have folders already" if twice else remedy,
     )
     return frozenset(missing)
 
 
 def _named_twice(path: str) -> str | None:
-    """Find the file that is meant where folders are named by the data set, and again before it."""
+    """Find the file that is there by a path in which some folders are not named twice."""
     parts = path.split(os.sep)
     for length in range(1, len(parts) // 2 + 1):
         for start in range(len(parts) - 2 * length):

@@ -61,12 +61,13 @@ def _check_fits(cfg: CfgNode, path: Path, thing_classes: Sequence[str]) -> None:
     """Check what the weights do not tell, by the files of the run that the model is of."""
     folder = path.resolve().parent
     roots = [RunFolder(folder), RunFolder(folder.parent)]  # of model_best.pth; a phase's
-    phases = map(PhaseFolder, sorted(folder.glob("phase_*"))) if roots[0].classes.exists() else ()
-    # All phases have the same settings of these; that of phase 0 may be missing, if adopted itself.
-    made = next((of for of in phases if of.trained_with.exists()), PhaseFolder(folder))
     own = Path(cfg.OUTPUT_DIR).resolve()  # whose classes.json this run has just written
-    found = (class_differences(root, thing_classes) for root in roots if root.root != own)
-    differences = next((each for each in found if each is not None), None)
+    runs = [root for root in roots if root.root != own and root.classes.exists()]
+    # All phases have the same settings of these; the model's own may be missing, if adopted itself.
+    phases = [folder, *(each for run in runs for each in sorted(run.root.glob("phase_*")))]
+    noted = (of for of in map(PhaseFolder, phases) if of.trained_with.exists())
+    made = next(noted, PhaseFolder(folder))
+    differences = class_differences(runs[0], thing_classes) if runs else None
     if differences is None:
         logger.warning(
             "%s lies in no run, which would tell its classes: they are taken to be %s, in this "

@@ -25,12 +25,12 @@ def pauses_before(cfg: CfgNode, phase: int) -> bool:
     are_made = files.manifest.exists()  # not given from elsewhere
     if not (cfg.SSOD.PSEUDO_LABEL.PAUSE and are_made) or files.trained_with.exists():
         return False
-    # Of the manifest, which a person does not correct, as the labels.
-    pause = {"phase": phase, "manifest": digest_of_file(files.manifest)}
-    said = [event for event in read_history(folder) if event.get("event") == "paused"]
-    if any(pause.items() <= event.items() for event in said):
+    made = digest_of_file(files.manifest)  # which a person does not correct, as the labels
+    of_phase = (event for event in read_history(folder) if event.get("phase") == phase)
+    said = [event for event in of_phase if event.get("event") in ("labeled", "paused")]
+    if said and said[-1]["event"] == "paused" and said[-1].get("manifest", made) == made:
         return False
-    record_event(folder, "paused", **pause)
+    record_event(folder, "paused", phase=phase, manifest=made)
     logger.info(
         "%s: to be looked at (SSOD.PSEUDO_LABEL.PAUSE); --resume goes on", files.pseudo_labels
     )

@@ -23,7 +23,7 @@ from .ground_truth import evaluator_kind, ground_truth, read_voc_truth
 from .label_truth import load_truth
 from .run import evaluate_run, judged_on, validate
 from .summary import format_metrics, format_table, summarize
-from .yardstick import settings_of_inference, yardstick
+from .yardstick import yardstick
 
 __all__ = [
     "BoxEvaluator",
@@ -46,7 +46,6 @@ __all__ = [
     "judged_on",
     "load_truth",
     "read_voc_truth",
-    "settings_of_inference",
     "summarize",
     "validate",
     "yardstick",

@@ -183,8 +183,9 @@ def _phase_infos(
     labeled = trained_on(cfg, [i for name in cfg.DATASETS.TRAIN for i in sets[name].images])
     infos = []
     for phase in range(cfg.SSOD.NUM_PHASES + 1):
-        path = folder.phase(phase).pseudo_labels
-        images, boxes = count_pseudo_labels(path) if phase > 0 else (0, 0)
-        now = {"labeled_images": len(labeled), "pseudo_images": images, "pseudo_boxes": boxes}
-        infos.append(now | (counts_of_training(folder, phase) or {}))
+        known, path = counts_of_training(folder, phase), folder.phase(phase).pseudo_labels
+        if known is None:
+            images, boxes = count_pseudo_labels(path) if phase > 0 else (0, 0)
+            known = {"labeled_images": len(labeled), "pseudo_images": images, "pseudo_boxes": boxes}
+        infos.append(known)
     return infos

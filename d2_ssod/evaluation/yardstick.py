@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any
 
 from detectron2.config import CfgNode
 
@@ -14,15 +13,10 @@ from d2_ssod.config import flat_keys
 
 def yardstick(cfg: CfgNode, sets: Sequence[Sequence[dict]]) -> str:
     """Digest what models are judged by: the images of data sets, and the settings of inference."""
-    settings = list(settings_of_inference(cfg).items())
-    images = [digest_of(of_set, crowds=True) for of_set in sets]
-    return sha256(repr((settings, images)).encode()).hexdigest()
-
-
-def settings_of_inference(cfg: CfgNode) -> dict[str, Any]:
-    """Collect the settings of inference, by their keys."""
-    return {
-        key: value
+    settings = [
+        (key, value)
         for key, value in flat_keys(cfg)
         if key.endswith("_TEST") or key == "TEST.DETECTIONS_PER_IMAGE"
-    }
+    ]
+    images = [digest_of(of_set, crowds=True) for of_set in sets]
+    return sha256(repr((settings, images)).encode()).hexdigest()

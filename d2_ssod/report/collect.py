@@ -177,9 +177,16 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
     )
     other = RunFolder(control)
     passes = _image_passes(other, read_history(other))
-    digests = digest_of_learned(folder, 0), digest_of_learned(other, 0)
+    digests = [
+        _if_there(each.phase(0).trained_with, lambda _, of=each: _learned(of), problems)
+        for each in (folder, other)
+    ]
     has_others = None not in digests and digests[0] != digests[1]
     return replace(run, control=Control(control, metrics, last, passes, has_others))
+
+
+def _learned(folder: RunFolder) -> str | None:
+    return digest_of_learned(folder, 0, "restore it")
 
 
 def _image_passes(folder: RunFolder, history: Sequence[dict[str, Any]]) -> int | None:

@@ -44,7 +44,7 @@ class LabelTable:
         quality: precision and recall after each step, where the truth is known.
         corrected: images and boxes that a person has labeled.
         learned: images and boxes of the labels as they are now; None without them.
-        were_changed: a person has changed them since they were made, in place.
+        were_changed: these are others than were made: a person has changed labels in place.
     """
 
     phase: int

@@ -46,11 +46,13 @@ def starts_of(run: Run) -> list[dict[str, Any]]:
 
 def guards_of(run: Run) -> list[str]:
     """List what the guards have said of the labels and models that there are now."""
-    said: dict[tuple[int, str], str] = {}
-    of_new: dict[tuple[int, str], str] = {}  # of labels, before the event that they are made
+    said: dict[tuple[str, str], str] = {}
+    of_new: dict[tuple[str, str], str] = {}  # of labels, before the event that they are made
     for event in run.history:
         kind, phase, name = (str(event.get(key)) for key in ("event", "phase", "name"))
-        if kind == "labeled":
+        if kind == "started":  # what was said before may have stopped the run
+            said, of_new = said | of_new, {}
+        elif kind == "labeled":
             said = {key: text for key, text in said.items() if key[0] != phase} | of_new
             of_new = {}
         elif kind == "guard":

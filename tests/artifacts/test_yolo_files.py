@@ -5,6 +5,7 @@ import yaml
 from samples import detections
 
 from d2_ssod.artifacts import labels_of_a_person, save_yolo, save_yolo_data, unique_stems
+from d2_ssod.errors import ConfigError
 
 
 def named(*files):
@@ -123,3 +124,10 @@ def test_it_is_said_where_images_are_put(tmp_path):
     text = (tmp_path / "data.yaml").read_text()
     assert "images/a/1.jpg beside labels/a/1.txt" in text
     assert "that have a text file in labels/" in text
+
+
+@pytest.mark.parametrize("text", ["5", "[5]", "{"])
+def test_a_damaged_list_of_empty_files_is_named(tmp_path, text):
+    (tmp_path / ".predicted.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"\.predicted\.json: "):
+        labels_of_a_person(tmp_path, ["1"])

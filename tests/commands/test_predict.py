@@ -336,7 +336,9 @@ def test_a_picture_that_is_named_in_several_ways_is_predicted_once(
 ):
     monkeypatch.chdir(pictures)
     name = next(pictures.iterdir()).name
-    code, out, _ = predicted(capsys, output, name, f"./{name}", pictures / name)
+    (tmp_path / "link").symlink_to(pictures)
+    places = (name, f"./{name}", pictures / name, tmp_path / "link" / name)
+    code, out, _ = predicted(capsys, output, *places)
     assert code == 0
     assert len(out.splitlines()) == 1
 
@@ -344,11 +346,12 @@ def test_a_picture_that_is_named_in_several_ways_is_predicted_once(
 def test_drawings_are_no_pictures_to_draw_on(output, pictures, tmp_path, capsys):
     own = tmp_path / "own"
     shutil.copytree(pictures, own)
-    for number in range(2):
+    for number in range(3):
         places = ("--draw", own / "drawn", "--json", tmp_path / "found.json")
-        code, _, errors = predicted(capsys, output, own, *places)
+        given = own / "**" / "*.*" if number == 2 else own
+        code, _, errors = predicted(capsys, output, given, *places)
         assert code == 0
-        assert ("3 pictures that --draw has drawn are left out" in errors) == (number == 1)
+        assert ("3 pictures that --draw has drawn are left out" in errors) == (number > 0)
         assert len(json.loads((tmp_path / "found.json").read_text())["images"]) == 3
 
 

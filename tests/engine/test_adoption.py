@@ -135,11 +135,12 @@ def test_the_best_model_of_a_run_is_known_as_the_one_of_its_phase(tmp_path, monk
     save_classes(other, ["cat"])
     other.phase(0).folder.mkdir()
     record_training(bare_config(other.root), phase, [], other)
-    (other.root / "model_best.pth").touch()
+    for path in (other.root / "model_best.pth", other.phase(0).model):
+        path.touch()
     (tmp_path / "link.pth").symlink_to(other.root / "model_best.pth")
     cfg = bare_config(tmp_path / "run")
     cfg.MODEL.PIXEL_MEAN = [1.0, 2.0, 3.0]
-    for path in (other.root / "model_best.pth", tmp_path / "link.pth"):
+    for path in (other.root / "model_best.pth", tmp_path / "link.pth", other.phase(0).model):
         cfg.SSOD.START.PHASE_0 = str(path)
         with pytest.raises(ConfigError, match=r"is of another model than .*PIXEL_MEAN was"):
             adopt_phase_0(cfg, ["cat"])
@@ -217,3 +218,16 @@ def test_what_is_no_file_is_named_with_its_key(tmp_path, key, take):
         cfg.merge_from_list([key, [path] if key.endswith("SOURCES") else path])
         with pytest.raises(ConfigError, match=f"^{key} is {path}, which is not a file"):
             take(cfg)
+
+
+def test_nobody_is_told_to_delete_what_is_damaged_of_another_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
+    other = RunFolder(tmp_path / "other")
+    other.phase(0).folder.mkdir(parents=True)
+    other.phase(0).model.touch()
+    cfg = bare_config(tmp_path / "run")
+    cfg.SSOD.START.PHASE_0 = str(other.phase(0).model)
+    for text in ("{", '{"settings": {}}'):
+        other.phase(0).trained_with.write_text(text)
+        with pytest.raises(ConfigError, match=r"trained_with\.json: .*; restore it$"):
+            adopt_phase_0(cfg, ["cat"])

@@ -165,6 +165,15 @@ def test_labels_that_were_made_anew_are_to_be_looked_at_again(cfg):
     assert [pauses_before(cfg, 1) for _ in range(2)] == [True, False]
 
 
+def test_the_same_labels_made_anew_are_to_be_looked_at_again(cfg):
+    """Of kept predictions they come out the same; a person has deleted those that were spoiled."""
+    cfg.SSOD.PSEUDO_LABEL.PAUSE = True
+    leave(cfg, model=[0], pseudo_labels=[1], manifest=[1])
+    for _ in range(2):
+        record_event(RunFolder(cfg.OUTPUT_DIR), "labeled", phase=1)
+        assert [pauses_before(cfg, 1) for _ in range(2)] == [True, False]
+
+
 def test_labels_from_elsewhere_and_those_of_a_phase_that_has_begun_need_no_look(cfg, monkeypatch):
     cfg.SSOD.PSEUDO_LABEL.PAUSE = True
     folder = RunFolder(cfg.OUTPUT_DIR)
@@ -199,7 +208,15 @@ def test_settings_that_judge_otherwise_than_the_run_are_said(cfg, caplog):
     say_what_judges_otherwise(cfg)
     assert not caplog.records
     cfg.INPUT.MIN_SIZE_TEST, cfg.DATASETS.TEST, cfg.SOLVER.BASE_LR = 64, ("others",), 7.0
+    cfg.MODEL.RPN.NMS_THRESH, cfg.SSOD.ENSEMBLE.IOU_THRESH = 0.11, 0.9
     say_what_judges_otherwise(cfg)
-    of_size, of_set = (record.getMessage() for record in caplog.records)
-    assert "INPUT.MIN_SIZE_TEST was 800 and is 64: the results are of that, but " in of_size
-    assert "DATASETS.TEST was" in of_set
+    said = caplog.text
+    assert "INPUT.MIN_SIZE_TEST was 800 and is 64: the results are of that, but " in said
+    assert all(f"{key} was" in said for key in ("DATASETS.TEST", "MODEL.RPN.NMS_THRESH"))
+    assert "SSOD.ENSEMBLE.IOU_THRESH was" in said
+    assert "BASE_LR" not in said
+    caplog.clear()
+    RunFolder(cfg.OUTPUT_DIR).config.write_text("SSOD: {IMPORTS: [gone_module]}")
+    say_what_judges_otherwise(cfg)
+    (record,) = caplog.records
+    assert "is not known: " in record.getMessage()

@@ -32,6 +32,7 @@ _INDEXED = {
     aten.index_put_.default,
     aten._index_put_impl_.default,
 }
+_JOINED = {aten.cat.default, aten.stack.default}
 _COPIES = {aten.copy_.default, aten._to_copy.default}
 
 
@@ -117,12 +118,15 @@ def call_with(function, *args, **kwargs):
 
 
 def check_devices(function, args, tensors, theirs):
-    """Refuse what a GPU refuses: single numbers, and indices, may be on the CPU."""
+    """Refuse what a GPU refuses: indices may be on the CPU, and most single numbers."""
     if function in _COPIES or not theirs:
         return
     if function in _INDEXED:
-        tensors = [args[0], *args[2:3]]
-    if any(not isinstance(t, Pretended) and t.dim() > 0 for t in tensors if isinstance(t, Tensor)):
+        tensors = [args[0], *(value for value in args[2:3] if isinstance(value, Tensor))]
+    elsewhere = [tensor for tensor in tensors if not isinstance(tensor, Pretended)]
+    if function._schema.name.endswith("_") and not isinstance(tensors[0], Pretended):
+        raise RuntimeError(f"{function}: changes a tensor on the CPU by one on the device")
+    if any(tensor.dim() > 0 or function in _JOINED for tensor in elsewhere):
         raise RuntimeError(f"{function}: its tensors are on the CPU and on the device")
 
 

@@ -113,6 +113,11 @@ def test_what_guards_have_said_is_of_what_there_is_now(cfg):
     assert guards() == []
     save_validation(folder, 1, {"AP": 60.0})
     assert guards() == ["Phase 2: AP"]
+    record_event(folder, "guard", name="BOX_RATE", phase=2, text="Phase 2: stopped")
+    record_event(folder, "started")
+    assert guards() == ["Phase 2: AP", "Phase 2: stopped"]
+    record_event(folder, "labeled", phase=2)  # by settings that were corrected
+    assert guards() == []
 
 
 def test_figures_are_those_of_the_files(cfg):
@@ -335,6 +340,10 @@ def test_a_comparison_with_a_run_of_other_labels_is_said_to_be_one(cfg, tmp_path
         record_training(run, 0, labeled, RunFolder(run.OUTPUT_DIR))
         words = " ".join(Page(write_report(cfg, control=other.OUTPUT_DIR)).words)
         assert ("was trained on other labeled images" in words) == (count == 2)
+    RunFolder(other.OUTPUT_DIR).phase(0).trained_with.write_text("{")
+    words = " ".join(Page(write_report(cfg, control=other.OUTPUT_DIR)).words)
+    assert "not valid JSON" in words
+    assert "was trained on other labeled images" not in words
 
 
 def test_results_on_other_test_images_are_not_compared_with(cfg, tmp_path):
