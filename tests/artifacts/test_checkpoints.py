@@ -19,6 +19,7 @@ from d2_ssod.artifacts import (
     RunFolder,
     half_written_files,
     load_phase_model,
+    record_training,
 )
 from d2_ssod.errors import ConfigError
 
@@ -272,3 +273,32 @@ def test_a_full_disk_is_said_as_one(checkpointer, tmp_path):
         "last_checkpoint",
         "model_0000001.pth",
     ]
+
+
+def test_a_phase_whose_end_was_deleted_goes_on_from_its_last_checkpoint(checkpointer, tmp_path):
+    """As it is said to do with a damaged one."""
+    for name in ("model_0000001", "model_0000003", "model_final"):
+        checkpointer.save(name)
+    (tmp_path / "model_final.pth").unlink()
+    found = [os.path.basename(path) for path in checkpointer.usable_checkpoints()]
+    assert found == ["model_0000003.pth", "model_0000001.pth"]
+
+
+def test_a_model_whose_shapes_fit_another_config_is_refused_as_well(cfg, tmp_path):
+    """Other anchors or pixels make no parameter of another shape."""
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    folder.phase(0).folder.mkdir()
+    AtomicCheckpointer(build_model(cfg), str(folder.phase(0).folder)).save("model_final")
+    record_training(cfg, 0, [], folder)
+    load_phase_model(cfg, 0)
+    cfg.MODEL.PIXEL_STD = [2.0, 2.0, 2.0]
+    with pytest.raises(ConfigError, match=r"does not fit the config's model.*MODEL\.PIXEL_STD"):
+        load_phase_model(cfg, 0)
+
+
+def test_a_kill_while_the_last_checkpoint_is_noted_leaves_the_note_whole(tmp_path, monkeypatch):
+    checkpointer = AtomicCheckpointer(nn.Linear(2, 3), str(tmp_path))
+    checkpointer.save("model_0000001")
+    monkeypatch.setattr(os, "replace", lambda *_: None)  # as if the process were gone before it
+    checkpointer.save("model_0000002")
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"

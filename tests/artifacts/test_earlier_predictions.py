@@ -105,3 +105,9 @@ def test_predictions_are_those_of_the_files_whatever_their_ids_are_now(files):
     found = load_predictions_by_file(files, images("0.png", "a.png", "c.png"), CATEGORY_IDS)
     assert found.keys() == {2, 3}
     assert_same(found[2], scored(0.75))
+
+
+def test_what_was_set_aside_of_images_that_are_gone_is_made_again(files):
+    whole(files)
+    set_aside_predictions(files, CATEGORY_IDS)
+    assert load_earlier_predictions(files.partial_predictions, images("a.png", "b.png")) == {}

@@ -119,3 +119,11 @@ def test_a_folder_that_another_run_has_set_aside_meanwhile_is_not_shared(tmp_pat
         second.close()
         lock_folder(folder)
         release_folder(folder)
+
+
+def test_the_file_names_the_last_process_alone(tmp_path, monkeypatch):
+    for host in ("first", "second"):
+        monkeypatch.setattr(lock.platform, "node", lambda host=host: host)
+        lock_folder(tmp_path, patience=0)
+        release_folder(tmp_path)
+    assert (tmp_path / "run.lock").read_text() == f"process {os.getpid()} on second\n"

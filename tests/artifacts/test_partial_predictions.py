@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -106,3 +108,18 @@ def test_nothing_is_left_of_what_is_discarded(tmp_path):
     discard_partial_predictions(tmp_path / "partial_predictions")
     assert load_partial_predictions(tmp_path / "partial_predictions") == {}
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"boxes": [[0, 0, 1]], "scores": [0.5], "classes": [1]},
+        {"boxes": [[0, 0, 1, "x"]], "scores": [0.5], "classes": [1]},
+        {"boxes": [[0, 0, 1, 1], [0]], "scores": [0.5, 0.5], "classes": [1, 1]},
+    ],
+)
+def test_lines_of_other_boxes_are_not_detections(tmp_path, columns):
+    keep(tmp_path, {1: found(1)})
+    with open(tmp_path / "rank_0.jsonl", "a") as file:
+        file.write("\n" + json.dumps({"image_id": 4, **columns}))
+    assert_same(load_partial_predictions(tmp_path), {1: found(1)})

@@ -151,3 +151,15 @@ def test_predictions_that_are_no_coco_results_name_the_place(tmp_path, wrong):
     path.write_text(json.dumps([right, {**right, **wrong}]))
     with pytest.raises(ConfigError, match=r"predictions\.json: detection 1 .* delete the file"):
         load_predictions(path, [1], CATEGORY_IDS)
+
+
+def test_boxes_of_an_image_stay_in_their_order_where_images_are_mixed(path):
+    """As in a file of another program."""
+    scores = np.linspace(0.9, 0.1, 400).round(5)
+    row = {"category_id": 7, "bbox": [1, 2, 3, 4]}
+    rows = [{**row, "image_id": n % 2, "score": s} for n, s in enumerate(scores.tolist())]
+    path.parent.mkdir()
+    path.write_text(json.dumps(rows))
+    loaded = load_predictions(path, [0, 1], CATEGORY_IDS)
+    for number, of_image in loaded.items():
+        np.testing.assert_allclose(of_image.scores, scores[number::2], rtol=1e-6)

@@ -261,3 +261,9 @@ def test_all_that_decides_what_a_detector_finds_counts(cfg, tmp_path, architectu
         other = cfg.clone()
         other.MODEL[section][key] = type(cfg.MODEL[section][key])(cfg.MODEL[section][key] * 2)
         assert f"MODEL.{section}.{key}" in error_of(other, images())
+
+
+def test_images_that_have_other_ids_are_refused(cfg, made):
+    """What was kept of an interrupted pass is found by id."""
+    renumbered = [{**image, "image_id": 4 - image["image_id"]} for image in images()]
+    assert "of 3 images that are not the 3" in error_of(cfg, renumbered)

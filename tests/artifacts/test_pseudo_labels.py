@@ -525,3 +525,31 @@ def test_an_object_of_no_image_is_not_counted(saved, image_id):
     edit(saved, lambda edited: edited["annotations"][0].update(image_id=image_id))
     with pytest.raises(ConfigError, match="is not one of the file's images"):
         count_pseudo_labels(saved)
+
+
+def test_of_pictures_of_one_name_and_folder_the_longest_path_in_common_decides(path):
+    """As of cameras whose folders have a folder for each day."""
+    images = [image(n, f"/mnt/new/cam{n}/day1/0001.jpg") for n in (1, 2)]
+    save_pseudo_labels(path, {2: FOUND[1]}, images, CLASSES, CATEGORY_IDS)
+    edit(path, lambda labels: labels["images"][0].update(file_name="/old/cam2/day1/0001.jpg"))
+    (found,) = load_pseudo_labels(path, images, CLASSES)
+    assert found["image_id"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_image(id=3), r"image 3 \(file_name '/data/images/a/0.jpg'\): the image occurs twice"),
+        (set_image(height=100), r"image 1 .*: height is 100, but the image's is 80"),
+        (set_annotation(score=-0.1), r"annotation 2: score must be in \[0, 1\], found -0.1"),
+    ],
+)
+def test_hand_edit_that_would_put_boxes_elsewhere_is_said(saved, change, message):
+    edit(saved, change)
+    with pytest.raises(ConfigError, match=message):
+        load(saved)
+
+
+def test_a_score_of_0_is_one(saved):
+    edit(saved, set_annotation(score=0))
+    assert [a["score"] for a in load(saved)[0]["annotations"]] == [0.75, 0.0]

@@ -15,6 +15,7 @@ from d2_ssod.data.augmentation import (
     RandomIoUCrop,
     RandomPhotometric,
     ShrinkLarge,
+    StrongAugmentation,
     build_augmentations,
 )
 
@@ -219,3 +220,43 @@ def test_pictures_without_objects_are_cut_out_anywhere(height):
     for _ in range(50):
         transform = augmentation.get_transform(picture(height), np.zeros((0, 4)))
         assert min(transform.apply_image(picture(height)).shape) > 0
+
+
+def test_changes_of_color_and_place_are_those_of_their_keys():
+    cfg = bare_config("output")
+    cfg.SSOD.AUG.COLOR, cfg.INPUT.MIN_SIZE_TRAIN = 0.25, (0,)
+    of_colors = [T.RandomBrightness, T.RandomContrast, T.RandomSaturation]
+    found = build_augmentations(cfg)
+    assert list(map(type, found)) == of_colors
+    assert {(a.intensity_min, a.intensity_max) for a in found} == {(0.75, 1.25)}
+    cfg.INPUT.FORMAT = "L"
+    assert list(map(type, build_augmentations(cfg))) == of_colors[:2]  # of grey, two
+    cfg.SSOD.AUG.COLOR = 0.0
+    for scale, shift in (((0.5, 1.5), 0.0), ((1.0, 1.0), 0.2)):
+        cfg.SSOD.AUG.SCALE, cfg.SSOD.AUG.SHIFT = scale, shift
+        (found,) = build_augmentations(cfg)
+        assert isinstance(found, RandomExtent)
+        assert (found.scale_range, found.shift_range) == (scale, (2 * shift, 2 * shift))
+
+
+def test_pictures_are_shifted_by_up_to_the_part_of_them_that_is_asked_for():
+    cfg = bare_config("output")
+    cfg.SSOD.AUG.SHIFT, cfg.INPUT.MIN_SIZE_TRAIN = 0.2, (0,)
+    (shift,) = build_augmentations(cfg)
+    moved = []
+    for _ in range(200):
+        given = T.AugInput(picture(100, 100), boxes=np.array([[40.0, 40, 60, 60]]))
+        shift(given)
+        moved.append(given.boxes[0, :2] - 40)
+    assert 18 < np.abs(moved).max() <= 20
+
+
+def strong(image_format, seed):
+    """Pixels, Tensor[3, H, W], after the strong augmentation."""
+    torch.manual_seed(seed)
+    return StrongAugmentation(image_format)(torch.from_numpy(picture().transpose(2, 0, 1).copy()))
+
+
+def test_strong_changes_make_a_fifth_of_the_pictures_grey():
+    found = [strong("RGB", seed) for seed in range(300)]
+    assert 0.12 < np.mean([bool((each == each[:1]).all()) for each in found]) < 0.28

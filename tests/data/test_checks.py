@@ -327,3 +327,49 @@ def test_repeated_pictures_are_warned_of(tmp_path):
 def test_names_that_look_the_same_are_said_to():
     found = describe_difference(["e\u0301", "dog"], ["\u00e9", "dog"])
     assert found == "the same names in another Unicode form, such as '\u00e9'"
+
+
+@pytest.mark.parametrize("key", ["width", "height"])
+def test_both_sides_of_a_picture_are_wanted(tmp_path, key):
+    """Files of pseudo-labels, which are written after phase 0, need both."""
+    bad = {"file_name": str(save_picture(tmp_path / "a.png")), key: 3}
+    assert "gives no height and width of" in error_by(checks.check_sizes, [bad], "KEY")
+
+
+def test_a_difficulty_is_finite():
+    for value in (math.nan, math.inf):
+        bad = record("a.png", difficulty=value)
+        assert f"difficulty {value}" in error_by(checks.check_difficulties, [bad], "KEY")
+
+
+def test_labeled_images_that_are_all_trained_on_are_no_warning():
+    images = [annotated([0, 0, 5, 5]), annotated()]
+    assert found_by(checks.check_trained_on, images, 2, "KEY") == []
+    assert "1 of 2 labeled" in warning_by(checks.check_trained_on, images, 1, "KEY")
+
+
+def test_empty_files_are_not_the_same_picture(tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+    first, second = [record(tmp_path / "a.png")], [record(tmp_path / "b.png")]
+    assert found_by(checks.check_disjoint, first, second, FILES, WORDS, "KEY") == []
+
+
+def test_fractions_are_recognized_also_where_some_reach_out_of_the_image():
+    boxes = [[0.1, 0.2, 0.3, 0.4]] * 11 + [[0.7, 0.2, 0.6, 0.4]]
+    assert "fractions of the image" in error_by(check_boxes, [annotated(*boxes, mode=XYWH)], "KEY")
+
+
+@pytest.mark.parametrize(
+    ("boxes", "mode", "count"),
+    [
+        ([[1, 1, 5, 6]] * 19 + [[3, 2, 23, 5]], XYWH, 1),  # too few of them
+        ([[20, 4, 9, 6]] * 20, XYWH, 20),  # as corners they would have no width
+        ([[3, 4, 30, 20]] * 20, XYWH, 20),  # nor would corners fit
+        ([[-3, 4, 5, 6]] * 20, BoxMode.XYXY_ABS, 20),  # they are corners
+    ],
+)
+def test_boxes_that_reach_out_may_be_no_corners(boxes, mode, count):
+    line = warning_by(check_boxes, [annotated(*boxes, mode=mode)], "KEY")
+    assert line.startswith(f"KEY: {count} of 20 boxes reach outside their image")
+    assert "they are cut at its edges in training" in line

@@ -127,3 +127,32 @@ def test_objects_that_anchors_miss_are_counted():
 def test_crowds_are_no_objects_that_are_looked_for():
     images = [image(*[(0, 0, 9, 9)] * 5, iscrowd=1)]
     assert lines_of(statistics.check_number_of_objects, images, 4, "KEY") == []
+
+
+def test_classes_of_far_fewer_objects_than_another_are_named():
+    boxes = [(0, 0, 9, 9)]
+    images = [image(*boxes * 1522, classes=[0] * 1500 + [1] * 12 + [2] * 10)]
+    few, other = ["cat", "dog"], ["cat", "cow"]
+    (line,) = lines_of(statistics.check_balance, images, [*few, "cow"], "KEY")
+    assert line.startswith("KEY: of 'dog' there are 12 objects, of the most frequent class 1500")
+    fewer = [image(*boxes * 40, classes=[0] * 30 + [1] * 10)]
+    assert lines_of(statistics.check_balance, fewer, other, "KEY") == []  # 10 are enough
+
+
+def test_crowds_are_no_objects_of_a_class():
+    images = [image((0, 0, 9, 9)), image((0, 0, 9, 9), (9, 9, 9, 9), iscrowd=1)]
+    assert statistics.objects_per_class(images, ["cat", "dog"]) == {"cat": 1, "dog": 0}
+
+
+def test_objects_up_to_three_times_as_long_as_an_anchor_are_usual():
+    images = [image((0, 0, 20, 95), (0, 0, 95, 20))]
+    usual = ([32, 64], [0.5, 1.0, 2.0], (100, 1000), "KEY")
+    assert lines_of(statistics.check_anchors, images, *usual) == []
+    for long in ((0, 0, 15, 95), (0, 0, 95, 15)):
+        (line,) = lines_of(statistics.check_anchors, [image(long)], *usual)
+        assert line.startswith("KEY: 100% of the objects are more than three times as long")
+
+
+def test_one_object_has_anchors_as_well():
+    one = BoxShapes(np.array([20.0]), np.array([10.0]))
+    assert statistics.fit_anchors(one, 5, 3) == ([14], [0.5])

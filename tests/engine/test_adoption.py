@@ -231,3 +231,42 @@ def test_nobody_is_told_to_delete_what_is_damaged_of_another_run(tmp_path, monke
         other.phase(0).trained_with.write_text(text)
         with pytest.raises(ConfigError, match=r"trained_with\.json: .*; restore it$"):
             adopt_phase_0(cfg, ["cat"])
+
+
+def test_what_was_said_of_one_model_that_was_taken_is_not_said_of_another(
+    cfg, tmp_path, monkeypatch
+):
+    files = RunFolder(cfg.OUTPUT_DIR).phase(0)
+    note_taken(cfg, tmp_path / "elsewhere")
+    for path in (files.model, RunFolder(cfg.OUTPUT_DIR).phase(1).pseudo_labels):
+        path.unlink()
+    for path in (files.validation, files.predictions_source):
+        path.touch()
+    monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
+    cfg.SSOD.START.PHASE_0 = str(tmp_path / "other")
+    adopt_phase_0(cfg, ["cat"])
+    assert not files.validation.exists()
+    assert not files.predictions_source.exists()
+    assert json.loads(files.taken_from.read_text())["path"] == str(tmp_path / "other")
+
+
+def test_phase_0_may_be_named_by_its_own_file(cfg, tmp_path):
+    """Which is not the very file that it was taken from, as it is written anew."""
+    note_taken(cfg, tmp_path / "elsewhere")
+    cfg.SSOD.START.PHASE_0 = str(RunFolder(cfg.OUTPUT_DIR).phase(0).model)
+    adopt_phase_0(cfg, ["cat"])
+
+
+def test_labels_that_were_taken_need_their_file_no_more(cfg, tmp_path, caplog):
+    cfg.SSOD.PSEUDO_LABEL.FROM = str(tmp_path / "gone")
+    adopt_pseudo_labels(cfg, NO_IMAGES)
+    assert not caplog.records
+
+
+def test_labels_without_objects_are_not_taken(tmp_path):
+    cfg = bare_config(tmp_path / "run")
+    cfg.SSOD.PSEUDO_LABEL.FROM = str(tmp_path / "labels.json")
+    write_json(tmp_path / "labels.json", {"images": [], "categories": [], "annotations": []})
+    with pytest.raises(ConfigError, match=r"labels\.json has no objects on unlabeled images"):
+        adopt_pseudo_labels(cfg, NO_IMAGES)
+    assert not RunFolder(cfg.OUTPUT_DIR).phase(1).pseudo_labels.exists()

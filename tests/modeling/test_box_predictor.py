@@ -417,3 +417,26 @@ def test_weights_of_boxes_are_of_the_foreground_of_all_images():
     # 1 of the labeled image, 3 of the other.
     found = losses_of(zero_layers(weighting), rois)["loss_box_reg"]
     assert found.item() == pytest.approx((1 + 3) / 2 * plain.item(), rel=1e-6)
+
+
+def test_weights_of_ones_own_may_be_of_another_precision():
+    class Double(FixedWeighting):
+        def __call__(self, rois):
+            return RoIWeights(super().__call__(rois).weights.double())
+
+    rois = [random_rois(0, pseudo=True), random_rois(1, pseudo=False)]
+    found, expected = (
+        losses_of(make_layers(kind(1.0, 0.25, True)), rois) for kind in (Double, FixedWeighting)
+    )
+    assert found == expected
+
+
+def test_logged_weights_are_those_of_the_weighed_images(storage):
+    weighting = FixedWeighting(1.0, 0.25, weights_box_loss=False)
+    # The labeled image before it has foreground and background in other places.
+    rois = [
+        random_rois(0, pseudo=False, foreground=1, background=7),
+        random_rois(1, pseudo=True, foreground=5, background=3),
+    ]
+    losses_of(make_layers(weighting), rois)
+    assert storage.latest()["roi_weighting/weights_mean"][0] == 0.25

@@ -389,3 +389,11 @@ def test_labels_that_say_nothing_may_stand_beside_uncertain_ones_in_one_stage():
         found = losses_of(model, sized(two_tiers()), sized(make_target(BOXES, [0, 1])))
         expected = losses_of(model, sized(two_tiers()), sized(said))
         assert found == expected
+
+
+@pytest.mark.parametrize("architecture", ONE_STAGE)
+def test_labels_that_are_nearly_certain_are_ignored_in_one_stage_as_well(architecture):
+    model = one_stage(architecture)
+    nearly = losses_of(model, sized(two_tiers(certainty=0.95)))
+    assert nearly == losses_of(model, sized(two_tiers(certainty=0.25)))
+    assert nearly["loss_cls"] != losses_of(model, sized(two_tiers(certainty=1.0)))["loss_cls"]

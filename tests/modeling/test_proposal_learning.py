@@ -243,3 +243,39 @@ def test_learner_reads_its_keys():
     assert detector.learner.weights == Weights(2.0, 3.0, 5.0, 7.0)
     assert detector.learner.temperature == 0.5
     assert detector.proposals == 11
+
+
+def test_targets_go_with_their_own_images(detector):
+    """What is in an unlabeled image makes no difference to the losses of labels."""
+    for module in detector.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()  # whose statistics would be those of both
+    found = []
+    for seed in (1, 5):
+        torch.manual_seed(3)
+        with EventStorage():
+            found.append(detector([image(seed, False), image(2, True)]))
+    for name in ("loss_rpn_cls", "loss_rpn_loc"):
+        assert found[0][name].item() == pytest.approx(found[1][name].item(), rel=1e-4)
+
+
+def test_losses_of_proposals_golden():
+    """Places are off by 1 in all of the four numbers; noisy features say that nothing is there."""
+
+    class Nothing:
+        copies = 2
+
+        def __call__(self, pooled):
+            return torch.full_like(pooled, -1.0).repeat(2, 1, 1, 1)
+
+    learner, pooled, (head, predictor) = learner_of(Nothing())
+    for linear in (learner.locate, predictor.cls_score, predictor.bbox_pred):
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
+    with torch.no_grad():
+        predictor.cls_score.weight[1], predictor.bbox_pred.weight[4] = 50.0, 4.0
+    # Clean: sums 1, 1.4 and 2 of features make it class 1, with offsets of 4, 5.6 and 8; noisy: -2
+    # makes the first offset -8, and class 1 nothing.
+    found = learner(pooled, torch.ones(3, 4), torch.tensor([0, 0, 1]), head, predictor)
+    assert found["loss_location"].item() == pytest.approx(2.0)  # its weight
+    assert found["loss_noisy_box"].item() == pytest.approx(7.0 * (11.5 + 13.1 + 15.5) / 3)

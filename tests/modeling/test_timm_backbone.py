@@ -12,6 +12,7 @@ from detectron2.modeling import build_backbone, build_model
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
+from d2_ssod.artifacts import AtomicCheckpointer, load_model
 from d2_ssod.config import add_ssod_config
 from d2_ssod.errors import ConfigError
 from d2_ssod.modeling import (
@@ -456,3 +457,13 @@ def test_retinanet_is_built_on_levels_3_to_7(name):
     assert [name for name, parameter in trained.items() if parameter.grad is None] == []
     with torch.no_grad():
         model.eval()([{"image": torch.zeros(3, 64, 64)}])
+
+
+def test_a_trained_model_needs_the_weights_that_it_began_with_no_more(tmp_path):
+    cfg = make_config(RESNET, "MODEL.META_ARCHITECTURE", "ProposalNetwork")
+    cfg.MODEL.RPN.IN_FEATURES = ["p3"]
+    trained = build_model(cfg)
+    AtomicCheckpointer(trained, str(tmp_path)).save("model_final")
+    cfg.MODEL.TIMM.WEIGHTS = str(tmp_path / "gone.pth")
+    loaded = load_model(cfg, tmp_path / "model_final.pth")
+    assert all(map(torch.equal, loaded.parameters(), trained.parameters()))

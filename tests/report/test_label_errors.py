@@ -85,3 +85,11 @@ def test_the_most_confident_come_first_and_are_written(tmp_path):
         "w": "20.0",
         "h": "10.0",
     }
+
+
+def test_places_are_written_as_corner_and_size(tmp_path):
+    suspects = suspect_labels([(image(), detections((30, 40, 50, 45, 0.95, DOG)))])
+    write_suspects(RunFolder(tmp_path), suspects, ["cat", "dog"])
+    with open(tmp_path / "review" / "label_errors.csv", encoding="utf-8-sig") as file:
+        (row,) = csv.DictReader(file)
+    assert [row[key] for key in "xywh"] == ["30.0", "40.0", "20.0", "5.0"]

@@ -214,3 +214,28 @@ def test_settings_that_are_alike_in_all_phases_are_left_out(tmp_path):
     leave_labels(bare_config(tmp_path), 2)
     text = go_on_with(bare_config(tmp_path), "file.json")
     assert text == "--resume SSOD.PSEUDO_LABEL.CORRECTED file.json SSOD.NUM_PHASES 3"
+
+
+def test_disagreement_counts_as_much_as_doubt():
+    """Image 1 has a box of one model, image 2 one of the same doubt that both see."""
+    both = {1: [(*BOX, 0.5, 0)], 2: [(*BOX, 0.45, 0)], 3: [], 4: []}
+    one = {1: [], 2: [(*BOX, 0.45, 0)], 3: [], 4: []}
+    queue = rank(*({n: detections(*rows) for n, rows in s.items()} for s in (both, one)))
+    assert queue[0].image["image_id"] == 1
+    for review in queue:
+        assert review.worth == pytest.approx(review.uncertain + review.disagreement)
+
+
+def test_boxes_that_are_hardly_objects_are_not_put_before_a_person():
+    rows = {n: [(*BOX, 0.9, 0), (60, 10, 90, 50, 0.1, 0)] for n in IMAGES}
+    for review in rank({n: detections(*found) for n, found in rows.items()}):
+        assert len(review.found) == 2
+        assert review.proposed.scores.min() >= 0.3
+        assert len(review.proposed) == 1
+
+
+def test_a_run_of_labels_alone_goes_on_with_a_phase(tmp_path):
+    cfg = bare_config(tmp_path)
+    cfg.SSOD.NUM_PHASES = 0
+    words = shlex.split(go_on_with(cfg, "mine.json"))
+    assert words[words.index("SSOD.NUM_PHASES") + 1] == "1"

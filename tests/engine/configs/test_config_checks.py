@@ -478,3 +478,23 @@ def test_the_cpu_is_refused_in_processes_that_were_started_for_gpus(monkeypatch)
                 check_config(cfg, 8)
         else:
             check_config(cfg, 8)
+
+
+def test_grey_pictures_may_be_changed_in_brightness():
+    cfg = make_config()
+    cfg.INPUT.FORMAT, cfg.SSOD.AUG.COLOR, cfg.SSOD.AUG.STRONG = "L", 0.2, "all"
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [110.0], [1.0]
+    check_config(cfg, 1)
+
+
+def test_given_labels_are_learned_before_the_phase_of_a_teacher():
+    cfg = make_config()
+    cfg.SSOD.TEACHER.ENABLED, cfg.SSOD.AVERAGE.DECAY = True, 0.999
+    cfg.SSOD.PSEUDO_LABEL.FROM, cfg.SSOD.NUM_PHASES = "labels.json", 2
+    check_config(cfg, 1)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_each_phase_has_one_weight(count):
+    message = error_of("SSOD.ENSEMBLE.WEIGHTS", (1.0,) * count)  # two phases after the first
+    assert f"SSOD.ENSEMBLE.WEIGHTS has {count} values" in message

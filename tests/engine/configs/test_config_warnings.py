@@ -169,3 +169,30 @@ def test_a_teacher_that_has_learned_nothing_is_said(said):
     assert line.startswith("SSOD.PHASE_INIT is 'pretrained', so that the teacher begins as MODEL.W")
     assert not said(*keys, "SSOD.TEACHER.START", 9)
     assert not said(*keys, "SSOD.NUM_PHASES", 0, "SSOD.TEACHER.ENABLED", False)
+
+
+def test_evaluations_are_of_validation_images(said):
+    period = ("TEST.EVAL_PERIOD", 100)
+    assert "TEST.EVAL_PERIOD is 100, but has no effect: name validation images" in said(*period)
+    assert not said(*period, "DATASETS.VAL", ("some_val",))
+
+
+def test_how_long_epochs_are_is_not_known_before_a_teacher_starts(said):
+    start = ("SSOD.TEACHER.START", 50, *EPOCHS, "SOLVER.STEPS", ())
+    assert not said(*TEACHER, *LEARNS_EDGES, *start)
+
+
+def test_random_weights_of_timm_that_only_norms_freeze_are_said_unless_all_are_given(said):
+    timm = ("MODEL.BACKBONE.NAME", "build_timm_fpn_backbone")
+    frozen = ("MODEL.BACKBONE.FREEZE_AT", 0, "MODEL.TIMM.NORM", "FrozenBN")
+    assert "MODEL.TIMM.NORM to BN (now FrozenBN)" in said(*timm, *frozen)
+    for key in ("MODEL.WEIGHTS", "SSOD.START.PHASE_0"):
+        assert not said(*timm, *frozen, key, "detector.pth")
+
+
+def test_each_detector_that_learns_the_edges_of_uncertain_boxes_is_said(said):
+    keys = ("SSOD.LABELS", "tiers", *LEARNS_EDGES)
+    for heads in ("StandardROIHeads", "Res5ROIHeads", "CascadeROIHeads"):
+        assert f"MODEL.ROI_HEADS.NAME is '{heads}'" in said(*keys, "MODEL.ROI_HEADS.NAME", heads)
+    one_stage = ("MODEL.META_ARCHITECTURE", "UncertaintyRetinaNet")
+    assert not said("SSOD.LABELS", "tiers", *one_stage)  # whose proposals are not read
