@@ -76,20 +76,34 @@ def record_training(
     files = folder.phase(phase)
     if files.trained_with.exists():  # and its weights may be gone since
         content["weights"] = _read(files.trained_with)["weights"] | content["weights"]
-    counts = len(labeled), 0, 0
-    if phase > 0 and files.pseudo_labels.exists():
+    has_labels = phase > 0 and files.pseudo_labels.exists()
+    if has_labels:
         content["pseudo_labels_sha256"] = digest_of_file(files.pseudo_labels)
-        counts = len(labeled), *count_pseudo_labels(files.pseudo_labels)
-    content["counts"] = dict(zip(_COUNTS, counts, strict=True))
+    content["counts"] = _counts(len(labeled), files.pseudo_labels if has_labels else None)
     write_json(files.trained_with, content)
 
 
-def counts_of_training(folder: RunFolder, phase: int) -> dict[str, int] | None:
-    """Read how many images and pseudo-boxes a phase was trained on; None if that is not known."""
-    path = folder.phase(phase).trained_with
-    counts = _read(path).get("counts", {}) if path.exists() else {}
-    is_known = all(isinstance(counts.get(name), int) for name in _COUNTS)
-    return {name: counts[name] for name in _COUNTS} if is_known else None
+def counts_of_training(folder: RunFolder, phase: int, labeled: int) -> dict[str, int]:
+    """Count the images and pseudo-boxes that a phase was trained on, or would be now.
+
+    Args:
+        folder: of the run.
+        phase: 0..N.
+        labeled: number of the labeled images that there are now.
+
+    Returns:
+        ``labeled_images``, ``pseudo_images`` and ``pseudo_boxes``.
+    """
+    files = folder.phase(phase)
+    known = _read(files.trained_with).get("counts", {}) if files.trained_with.exists() else {}
+    if all(isinstance(known.get(name), int) for name in _COUNTS):
+        return {name: known[name] for name in _COUNTS}
+    return _counts(labeled, files.pseudo_labels if phase > 0 else None)
+
+
+def _counts(labeled: int, pseudo_labels: Path | None) -> dict[str, int]:
+    pseudo = (0, 0) if pseudo_labels is None else count_pseudo_labels(pseudo_labels)
+    return dict(zip(_COUNTS, (labeled, *pseudo), strict=True))
 
 
 def check_training(

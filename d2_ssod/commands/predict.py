@@ -40,7 +40,7 @@ from d2_ssod.artifacts import (
 from d2_ssod.data.checks import check_resizable
 from d2_ssod.data.datasets import ImageFolders
 from d2_ssod.data.findings import Findings
-from d2_ssod.data.images import ImageError
+from d2_ssod.data.images import ImageError, map_threaded
 from d2_ssod.data.loader import build_inference_loader
 from d2_ssod.data.picture_files import PictureFiles
 from d2_ssod.drawing import draw_detections
@@ -191,7 +191,8 @@ def _pictures_of(place: str, findings: Findings) -> list[str]:
         return [place]
     else:
         found = sorted(glob.glob(place, recursive=True))
-    pictures = [file for file in found if not _is_drawing(Path(file))]
+    drawings = map_threaded(_is_drawing, list(map(Path, found)), description="Looking at pictures")
+    pictures = [file for file, is_drawing in zip(found, drawings, strict=True) if not is_drawing]
     if drawn := len(found) - len(pictures):
         print(f"{place}: {drawn} pictures that --draw has drawn are left out", file=sys.stderr)
     return pictures

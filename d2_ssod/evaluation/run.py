@@ -18,7 +18,6 @@ from d2_ssod.artifacts import (
     best_phase,
     best_phases,
     check_classes,
-    count_pseudo_labels,
     counts_of_training,
     load_phase_model,
     load_validated,
@@ -181,11 +180,5 @@ def _phase_infos(
 ) -> list[dict[str, int]]:
     """Count how many images and pseudo-boxes each phase was trained on, or would be now."""
     labeled = trained_on(cfg, [i for name in cfg.DATASETS.TRAIN for i in sets[name].images])
-    infos = []
-    for phase in range(cfg.SSOD.NUM_PHASES + 1):
-        known, path = counts_of_training(folder, phase), folder.phase(phase).pseudo_labels
-        if known is None:
-            images, boxes = count_pseudo_labels(path) if phase > 0 else (0, 0)
-            known = {"labeled_images": len(labeled), "pseudo_images": images, "pseudo_boxes": boxes}
-        infos.append(known)
-    return infos
+    phases = range(cfg.SSOD.NUM_PHASES + 1)
+    return [counts_of_training(folder, phase, len(labeled)) for phase in phases]

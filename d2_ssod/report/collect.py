@@ -15,7 +15,7 @@ from d2_ssod.artifacts import (
     RunFolder,
     Summary,
     best_of,
-    count_pseudo_labels,
+    counts_of_training,
     digest_of_learned,
     load_classes,
     load_own_summary,
@@ -185,6 +185,11 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
     return replace(run, control=Control(control, metrics, last, passes, has_others))
 
 
+def _pseudo_counts(folder: RunFolder, phase: int) -> tuple[int, int]:
+    counts = counts_of_training(folder, phase, 0)
+    return counts["pseudo_images"], counts["pseudo_boxes"]
+
+
 def _learned(folder: RunFolder) -> str | None:
     return digest_of_learned(folder, 0, "restore it")
 
@@ -205,7 +210,7 @@ def _read_phase(folder: RunFolder, number: int, problems: list[str]) -> Phase:
             if rows and rows[-1]["iteration"] == row["iteration"]:
                 row = rows.pop() | row
             rows.append(row)
-    learned = _if_there(files.pseudo_labels, count_pseudo_labels, problems)
+    learned = _if_there(files.pseudo_labels, lambda _: _pseudo_counts(folder, number), problems)
     return Phase(
         number,
         files,

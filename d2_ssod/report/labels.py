@@ -43,7 +43,7 @@ class LabelTable:
         selection: number of all images, and of those ``_kept``, ``_left_out`` and ``_empty``.
         quality: precision and recall after each step, where the truth is known.
         corrected: images and boxes that a person has labeled.
-        learned: images and boxes of the labels as they are now; None without them.
+        learned: images and boxes that the phase was trained on, or would be now.
         were_changed: these are others than were made: a person has changed labels in place.
     """
 
@@ -54,7 +54,7 @@ class LabelTable:
     selection: dict[str, int]
     quality: dict[str, dict[str, float | None]]
     corrected: dict[str, int] | None
-    learned: tuple[int, int] | None
+    learned: tuple[int, int]
     were_changed: bool
 
 
@@ -64,7 +64,7 @@ def read_labels(path: Path, phase: int, learned: tuple[int, int] | None = None) 
     Args:
         path: of the manifest.
         phase: of the labels.
-        learned: images and boxes of these as they are now.
+        learned: images and boxes of these as they are learned; None: as they were made.
 
     Raises:
         ConfigError: it is damaged.
@@ -86,7 +86,7 @@ def read_labels(path: Path, phase: int, learned: tuple[int, int] | None = None) 
         {name: int(selection[f"images{name}"]) for name in ("", "_kept", "_left_out", "_empty")},
         quality,
         corrected and {name: int(corrected[name]) for name in ("images", "boxes")},
-        learned,
+        learned or made,
         were_changed=learned not in (None, made) and not corrected,
     )
 
