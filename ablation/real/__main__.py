@@ -97,7 +97,7 @@ def do(run: RealRun, output: Path) -> bool:
         made = RunFolder(output / run.needs[1].name).phase(1).pseudo_labels
         truth = run.data / "unlabeled_truth.json"
         write_json(run.labels(output), put_right(made, truth, oracle))
-    if not train(CONFIG, run.overrides(output), folder):
+    if not (_train_voters(run, output) and train(CONFIG, run.overrides(output), folder)):
         print(f"{run.name}: FAILED", flush=True)
         return False
     summary = read_json(folder / "summary.json")
@@ -107,6 +107,18 @@ def do(run: RealRun, output: Path) -> bool:
     }
     labels = summary.get("label_quality", {})
     _keep(run, metrics, began, {"lengths": run.phase_lengths, "label_quality": labels})
+    return True
+
+
+def _train_voters(run: RealRun, output: Path) -> bool:
+    """Train the models that label along, each of a seed of its own, and have them predict."""
+    others = ("SSOD.START.PHASE_0", "SSOD.CONSENSUS.EXTRA_SOURCES")
+    keys = {key: value for key, value in run.overrides(output).items() if key not in others}
+    for number, folder in enumerate(run.voters(output), start=1):
+        own = {"SEED": run.seed + 100 * number, "SSOD.PSEUDO_LABEL.PAUSE": True}
+        has_labeled = folder.phase(1).pseudo_labels.exists()
+        if not (has_labeled or train(CONFIG, {**keys, **own}, folder.root)):
+            return False
     return True
 
 

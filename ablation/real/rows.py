@@ -7,6 +7,7 @@ from itertools import compress, product
 from pathlib import Path
 
 from ablation.rows import RESULTS
+from d2_ssod.artifacts import RunFolder
 from d2_ssod.json_files import read_json
 
 CONFIG = "Base-SSOD-Small.yaml"  # below configs/
@@ -28,6 +29,7 @@ class Row:
         models: how many of these.
         fuses_all: whether the models of all their phases are fused.
         shares: of the phases after phase 0 in the iterations; (): equal ones.
+        voters: how many other models of phase 0, trained for it, label along.
     """
 
     title: str
@@ -39,6 +41,7 @@ class Row:
     models: int = 1
     fuses_all: bool = False
     shares: tuple[int, ...] = ()
+    voters: int = 0
 
 
 _FROM_PHASE_0 = {"SSOD.PHASE_INIT": "previous"}
@@ -143,6 +146,12 @@ ROWS = {
         1,
         {**_SOFT, **_NO_RAMP, **_FUSED, "SSOD.TIERS.MAX_SPREAD": 0.0},
     ),
+    "voters_held": Row(
+        "one phase, strong augmentation, fused labels of three phases 0, no ramp of the average",
+        1,
+        {**_SHIPPED, **_FUSED},
+        voters=2,
+    ),
     "rounds_held": Row(
         "two phases on all images, strong augmentation, fused labels, no ramp of the average",
         2,
@@ -239,10 +248,10 @@ class RealRun:
 
     @property
     def image_passes(self) -> int:
-        """How many images are trained on, those of phase 0 and of each model that is fused, too."""
+        """How many images are trained on, those of phase 0 and of each other model, too."""
         if ROWS[self.row].fuses:
             return sum(need.image_passes for need in self.needs)
-        return sum(self.phase_lengths) * BATCH
+        return (sum(self.phase_lengths) + ROWS[self.row].voters * self.lengths[0]) * BATCH
 
     @property
     def fused_phases(self) -> list[int]:
@@ -258,6 +267,9 @@ class RealRun:
             start = {"SSOD.START.PHASE_0": str(self.needs[0].model(output).resolve())}
         if row.oracle:
             start["SSOD.PSEUDO_LABEL.FROM"] = str(self.labels(output).resolve())
+        if row.voters:
+            voters = [str(folder.phase(0).predictions) for folder in self.voters(output)]
+            start["SSOD.CONSENSUS.EXTRA_SOURCES"] = voters
         return {
             "SEED": self.seed,
             "MODEL.ROI_HEADS.NUM_CLASSES": len(read_json(self.data / "labeled.json")["categories"]),
@@ -285,6 +297,11 @@ class RealRun:
     def labels(self, output: Path) -> Path:
         """The labels of phase 1 as its oracle would have them."""
         return output / self.name / "put_right.json"
+
+    def voters(self, output: Path) -> list[RunFolder]:
+        """Of the models that label along."""
+        folder = (output / self.name).resolve()
+        return [RunFolder(folder / f"voter_{n}") for n in range(1, ROWS[self.row].voters + 1)]
 
     def _settings(self) -> dict[str, object]:
         """Config keys that the pictures need."""

@@ -33,7 +33,8 @@ def test_every_row_has_the_same_image_passes(data, row, tmp_path):
     overrides = run.overrides(tmp_path)
     lengths = overrides["SSOD.SCHEDULE.MAX_ITER"]
     assert sum(lengths) == 901
-    assert run.image_passes == 901 * BATCH == 901 * overrides["SOLVER.IMS_PER_BATCH"]
+    assert overrides["SOLVER.IMS_PER_BATCH"] == BATCH
+    assert run.image_passes == (901 + 300 * ROWS[row].voters) * BATCH
     assert len(lengths) == len(overrides["SSOD.SCHEDULE.BASE_LR"]) == ROWS[row].phases + 1
     assert overrides["MODEL.ROI_HEADS.NUM_CLASSES"] == 2
 
@@ -50,6 +51,30 @@ def test_phases_start_from_the_phase_0_that_a_seed_has(data, tmp_path):
         run = run_of(data, name, seed=2, split="test")
         assert run.needs[0] == replace(phase_0, split="test")
         assert run.overrides(tmp_path)["SSOD.START.PHASE_0"] == str(phase_0.model(tmp_path))
+
+
+def test_models_of_other_seeds_label_along(data, tmp_path, monkeypatch):
+    run, trained = run_of(data, "voters_held", seed=2), []
+
+    def pretend(config, keys, folder):
+        trained.append((folder, keys))
+        labels = folder / "phase_1" / "pseudo_labels.json"
+        labels.parent.mkdir(parents=True)
+        labels.touch()
+        return len(trained) != 2  # the second one fails
+
+    monkeypatch.setattr(real, "train", pretend)
+    assert not real._train_voters(run, tmp_path)
+    assert real._train_voters(run, tmp_path)  # Neither of them is gone on with: both have labeled.
+    folders = [tmp_path / run.name / f"voter_{number}" for number in (1, 2)]
+    assert [folder for folder, _ in trained] == folders
+    for seed, (_, keys) in zip((102, 202), trained, strict=True):
+        assert keys["SEED"] == seed
+        assert keys["SSOD.PSEUDO_LABEL.PAUSE"] is True
+        assert not {"SSOD.START.PHASE_0", "SSOD.CONSENSUS.EXTRA_SOURCES"} & set(keys)
+    assert run.overrides(tmp_path)["SSOD.CONSENSUS.EXTRA_SOURCES"] == [
+        str(folder / "phase_0" / "predictions.json") for folder in folders
+    ]
 
 
 @pytest.mark.parametrize("row", FUSED)
