@@ -9,6 +9,7 @@ provenance.py            ``predictions_source.json``: which images and settings 
 pseudo_labels.py         ``pseudo_labels.json``: what a phase trains on, as COCO instances
 label_files.py           ... or as a labeling tool has them: reading these
 digests.py               hashes of images' objects and of files
+settings.py              which config keys detections, labels, a training, metrics depend on
 differences.py           what differs between the settings of before and now
 yolo.py                  boxes as YOLO's text files, for other tools
 trained_with.py          ``trained_with.json``: settings, labels and weights of a phase's training
@@ -38,7 +39,7 @@ from .history import read_history, record_event, timed_event
 from .label_files import count_pseudo_labels, load_labels, load_pseudo_labels
 from .layout import PhaseFolder, RunFolder
 from .lock import lock_folder, release_folder
-from .manifest import check_label_settings, label_settings, write_manifest
+from .manifest import check_label_settings, write_manifest
 from .partial_predictions import (
     discard_partial_predictions,
     keep_partial_predictions,
@@ -55,6 +56,7 @@ from .provenance import (
 )
 from .pseudo_labels import is_of_models, save_pseudo_labels
 from .run_classes import check_classes, class_differences, load_classes, save_classes
+from .settings import detection_settings, judging_settings, label_settings
 from .summary import (
     Summary,
     load_own_summary,
@@ -107,6 +109,7 @@ __all__ = [
     "class_differences",
     "count_pseudo_labels",
     "counts_of_training",
+    "detection_settings",
     "differences_between",
     "differences_unseen",
     "digest_of",
@@ -120,6 +123,7 @@ __all__ = [
     "half_written_files",
     "has_learned",
     "is_of_models",
+    "judging_settings",
     "keep_best_model",
     "keep_partial_predictions",
     "label_settings",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,24 +10,14 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 
-from d2_ssod.config import flat_keys, value_of
 from d2_ssod.json_files import read_record, write_json
-from d2_ssod.pseudo_label import LABEL_RULES, PseudoLabels, easy_fraction
+from d2_ssod.pseudo_label import PseudoLabels, easy_fraction
 
 from .differences import differences_between, refuse
 from .layout import RunFolder
+from .settings import label_settings
 
 MANIFEST_VERSION = 1
-
-# By their names in the manifest: keys that pseudo-labels depend on, besides the section of the rule
-# that makes them.
-_SETTINGS = {
-    "labels": "SSOD.LABELS",
-    "keep_fraction": "SSOD.PSEUDO_LABEL.KEEP_FRACTION",
-    "tta": "SSOD.TTA.ENABLED",
-    "selection": "SSOD.SELECTION",
-}
-_OF_TRAINING = ("SSOD.TIERS.UNCERTAIN", "SSOD.TIERS.MAX_SPREAD")  # how labels are learned
 
 
 def write_manifest(
@@ -48,7 +37,7 @@ def write_manifest(
         labels: the pseudo-labels with the numbers of every step.
         models: the source models (checkpoint paths), oldest first.
         thing_classes: class names.
-        settings: further values to keep, such as the consensus' thresholds.
+        settings: what the labels depend on, by config key.
         quality: precision and recall after each step, where the truth is known.
         corrected: how many images and boxes are a person's, and from which file.
     """
@@ -96,14 +85,6 @@ def write_manifest(
     )
 
 
-def label_settings(cfg: CfgNode) -> dict[str, Any]:
-    """Collect the settings that pseudo-labels are made with, for the manifest."""
-    settings = {name: value_of(cfg, key) for name, key in _SETTINGS.items()}
-    if section := LABEL_RULES[cfg.SSOD.LABELS].section:
-        settings[_name_of(section)] = dict(value_of(cfg, section))
-    return settings
-
-
 def check_label_settings(cfg: CfgNode, phase: int) -> None:
     """Check that the pseudo-labels that exist of a phase were made with these settings.
 
@@ -120,27 +101,10 @@ def check_label_settings(cfg: CfgNode, phase: int) -> None:
     if not (files.pseudo_labels.exists() and files.manifest.exists()):
         return
     manifest = read_record(files.manifest, {"settings": dict}, {"selection": dict})
-    made = _by_key(manifest["settings"])
-    now = _by_key(json.loads(json.dumps(label_settings(cfg))))
-    differences = differences_between(made, now)
+    differences = differences_between(manifest["settings"], label_settings(cfg))
     if given := cfg.SSOD.EASY_FRACTIONS:  # those by default depend on N, which may grow
         wanted = easy_fraction(phase, cfg.SSOD.NUM_PHASES, given)
         had = manifest.get("selection", {}).get("fraction", wanted)
         if had != wanted:
             differences.append(f"SSOD.EASY_FRACTIONS gave phase {phase} {had}, now {wanted}")
     refuse(cfg, f"{files.pseudo_labels} was made with other settings", differences)
-
-
-def _by_key(settings: dict[str, Any]) -> dict[str, Any]:
-    """Name what a manifest has as the config does."""
-    sections = {
-        _name_of(rule.section): rule.section for rule in LABEL_RULES.values() if rule.section
-    }
-    keys = _SETTINGS | sections
-    named = {keys[name]: value for name, value in settings.items() if name in keys}
-    return {key: value for key, value in flat_keys(CfgNode(named)) if key not in _OF_TRAINING}
-
-
-def _name_of(section: str) -> str:
-    """Name a section of the config in the manifest: consensus, for SSOD.CONSENSUS."""
-    return section.removeprefix("SSOD.").lower()

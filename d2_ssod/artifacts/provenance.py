@@ -15,24 +15,14 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from d2_ssod.config import value_of
 from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import common_folder, relative_names
 from d2_ssod.json_files import read_record
-from d2_ssod.modeling.detectors import detector_of
 from d2_ssod.structures import ImageId
 
+from .differences import differences_between
 from .layout import PhaseFolder, RunFolder
-
-# What inference with any detector reads, besides the model.
-_KEYS = (
-    "SSOD.TTA.ENABLED",
-    "SSOD.INFERENCE_BATCH_SIZE",
-    "INPUT.FORMAT",
-    "TEST.DETECTIONS_PER_IMAGE",
-)
-_SIZES = ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")
-_TTA_SIZES = ("TEST.AUG.MIN_SIZES", "TEST.AUG.MAX_SIZE", "TEST.AUG.FLIP")
+from .settings import prediction_settings
 
 
 def prediction_source(cfg: CfgNode, images: Sequence[dict]) -> dict[str, Any]:
@@ -44,7 +34,7 @@ def prediction_source(cfg: CfgNode, images: Sequence[dict]) -> dict[str, Any]:
     """
     return {
         "images": len(images),  # for people, and programs, that ask no more
-        "settings": _settings(cfg),
+        "settings": prediction_settings(cfg),
         "image_ids": [image["image_id"] for image in images],
         "folder": common_folder([os.path.abspath(image["file_name"]) for image in images]),
         "files": relative_names(images),
@@ -125,13 +115,6 @@ def _length(path: str) -> int:
         return -1
 
 
-def _settings(cfg: CfgNode) -> dict[str, Any]:
-    """Collect the keys that inference with this config reads, and their values as in JSON."""
-    sizes = _TTA_SIZES if cfg.SSOD.TTA.ENABLED else _SIZES
-    values = {key: value_of(cfg, key) for key in _KEYS + sizes + detector_of(cfg).inference_keys}
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
-
-
 def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> bool:
     """Check that a phase's existing predictions are of these images, made with these settings.
 
@@ -159,8 +142,8 @@ def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> bool:
         )
     elif (changed := changed_picture(made, known or {}, images)) is not None:
         difference = f"before pictures were replaced by others of their names, such as {changed}"
-    elif made["settings"] != now["settings"]:
-        difference = _different_setting(made["settings"], now["settings"])
+    elif differences := differences_between(made["settings"], now["settings"]):
+        difference = f"with other settings: {differences[0]}"
     else:
         return same_images
     raise ConfigError(
@@ -182,12 +165,10 @@ def read_source(files: PhaseFolder, remedy: str = _MADE_AGAIN) -> dict[str, Any]
     note = read_record(path, {"settings": dict, "folder": str, **lists}, remedy=remedy)
     kinds = {"image_ids": (int, str), "files": str, "bytes": int}
     are_whole = all(isinstance(item, kind) for key, kind in kinds.items() for item in note[key])
-    if not are_whole or len({len(note[key]) for key in lists}) != 1:
-        raise ConfigError(f"{path}: {', '.join(lists)} must have an entry for each image; {remedy}")
+    lengths = {len(note[key]) for key in lists}
+    if not are_whole or lengths != {len(set(note["image_ids"]))}:  # or an id is there twice
+        raise ConfigError(
+            f"{path}: {', '.join(lists)} must have an entry for each image, of an id of its own; "
+            f"{remedy}"
+        )
     return note
-
-
-def _different_setting(made: dict[str, Any], now: dict[str, Any]) -> str:
-    """Name the first key that differs."""
-    key = next(k for k in {**made, **now} if made.get(k) != now.get(k))
-    return f"with {key} {made.get(key)}, which is {now.get(key)} now"

@@ -6,7 +6,6 @@ So a run is not gone on with by others, which would make its results a mixture o
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,37 +13,16 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from d2_ssod.config import flat_keys, value_of
+from d2_ssod.config import value_of
 from d2_ssod.json_files import read_record, write_json
-from d2_ssod.modeling import TIMM_BACKBONES, detector_of
-from d2_ssod.pseudo_label import LABEL_RULES
+from d2_ssod.modeling import TIMM_BACKBONES
 
 from .differences import differences_between, refuse
 from .digests import digest_of, digest_of_file
 from .label_files import count_pseudo_labels
 from .layout import PhaseFolder, RunFolder
+from .settings import is_below, training_settings
 
-# Keys, or sections, of a phase's config that do not change what it learns: devices, places, lengths
-# (a phase may be trained longer), what is told and kept, and what is read in other phases or steps.
-_OF_NO_EFFECT = (
-    *("OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK", "FLOAT32_PRECISION", "GLOBAL"),
-    *("DATALOADER.NUM_WORKERS", "DATASETS", "TEST", "MODEL.DEVICE", "MODEL.WEIGHTS"),
-    *("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.AMP"),
-    "MODEL.TIMM.WEIGHTS",
-    *("SSOD.IMPORTS", "SSOD.REGISTER", "SSOD.START", "SSOD.NUM_PHASES", "SSOD.SCHEDULE"),
-    "SSOD.EASY_FRACTIONS",
-    *("SSOD.LABELS", "SSOD.CONSENSUS", "SSOD.SELECTION", "SSOD.PSEUDO_LABEL", "SSOD.TTA"),
-    *("SSOD.GUARD", "SSOD.KEEP_BEST", "SSOD.DIAGNOSTICS", "SSOD.ENSEMBLE"),
-    *("SSOD.INFERENCE_BATCH_SIZE", "SSOD.RESUME_ANYWAY", "SSOD.REPORT", "SSOD.CHECK_LABELED"),
-)
-# Those that matter only where there are pseudo-labels ...
-_NOT_IN_PHASE_0 = (
-    *("SSOD.PHASE_INIT", "SSOD.LABELED_REPEAT", "SSOD.TEACHER", "SSOD.AVERAGE.RAMP"),
-)
-# ... unless they are "all"; otherwise they may change, among other values, after phase 0.
-_WHETHER_IN_PHASE_0 = ("SSOD.AUG.STRONG", "SSOD.ROI_WEIGHTING.APPLY_TO")
-# Sections of Detectron2's, whose keys phase 0 learns by, whoever else reads them.
-_LEARNED_BY = ("MODEL", "INPUT", "SOLVER", "DATALOADER")
 # What a model depends on that the shapes of its weights do not show.
 _UNSEEN = (
     *("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.ANCHOR_GENERATOR"),
@@ -229,7 +207,7 @@ def check_architecture(cfg: CfgNode, phase: int, folder: RunFolder) -> None:
     if path.exists():
         parts = [
             {k: v for k, v in settings.items() if k.startswith("MODEL.") or k == "INPUT.FORMAT"}
-            for settings in (_read(path)["settings"], _settings(cfg, phase))
+            for settings in (_read(path)["settings"], training_settings(cfg, phase))
         ]
         model = folder.phase(phase).model
         refuse(cfg, f"{model} does not fit the config's model", differences_between(*parts))
@@ -239,8 +217,8 @@ def differences_unseen(cfg: CfgNode, files: PhaseFolder) -> list[str]:
     """Tell in what a model that lies elsewhere is not the config's, though its weights fit."""
     if not files.trained_with.exists():
         return []
-    settings = (_read(files.trained_with, "restore it")["settings"], _settings(cfg, 0))
-    parts = [{k: v for k, v in own.items() if _is_below(k, _UNSEEN)} for own in settings]
+    settings = (_read(files.trained_with, "restore it")["settings"], training_settings(cfg, 0))
+    parts = [{k: v for k, v in own.items() if is_below(k, _UNSEEN)} for own in settings]
     return differences_between(*parts)
 
 
@@ -253,38 +231,8 @@ def _describe(
     own: CfgNode, phase: int, labeled: Sequence[dict], unlabeled: Sequence[dict]
 ) -> dict[str, Any]:
     return {
-        "settings": _settings(own, phase),
+        "settings": training_settings(own, phase),
         "weights": _weights(own, phase),
         "labeled_sha256": digest_of(labeled, crowds=False),
         "unlabeled_sha256": digest_of(unlabeled, crowds=False),
     }
-
-
-def _settings(own: CfgNode, phase: int) -> dict[str, Any]:
-    """Collect what a phase learns by, as it is read from JSON, which has no tuples."""
-    ignored = _OF_NO_EFFECT + (_ignored_in_phase_0(own) if phase == 0 else ())
-    settings = {
-        key: value
-        for key, value in flat_keys(own)
-        if not key.endswith("_TEST") and not _is_below(key, ignored)
-    }
-    if phase == 0:
-        chosen = {key: value_of(own, key) for key in _WHETHER_IN_PHASE_0}
-        settings.update({k: v if v == "all" else "pseudo" for k, v in chosen.items()})
-    return json.loads(json.dumps(settings))
-
-
-def _ignored_in_phase_0(own: CfgNode) -> tuple[str, ...]:
-    """List what phase 0 does not learn by, as the config is."""
-    # Of rules that make labels, one's own too; they may share keys with the detector.
-    sections = [rule.section for rule in LABEL_RULES.values() if rule.section]
-    ignored = (*_NOT_IN_PHASE_0, *(each for each in sections if not _is_below(each, _LEARNED_BY)))
-    if own.SSOD.ROI_WEIGHTING.APPLY_TO != "all":
-        ignored += ("SSOD.ROI_WEIGHTING",)
-    if not detector_of(own).learns_unlabeled:
-        ignored += ("SSOD.SAMPLING",)
-    return ignored
-
-
-def _is_below(key: str, sections: Sequence[str]) -> bool:
-    return any(key == section or key.startswith(section + ".") for section in sections)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import PhaseFolder, RunFolder, differences_between, summaries_of_phase
-from d2_ssod.config import flat_keys
+from d2_ssod.artifacts import (
+    PhaseFolder,
+    RunFolder,
+    differences_between,
+    judging_settings,
+    summaries_of_phase,
+)
 from d2_ssod.errors import ConfigError
-from d2_ssod.modeling import detector_of
 
 from .configs.files import read_run_config
 
 logger = logging.getLogger(__name__)
-
-_JUDGES = re.compile(r"_TEST$|^SSOD\.ENSEMBLE\.")  # keys by which models find, and are fused
 
 
 def check_models_are_there(cfg: CfgNode) -> None:
@@ -67,9 +68,9 @@ def say_what_judges_otherwise(cfg: CfgNode) -> None:
     except ConfigError as error:
         logger.warning("Whether %s judges as this config is not known: %s", folder.config, error)
         return
-    keys = ("DATASETS.TEST", "TEST.DETECTIONS_PER_IMAGE", *detector_of(cfg).inference_keys)
     own, now = (
-        {k: v for k, v in flat_keys(each) if k in keys or _JUDGES.search(k)} for each in (made, cfg)
+        {"DATASETS.TEST": list(each.DATASETS.TEST), **judging_settings(each)}
+        for each in (made, cfg)
     )
     for difference in differences_between(own, now):
         logger.warning(

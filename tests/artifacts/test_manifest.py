@@ -40,7 +40,7 @@ def write(folder, **options):
 
 
 def test_manifest_tells_every_number(tmp_path):
-    assert write(tmp_path, settings={"iou_thresh": 0.5}) == {
+    assert write(tmp_path, settings={"SSOD.CONSENSUS.IOU_THRESH": 0.5}) == {
         "format_version": 1,
         "sources": {
             "phase_0/model_final.pth": {
@@ -71,7 +71,7 @@ def test_manifest_tells_every_number(tmp_path):
             "kept": 2,
             "kept_per_class": {"cat": 2, "dog": 0},
         },
-        "settings": {"iou_thresh": 0.5},
+        "settings": {"SSOD.CONSENSUS.IOU_THRESH": 0.5},
     }
 
 
@@ -143,24 +143,32 @@ def test_settings_of_tiers_count_where_there_are_tiers(tmp_path):
         check(cfg, "SSOD.TIERS.CERTAIN", 0.5)
 
 
+def test_models_that_vote_along_count_with_every_rule(tmp_path):
+    cfg = bare_config(tmp_path)
+    cfg.SSOD.LABELS = "tiers"
+    with pytest.raises(ConfigError, match=r"SSOD\.CONSENSUS\.EXTRA_SOURCES was \[\] and is"):
+        check(cfg, "SSOD.CONSENSUS.EXTRA_SOURCES", ["other.json"])
+
+
 def test_settings_of_a_rule_of_ones_own_count(tmp_path, monkeypatch):
     monkeypatch.setitem(LABEL_RULES, "mine", LabelRule(lambda cfg: len, "MODEL.LABELS"))
     cfg = bare_config(tmp_path)
     cfg.MODEL.LABELS, cfg.SSOD.LABELS = CfgNode({"LEAST": 3}), "mine"
     check(cfg, "SSOD.CONSENSUS.IOU_THRESH", 0.75)
     assert json.loads((tmp_path / "phase_1/manifest.json").read_text())["settings"] == {
-        "labels": "mine",
-        "keep_fraction": 1.0,
-        "tta": False,
-        "selection": "mean_score",
-        "model.labels": {"LEAST": 3},
+        "SSOD.LABELS": "mine",
+        "SSOD.CONSENSUS.EXTRA_SOURCES": [],
+        "SSOD.PSEUDO_LABEL.KEEP_FRACTION": 1.0,
+        "SSOD.TTA.ENABLED": False,
+        "SSOD.SELECTION": "mean_score",
+        "MODEL.LABELS.LEAST": 3,
     }
     with pytest.raises(ConfigError, match=r"MODEL\.LABELS\.LEAST was 3 and is 4"):
         check(cfg, "MODEL.LABELS.LEAST", 4)
 
 
 def test_what_an_older_version_has_not_noted_is_not_compared(tmp_path):
-    without = ("selection", "labels")
+    without = ("SSOD.SELECTION", "SSOD.LABELS")
     check(bare_config(tmp_path), "SSOD.SELECTION", "class_balanced", without=without)
 
 

@@ -71,13 +71,13 @@ def test_other_images_are_refused(cfg, made, files):
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
-        ("SSOD.TTA.ENABLED", True, "SSOD.TTA.ENABLED False, which is True now"),
-        ("INPUT.MIN_SIZE_TEST", 600, "INPUT.MIN_SIZE_TEST 800, which is 600 now"),
-        ("INPUT.MAX_SIZE_TEST", 99, "INPUT.MAX_SIZE_TEST 1333, which is 99 now"),
-        ("INPUT.FORMAT", "RGB", "INPUT.FORMAT BGR, which is RGB now"),
-        ("TEST.DETECTIONS_PER_IMAGE", 7, "TEST.DETECTIONS_PER_IMAGE 100, which is 7 now"),
+        ("SSOD.TTA.ENABLED", True, "SSOD.TTA.ENABLED was False and is True"),
+        ("INPUT.MIN_SIZE_TEST", 600, "INPUT.MIN_SIZE_TEST was 800 and is 600"),
+        ("INPUT.MAX_SIZE_TEST", 99, "INPUT.MAX_SIZE_TEST was 1333 and is 99"),
+        ("INPUT.FORMAT", "RGB", "INPUT.FORMAT was 'BGR' and is 'RGB'"),
+        ("TEST.DETECTIONS_PER_IMAGE", 7, "TEST.DETECTIONS_PER_IMAGE was 100 and is 7"),
         ("SSOD.INFERENCE_BATCH_SIZE", 3, "SSOD.INFERENCE_BATCH_SIZE "),
-        ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.2, "SCORE_THRESH_TEST 0.05, which is 0.2 now"),
+        ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.2, "SCORE_THRESH_TEST was 0.05 and is 0.2"),
     ],
 )
 def test_other_settings_are_refused(cfg, made, key, value, named):
@@ -267,3 +267,11 @@ def test_images_that_have_other_ids_are_refused(cfg, made):
     """What was kept of an interrupted pass is found by id."""
     renumbered = [{**image, "image_id": 4 - image["image_id"]} for image in images()]
     assert "of 3 images that are not the 3" in error_of(cfg, renumbered)
+
+
+def test_a_note_that_has_an_id_twice_is_damaged(cfg, made):
+    note = prediction_source(cfg, images())
+    note["image_ids"][2] = note["image_ids"][0]
+    write_json(made.with_name("predictions_source.json"), note)
+    with pytest.raises(ConfigError, match="an entry for each image, of an id of its own; delete"):
+        check_predictions(cfg, 0, images())

@@ -858,7 +858,7 @@ def test_tta_and_other_heads_run(data, tmp_path):
     tta = {"SSOD__TTA__ENABLED": True, "TEST__AUG__MIN_SIZES": [96, 128]}
     workers = {"DATALOADER__NUM_WORKERS": 1, "SSOD__SAMPLING": "union"}
     run_here(runs.arguments(data, tmp_path, **keys, **heads, **tta, **workers))
-    assert read(tmp_path / "phase_1" / "manifest.json")["settings"]["tta"] is True
+    assert read(tmp_path / "phase_1" / "manifest.json")["settings"]["SSOD.TTA.ENABLED"] is True
     assert len(summary_of(tmp_path)["phases"]) == 2
 
 
