@@ -92,8 +92,8 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     "PSEUDO_LABEL.FROM": ("", limits.TEXT),
     # A COCO instances file of unlabeled images that a person has labeled or corrected. Phases whose
     # labels are not made yet take those of these images from it, and train on them whether they are
-    # easy or not (images without an object are not trained on, whatever
-    # DATALOADER.FILTER_EMPTY_ANNOTATIONS says); a mean teacher leaves them as they are. "": none.
+    # easy or not (those without an object if DATALOADER.FILTER_EMPTY_ANNOTATIONS is False, as of
+    # labeled images); a mean teacher leaves them as they are. "": none.
     "PSEUDO_LABEL.CORRECTED": ("", limits.TEXT),
     # End once the labels of a phase are made, for a person to look at; --resume goes on with them.
     "PSEUDO_LABEL.PAUSE": (False, limits.FLAG),

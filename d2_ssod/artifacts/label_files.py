@@ -63,7 +63,7 @@ def load_labels(
             name = _name_of(path, number, annotation)
             image_id = _image_of(name, annotation, matched)
             boxes[image_id].append(_read_annotation(name, annotation, class_of, matched[image_id]))
-    corrected = {as_id(image.get("id")) for image in images if image.get("corrected") is True}
+    corrected = {as_id(image.get("id")) for image in images if _is_corrected(image)}
     return [
         {
             **record,
@@ -76,39 +76,50 @@ def load_labels(
 
 
 def load_pseudo_labels(
-    path: str | os.PathLike, dataset_dicts: Sequence[dict], thing_classes: Sequence[str]
+    path: str | os.PathLike,
+    dataset_dicts: Sequence[dict],
+    thing_classes: Sequence[str],
+    *,
+    filter_empty: bool = True,
 ) -> list[dict]:
-    """Read the images with objects of a file of pseudo-labels, as :func:`load_labels` does.
+    """Read the images of a file of pseudo-labels that are learned from, by :func:`load_labels`.
 
-    Images without objects, or with crowds alone, are dropped; the log says how many.
+    Images without objects, or with crowds alone, are dropped, as a model may have missed some; the
+    log says how many. So are those in which a person has found none, unless ``filter_empty`` is
+    False (``DATALOADER.FILTER_EMPTY_ANNOTATIONS``).
     """
     images = load_labels(path, dataset_dicts, thing_classes)
-    with_boxes = [
-        image for image in images if any(not own["iscrowd"] for own in image["annotations"])
+    learned = [
+        image
+        for image in images
+        if any(not own["iscrowd"] for own in image["annotations"])
+        or (image["is_corrected"] and not filter_empty)
     ]
-    dropped = len(images) - len(with_boxes)
+    dropped = len(images) - len(learned)
     if dropped:
         logger.info("%s: dropped %d of %d images, no objects", path, dropped, len(images))
-    return with_boxes
+    return learned
 
 
-def count_pseudo_labels(path: str | os.PathLike) -> tuple[int, int]:
-    """Count the images with objects that :func:`load_pseudo_labels` reads, and the objects.
-
-    Args:
-        path: the file to read.
+def count_pseudo_labels(path: str | os.PathLike, *, filter_empty: bool = True) -> tuple[int, int]:
+    """Count the images that :func:`load_pseudo_labels` reads, and their objects.
 
     Raises:
         ConfigError: it is not a COCO instances file, or an annotation is of no image in it.
     """
     content = read_json(path)
-    ids = {as_id(image.get("id")) for image in _records(path, content, "images")}
+    images = {as_id(image.get("id")): image for image in _records(path, content, "images")}
     objects = Counter(
-        _image_of(_name_of(path, number, annotation), annotation, ids)
+        _image_of(_name_of(path, number, annotation), annotation, images)
         for number, annotation in enumerate(_records(path, content, "annotations"))
         if not as_flag(annotation.get("iscrowd"))
     )
-    return len(objects), objects.total()
+    corrected = [] if filter_empty else [n for n, i in images.items() if _is_corrected(i)]
+    return len(objects.keys() | corrected), objects.total()
+
+
+def _is_corrected(image: dict) -> bool:
+    return image.get("corrected") is True
 
 
 def _name_of(path: str | os.PathLike, number: int, annotation: dict) -> str:

@@ -57,16 +57,17 @@ def record_training(
     has_labels = phase > 0 and files.pseudo_labels.exists()
     if has_labels:
         content["pseudo_labels_sha256"] = digest_of_file(files.pseudo_labels)
-    content["counts"] = _counts(len(labeled), files.pseudo_labels if has_labels else None)
+    content["counts"] = _counts(own, len(labeled), files.pseudo_labels if has_labels else None)
     write_json(files.trained_with, content)
 
 
-def counts_of_training(folder: RunFolder, phase: int, labeled: int) -> dict[str, int]:
+def counts_of_training(cfg: CfgNode, phase: int, folder: RunFolder, labeled: int) -> dict[str, int]:
     """Count the images and pseudo-boxes that a phase was trained on, or would be now.
 
     Args:
-        folder: of the run.
+        cfg: of the run, as it is now.
         phase: 0..N.
+        folder: of the run.
         labeled: number of the labeled images that there are now.
 
     Returns:
@@ -76,11 +77,13 @@ def counts_of_training(folder: RunFolder, phase: int, labeled: int) -> dict[str,
     known = _read(files.trained_with).get("counts", {}) if files.trained_with.exists() else {}
     if all(isinstance(known.get(name), int) for name in _COUNTS):
         return {name: known[name] for name in _COUNTS}
-    return _counts(labeled, files.pseudo_labels if phase > 0 else None)
+    return _counts(cfg, labeled, files.pseudo_labels if phase > 0 else None)
 
 
-def _counts(labeled: int, pseudo_labels: Path | None) -> dict[str, int]:
-    pseudo = (0, 0) if pseudo_labels is None else count_pseudo_labels(pseudo_labels)
+def _counts(cfg: CfgNode, labeled: int, pseudo_labels: Path | None) -> dict[str, int]:
+    filter_empty, pseudo = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, (0, 0)
+    if pseudo_labels is not None:
+        pseudo = count_pseudo_labels(pseudo_labels, filter_empty=filter_empty)
     return dict(zip(_COUNTS, (labeled, *pseudo), strict=True))
 
 

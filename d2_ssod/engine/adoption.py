@@ -135,7 +135,11 @@ def adopt_pseudo_labels(cfg: CfgNode, data: RunData) -> None:
             )
         return
     check_is_file("SSOD.PSEUDO_LABEL.FROM", path)
-    images = load_pseudo_labels(path, data.unlabeled, data.thing_classes)
+    images = load_pseudo_labels(
+        path,
+        *(data.unlabeled, data.thing_classes),
+        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+    )
     if not images:
         raise ConfigError(
             f"SSOD.PSEUDO_LABEL.FROM: {path} has no objects on unlabeled images (crowds are none); "

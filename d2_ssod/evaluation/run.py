@@ -181,4 +181,4 @@ def _phase_infos(
     """Count how many images and pseudo-boxes each phase was trained on, or would be now."""
     labeled = trained_on(cfg, [i for name in cfg.DATASETS.TRAIN for i in sets[name].images])
     phases = range(cfg.SSOD.NUM_PHASES + 1)
-    return [counts_of_training(folder, phase, len(labeled)) for phase in phases]
+    return [counts_of_training(cfg, phase, folder, len(labeled)) for phase in phases]

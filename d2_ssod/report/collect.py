@@ -158,7 +158,7 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
         cfg,
         _if_there(folder.classes, lambda path: load_classes(folder), problems) or [],
         _if_there(folder.summary(), lambda path: load_own_summary(cfg), problems),
-        [_read_phase(folder, number, problems) for number in range(last + 1)],
+        [_read_phase(cfg, number, problems) for number in range(last + 1)],
         read_history(folder),
         None,
         problems,
@@ -185,8 +185,8 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
     return replace(run, control=Control(control, metrics, last, passes, has_others))
 
 
-def _pseudo_counts(folder: RunFolder, phase: int) -> tuple[int, int]:
-    counts = counts_of_training(folder, phase, 0)
+def _pseudo_counts(cfg: CfgNode, phase: int) -> tuple[int, int]:
+    counts = counts_of_training(cfg, phase, RunFolder(cfg.OUTPUT_DIR), 0)
     return counts["pseudo_images"], counts["pseudo_boxes"]
 
 
@@ -199,7 +199,8 @@ def _image_passes(folder: RunFolder, history: Sequence[dict[str, Any]]) -> int |
     return passes if passes and not folder.phase(0).taken_from.exists() else None
 
 
-def _read_phase(folder: RunFolder, number: int, problems: list[str]) -> Phase:
+def _read_phase(cfg: CfgNode, number: int, problems: list[str]) -> Phase:
+    folder = RunFolder(cfg.OUTPUT_DIR)
     files = folder.phase(number)
     curves = read_json_lines(files.metrics) if files.metrics.exists() else ()
     rows: list[dict[str, float]] = []
@@ -210,7 +211,7 @@ def _read_phase(folder: RunFolder, number: int, problems: list[str]) -> Phase:
             if rows and rows[-1]["iteration"] == row["iteration"]:
                 row = rows.pop() | row
             rows.append(row)
-    learned = _if_there(files.pseudo_labels, lambda _: _pseudo_counts(folder, number), problems)
+    learned = _if_there(files.pseudo_labels, lambda _: _pseudo_counts(cfg, number), problems)
     return Phase(
         number,
         files,

@@ -119,6 +119,18 @@ def test_images_that_a_person_has_labeled_are_marked(path):
     assert [image["is_corrected"] for image in load(path)] == [False, True]
 
 
+def test_images_in_which_a_person_found_nothing_are_learned_from_where_empty_ones_are(path):
+    nothing = Detections.empty()
+    labels = {3: FOUND[3], 1: nothing, 2: nothing}
+    save_pseudo_labels(path, labels, IMAGES, CLASSES, CATEGORY_IDS, corrected={1})
+    assert [image["image_id"] for image in load(path)] == [3]
+    assert count_pseudo_labels(path) == (1, len(FOUND[3]))
+    # What a model has found nothing in may have objects.
+    kept = load_pseudo_labels(path, IMAGES, CLASSES, filter_empty=False)
+    assert [(image["image_id"], len(image["annotations"])) for image in kept] == [(3, 2), (1, 0)]
+    assert count_pseudo_labels(path, filter_empty=False) == (2, len(FOUND[3]))
+
+
 def test_images_that_say_that_nobody_has_labeled_them_are_not_marked(path):
     save_pseudo_labels(path, {3: FOUND[3]}, IMAGES, CLASSES, CATEGORY_IDS)
     changed = content(path)

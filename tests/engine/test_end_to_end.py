@@ -706,13 +706,14 @@ def test_corrected_pseudo_labels_are_trained_on(copied_run, data, monkeypatch):
     assert summary_of(copied_run)["phases"][1]["pseudo_boxes"] == 3
 
 
+@pytest.mark.parametrize("keeps_empty", [False, True])
 def test_labels_that_a_person_made_take_the_place_of_those_of_the_models(
-    copied_run, data, tmp_path, capfd
+    copied_run, data, tmp_path, capfd, keeps_empty
 ):
     cut_back_to_phase_0(copied_run)
     corrected = tmp_path / "corrected.json"
     content = {
-        # Nothing is on the second one: it is trained on no more.
+        # Nothing is on the second one: it is trained on where labeled ones without objects are.
         "images": [{"id": 5, "file_name": "00001.png"}, {"id": 6, "file_name": "00000.png"}],
         "categories": [{"id": 9, "name": "3"}],
         "annotations": [
@@ -723,18 +724,23 @@ def test_labels_that_a_person_made_take_the_place_of_those_of_the_models(
     corrected.write_text(json.dumps(content))
     keys = {"SSOD__PSEUDO_LABEL__CORRECTED": corrected, "SSOD__NUM_PHASES": 1}
     keys["SSOD__SCHEDULE__MAX_ITER"] = [24, 6]
+    if keeps_empty:
+        keys["DATALOADER__FILTER_EMPTY_ANNOTATIONS"] = False
+        keys["SSOD__RESUME_ANYWAY"] = True  # phase 0 did not learn from labeled ones
     run_here(runs.arguments(data, copied_run, "--resume", **keys))
     labels = read(copied_run / "phase_1" / "pseudo_labels.json")
     names = [Path(image["file_name"]).name for image in labels["images"]]
-    assert names[0] == "00001.png"
-    assert "00000.png" not in names
+    assert names[:2] == ["00001.png", "00000.png"]
     first = labels["images"][0]["id"]
     (box,) = (a for a in labels["annotations"] if a["image_id"] == first)
     assert (box["bbox"], box["score"]) == ([10, 20, 30, 40], 1)
     assert [image.get("corrected", False) for image in labels["images"]] == [
-        True,
-        *(False for _ in labels["images"][1:]),
+        *(True, True),
+        *(False for _ in labels["images"][2:]),
     ]
+    summary = summary_of(copied_run)["phases"][1]
+    assert summary["pseudo_images"] == len(names) - (0 if keeps_empty else 1)
+    assert summary["labeled_images"] == 12
     manifest = read(copied_run / "phase_1" / "manifest.json")
     assert len(manifest["corrected"].pop("sha256")) == 64
     assert manifest["corrected"] == {"file": str(corrected), "images": 2, "boxes": 1}

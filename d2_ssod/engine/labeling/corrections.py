@@ -85,7 +85,7 @@ def describe_corrected(cfg: CfgNode, corrected: Predictions) -> dict[str, Any] |
 def with_corrected(selected: Predictions, corrected: Predictions) -> Predictions:
     """Put a person's labels first, in place of those that were made for the same images."""
     made = {image_id: found for image_id, found in selected.items() if image_id not in corrected}
-    return {image_id: found for image_id, found in corrected.items() if len(found)} | made
+    return corrected | made
 
 
 def warn_of_unused_corrections(cfg: CfgNode, corrected: Predictions) -> None:

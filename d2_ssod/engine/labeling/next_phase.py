@@ -70,7 +70,11 @@ def read_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:
     """
     path = RunFolder(cfg.OUTPUT_DIR).phase(phase).pseudo_labels
     logger.info("Phase %d: reading its labels", phase)
-    images = load_pseudo_labels(path, data.unlabeled, thing_classes=data.thing_classes)
+    images = load_pseudo_labels(
+        path,
+        *(data.unlabeled, data.thing_classes),
+        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+    )
     if not images:
         logger.warning(
             "Phase %d: no unlabeled image has a pseudo-label that could be selected; it trains on "
