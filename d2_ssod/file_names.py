@@ -6,7 +6,6 @@ import itertools
 import os
 import re
 import unicodedata
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -17,7 +16,6 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 _DATE = r"(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])"
 _UPLOAD_PREFIX = re.compile(rf"^(?!{_DATE}-)[0-9a-f]{{8}}-(?=.)")
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
-_LOOKED_AT = 2000  # absolute paths, of which what is in front is learned
 # Roboflow's names of what it exports.
 _EXPORTED = re.compile(
     r"^(.+)_(jpe?g|png|bmp|tiff?|webp)\.rf\.[0-9A-Za-z]{8,}\.\w+$", re.IGNORECASE
@@ -137,13 +135,13 @@ class FileFinder:
         What ends with the folder's own name comes first, if it is so of half as many. None if none
         is there, or if these may as well be the pictures of one folder as of another.
         """
-        absolute = [parts_of(name) for name in self._names if _ABSOLUTE.match(name)]
-        every = 1 + len(absolute) // _LOOKED_AT
-        # By their base names: of folders with the same names, the same ones are looked at.
-        some = [p for p in absolute if zlib.crc32(os.fsencode(p[-1])) % every == 0]
+        absolute = [name for name in self._names if _ABSOLUTE.match(name)]
+        # What is where its name says was not moved. All others are looked for: of some alone, one
+        # folder's pictures may be more than another's by chance.
+        moved = [parts_of(name) for name in absolute if not os.path.exists(name)]
         counts = Counter(
             parts[:start]
-            for parts in some
+            for parts in moved
             for start in range(1, len(parts))
             if os.path.exists(os.path.join(self._folder, *parts[start:]))
         )

@@ -119,6 +119,27 @@ def test_pictures_of_cameras_that_take_turns_stay_apart(
     assert found == {name for name in names if expected and f"/{expected}/" in name}
 
 
+@pytest.mark.parametrize("count", [9, 4000])
+def test_pictures_of_one_base_name_are_found_however_many(tmp_path, monkeypatch, count):
+    there = {f"{tmp_path}/{n}/rgb.png" for n in range(count)}
+    monkeypatch.setattr(os.path, "exists", there.__contains__)
+    names = [f"/old/data/{n}/rgb.png" for n in range(count)]
+    assert found_below(tmp_path, names) == set(names)
+
+
+def test_pictures_that_were_not_moved_do_not_outvote_others(tmp_path):
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for n in range(10):
+        (folder / f"{n}.png").touch()
+    moved = [f"/old/{n}.png" for n in (8, 9)]
+    assert found_below(folder, [f"{folder}/{n}.png" for n in range(8)] + moved) == set(moved)
+
+
+def test_a_name_that_no_system_can_have_is_not_found(tmp_path):
+    assert not found_below(tmp_path, ["/old/\ud83d.png"])
+
+
 def test_the_folders_own_name_counts_though_another_one_has_more(tmp_path):
     folder = tmp_path / "cam2"
     folder.mkdir()

@@ -76,6 +76,10 @@ class PhaseFolder:
         """Weights at the end of the phase; its existence says that the phase is trained."""
         return self.folder / "model_final.pth"
 
+    def has_weights(self) -> bool:
+        """Tell whether there is that model, or a checkpoint on the way to it."""
+        return any(self.folder.glob("model_*.pth"))
+
     @property
     def trained_with(self) -> Path:
         """Which settings and labels the phase is trained with."""

@@ -52,7 +52,8 @@ def load_predictions(
 
     Args:
         path: the file to read.
-        image_ids: every image of the data set, in its order; the result has these keys.
+        image_ids: every image of the data set, in its order; the result has these keys. Boxes
+            without area, which are not written either, are left out.
         category_ids: the data set's category id of each contiguous class id.
         remedy: what to do about a file that is none.
 
@@ -77,7 +78,9 @@ def load_predictions(
             parts.append(_columns_of(rows))
             done += len(records)
     images, found = zip(*parts, strict=True)
-    return _by_image(np.concatenate(images), concatenate(found), image_ids)
+    all_found = concatenate(found)
+    are_boxes = has_area(all_found)  # others would not be written of them
+    return _by_image(np.concatenate(images)[are_boxes], all_found.select(are_boxes), image_ids)
 
 
 _Row = tuple[int, int, float, float, float, float, float]  # image, class, x, y, w, h, score

@@ -74,7 +74,8 @@ def counts_of_training(cfg: CfgNode, phase: int, folder: RunFolder, labeled: int
         ``labeled_images``, ``pseudo_images`` and ``pseudo_boxes``.
     """
     files = folder.phase(phase)
-    known = _read(files.trained_with).get("counts", {}) if files.trained_with.exists() else {}
+    is_known = files.has_weights() and files.trained_with.exists()
+    known = _read(files.trained_with).get("counts", {}) if is_known else {}
     if all(isinstance(known.get(name), int) for name in _COUNTS):
         return {name: known[name] for name in _COUNTS}
     return _counts(cfg, labeled, files.pseudo_labels if phase > 0 else None)
@@ -128,8 +129,7 @@ def check_training(
 
 def _has_other_pseudo_labels(files: PhaseFolder, trained_with: str | None) -> bool:
     """Tell whether a model, or a part of its training, is of other pseudo-labels than there are."""
-    is_trained = next(files.folder.glob("model_*.pth"), None) is not None
-    if trained_with is None or not is_trained or not files.pseudo_labels.exists():
+    if trained_with is None or not files.has_weights() or not files.pseudo_labels.exists():
         return False
     return digest_of_file(files.pseudo_labels) != trained_with
 

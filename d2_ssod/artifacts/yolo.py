@@ -10,7 +10,7 @@ from pathlib import Path
 
 from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import relative_names
-from d2_ssod.json_files import read_json, write_json
+from d2_ssod.json_files import atomic_open, read_json, write_json
 from d2_ssod.structures import Detections, Predictions
 
 # YOLO takes an image without a text file for one without objects.
@@ -46,7 +46,8 @@ def save_yolo(
     for name, text in lines.items():
         path = folder / f"{name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        with atomic_open(path, encoding="utf-8") as file:  # a part of one may seem a person's
+            file.write(text)
 
 
 def save_yolo_data(

@@ -19,7 +19,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from d2_ssod.engine.processes.group import USER_ERROR, flush_streams
+from d2_ssod.engine.processes.group import USER_ERROR, flush_streams, is_read
 from d2_ssod.errors import ConfigError, described
 
 from . import check, fuse, init, predict, report, split, train
@@ -62,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR)
-    except BrokenPipeError:  # who reads it has read enough
+    except BrokenPipeError:
+        if all(map(is_read, (sys.stdout, sys.stderr))):  # it is another pipe that is broken
+            raise
         flush_streams()
         sys.exit(USER_ERROR)
     except OSError as error:

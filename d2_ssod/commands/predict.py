@@ -7,14 +7,16 @@
 Takes pictures, folders and patterns. Writes a COCO instances file whose annotations have a score
 (--json), text files as YOLO's with the score at the end of a line (--yolo), pictures with boxes
 (--draw), in sub-folders as the pictures' where names repeat; without any of them, a line for each
-picture. Pictures that cannot be read are left out, named at the end, and make it exit with 1. What
-was found before an interruption is kept in the user's cache folder, and not looked for again.
+picture. Pictures that cannot be read, and arguments that name none, are left out, named at the end,
+and make it exit with 1. What --draw has drawn is left out, too. What was found before an
+interruption is kept in the user's cache folder, and not looked for again.
 """
 
 from __future__ import annotations
 
 import argparse
 import glob
+import itertools
 import math
 import os
 import sys
@@ -171,7 +173,7 @@ def _expand(places: Sequence[str]) -> tuple[list[str], list[str]]:
     files: dict[str, str] = {}
     findings, empty = Findings(), []
     for place in places:
-        found = _pictures_of(place, findings)
+        found = _files_of(place, findings)
         empty += [] if found else [place]
         for file in found:
             folder, name = os.path.split(file)
@@ -179,23 +181,27 @@ def _expand(places: Sequence[str]) -> tuple[list[str], list[str]]:
     problems = [str(finding) for finding in findings]
     if empty:
         problems.insert(0, f"{', '.join(empty)}: no pictures there")
-    if not files:
-        raise ConfigError(f"{'; '.join(problems)}; name pictures or folders")
-    return list(files.values()), problems
+    pictures = _without_drawings(list(files.values()))
+    if not pictures:
+        raise ConfigError("; ".join([*problems, "name pictures or folders"]))
+    return pictures, problems
 
 
-def _pictures_of(place: str, findings: Findings) -> list[str]:
+def _files_of(place: str, findings: Findings) -> list[str]:
     if os.path.isdir(place):
-        found = ImageFolders((place,), place).files(findings)
-    elif os.path.exists(place) or not glob.has_magic(place):
+        return ImageFolders((place,), place).files(findings)
+    if os.path.exists(place) or not glob.has_magic(place):
         return [place]
-    else:
-        found = sorted(glob.glob(place, recursive=True))
-    drawings = map_threaded(_is_drawing, list(map(Path, found)), description="Looking at pictures")
-    pictures = [file for file, is_drawing in zip(found, drawings, strict=True) if not is_drawing]
-    if drawn := len(found) - len(pictures):
-        print(f"{place}: {drawn} pictures that --draw has drawn are left out", file=sys.stderr)
-    return pictures
+    return sorted(glob.glob(place, recursive=True))
+
+
+def _without_drawings(files: Sequence[str]) -> list[str]:
+    """Leave out what :func:`_draw` has written, which may lie among the pictures."""
+    are_drawn = list(map_threaded(_is_drawing, files, description="Looking at pictures"))
+    if drawn := list(itertools.compress(files, are_drawn)):
+        more = f" and {len(drawn) - 1} more" if len(drawn) > 1 else ""
+        print(f"left out, as --draw has drawn them: {drawn[0]}{more}", file=sys.stderr)
+    return [file for file, is_drawn in zip(files, are_drawn, strict=True) if not is_drawn]
 
 
 def _readable(files: Sequence[str], cfg: CfgNode) -> tuple[list[dict], list[str]]:
@@ -256,9 +262,9 @@ def _is_of_others(path: Path) -> bool:
     return path.exists() and not _is_drawing(path)
 
 
-def _is_drawing(path: Path) -> bool:
+def _is_drawing(path: str | Path) -> bool:
     """Tell whether :func:`_draw` has written a file."""
-    if path.suffix != _DRAWN:
+    if os.path.splitext(path)[1] != _DRAWN:
         return False
     try:
         with Image.open(path) as image:

@@ -33,7 +33,7 @@ from .processes.group import (
     say_once,
     say_stopped,
 )
-from .processes.interruption import Stopped, handled_signals
+from .processes.interruption import Stopped, handled_signals, hold_signals
 from .processes.logs import close_log_file, has_logs, record_traceback
 from .setup import build_config
 
@@ -150,6 +150,7 @@ def _run(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -
     with handled_signals():
         try:
             _or_exit(lambda: main(args))
+            hold_signals()  # all is done
         except Stopped as stopped:
             if comm.is_main_process():
                 say_stopped(stopped.number)

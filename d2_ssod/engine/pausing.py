@@ -23,7 +23,7 @@ def pauses_before(cfg: CfgNode, phase: int) -> bool:
     folder = RunFolder(cfg.OUTPUT_DIR)
     files = folder.phase(phase)
     are_made = files.manifest.exists()  # not given from elsewhere
-    if not (cfg.SSOD.PSEUDO_LABEL.PAUSE and are_made) or files.trained_with.exists():
+    if not (cfg.SSOD.PSEUDO_LABEL.PAUSE and are_made) or files.has_weights():
         return False
     made = digest_of_file(files.manifest)  # which a person does not correct, as the labels
     of_phase = (event for event in read_history(folder) if event.get("phase") == phase)

@@ -64,7 +64,7 @@ def _phases_from_weights(cfg: CfgNode) -> list[int]:
         phase
         for phase in range(cfg.SSOD.NUM_PHASES + 1)
         if (phase == 0 or cfg.SSOD.PHASE_INIT == "pretrained")
-        and not any(folder.phase(phase).folder.glob("model_*.pth"))  # nor a checkpoint
+        and not folder.phase(phase).has_weights()
     ]
 
 

@@ -60,12 +60,19 @@ def guards_of(run: Run) -> list[str]:
             noted[phase, name] = str(event.get("text"))
     said |= of_new
     return [
-        text
+        f"Before its labels were changed: {text}"
+        if name != "VALIDATION" and _were_changed(phase)
+        else text
         for phase in run.phases
         for (number, name), text in said.items()
         if number == str(phase.number)
         and (name != "VALIDATION" or _is_worse_than_before(run, phase))
     ]
+
+
+def _were_changed(phase: Phase) -> bool:
+    """Tell whether a person has changed the phase's labels in place."""
+    return phase.labels is not None and phase.labels.were_changed
 
 
 def _is_worse_than_before(run: Run, phase: Phase) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from d2_ssod.artifacts import better_ensemble, ensembles_of
+from d2_ssod.errors import ConfigError
 from d2_ssod.modeling.detectors import detector_of
 
 from .collect import Metrics, Phase, Run
@@ -128,10 +129,18 @@ def verdict(run: Run, results: Results) -> list[str]:
     return [
         *advice,
         *(_worse_phase(results, row) for row in results.of_run if _is_worse(results, row)),
-        *_compared(results, single, best, detector_of(run.cfg).learns_unlabeled),
+        *_compared(results, single, best, run),
         *_unlike(run),
         *([] if results.by_test and _are_all_judged(run) else [_how_far(run)]),
     ]
+
+
+def _learns_unlabeled(run: Run) -> bool:
+    """Tell whether the detector is known to learn from unlabeled images in phase 0, too."""
+    try:
+        return detector_of(run.cfg).learns_unlabeled
+    except ConfigError:  # a script of one's own has registered it
+        return False
 
 
 def _are_all_judged(run: Run) -> bool:
@@ -251,16 +260,14 @@ def _worse_phase(results: Results, row: Row) -> str:
     return text + "."
 
 
-def _compared(
-    results: Results, single: Row | None, best: Row, learned_unlabeled: bool
-) -> list[str]:
+def _compared(results: Results, single: Row | None, best: Row, run: Run) -> list[str]:
     """Say what the run to compare with says of the single model, and of the best ensemble.
 
     Args:
         results: of both runs.
         single: the model to use.
         best: the best row.
-        learned_unlabeled: the run's detector learns from unlabeled images in phase 0, too.
+        run: the one that is reported.
     """
     control = next((row for row in results.rows if row.kind == "control"), None)
     if control is None or single is None or None in (control.value(_MAIN), single.value(_MAIN)):
@@ -271,7 +278,7 @@ def _compared(
     text += "" if results.by_test else " on the validation images, which have chosen it"
     if best.kind == "ensemble":
         text += f", the ensemble {signed(differences[1])}"
-    if single.short == "0" and not learned_unlabeled:
+    if single.short == "0" and not _learns_unlabeled(run):
         return [f"{text}; phase 0 has learned from the labels alone, too."]
     if abs(differences[0]) < NOISE:
         return [f"{text}: no difference beyond the noise."]

@@ -1,9 +1,12 @@
 """YOLO's text files."""
 
+from unittest.mock import Mock
+
 import pytest
 import yaml
 from samples import detections
 
+from d2_ssod import json_files
 from d2_ssod.artifacts import labels_of_a_person, save_yolo, save_yolo_data, unique_stems
 from d2_ssod.errors import ConfigError
 
@@ -110,6 +113,17 @@ def test_empty_files_that_were_there_before_predictions_stay_a_persons(tmp_path)
     image = {"file_name": "/a/1.png", "image_id": 1, "width": 100, "height": 50}
     save_yolo(tmp_path, [image], {1: detections((0, 0, 5, 5, 0.9, 0))}, with_scores=True)
     assert labels_of_a_person(tmp_path, ["1", "bg"]) == tmp_path / "bg.txt"
+
+
+def test_text_files_are_whole_or_not_there(tmp_path, monkeypatch):
+    """Where the disk is full, or the process is killed, none is left that seems a person's."""
+    images = [{"file_name": f"/a/{n}.png", "image_id": n, "width": 9, "height": 9} for n in (1, 2)]
+    found = dict.fromkeys((1, 2), detections((0, 0, 5, 5, 0.9, 0)))
+    monkeypatch.setattr(json_files.os, "fsync", Mock(side_effect=[None, None, OSError(28, "full")]))
+    with pytest.raises(OSError, match="full"):
+        save_yolo(tmp_path, images, found, with_scores=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".predicted.json", "1.txt"]
+    assert labels_of_a_person(tmp_path, ["1", "2"]) is None
 
 
 def test_names_of_classes_may_be_any_text(tmp_path):

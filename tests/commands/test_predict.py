@@ -351,8 +351,17 @@ def test_drawings_are_no_pictures_to_draw_on(output, pictures, tmp_path, capsys)
         given = own / "**" / "*.*" if number == 2 else own
         code, _, errors = predicted(capsys, output, given, *places)
         assert code == 0
-        assert ("3 pictures that --draw has drawn are left out" in errors) == (number > 0)
+        assert ("left out, as --draw has drawn them: " in errors) == (number > 0)
+        assert ("and 2 more" in errors) == (number > 0)
         assert len(json.loads((tmp_path / "found.json").read_text())["images"]) == 3
+    # As a shell gives pictures/*: folders are named, and each drawing may be.
+    code, out, errors = predicted(capsys, output, *own.iterdir(), *(own / "drawn").iterdir())
+    assert code == 0
+    assert len(out.splitlines()) == 3
+    assert "no pictures there" not in errors
+    code, _, errors = predicted(capsys, output, own / "drawn")
+    assert code == 2
+    assert "and 2 more\nerror: name pictures or folders" in errors
 
 
 def test_names_without_pictures_are_said(output, pictures, tmp_path, capsys):

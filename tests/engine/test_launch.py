@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from detectron2.utils import comm
 from runs import bare_config
 
+from d2_ssod import commands
 from d2_ssod.artifacts import lock_folder
 from d2_ssod.engine import default_argument_parser, launch
+from d2_ssod.engine.processes import group
 from d2_ssod.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +99,37 @@ def test_a_signal_while_the_config_is_read_ends_as_later(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="75"):
         launch(None, default_argument_parser().parse_args(["--num-gpus", "0"]))
     assert "stopped by SIGTERM" in capsys.readouterr().err
+
+
+def test_a_signal_when_all_is_done_leaves_it_so(monkeypatch):
+    def close():
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(MODULE, "close_log_file", close)
+    done = []
+    MODULE._run(done.append, "given")
+    assert done == ["given"]
+
+
+def test_a_pipe_is_read_as_long_as_its_other_end_is_open(capsys):
+    reader, writer = os.pipe()
+    with open(writer, "w") as stream:
+        assert group.is_read(stream)
+        os.close(reader)
+        assert not group.is_read(stream)
+    assert group.is_read(stream)  # who closes it here says so
+    assert group.is_read(None)
+    assert group.is_read(sys.stdout)  # a test's, which is no file
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_pipe_that_breaks_elsewhere_is_an_error(monkeypatch, is_read):
+    """Such as that of a worker."""
+    monkeypatch.setattr(commands, "is_read", lambda stream: is_read or stream is sys.stderr)
+    monkeypatch.setattr(commands.split, "run", Mock(side_effect=BrokenPipeError))
+    expected = pytest.raises(BrokenPipeError) if is_read else pytest.raises(SystemExit, match="2")
+    with expected:
+        commands.main(["split", "a.json", "--percent", "10"])
 
 
 @pytest.mark.parametrize("is_buffered", [False, True])

@@ -179,7 +179,11 @@ def test_labels_from_elsewhere_and_those_of_a_phase_that_has_begun_need_no_look(
     folder = RunFolder(cfg.OUTPUT_DIR)
     leave(cfg, model=[0], pseudo_labels=[1, 2], manifest=[2], trained_with=[2])
     record_event(folder, "labeled", phase=2)
-    assert done_by_training(cfg, monkeypatch) == ["train 1", "train 2"]
+    (folder.phase(2).folder / "model_0000001.pth").touch()
+    assert not pauses_before(cfg, 2)
+    # What had learned from others may be gone, and only the note of that be left.
+    (folder.phase(2).folder / "model_0000001.pth").unlink()
+    assert done_by_training(cfg, monkeypatch) == ["train 1"]
 
 
 def test_a_phase_that_the_config_has_no_more_is_said(cfg, caplog):

@@ -92,12 +92,15 @@ def test_summary_counts_the_images_that_have_labels(cfg):
 def test_what_a_phase_was_trained_on_counts_also_where_it_has_changed_since(cfg):
     folder = RunFolder(cfg.OUTPUT_DIR)
     record_training(cfg, 1, [{"file_name": "1.png"}], folder)
+    folder.phase(1).model.touch()
     content = json.loads(folder.phase(1).pseudo_labels.read_text())
     folder.phase(1).pseudo_labels.write_text(json.dumps({**content, "annotations": []}))
     zero, one = evaluate_run(cfg)["phases"]
     counts = ("labeled_images", "pseudo_images", "pseudo_boxes")
     assert [zero[key] for key in counts] == [2, 0, 0]  # of it nothing is known
     assert [one[key] for key in counts] == [1, 2, 3]
+    folder.phase(1).model.unlink()  # to be trained anew, on what there is now
+    assert [evaluate_run(cfg)["phases"][1][key] for key in counts] == [2, 0, 0]
 
 
 def test_crowds_that_a_person_has_marked_are_no_objects_of_the_summary(cfg):

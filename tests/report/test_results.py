@@ -240,6 +240,8 @@ def test_labels_alone_are_not_said_to_be_helped_by_unlabeled_images(tmp_path):
     run = a_run(tmp_path, [50.0], control=48.0)
     run.cfg.MODEL.META_ARCHITECTURE = "CSD"  # which learns from both in phase 0
     assert verdict(run, Results.of(run))[-1].endswith(": the unlabeled images paid.")
+    run.cfg.MODEL.META_ARCHITECTURE = "Mine"  # which a script registers, that is not at hand here
+    assert "phase 0 has learned from the labels alone, too." in verdict(run, Results.of(run))[-1]
 
 
 def test_a_loss_within_the_noise_is_not_said_to_be_worse(tmp_path):

@@ -97,13 +97,13 @@ def warn_of_unused_corrections(cfg: CfgNode, corrected: Predictions) -> None:
     made = [phase for phase in files if phase.pseudo_labels.exists()]
     if not made or not _is_without(made[-1], now):
         return
-    if not made[-1].trained_with.exists() and not made[-1].manifest.exists():
+    if not made[-1].has_weights() and not made[-1].manifest.exists():
         logger.warning(
             "%s is learned from as it was given (SSOD.PSEUDO_LABEL.FROM): the labels of %s "
             "(SSOD.PSEUDO_LABEL.CORRECTED) join those that the run makes, for later phases",
             *(made[-1].pseudo_labels, now["file"]),
         )
-    elif not made[-1].trained_with.exists():
+    elif not made[-1].has_weights():
         logger.warning(
             "%s was made without the labels of %s (SSOD.PSEUDO_LABEL.CORRECTED), and its phase "
             "trains without them: delete it, unless you have corrected it, to have it made anew",

@@ -41,7 +41,7 @@ def load_extra_sources(cfg: CfgNode, data: RunData) -> list[Predictions]:
 
 
 def _load(cfg: CfgNode, path: Path, data: RunData) -> Predictions:
-    made, remedy = PhaseFolder(path.parent), f"correct the file, or take it out of {_KEY}"
+    made, remedy = PhaseFolder(path.parent), f"correct the file, or take {path} out of {_KEY}"
     if path.name == made.predictions.name and made.predictions_source.exists():
         _check_classes(path, data)
         found = load_predictions_by_file(made, data.unlabeled, data.category_ids, remedy=remedy)

@@ -8,6 +8,7 @@ import errno
 import logging
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import threading
@@ -178,6 +179,16 @@ def flush_streams() -> None:
         except OSError as error:
             if error.errno in (errno.EPIPE, errno.EIO):
                 _let_go(stream)
+
+
+def is_read(stream: TextIO | None) -> bool:
+    """Tell whether somebody may still read a stream; False of a pipe that is closed at its end."""
+    try:
+        watched = select.poll()
+        watched.register(stream.fileno(), select.POLLOUT)
+    except (AttributeError, OSError, ValueError):  # it is none of the system's, or closed here
+        return True
+    return not any(state & (select.POLLERR | select.POLLHUP) for _, state in watched.poll(0))
 
 
 def _let_go(stream: TextIO) -> None:

@@ -260,8 +260,9 @@ def test_corrections_that_come_too_late_are_said(
         write_json(files.pseudo_labels, {})
         if manifest is not None:
             write_json(files.manifest, manifest)
+        write_json(files.trained_with, {})  # also where what was trained is gone since
         if is_trained:
-            write_json(files.trained_with, {})
+            (files.folder / "model_0000001.pth").touch()
     with caplog.at_level("WARNING", logger="d2_ssod"):
         warn_of_unused_corrections(cfg, CORRECTED)
     assert len(caplog.records) == (said is not None)
