@@ -294,7 +294,8 @@ def extend_config(add_keys: Callable[[CfgNode], None]) -> Callable[[CfgNode], No
     commands on its folder (``report``, ``predict``, ...) do.
 
     Args:
-        add_keys: adds them in place, as :func:`add_ssod_config` does.
+        add_keys: adds them in place, as :func:`add_ssod_config` does: those that are there already
+            it leaves as they are (``setdefault``).
     """
     if add_keys not in _extensions:
         _extensions.append(add_keys)

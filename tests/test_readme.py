@@ -3,9 +3,10 @@
 import re
 from pathlib import Path
 
+import detectron2
 import pytest
 import torch
-from detectron2.config import get_cfg
+from detectron2.config import LazyConfig, get_cfg, instantiate
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
@@ -60,6 +61,27 @@ def test_torchvision_snippet_trains_the_embedding_and_the_classifier(names):
     loss.backward()
     assert logits.grad.abs().sum() > 0
     assert embedding.weight.grad.abs().sum() > 0
+
+
+def test_lazy_config_of_the_docs_trains():
+    page, found = (ROOT / "docs" / "extending.md").read_text(), {}
+    (snippet,) = re.findall(r"### With LazyConfig.*?```python\n(.*?)```", page, re.DOTALL)
+    exec(snippet, found)
+    zoo = Path(detectron2.__file__).parent / "model_zoo" / "configs"
+    lazy = LazyConfig.load(str(zoo / "common" / "models" / "mask_rcnn_fpn.py")).model
+    for key in ("mask_in_features", "mask_pooler", "mask_head"):
+        lazy.roi_heads.pop(key)
+    lazy.backbone.bottom_up.stem.norm = lazy.backbone.bottom_up.stages.norm = "BN"
+    found["with_uncertainty"](lazy)
+    model = instantiate(lazy).train()
+    target = Instances((64, 64), gt_classes=torch.tensor([1]), gt_is_pseudo=torch.tensor([True]))
+    target.gt_boxes = Boxes(torch.tensor([[10.0, 10.0, 40.0, 40.0]]))
+    image = torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8)
+    with EventStorage() as storage:
+        losses = model([{"image": image, "instances": target, "height": 64, "width": 64}])
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert "loss_similarity" in losses
+    assert any(name.startswith("roi_weighting/weight") for name in storage.histories())
 
 
 def test_detectron2_snippet_trains(names):

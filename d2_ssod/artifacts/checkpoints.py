@@ -22,6 +22,7 @@ from torch import nn
 from d2_ssod.config import with_values
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
+from d2_ssod.modeling import named_as
 
 from .layout import RunFolder
 from .trained_with import check_architecture
@@ -150,6 +151,8 @@ class AtomicCheckpointer(DetectionCheckpointer):
         return {**loaded, "model": inner} if isinstance(inner, dict) else loaded
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        weights = named_as(checkpoint["model"], self.model)
+        checkpoint = {**checkpoint, "model": weights}
         given: set[str] = set()
         hook = self.model._register_load_state_dict_pre_hook(
             lambda state, prefix, *_: given.update(state)

@@ -9,6 +9,9 @@ from detectron2.data import transforms as T
 from torch import Tensor
 from torchvision.transforms import v2
 
+from d2_ssod.errors import ConfigError
+
+_COLOR_FORMATS = ("RGB", "BGR", "L")  # INPUT.FORMAT of images whose colors can be changed
 _GREY = 127  # of what is erased
 _LARGE = 2_000_000  # pixels up to which a picture is cheap to change at full size
 _MARGIN = 1.25  # of what is left for the resizing
@@ -18,6 +21,8 @@ def build_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """List the augmentations of ``SSOD.AUG``, which come before Detectron2's own."""
     aug = cfg.SSOD.AUG
     augmentations: list[T.Augmentation] = []
+    if aug.COLOR > 0:
+        check_color_format(cfg.INPUT.FORMAT)
     if aug.PHOTOMETRIC:
         augmentations.append(RandomPhotometric(cfg.INPUT.FORMAT))
     if aug.COLOR > 0:
@@ -39,6 +44,28 @@ def build_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
         edges = max(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN
         augmentations.insert(0, ShrinkLarge(*(round(factor * edge) for edge in edges)))
     return augmentations
+
+
+def check_color_format(image_format: str) -> None:
+    """Check that images of ``INPUT.FORMAT`` have colors that can be changed.
+
+    Raises:
+        ConfigError: they have not.
+    """
+    if image_format not in _COLOR_FORMATS:
+        raise ConfigError(
+            f"INPUT.FORMAT is {image_format!r}, whose channels cannot be changed as colors are "
+            "(SSOD.AUG.COLOR, PHOTOMETRIC, STRONG): switch these off, or set it to 'RGB'"
+        )
+
+
+def _check_pixels(dtype: torch.dtype) -> None:
+    """Refuse floats: torchvision takes them for 0..1, Detectron2 for 0..255."""
+    if dtype != torch.uint8:
+        raise TypeError(
+            f"colors are changed of images of torch.uint8, got {dtype}: have the augmentation "
+            "before it round, clip to 0..255 and return uint8"
+        )
 
 
 def channels_first(image: np.ndarray) -> Tensor:
@@ -169,6 +196,7 @@ class RandomPhotometric(T.Augmentation):
     def __init__(self, image_format: str) -> None:
         """Take ``INPUT.FORMAT``: "RGB", "BGR" or "L"."""
         super().__init__()
+        check_color_format(image_format)
         self._is_bgr = image_format == "BGR"
         self._change = v2.RandomPhotometricDistort()
 
@@ -179,6 +207,7 @@ class RandomPhotometric(T.Augmentation):
     def _changed(self, image: np.ndarray) -> np.ndarray:
         """Change an image, uint8 [H, W, C]."""
         pixels = channels_first(image)
+        _check_pixels(pixels.dtype)
         pixels = self._change(pixels.flip(0) if self._is_bgr else pixels)
         pixels = pixels.flip(0) if self._is_bgr else pixels
         return pixels.permute(1, 2, 0).numpy()
@@ -195,6 +224,7 @@ class StrongAugmentation:
 
     def __init__(self, image_format: str) -> None:
         """Take ``INPUT.FORMAT``: "RGB", "BGR" or "L"."""
+        check_color_format(image_format)
         self._is_bgr = image_format == "BGR"
         self._transform = v2.Compose(
             [
@@ -209,5 +239,6 @@ class StrongAugmentation:
 
     def __call__(self, image: Tensor) -> Tensor:
         """Change an image, uint8 Tensor[C, H, W]; the one given stays as it is."""
+        _check_pixels(image.dtype)
         changed = self._transform(image.flip(0) if self._is_bgr else image)
         return changed.flip(0) if self._is_bgr else changed

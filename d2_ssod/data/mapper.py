@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -115,8 +116,24 @@ class PseudoLabelMapper(DatasetMapper):
             self._transform_annotations(mapped, transforms, image.shape[:2])
         return mapped
 
+    def _check_has_all(self, file_name: str, annotations: Sequence[dict]) -> None:
+        """Refuse boxes alone where masks or keypoints are learned.
+
+        Raises:
+            ConfigError: naming the picture.
+        """
+        wanted = {"segmentation": self.use_instance_mask, "keypoints": self.use_keypoint}
+        for kind, is_wanted in wanted.items():
+            if is_wanted and not all(kind in annotation for annotation in annotations):
+                raise ConfigError(
+                    f"{file_name}: its pseudo-labels are boxes without {kind}; set MODEL.MASK_ON "
+                    "and MODEL.KEYPOINT_ON to False to train on boxes"
+                )
+
     def _transform_annotations(self, dataset_dict: dict, transforms, image_shape) -> None:
         kept = [obj for obj in dataset_dict["annotations"] if obj.get("iscrowd", 0) == 0]
+        if dataset_dict.get("is_pseudo", False):
+            self._check_has_all(dataset_dict["file_name"], kept)
         annotations = [
             utils.transform_instance_annotations(
                 obj, transforms, image_shape, keypoint_hflip_indices=self.keypoint_hflip_indices

@@ -21,6 +21,7 @@ from d2_ssod.config import check_limits
 from d2_ssod.data.objects import objects_and_crowds
 from d2_ssod.drawing import draw_detections
 from d2_ssod.errors import ConfigError
+from d2_ssod.modeling import unwrapped
 
 from .configs.checks import check_label_rules
 from .labeling.next_phase import label_next_phase
@@ -60,6 +61,7 @@ class PseudoLabelHook(HookBase):
         self._cfg, self._phase, self._data = cfg, phase, data
         self._folder = RunFolder(cfg.OUTPUT_DIR)
         self._files = self._folder.phase(phase)
+        self._around: BaseException | None = None
 
     def before_train(self) -> None:
         """Check what there is of this phase and those before it, and forget an interrupted pass.
@@ -68,6 +70,7 @@ class PseudoLabelHook(HookBase):
             ConfigError: labels would be made by the model of an earlier training, or an earlier
                 phase has no model.
         """
+        self._around = sys.exc_info()[1]  # of whoever calls the trainer
         if self.trainer.start_iter < self.trainer.max_iter:
             on_main_process(self._prepare)
 
@@ -88,15 +91,16 @@ class PseudoLabelHook(HookBase):
 
     def after_train(self) -> None:
         """Label, unless training failed."""
-        if self.trainer.iter < self.trainer.max_iter:
+        has_failed = sys.exc_info()[1] is not self._around
+        # Loops of one's own may end at the last iteration, as Detectron2's hooks allow for.
+        if has_failed or self.trainer.iter + 1 < self.trainer.max_iter:
             return
-        model = getattr(self.trainer.model, "_orig_mod", self.trainer.model)  # of torch.compile
+        model = unwrapped(self.trainer.model)
         checkpointer = AtomicCheckpointer(model, str(self._files.folder))
         if comm.is_main_process() and not self._files.model.exists():
             self._files.folder.mkdir(parents=True, exist_ok=True)
             checkpointer.save(self._files.model.stem)
-        # The checkpointer's is without a distributed wrapper.
-        label_next_phase(self._cfg, self._phase, self._data, checkpointer.model)
+        label_next_phase(self._cfg, self._phase, self._data, model)
 
 
 class RecordTraining(HookBase):

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import torch
+from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.structures import Instances, RotatedBoxes
 from torch import nn
 
 from d2_ssod.errors import ConfigError
+from d2_ssod.modeling import unwrapped
 from d2_ssod.structures import from_instances, to_instances
 
 from .fusion import Fusion
@@ -72,7 +74,7 @@ class EnsembleRCNN(nn.Module):
 
 def _check_formats(models: Sequence[nn.Module]) -> None:
     """Refuse models that take different images, of which one data loader gives only one kind."""
-    formats = [getattr(model, "input_format", None) for model in models]
+    formats = [getattr(_detector_in(model), "input_format", None) for model in models]
     if len({found for found in formats if found is not None}) > 1:
         raise ConfigError(
             f"models must all have the same input_format, got {formats}; take models that were "
@@ -82,9 +84,18 @@ def _check_formats(models: Sequence[nn.Module]) -> None:
 
 def _check_classes(models: Sequence[nn.Module]) -> None:
     """Refuse models of which the numbers of classes mean others."""
-    numbers = [getattr(getattr(m, "roi_heads", m), "num_classes", None) for m in models]
+    detectors = list(map(_detector_in, models))
+    numbers = [getattr(getattr(d, "roi_heads", d), "num_classes", None) for d in detectors]
     if len({found for found in numbers if found is not None}) > 1:
         raise ConfigError(f"models must all find the same classes, got models of {numbers} classes")
+
+
+def _detector_in(model: nn.Module) -> nn.Module:
+    """Find the detector below wrappers; the first one of several, which are alike."""
+    model = unwrapped(model)
+    if isinstance(model, EnsembleRCNN):
+        return _detector_in(model.models[0])
+    return _detector_in(model.model) if isinstance(model, GeneralizedRCNNWithTTA) else model
 
 
 def _size_of(outputs: Sequence[dict]) -> tuple[int, int]:

@@ -31,6 +31,8 @@ class Fusion:
     def __post_init__(self) -> None:
         if self.weights is not None and not all(weight > 0 for weight in self.weights):
             raise ValueError(f"weights must be > 0 (leave a model out instead), got {self.weights}")
+        if self.max_detections is not None and self.max_detections < 0:
+            raise ValueError(f"max_detections must be >= 0, or None, got {self.max_detections}")
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Fusion:

@@ -9,6 +9,7 @@ roi_weighting.py   how much each RoI counts (Eq. 2-5): ``ROI_WEIGHTINGS``
 sampled_rois.py    sampled RoIs that know the targets of their image
 one_stage/         SSD, and RetinaNet for labels that are not all certain
 baselines/         other systems, to compare with: CSD, ISD, Proposal Learning
+wrappers.py        torch.compile's and data-parallel modules around a detector
 timm_backbone/     any backbone of timm's as a feature pyramid (``MODEL.TIMM``)
 """
 
@@ -18,7 +19,16 @@ from .detectors import DETECTORS, Detector, detector_of, num_classes, running_at
 from .one_stage import SSD, UncertaintyRetinaNet
 from .proposals import UncertaintyRPN
 from .roi_heads import UncertaintyCascadeROIHeads, UncertaintyRes5ROIHeads, UncertaintyROIHeads
-from .roi_weighting import ROI_WEIGHTINGS, RoIBatch, RoIWeighting, RoIWeights, build_roi_weighting
+from .roi_weighting import (
+    ROI_WEIGHTINGS,
+    ConstantWeighting,
+    RoIBatch,
+    RoIWeighting,
+    RoIWeights,
+    SoftSamplingWeighting,
+    UncertaintyWeighting,
+    build_roi_weighting,
+)
 from .sampled_rois import SampledRoIs
 from .timm_backbone import (
     TIMM_BACKBONES,
@@ -30,6 +40,7 @@ from .timm_backbone import (
     describe_timm_backbone,
     with_timm_pixels,
 )
+from .wrappers import named_as, unwrapped
 
 __all__ = [
     "CSD",
@@ -38,12 +49,14 @@ __all__ = [
     "ROI_WEIGHTINGS",
     "SSD",
     "TIMM_BACKBONES",
+    "ConstantWeighting",
     "Detector",
     "ProposalLearningRCNN",
     "RoIBatch",
     "RoIWeighting",
     "RoIWeights",
     "SampledRoIs",
+    "SoftSamplingWeighting",
     "TimmFeatures",
     "UncertaintyCascadeROIHeads",
     "UncertaintyOutputLayers",
@@ -51,6 +64,7 @@ __all__ = [
     "UncertaintyRPN",
     "UncertaintyRes5ROIHeads",
     "UncertaintyRetinaNet",
+    "UncertaintyWeighting",
     "build_retinanet_timm_fpn_backbone",
     "build_roi_weighting",
     "build_timm_features",
@@ -60,7 +74,9 @@ __all__ = [
     "describe_timm_backbone",
     "detector_of",
     "is_pseudo",
+    "named_as",
     "num_classes",
     "running_attributes",
+    "unwrapped",
     "with_timm_pixels",
 ]

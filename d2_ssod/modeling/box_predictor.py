@@ -27,6 +27,7 @@ from .roi_weighting import (
     RoIWeights,
     build_roi_weighting,
     check_roi_weights,
+    check_weighting,
 )
 from .sampled_rois import SampledRoIs
 
@@ -77,6 +78,7 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
 
         Raises:
             ValueError: ``use_sigmoid_ce``; weights are of the softmax cross-entropy.
+            TypeError: ``weighting`` is none.
         """
         super().__init__(input_shape, **kwargs)
         if kwargs.get("use_sigmoid_ce"):
@@ -84,6 +86,8 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
                 "use_sigmoid_ce must be False (MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE): the weights are "
                 "those of RoIs in the softmax cross-entropy"
             )
+        if weighting is not None:
+            check_weighting(weighting, "weighting")
         feature_dim = self.cls_score.in_features
         self.embedding = nn.Linear(feature_dim, embed_dim or feature_dim)
         self.weighting = weighting

@@ -167,12 +167,21 @@ def build_roi_weighting(cfg: CfgNode) -> RoIWeighting | None:
             f"SSOD.ROI_WEIGHTING.NAME is {name!r}; it must be none, {', '.join(ROI_WEIGHTINGS)}"
         )
     weighting = ROI_WEIGHTINGS[name](cfg)
+    check_weighting(weighting, f"SSOD.ROI_WEIGHTING.NAME {name!r}")
+    return weighting
+
+
+def check_weighting(weighting: object, name: str) -> None:
+    """Check that this, which may be somebody's own, is a weighting.
+
+    Raises:
+        TypeError: it lacks something; begins with ``name``.
+    """
     if not callable(weighting) or not hasattr(weighting, "weights_box_loss"):
         raise TypeError(
-            f"SSOD.ROI_WEIGHTING.NAME {name!r} is a {type(weighting).__name__}; it must be "
-            "callable and have weights_box_loss (see RoIWeighting)"
+            f"{name} is a {type(weighting).__name__}; it must be callable and have "
+            "weights_box_loss (see RoIWeighting)"
         )
-    return weighting
 
 
 def check_roi_weights(result: object, count: int, weighting: RoIWeighting) -> None:

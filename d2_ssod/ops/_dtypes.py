@@ -30,11 +30,7 @@ def check_floating(**boxes: Tensor) -> None:
         ValueError: naming the argument and its dtype.
     """
     for name, tensor in boxes.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(
-                f"{name} must be a Tensor[N, 4], got {type(tensor).__name__}; of Detectron2's "
-                "Boxes give .tensor"
-            )
+        _check_is_tensor(name, tensor, "Tensor[N, 4]", "; of Detectron2's Boxes give .tensor")
         if not tensor.is_floating_point():
             raise ValueError(
                 f"{name} must be a floating-point tensor, got {tensor.dtype}; convert it with "
@@ -42,8 +38,14 @@ def check_floating(**boxes: Tensor) -> None:
             )
 
 
+def _check_is_tensor(name: str, value: object, shape: str, remedy: str = "") -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a {shape}, got {type(value).__name__}{remedy}")
+
+
 def with_boxes(boxes: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
     """Boxes in the dtype computed in; embeddings as they are, unless that is float64."""
     check_floating(boxes=boxes)
+    _check_is_tensor("embeddings", embeddings, "Tensor[R, D]")
     dtype = computed_in(boxes, embeddings)
     return boxes.to(dtype), embeddings.to(dtype) if dtype == torch.float64 else embeddings

@@ -25,12 +25,12 @@ _CONSTANTS = (*_OVERLAPS, "uncertainty_weights")
 _library = torch.library.Library("d2_ssod", "IMPL")
 
 
-class _ScaleOnce(torch.autograd.Function):
-    """``scale * gradient``, whose derivative in ``embeddings`` exists but is not implemented."""
+class _MadeOf(torch.autograd.Function):
+    """A gradient, whose derivative in ``embeddings`` exists but is not implemented."""
 
     @staticmethod
-    def forward(ctx: Any, scale: Tensor, gradient: Tensor, embeddings: Tensor) -> Tensor:
-        return scale * gradient
+    def forward(ctx: Any, gradient: Tensor, embeddings: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> tuple:
@@ -51,9 +51,8 @@ def _scale_gradient(ctx: Any, grad_loss: Tensor, _: Any) -> tuple:
         )
     gradient, embeddings = ctx.saved_tensors
     if torch.is_grad_enabled():  # create_graph=True
-        scaled = _ScaleOnce.apply(grad_loss, gradient, embeddings)
-    else:
-        scaled = grad_loss * gradient
+        gradient = _MadeOf.apply(gradient, embeddings)
+    scaled = grad_loss * gradient
     return None, scaled.to(embeddings.dtype), None, None, None, None
 
 

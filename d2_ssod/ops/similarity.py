@@ -27,9 +27,10 @@ def similarity_loss(
     - y) s^2``; then the mean over the images, those without RoIs counting as 0.
 
     Differentiable once, by ``backward`` (not in forward mode, nor by ``torch.func``), in
-    ``embeddings`` alone; the gradient is made in the forward pass if it will be needed. On the CPU
-    neither pass stores a matrix of pairs; on CUDA the gradient keeps that of some rows at a time,
-    in some 256 MB unless an image has more than 8192 RoIs beside many others.
+    ``embeddings`` alone, and that gradient in factors of the loss. It is made in the forward pass
+    if it will be needed. On the CPU neither pass stores a matrix of pairs; on CUDA the gradient
+    keeps that of some rows at a time, in some 256 MB unless an image has more than 8192 RoIs beside
+    many others.
 
     Args:
         boxes: ``Tensor[R, 4]`` of (x1, y1, x2, y2), any unit: the RoIs of all images, one after
@@ -45,7 +46,7 @@ def similarity_loss(
         embedding has a NaN.
 
     Raises:
-        TypeError: boxes are no tensor.
+        TypeError: boxes or embeddings are no tensors.
         ValueError: if a shape, dtype, device, count or the threshold does not fit.
         RuntimeError: if a second derivative, or a forward-mode one, is asked for.
     """

@@ -82,6 +82,38 @@ def test_labels_of_people_on_unlabeled_images_are_not_pseudo(cfg, picture):
     assert PseudoLabelMapper(cfg)(of_person)["instances"].gt_is_pseudo.tolist() == [False]
 
 
+@pytest.mark.parametrize(
+    ("argument", "kind"), [("use_instance_mask", "segmentation"), ("use_keypoint", "keypoints")]
+)
+def test_boxes_alone_are_refused_where_more_is_learned(cfg, picture, argument, kind):
+    arguments = PseudoLabelMapper.from_config(cfg, True) | {argument: True}
+    mapper = PseudoLabelMapper(**arguments)
+    with pytest.raises(ConfigError, match=rf"1\.png: its pseudo-labels are boxes without {kind}"):
+        mapper(record(picture, [pseudo((1, 2, 20, 30), 0.25)], is_pseudo=True))
+
+
+@pytest.mark.parametrize("key", ["STRONG", "PHOTOMETRIC"])
+def test_colors_of_floats_are_not_changed(cfg, picture, key):
+    """They would be taken for 0..1."""
+
+    class Noise(T.Augmentation):
+        def get_transform(self, image):
+            return T.ColorTransform(lambda x: x.astype("float32"))
+
+    arguments = PseudoLabelMapper.from_config(cfg, True)
+    if key == "STRONG":
+        arguments |= {"strong": StrongAugmentation("BGR"), "strong_for_all": True}
+    arguments["augmentations"] = [Noise(), *([RandomPhotometric("BGR")] * (key == "PHOTOMETRIC"))]
+    with pytest.raises(TypeError, match=r"images of torch\.uint8, got torch\.float32: have"):
+        PseudoLabelMapper(**arguments)(record(picture, [annotation((1, 2, 20, 30))]))
+
+
+@pytest.mark.parametrize("augmentation", [StrongAugmentation, RandomPhotometric])
+def test_colors_of_other_formats_are_not_changed(augmentation):
+    with pytest.raises(ConfigError, match=r"INPUT\.FORMAT is 'YUV-BT\.601'"):
+        augmentation("YUV-BT.601")
+
+
 def test_scores_follow_their_boxes_through_the_filter(cfg, picture):
     """The crop cuts the middle box away, and others' scores stay with their classes."""
     boxes = [

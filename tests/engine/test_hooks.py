@@ -8,8 +8,15 @@ import torch
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer
 from detectron2.modeling import build_model
 from detectron2.structures import BoxMode
+from detectron2.utils.events import EventStorage
+from torch.nn import DataParallel
 
-from d2_ssod.artifacts import RunFolder, keep_partial_predictions, read_history
+from d2_ssod.artifacts import (
+    RunFolder,
+    keep_partial_predictions,
+    load_phase_model,
+    read_history,
+)
 from d2_ssod.engine import (
     PseudoLabelHook,
     build_config,
@@ -180,6 +187,42 @@ def test_a_compiled_model_is_written_as_it_was_before(cfg):
     trainer.train()
     saved = torch.load(RunFolder(cfg.OUTPUT_DIR).phase(0).model, weights_only=True)["model"]
     assert saved.keys() == plain.state_dict().keys()
+
+
+def test_a_model_with_compiled_parts_is_loaded_again(cfg):
+    trainer = plain_trainer(cfg)
+    head = trainer.model.roi_heads.box_head
+    trainer.model.roi_heads.box_head = torch.compile(head, backend="eager")
+    trainer.model = DataParallel(torch.compile(trainer.model, backend="eager"))  # and around it
+    trainer.model.eval()
+    label(cfg, trainer)
+    loaded = load_phase_model(cfg, 0).roi_heads.box_head.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in head.state_dict().items())
+
+
+@pytest.mark.parametrize("is_within_another", [False, True])
+def test_labels_are_made_at_the_end_of_loops_of_ones_own(cfg, is_within_another):
+    """Which end at the last iteration, or go on after an error that was mended."""
+
+    class Loop(Plain):
+        def train(self):
+            self.start_iter, self.max_iter = 0, 2
+            with EventStorage() as self.storage:
+                self.before_train()
+                for self.iter in range(2):
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                self.after_train()
+
+    trainer = plain_trainer(cfg, Loop)
+    try:
+        if is_within_another:
+            raise FloatingPointError("loss is nan")
+        label(cfg, trainer)
+    except FloatingPointError:
+        label(cfg, trainer)
+    assert_labeled(cfg)
 
 
 def test_what_another_model_predicted_is_not_completed_by_a_new_one(cfg):

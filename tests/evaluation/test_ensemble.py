@@ -1,10 +1,14 @@
 import pytest
 import torch
+from detectron2.config import get_cfg
 from detectron2.evaluation import inference_on_dataset
+from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
 from detectron2.structures import Boxes, Instances, RotatedBoxes
 from lookup import HALF, OBJECT, LookUp, batches, finding, register_coco, write_coco
 from torch import nn
+from torch.nn import DataParallel
 
+from d2_ssod.config import add_ssod_config, shipped_configs
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import EnsembleRCNN, Fusion, build_evaluator
 
@@ -86,6 +90,53 @@ def test_ensemble_refuses_models_of_different_image_formats():
     with pytest.raises(ValueError, match=r"same input_format, got \['RGB', None, 'BGR'\]"):
         EnsembleRCNN([rgb, any_format, bgr])
     EnsembleRCNN([bgr, any_format, not_said, bgr])
+
+
+def wrapped(model):
+    return [
+        DataParallel(model),
+        torch.compile(model, backend="eager"),
+        EnsembleRCNN([model]),
+        DataParallel(torch.compile(DataParallel(model), backend="eager")),
+    ]
+
+
+def test_ensemble_asks_models_below_wrappers():
+    models = [finding(1), finding(1)]
+    for model, image_format, classes in zip(models, ("BGR", "RGB"), (2, 3), strict=True):
+        model.input_format, model.num_classes = image_format, classes
+    for model in wrapped(models[1]):
+        with pytest.raises(ConfigError, match="input_format"):
+            EnsembleRCNN([models[0], model])
+    models[1].input_format = "BGR"
+    for model in wrapped(models[1]):
+        with pytest.raises(ConfigError, match=r"models of \[2, 3\] classes"):
+            EnsembleRCNN([models[0], model])
+
+
+def test_ensemble_asks_the_model_that_is_called_with_several_views():
+    cfg = get_cfg()
+    add_ssod_config(cfg)
+    cfg.MODEL.DEVICE, cfg.INPUT.FORMAT = "cpu", "RGB"
+    model, other = build_model(cfg), finding(1)
+    other.input_format = "BGR"
+    with pytest.raises(ConfigError, match=r"got \['RGB', 'BGR'\]"):
+        EnsembleRCNN([GeneralizedRCNNWithTTA(cfg, model), other])
+
+
+def test_ensemble_knows_what_an_ssd_takes_and_finds():
+    cfg = get_cfg()
+    add_ssod_config(cfg)
+    cfg.merge_from_file(str(shipped_configs() / "digits_ssd.yaml"))
+    cfg.MODEL.DEVICE = "cpu"
+    ssd = build_model(cfg)
+    assert ssd.input_format == cfg.INPUT.FORMAT
+    assert ssd.num_classes == cfg.MODEL.SSD.NUM_CLASSES
+
+
+def test_fusion_refuses_a_negative_number_of_boxes():
+    with pytest.raises(ValueError, match="max_detections must be >= 0, or None, got -1"):
+        Fusion(max_detections=-1)
 
 
 def test_ensemble_refuses_models_of_other_numbers_of_classes():

@@ -94,6 +94,23 @@ def test_similarity_second_derivative_raises(device):
         gradient.sum().backward()
 
 
+def test_similarity_gradient_is_differentiable_in_its_factor(device):
+    """A weight of the loss that is learned by the norms of gradients (GradNorm)."""
+    sample = make_sample([9], 4).to(device)
+    embeddings = sample.embeddings.requires_grad_()
+    weight = torch.tensor(2.0, device=device, requires_grad=True)
+    loss = weight * similarity_loss(sample.boxes, embeddings, [9])
+    (gradient,) = torch.autograd.grad(loss, embeddings, create_graph=True)
+    (of_weight,) = torch.autograd.grad(gradient.norm(), weight)
+    torch.testing.assert_close(of_weight, gradient.detach().norm() / 2)
+
+
+def test_similarity_embeddings_must_be_a_tensor():
+    sample = make_sample([9], 4)
+    with pytest.raises(TypeError, match=r"embeddings must be a Tensor\[R, D\], got list"):
+        similarity_loss(sample.boxes, sample.embeddings.tolist(), [9])
+
+
 def test_similarity_forward_mode_derivative_raises(device):
     sample = make_sample([9], 4).to(device)
     embeddings, tangent = sample.embeddings, torch.ones_like(sample.embeddings)

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 
 from d2_ssod.config import check_kinds, check_limits, value_of
+from d2_ssod.data.augmentation import check_color_format
 from d2_ssod.errors import ConfigError
 from d2_ssod.limits import AT_LEAST_1, SHARE, Limit, exactly
 from d2_ssod.modeling import ROI_WEIGHTINGS, check_timm_backbone, detector_of
@@ -125,11 +126,8 @@ def _check_input(cfg: CfgNode) -> None:
             f"{_CROPS[crop.TYPE].expected}"
         )
     colors = [cfg.SSOD.AUG.COLOR > 0, cfg.SSOD.AUG.PHOTOMETRIC, cfg.SSOD.AUG.STRONG != "none"]
-    if cfg.INPUT.FORMAT not in ("RGB", "BGR", "L") and any(colors):
-        raise ConfigError(
-            f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}, whose channels cannot be changed as colors are "
-            "(SSOD.AUG.COLOR, PHOTOMETRIC, STRONG): switch these off, or set it to 'RGB'"
-        )
+    if any(colors):
+        check_color_format(cfg.INPUT.FORMAT)
     if cfg.INPUT.FORMAT in ("RGBA", "CMYK") and len(cfg.MODEL.PIXEL_MEAN) != 4:
         raise ConfigError(
             f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}, of four channels: it needs four values in "

@@ -64,6 +64,7 @@ class SSD(nn.Module):
         priors: DefaultBoxGenerator,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
+        input_format: str | None = None,
         **thresholds: float,
     ) -> None:
         """Build the detector.
@@ -75,9 +76,12 @@ class SSD(nn.Module):
             priors: the default boxes.
             pixel_mean: subtracted from the images.
             pixel_std: they are then divided by it.
+            input_format: what the channels of images are.
             **thresholds: of torchvision's ``SSD``, by its names.
         """
         super().__init__()
+        # By Detectron2's names, as ensembles ask for them.
+        self.num_classes, self.input_format = num_classes, input_format
         channels = [shape.channels for shape in backbone.output_shape().values()]
         anchors = priors.num_anchors_per_location()
         self.ssd = torchvision_ssd.SSD(
@@ -115,6 +119,7 @@ class SSD(nn.Module):
             ),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
+            "input_format": cfg.INPUT.FORMAT,
             "score_thresh": own.SCORE_THRESH_TEST,
             "nms_thresh": own.NMS_THRESH_TEST,
             "topk_candidates": own.TOPK_CANDIDATES_TEST,
