@@ -147,5 +147,6 @@ class FileFinder:
         )
         own, most = os.path.basename(os.path.abspath(self._folder)), max(counts.values(), default=0)
         ranks = {f: (f[-1] == own, n, -len(f)) for f, n in counts.items() if 2 * n >= most}
-        best = [front for front, rank in ranks.items() if rank == max(ranks.values())]
+        highest = max(ranks.values(), default=None)
+        best = [front for front, rank in ranks.items() if rank == highest]
         return best[0] if len(best) == 1 else None

@@ -20,7 +20,7 @@ _LINES = 20_000  # of a list that are read at a time
 
 @contextmanager
 def atomic_open(
-    path: str | os.PathLike, mode: str = "w", encoding: str | None = None
+    path: str | os.PathLike, mode: str = "w", encoding: str | None = None, *, durable: bool = True
 ) -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path``, and rename it to that once it is written.
 
@@ -31,14 +31,18 @@ def atomic_open(
         path: the file to write, in a folder that exists.
         mode: ``w`` or ``wb``.
         encoding: of a text file.
+        durable: have the disk keep it before it is renamed, so that also after a loss of power it
+            is whole; which takes its time for each of thousands of files.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # The whole name, if it is long, would leave no room.
+    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}.tmp")
     try:
         with open(temporary, mode, encoding=encoding) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -56,7 +56,7 @@ from .provenance import (
 )
 from .pseudo_labels import is_of_models, save_pseudo_labels
 from .run_classes import check_classes, class_differences, load_classes, save_classes
-from .settings import detection_settings, judging_settings, label_settings
+from .settings import evaluation_settings, judging_settings, label_settings
 from .summary import (
     Summary,
     load_own_summary,
@@ -109,7 +109,6 @@ __all__ = [
     "class_differences",
     "count_pseudo_labels",
     "counts_of_training",
-    "detection_settings",
     "differences_between",
     "differences_unseen",
     "digest_of",
@@ -118,6 +117,7 @@ __all__ = [
     "discard_partial_predictions",
     "discard_validations",
     "ensembles_of",
+    "evaluation_settings",
     "forget_lengths",
     "had_teacher",
     "half_written_files",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,9 @@ from .differences import differences_between, refuse
 from .layout import RunFolder
 from .settings import label_settings
 
-MANIFEST_VERSION = 1
+logger = logging.getLogger(__name__)
+
+MANIFEST_VERSION = 2  # 1 had settings by other names
 
 
 def write_manifest(
@@ -101,6 +104,12 @@ def check_label_settings(cfg: CfgNode, phase: int) -> None:
     if not (files.pseudo_labels.exists() and files.manifest.exists()):
         return
     manifest = read_record(files.manifest, {"settings": dict}, {"selection": dict})
+    if manifest.get("format_version") != MANIFEST_VERSION:
+        logger.warning(
+            "%s was written by another version: whether the settings are those of %s is not known",
+            *(files.manifest, files.pseudo_labels),
+        )
+        return
     differences = differences_between(manifest["settings"], label_settings(cfg))
     if given := cfg.SSOD.EASY_FRACTIONS:  # those by default depend on N, which may grow
         wanted = easy_fraction(phase, cfg.SSOD.NUM_PHASES, given)

@@ -75,12 +75,12 @@ def load_predictions(
                         f"{path}: detection {number} is no COCO result or does not fit the data "
                         f"set ({error!r}); {remedy}"
                     ) from None
-            parts.append(_columns_of(rows))
+            of_images, found = _columns_of(rows)
+            is_box = has_area(found)  # others would not be written of them
+            parts.append((of_images[is_box], found.select(is_box)))
             done += len(records)
     images, found = zip(*parts, strict=True)
-    all_found = concatenate(found)
-    are_boxes = has_area(all_found)  # others would not be written of them
-    return _by_image(np.concatenate(images)[are_boxes], all_found.select(are_boxes), image_ids)
+    return _by_image(np.concatenate(images), concatenate(found), image_ids)
 
 
 _Row = tuple[int, int, float, float, float, float, float]  # image, class, x, y, w, h, score

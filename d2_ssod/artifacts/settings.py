@@ -1,6 +1,6 @@
 """Which settings count for what: for detections, predictions, labels, a training, a judgement.
 
-Each is a dict of config keys and their values as JSON gives them back, so that what was noted
+As config keys and their values, those that are noted as JSON gives them back, so that what was
 compares with what is.
 """
 
@@ -13,11 +13,11 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from d2_ssod.config import flat_keys, value_of
-from d2_ssod.modeling import detector_of
+from d2_ssod.modeling import DETECTORS, detector_of
 from d2_ssod.pseudo_label import LABEL_RULES
 
 _TTA = "SSOD.TTA.ENABLED"
-# What inference with any detector reads, besides the model.
+# What inference with any detector reads, besides the model and its own keys.
 _DETECTIONS = ("INPUT.FORMAT", "TEST.DETECTIONS_PER_IMAGE")
 _SIZES = ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")
 _TTA_SIZES = ("TEST.AUG.MIN_SIZES", "TEST.AUG.MAX_SIZE", "TEST.AUG.FLIP")
@@ -53,8 +53,15 @@ _LEARNED_BY = ("MODEL", "INPUT", "SOLVER", "DATALOADER")
 
 
 def detection_settings(cfg: CfgNode) -> dict[str, Any]:
-    """Collect what the detections of a model depend on: sizes of images, thresholds, limits."""
-    return _values(cfg, _DETECTIONS + _SIZES + detector_of(cfg).inference_keys)
+    """Collect what the detections of a model depend on: sizes of images, thresholds, limits.
+
+    Of the detector, and what its sections name as others do: those of a subclass of one's own.
+    """
+    own = detector_of(cfg).inference_keys
+    others = {key for detector in DETECTORS.values() for key in detector.inference_keys} - {*own}
+    named = [k for k, _ in flat_keys(cfg.MODEL, "MODEL.") if k.endswith("_TEST")]
+    keys = dict.fromkeys([*_DETECTIONS, *_SIZES, *own, *(k for k in named if k not in others)])
+    return _values(cfg, list(keys))
 
 
 def prediction_settings(cfg: CfgNode) -> dict[str, Any]:
@@ -69,9 +76,23 @@ def prediction_settings(cfg: CfgNode) -> dict[str, Any]:
     return views | {k: v for k, v in found.items() if k not in _SIZES} | _values(cfg, _TTA_SIZES)
 
 
-def judging_settings(cfg: CfgNode) -> dict[str, Any]:
-    """Collect what metrics of models depend on, each alone and fused, besides the images."""
-    return detection_settings(cfg) | _below(cfg, "SSOD.ENSEMBLE")
+def judging_settings(cfg: CfgNode) -> list[tuple[str, Any]]:
+    """List what those models have in common whose metrics may be compared, besides the images.
+
+    Of all detectors, each of which may be compared with any other. By what they are trained with,
+    such as ``INPUT.FORMAT``, they may differ.
+    """
+    return [
+        (key, value)
+        for key, value in flat_keys(cfg)
+        if key.endswith("_TEST") or key == "TEST.DETECTIONS_PER_IMAGE"
+    ]
+
+
+def evaluation_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Collect what the results of a run's models depend on, each alone and fused."""
+    tested = _values(cfg, ("DATASETS.TEST",))
+    return tested | detection_settings(cfg) | _below(cfg, "SSOD.ENSEMBLE")
 
 
 def label_settings(cfg: CfgNode) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def save_yolo(
     for name, text in lines.items():
         path = folder / f"{name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_open(path, encoding="utf-8") as file:  # a part of one may seem a person's
+        # A part of one, which a kill may leave, may seem a person's.
+        with atomic_open(path, encoding="utf-8", durable=False) as file:
             file.write(text)
 
 

@@ -14,12 +14,11 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import load_pseudo_labels
 from d2_ssod.config import with_values
 from d2_ssod.data.datasets import read_data_set, with_unique_ids
 from d2_ssod.data.findings import Finding, Findings
 from d2_ssod.engine import PhaseTrainer, build_config, check_run_data
-from d2_ssod.engine.configs.named_files import check_is_file
+from d2_ssod.engine.adoption import read_given_labels
 from d2_ssod.engine.configs.odd_keys import odd_keys
 from d2_ssod.engine.labeling.corrections import read_corrected
 from d2_ssod.engine.training.building import unread_weighting
@@ -82,8 +81,7 @@ def _check_labels(cfg: CfgNode) -> Findings:
     try:
         findings.extend(read_corrected(cfg, unlabeled, classes)[1])
         if own.FROM:
-            check_is_file("SSOD.PSEUDO_LABEL.FROM", own.FROM)
-            load_pseudo_labels(own.FROM, unlabeled, classes)
+            read_given_labels(cfg, unlabeled, classes)
     except ConfigError as error:
         findings.error("", "labels that cannot be used", str(error), "")
     return findings

@@ -21,6 +21,7 @@ from d2_ssod.artifacts import (
     load_pseudo_labels,
     refuse,
 )
+from d2_ssod.data.objects import has_objects
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_copy, read_record, write_json
 
@@ -134,19 +135,29 @@ def adopt_pseudo_labels(cfg: CfgNode, data: RunData) -> None:
                 *(files.pseudo_labels, path),
             )
         return
+    images = read_given_labels(cfg, data.unlabeled, data.thing_classes)
+    on_main_process(lambda: _take_labels(path, files.pseudo_labels))
+    logger.info("Phase 1 trains on the labels of %d images in %s", len(images), path)
+
+
+def read_given_labels(
+    cfg: CfgNode, unlabeled: Sequence[dict], thing_classes: Sequence[str]
+) -> list[dict]:
+    """Read the images that phase 1 would train on of ``SSOD.PSEUDO_LABEL.FROM``.
+
+    Raises:
+        ConfigError: there is no such file, it has no objects, or it does not fit the unlabeled
+            images.
+    """
+    path, filter_empty = cfg.SSOD.PSEUDO_LABEL.FROM, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
     check_is_file("SSOD.PSEUDO_LABEL.FROM", path)
-    images = load_pseudo_labels(
-        path,
-        *(data.unlabeled, data.thing_classes),
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-    )
-    if not images:
+    images = load_pseudo_labels(path, unlabeled, thing_classes, filter_empty=filter_empty)
+    if not any(map(has_objects, images)):
         raise ConfigError(
             f"SSOD.PSEUDO_LABEL.FROM: {path} has no objects on unlabeled images (crowds are none); "
             "name a file that has, or leave it empty to have labels made"
         )
-    on_main_process(lambda: _take_labels(path, files.pseudo_labels))
-    logger.info("Phase 1 trains on the labels of %d images in %s", len(images), path)
+    return images
 
 
 def _take_labels(path: str, labels: Path) -> None:

@@ -13,7 +13,7 @@ from d2_ssod.artifacts import (
     PhaseFolder,
     RunFolder,
     differences_between,
-    judging_settings,
+    evaluation_settings,
     summaries_of_phase,
 )
 from d2_ssod.errors import ConfigError
@@ -68,10 +68,7 @@ def say_what_judges_otherwise(cfg: CfgNode) -> None:
     except ConfigError as error:
         logger.warning("Whether %s judges as this config is not known: %s", folder.config, error)
         return
-    own, now = (
-        {"DATASETS.TEST": list(each.DATASETS.TEST), **judging_settings(each)}
-        for each in (made, cfg)
-    )
+    own, now = (evaluation_settings(each) for each in (made, cfg))
     for difference in differences_between(own, now):
         logger.warning(
             "%s: the results are of that, but %s stays, by which predict, fuse and report go "

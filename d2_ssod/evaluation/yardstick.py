@@ -7,11 +7,10 @@ from hashlib import sha256
 
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import detection_settings, digest_of
+from d2_ssod.artifacts import digest_of, judging_settings
 
 
 def yardstick(cfg: CfgNode, sets: Sequence[Sequence[dict]]) -> str:
     """Digest what models are judged by: the images of data sets, and the settings of inference."""
-    settings = sorted(detection_settings(cfg).items())
     images = [digest_of(of_set, crowds=True) for of_set in sets]
-    return sha256(repr((settings, images)).encode()).hexdigest()
+    return sha256(repr((judging_settings(cfg), images)).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -23,11 +24,23 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def named_as(weights: Mapping[str, _T], model: nn.Module) -> dict[str, _T]:
-    """Rename weights of a model with other parts compiled, so that they are named as this one's."""
-    own = {_without_wrappers(name): name for name in model.state_dict()}
-    return {own.get(_without_wrappers(name), name): value for name, value in weights.items()}
+def named_as(weights: Mapping[str, _T], model: nn.Module) -> Mapping[str, _T]:
+    """Rename weights of a model with other parts compiled, so that they are named as this one's.
+
+    Where none needs another name, or two would have the same one, they are returned as they are.
+    """
+    own = {_bare(name): name for name in model.state_dict()}
+    names = {name: own.get(_bare(name), name) for name in weights}
+    if all(new == name for name, new in names.items()) or len({*names.values()}) < len(names):
+        return weights
+    renamed = OrderedDict((names[name], value) for name, value in weights.items())
+    if (versions := getattr(weights, "_metadata", None)) is not None:  # by the names of modules
+        modules = {_bare(name): name for name, _ in model.named_modules()}
+        renamed._metadata = {modules.get(_bare(k), k): version for k, version in versions.items()}
+    return renamed
 
 
-def _without_wrappers(name: str) -> str:
-    return name.replace(f"{_COMPILED}.", "")
+def _bare(name: str) -> str:
+    """Name a weight, or a module, as if nothing were compiled or parallel."""
+    parts = name.removeprefix("module.").split(".")
+    return ".".join(part for part in parts if part != _COMPILED)

@@ -10,9 +10,9 @@ from detectron2.data import DatasetCatalog
 
 from d2_ssod.artifacts import (
     has_learned,
-    load_labels,
     load_predictions,
     load_predictions_by_file,
+    load_pseudo_labels,
 )
 from d2_ssod.class_lists import describe_difference
 from d2_ssod.data.datasets import DataSet, category_ids_of, read_data_set, with_unique_ids
@@ -108,7 +108,11 @@ class RunImages:
 
     def _labels(self, phase: Phase) -> Predictions:
         unlabeled = list(self.unlabeled.values())
-        images = load_labels(phase.files.pseudo_labels, unlabeled, self.run.classes)
+        images = load_pseudo_labels(
+            phase.files.pseudo_labels,
+            *(unlabeled, self.run.classes),
+            filter_empty=self.run.cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        )
         return {image["image_id"]: objects_and_crowds(image["annotations"])[0] for image in images}
 
     def _predictions(self, phase: Phase) -> Predictions:

@@ -41,7 +41,7 @@ def write(folder, **options):
 
 def test_manifest_tells_every_number(tmp_path):
     assert write(tmp_path, settings={"SSOD.CONSENSUS.IOU_THRESH": 0.5}) == {
-        "format_version": 1,
+        "format_version": 2,
         "sources": {
             "phase_0/model_final.pth": {
                 "cat": {"threshold": 0.1, "target_per_image": 1.0, "achieved_per_image": 1.25},
@@ -185,6 +185,18 @@ def test_another_part_of_the_images_is_refused(tmp_path, fractions, is_refused):
             check(cfg, *keys)
     else:
         check(cfg, *keys)
+
+
+def test_settings_by_names_of_an_earlier_version_are_said_not_to_be_compared(tmp_path, caplog):
+    cfg = bare_config(tmp_path)
+    check(cfg)
+    assert not caplog.records
+    path = tmp_path / "phase_1" / "manifest.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "format_version": 1, "settings": {"tta": False}}))
+    cfg.SSOD.TTA.ENABLED = True
+    check_label_settings(cfg, 1)
+    assert f"{path} was written by another version" in caplog.text
 
 
 def test_labels_from_elsewhere_have_no_settings(tmp_path):

@@ -1,6 +1,7 @@
 """YOLO's text files."""
 
-from unittest.mock import Mock
+import os
+from unittest.mock import DEFAULT, Mock
 
 import pytest
 import yaml
@@ -119,11 +120,18 @@ def test_text_files_are_whole_or_not_there(tmp_path, monkeypatch):
     """Where the disk is full, or the process is killed, none is left that seems a person's."""
     images = [{"file_name": f"/a/{n}.png", "image_id": n, "width": 9, "height": 9} for n in (1, 2)]
     found = dict.fromkeys((1, 2), detections((0, 0, 5, 5, 0.9, 0)))
-    monkeypatch.setattr(json_files.os, "fsync", Mock(side_effect=[None, None, OSError(28, "full")]))
+    replace = Mock(wraps=os.replace, side_effect=[DEFAULT, DEFAULT, OSError(28, "full")])
+    monkeypatch.setattr(json_files.os, "replace", replace)
     with pytest.raises(OSError, match="full"):
         save_yolo(tmp_path, images, found, with_scores=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".predicted.json", "1.txt"]
     assert labels_of_a_person(tmp_path, ["1", "2"]) is None
+
+
+def test_text_files_may_have_names_as_long_as_the_system_allows(tmp_path):
+    image = {"file_name": f"/a/{'x' * 250}.png", "image_id": 1, "width": 9, "height": 9}
+    save_yolo(tmp_path, [image], {1: detections()}, with_scores=True)
+    assert (tmp_path / f"{'x' * 250}.txt").exists()
 
 
 def test_names_of_classes_may_be_any_text(tmp_path):

@@ -145,6 +145,18 @@ def test_labels_of_unlabeled_images_are_checked(config, capsys, tmp_path, key):
     assert f"{labels}: image 1 (file_name 'nowhere.png'): the unlabeled data set has no" in text
 
 
+@pytest.mark.parametrize("filters", [False, True])
+def test_labels_without_objects_are_refused_as_training_would(config, capsys, tmp_path, filters):
+    labels = tmp_path / "labels.json"
+    name = next((tmp_path / "unlabeled").iterdir()).name
+    image = {"id": 1, "file_name": name, "corrected": True}
+    labels.write_text(json.dumps({"images": [image], "categories": [], "annotations": []}))
+    keys = ("DATALOADER.FILTER_EMPTY_ANNOTATIONS", str(filters))
+    code, text = checked(config, capsys, "SSOD.PSEUDO_LABEL.FROM", str(labels), *keys)
+    assert code == 1
+    assert f"SSOD.PSEUDO_LABEL.FROM: {labels} has no objects on unlabeled images" in text
+
+
 def test_masks_that_count_as_crowds_are_said_of_corrected_labels(config, capsys, tmp_path):
     labels = tmp_path / "labels.json"
     name = next((tmp_path / "unlabeled").iterdir()).name

@@ -207,7 +207,7 @@ def test_labels_that_are_not_read_are_said(cfg, tmp_path, caplog):
     ("key", "take"),
     [
         ("SSOD.START.PHASE_0", lambda cfg: adopt_phase_0(cfg, ["cat"])),
-        ("SSOD.PSEUDO_LABEL.FROM", lambda cfg: adopt_pseudo_labels(cfg, None)),
+        ("SSOD.PSEUDO_LABEL.FROM", lambda cfg: adopt_pseudo_labels(cfg, NO_IMAGES)),
         ("SSOD.PSEUDO_LABEL.CORRECTED", lambda cfg: load_corrected(cfg, NO_IMAGES)),
         ("SSOD.CONSENSUS.EXTRA_SOURCES", lambda cfg: check_existing_predictions(cfg, NO_IMAGES)),
     ],

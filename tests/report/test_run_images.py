@@ -43,7 +43,7 @@ def test_crowds_that_a_person_has_marked_are_no_labels(tmp_path):
     marked["iscrowd"] = 1
     write_json(path, content)
     after = RunImages(collect(cfg)).labels
-    assert len(after[1][marked["image_id"]]) == len(before[1][marked["image_id"]]) - 1
+    assert len(after[1].get(marked["image_id"], ())) == len(before[1][marked["image_id"]]) - 1
 
 
 def test_labels_that_have_changed_are_not_compared(tmp_path):
@@ -78,3 +78,19 @@ def test_labeled_images_have_the_ids_that_they_were_predicted_by(tmp_path):
     }
     assert names == {1: "first/2.png", 2: "second/1.png", 3: "second/2.png"}
     assert images.run.problems == []
+
+
+def test_images_that_a_person_found_empty_are_shown_where_they_are_learned_from(tmp_path):
+    cfg = make_run(tmp_path)
+    path = RunFolder(cfg.OUTPUT_DIR).phase(1).pseudo_labels
+    content = read_json(path)
+    before = [image["id"] for image in content["images"]]
+    empty = next(
+        i for i in RunImages(collect(cfg)).unlabeled.values() if i["image_id"] not in before
+    )
+    size = {key: empty[key] for key in ("file_name", "width", "height")}
+    content["images"].insert(0, {"id": empty["image_id"], **size, "corrected": True})
+    write_json(path, content)
+    assert list(RunImages(collect(cfg)).labels[1]) == before
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    assert list(RunImages(collect(cfg)).labels[1]) == [empty["image_id"], *before]

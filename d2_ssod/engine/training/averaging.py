@@ -9,6 +9,8 @@ from detectron2.engine import HookBase
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from d2_ssod.modeling import named_as
+
 from ..processes.interruption import signals_wait
 
 
@@ -80,4 +82,5 @@ class AverageWeights(HookBase):
     def load_state_dict(self, state_dict: dict[str, dict[str, Tensor]]) -> None:
         """Go on from a checkpoint."""
         device = next(self._model.parameters()).device
-        self.average = {k: v.to(device) for k, v in state_dict["average"].items()}
+        average = named_as(state_dict["average"], self._model)
+        self.average = {name: value.to(device) for name, value in average.items()}

@@ -111,3 +111,15 @@ def test_a_signal_leaves_no_half_of_the_average():
 
 def test_before_training_there_is_nothing_to_keep():
     assert AverageWeights(Model(8), 0.9).state_dict() == {}
+
+
+@pytest.mark.parametrize("was_compiled", [False, True])
+def test_an_average_goes_on_whether_parts_were_compiled_or_are(was_compiled):
+    plain = nn.Sequential(Model(1.0))
+    compiled = nn.Sequential(torch.compile(Model(1.0), backend="eager"))
+    before, after = (compiled, plain) if was_compiled else (plain, compiled)
+    hook = AverageWeights(before, decay=0.5, ramp=False)
+    hook.before_train()
+    resumed = AverageWeights(after, decay=0.5, ramp=False)
+    resumed.load_state_dict(hook.state_dict())
+    assert resumed.average.keys() == after.state_dict().keys()
