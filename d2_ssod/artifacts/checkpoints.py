@@ -151,8 +151,7 @@ class AtomicCheckpointer(DetectionCheckpointer):
         return {**loaded, "model": inner} if isinstance(inner, dict) else loaded
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        weights = named_as(checkpoint["model"], self.model)
-        checkpoint = {**checkpoint, "model": weights}
+        checkpoint["model"] = named_as(checkpoint["model"], self.model)
         given: set[str] = set()
         hook = self.model._register_load_state_dict_pre_hook(
             lambda state, prefix, *_: given.update(state)

@@ -106,10 +106,10 @@ def check_label_settings(cfg: CfgNode, phase: int) -> None:
     manifest = read_record(files.manifest, {"settings": dict}, {"selection": dict})
     if manifest.get("format_version") != MANIFEST_VERSION:
         logger.warning(
-            "%s was written by another version: whether the settings are those of %s is not known",
+            "%s was written by another version: whether %s was made with these settings is not "
+            "known",
             *(files.manifest, files.pseudo_labels),
         )
-        return
     differences = differences_between(manifest["settings"], label_settings(cfg))
     if given := cfg.SSOD.EASY_FRACTIONS:  # those by default depend on N, which may grow
         wanted = easy_fraction(phase, cfg.SSOD.NUM_PHASES, given)

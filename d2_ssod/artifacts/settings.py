@@ -55,7 +55,8 @@ _LEARNED_BY = ("MODEL", "INPUT", "SOLVER", "DATALOADER")
 def detection_settings(cfg: CfgNode) -> dict[str, Any]:
     """Collect what the detections of a model depend on: sizes of images, thresholds, limits.
 
-    Of the detector, and what its sections name as others do: those of a subclass of one's own.
+    Those of the detector's family, and keys ``MODEL.*_TEST`` of no family, which a subclass of
+    one's own may read.
     """
     own = detector_of(cfg).inference_keys
     others = {key for detector in DETECTORS.values() for key in detector.inference_keys} - {*own}
