@@ -286,10 +286,10 @@ def test_the_parts_of_a_split_are_taken(folder):
 
 
 def test_models_may_find_as_many_objects_as_there_are(folder):
-    boxes = [(n % 10, n // 10, 8, 8) for n in range(130)]
+    boxes = [(n % 15, n // 15, 8, 4) for n in range(170)]
     write_coco(folder / "labeled", coco_contents(2, boxes=boxes))
     written = yaml.safe_load(init(folder).read_text())
-    assert written["TEST"]["DETECTIONS_PER_IMAGE"] == 200
+    assert written["TEST"]["DETECTIONS_PER_IMAGE"] == 300
     assert written["DATASETS"]["TEST"] == []
 
 
@@ -479,7 +479,7 @@ def test_all_pictures_may_lie_in_one_folder(folder, capsys):
     together.mkdir()
     for place in ("labeled", "val", "unlabeled"):
         for picture in (folder / place).glob("*.png"):
-            picture.rename(together / f"{place}_{picture.name}")
+            save_picture(together / f"{place}_{picture.name}")  # no copy of another
     for place in ("labeled", "val"):
         file = folder / place / "instances.json"
         content = json.loads(file.read_text())
@@ -559,6 +559,7 @@ def test_unlabeled_pictures_that_cannot_be_read_are_listed_and_left_out(folder, 
     config = init(folder)
     said = capsys.readouterr().out
     assert "2 pictures of --unlabeled cannot be read, and are left out:" in said
+    assert "pictures of --unlabeled are labeled" not in said
     for name in ("empty.png", "more.png"):
         assert f"    {folder}/unlabeled/{name} is not a readable image" in said
     listed = config.with_name("mine_unlabeled.txt").read_text().splitlines()
@@ -629,3 +630,23 @@ def test_a_coco_file_of_unlabeled_images_is_named_alone(folder, capsys):
     argv = ["init", "--labeled", folder / "labeled" / "instances.json", "--unlabeled", *places]
     assert ran(*argv, "-o", folder / "mine.yaml") == 2
     assert "a COCO file of unlabeled images is named alone" in capsys.readouterr().err
+
+
+def test_the_short_edge_is_that_of_the_pictures_or_makes_small_objects_large(folder):
+    for side, short in ((200, 384), (16, 608), (4, 800)):
+        contents = coco_contents(2, boxes=[(10, 10, side, side)], width=600, height=400)
+        write_coco(folder / "labeled", contents)
+        with catalogs.restored_catalogs():
+            written = yaml.safe_load(init(folder, name=f"{side}.yaml").read_text())["INPUT"]
+        assert written["MIN_SIZE_TEST"] == short
+        assert written["MAX_SIZE_TEST"] == round(short * 1.667)
+
+
+def test_a_labeled_picture_that_cannot_be_read_is_for_the_check_to_name(folder):
+    path = folder / "labeled" / "instances.json"
+    contents = json.loads(path.read_text())
+    first = contents["images"][0]
+    del first["width"], first["height"]
+    (folder / "labeled" / first["file_name"]).write_text("no picture")
+    path.write_text(json.dumps(contents))
+    assert yaml.safe_load(init(folder).read_text())["INPUT"]["MIN_SIZE_TEST"] == 320

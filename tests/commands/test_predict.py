@@ -1,3 +1,4 @@
+import argparse
 import itertools
 import json
 import os
@@ -11,6 +12,8 @@ import torch
 from detectron2.modeling import build_model
 from PIL import Image
 from runs import bare_config
+from samples import scored
+from torch import nn
 
 from d2_ssod.artifacts import (
     AtomicCheckpointer,
@@ -404,3 +407,65 @@ def test_what_cannot_be_is_one_line(output, pictures, capsys, arguments, message
     assert errors.startswith("error: ")
     assert message in errors
     assert "\n" not in errors
+
+
+def test_models_that_are_chosen_keep_the_weights_of_their_phases(monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "load_phase_model", lambda cfg, phase: nn.Identity())
+    monkeypatch.setattr(command, "EnsembleRCNN", FusedBy)
+    cfg = bare_config(tmp_path)
+    cfg.SSOD.NUM_PHASES, cfg.SSOD.ENSEMBLE.WEIGHTS = 2, (1.0, 2.0, 3.0)
+    assert command._model([(cfg, 1), (cfg, 2)], [cfg]).fusion.weights == (2.0, 3.0)
+
+
+class FusedBy(nn.Module):
+    """Knows by what it would be fused."""
+
+    def __init__(self, models, fusion):
+        super().__init__()
+        self.fusion = fusion
+
+
+def test_boxes_of_the_very_score_are_found(capsys):
+    found = {1: scored(0.75, 0.5)}
+    command._say_if_none_is_above(found, 0.75)
+    assert capsys.readouterr().err == ""
+    assert len(command._above(found, 0.5)[1]) == 2
+    command._say_if_none_is_above({1: scored(), 2: scored()}, 0.5)
+    assert "no box has a score of 0.5 or more (--score): there is none at all" in (
+        capsys.readouterr().err
+    )
+
+
+def test_pictures_with_a_comment_of_others_are_no_drawings(output, pictures, tmp_path, capsys):
+    picture = Image.open(next(pictures.iterdir()))
+    for name, comment in (("one", b"my holiday"), ("two", b"drawn by d2_ssod")):
+        picture.save(tmp_path / f"{name}.jpg", comment=comment)
+    code, out, errors = predicted(capsys, output, tmp_path, tmp_path / "two.jpg")
+    assert code == 0
+    assert out.startswith(f"{tmp_path}/one.jpg: ")
+    assert out.count("\n") == 1
+    assert f"left out, as --draw has drawn them: {tmp_path}/two.jpg" in errors.splitlines()
+    code, _, errors = predicted(capsys, output, pictures, "--draw", tmp_path)
+    assert (code, "error" in errors) == (0, False)
+    picture.save(tmp_path / f"{next(pictures.iterdir()).stem}.jpg", comment=b"my holiday")
+    code, _, errors = predicted(capsys, output, pictures, "--draw", tmp_path)
+    assert code == 2
+    assert "would overwrite the picture" in errors
+
+
+def test_a_name_with_brackets_is_a_name_where_there_is_such_a_picture(output, pictures, tmp_path):
+    shutil.copy(next(pictures.iterdir()), tmp_path / "one [2].png")
+    place = str(tmp_path / "one [2].png")
+    assert command._expand([place]) == ([place], [])
+
+
+def test_a_picture_and_a_link_of_another_name_are_two(output, pictures, tmp_path):
+    (tmp_path / "link.png").symlink_to(next(pictures.iterdir()))
+    places = [str(next(pictures.iterdir())), str(tmp_path / "link.png")]
+    assert command._expand(places) == (places, [])
+
+
+def test_boxes_that_are_likely_objects_are_given_where_no_score_is_named():
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert parser.parse_args(["output", "pictures"]).score == 0.3

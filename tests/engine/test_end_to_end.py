@@ -493,14 +493,17 @@ def test_labels_that_were_deleted_are_made_again_of_the_same_models(copied_run, 
     assert len(trained) == 3  # as before
 
 
-def test_labels_that_cannot_be_made_as_they_were_are_refused(copied_run, data, tmp_path, capfd):
-    made = copied_run / "phase_1" / "pseudo_labels.json"
+@pytest.mark.parametrize("phase", [1, 2])
+def test_labels_that_cannot_be_made_as_they_were_are_refused(
+    copied_run, data, tmp_path, capfd, phase
+):
+    made = copied_run / f"phase_{phase}" / "pseudo_labels.json"
     own = tmp_path / "own.json"  # in which a person has said that a picture has no object
     content = read(made)
     made.unlink()
     write_json(own, content | {"images": content["images"][:1], "annotations": []})
     argv = runs.arguments(data, copied_run, "--resume", SSOD__PSEUDO_LABEL__CORRECTED=str(own))
-    parts = ("phase_1/pseudo_labels.json has been changed since", "delete model_*.pth beside it")
+    parts = (f"phase_{phase}/{made.name} has been changed since", "delete model_*.pth beside it")
     assert_one_error_line(error_of(capfd, argv), *parts)
 
 
@@ -1051,3 +1054,24 @@ def test_a_run_ends_with_a_report_of_its_figures(data, tmp_path):
     assert f" {24 * 4 + 6 * 4} " in text  # image passes
     assert (tmp_path / "review" / "queue.json").exists()
     assert f"Report: {tmp_path / 'report.html'}" in log_of(tmp_path)
+
+
+def test_what_a_missing_model_has_made_ends_a_run_before_it_trains(copied_run, data, capfd):
+    for name in ("phase_0", "phase_2"):
+        (copied_run / name / "model_final.pth").unlink()
+    stderr = error_of(capfd, runs.arguments(data, copied_run, "--resume"))
+    assert_one_error_line(stderr, "phase_0/predictions.json", "which does not exist: restore it")
+    assert not (copied_run / "phase_2" / "model_final.pth").exists()
+
+
+def test_a_truth_of_other_classes_ends_a_run_before_it_trains(data, tmp_path, capfd):
+    changed = changed_data(data, tmp_path, "tiny_truth", 0, rename_class)
+    keys = {"SSOD__DIAGNOSTICS__UNLABELED_TRUTH": "tiny_truth"}
+    stderr = error_of(capfd, runs.arguments(changed, tmp_path / "output", **keys))
+    assert_one_error_line(stderr, "SSOD.DIAGNOSTICS.UNLABELED_TRUTH")
+    assert not (tmp_path / "output" / "phase_0").exists()
+
+
+def test_the_config_is_the_one_that_the_run_goes_on_with(copied_run, data):
+    run_here(runs.arguments(data, copied_run, "--resume", SSOD__ENSEMBLE__IOU_THRESH=0.7))
+    assert "IOU_THRESH: 0.7" in (copied_run / "config.yaml").read_text()

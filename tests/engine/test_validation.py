@@ -23,6 +23,7 @@ from d2_ssod.engine.validation import (
     yardstick_of_phases,
 )
 from d2_ssod.errors import ConfigError
+from d2_ssod.evaluation import Fusion
 
 IMAGES = {name: [{"file_name": f"{name}.png"}] for name in ("val", "more")}
 
@@ -204,7 +205,7 @@ def test_an_ensemble_may_be_the_best(cfg, caplog, ensembles, best):
         keep_best(cfg)
     assert folder.best.read_text() == "b"  # that of the best phase
     together = f"ensemble of phases {best[0]}~2 is better still"
-    assert (together in caplog.text) == (len(best) > 1)
+    assert (together in caplog.text) == ("is better still" in caplog.text) == (len(best) > 1)
 
 
 def validate_all(cfg):
@@ -296,3 +297,63 @@ def test_damaged_results_are_named(cfg, damage):
     (folder.root / name).write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=f"{name}: .*delete the file"):
         best_phases(folder, 2)
+
+
+def test_a_phase_is_not_compared_with_one_that_has_no_ap(cfg, monkeypatch, caplog):
+    with_results(monkeypatch, float("nan"), 18.5, float("nan"))
+    for phase in range(3):
+        validate_phase(cfg, phase, yardstick_of_phases(cfg))
+    assert "before it" not in caplog.text
+
+
+def test_results_outlive_a_run_without_validation_images(cfg, monkeypatch):
+    with_ensembles(monkeypatch, {"1~N": 20.0, "0~N": 22.0})
+    with_results(monkeypatch, 10.0, 12.0, 11.8)
+    validate_all(cfg)
+    cfg.DATASETS.VAL = ()
+    validate_all(cfg)
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    assert best_phase(folder, 2) == 1
+    assert load_validated_ensembles(folder, 2) is not None
+
+
+def test_each_validation_set_is_of_the_yardstick(cfg):
+    cfg.DATASETS.VAL = ("val",)
+    first = yardstick_of_phases(cfg)
+    cfg.DATASETS.VAL = ("val", "more")
+    assert yardstick_of_phases(cfg) != first
+
+
+def test_votes_are_advised_where_predictions_from_elsewhere_vote(cfg, monkeypatch, caplog):
+    cfg.SSOD.CONSENSUS.EXTRA_SOURCES = ("predictions.json",)
+    with_results(monkeypatch, 19.6, 18.5)
+    for phase in (0, 1):
+        validate_phase(cfg, phase, yardstick_of_phases(cfg))
+    assert "SSOD.CONSENSUS.MIN_VOTES 1" in caplog.text
+    assert "set SSOD.PHASE_INIT to previous" in caplog.text
+
+
+def test_keys_that_have_the_advised_values_are_not_advised(cfg, monkeypatch, caplog):
+    cfg.SSOD.SELECTION, cfg.SSOD.CONSENSUS.MIN_VOTES = "class_balanced", 1
+    with_results(monkeypatch, 19.6, 18.5, 17.4)
+    for phase in range(3):
+        validate_phase(cfg, phase, yardstick_of_phases(cfg))
+    assert "Phase 2: AP 17.4" in caplog.text
+    assert "SELECTION" not in caplog.text
+    assert "MIN_VOTES" not in caplog.text
+
+
+def test_ensembles_are_fused_as_the_config_says(cfg, monkeypatch, caplog):
+    with_ensembles(monkeypatch, {"1~N": 20.0, "0~N": 22.0})
+    judge, fusions = validation.evaluate_rows, []
+
+    def evaluate_rows(models, **keys):
+        fusions.append(keys["fusion"])
+        return judge(models, **keys)
+
+    monkeypatch.setattr(validation, "evaluate_rows", evaluate_rows)
+    cfg.SSOD.ENSEMBLE.WEIGHTS = (1.0, 2.0, 3.0)
+    with caplog.at_level("INFO"):
+        validate_ensembles(cfg, yardstick_of_phases(cfg))
+    assert fusions == [Fusion.from_config(cfg)]
+    assert "Ensemble 1~2 on the validation images: AP 20.0" in caplog.text

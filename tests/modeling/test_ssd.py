@@ -280,7 +280,9 @@ def test_weights_of_vgg16_are_found_by_their_number(tmp_path, ssd300, vgg, prefi
     assert "not used" not in caplog.text
 
 
-@pytest.mark.parametrize(("stages", "frozen"), [(0, 0), (1, 2), (2, 4), (3, 7), (4, 10), (5, 10)])
+@pytest.mark.parametrize(
+    ("stages", "frozen"), [(-1, 0), (0, 0), (1, 2), (2, 4), (3, 7), (4, 10), (5, 10)]
+)
 def test_first_stages_are_not_trained(stages, frozen):
     backbone = build_model(config(VOC, MODEL__BACKBONE__FREEZE_AT=stages)).ssd.backbone
     fixed = [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]

@@ -21,6 +21,7 @@ from d2_ssod.modeling import (
     describe_timm_backbone,
     with_timm_pixels,
 )
+from d2_ssod.modeling.timm_backbone.layout import layout_of
 
 timm = pytest.importorskip("timm")
 
@@ -125,7 +126,9 @@ def test_grey_images_have_one_channel():
     cfg = make_config(RESNET, "INPUT.FORMAT", "L")
     check_timm_backbone(cfg)
     cfg = with_timm_pixels(cfg)
-    assert len(cfg.MODEL.PIXEL_MEAN) == len(cfg.MODEL.PIXEL_STD) == 1
+    pixels = timm.data.resolve_model_data_config(timm.create_model(RESNET, features_only=True))
+    for values, key in ((cfg.MODEL.PIXEL_MEAN, "mean"), (cfg.MODEL.PIXEL_STD, "std")):
+        assert values == pytest.approx([255 * sum(pixels[key]) / 3], abs=1e-3)
     backbone = build_backbone(cfg)
     assert backbone(torch.randn(1, 1, 64, 64))["p2"].shape == (1, 16, 16, 16)
 
@@ -419,6 +422,7 @@ def test_unknown_name_is_said_with_similar_ones():
     ("name", "indices", "parts"),
     [
         (RESNET, (1, 7), ["MODEL.TIMM.OUT_INDICES is (1, 7)", "4: 32"]),
+        (RESNET, (4, 5), ["MODEL.TIMM.OUT_INDICES is (4, 5)", "4: 32"]),
         (RESNET, (1, 3), ["MODEL.TIMM.OUT_INDICES is (1, 3)", "strides 4, 16", "twice the one"]),
         (RESNET, (2, 1), ["MODEL.TIMM.OUT_INDICES is (2, 1)", "strides 8, 4"]),
         (RESNET, (0, 1), ["MODEL.TIMM.OUT_INDICES is (0, 1)", "strides 2, 4"]),
@@ -467,3 +471,45 @@ def test_a_trained_model_needs_the_weights_that_it_began_with_no_more(tmp_path):
     cfg.MODEL.TIMM.WEIGHTS = str(tmp_path / "gone.pth")
     loaded = load_model(cfg, tmp_path / "model_final.pth")
     assert all(map(torch.equal, loaded.parameters(), trained.parameters()))
+
+
+def test_of_several_maps_of_a_stride_the_last_one_is_taken():
+    cfg = make_config("vit_tiny_patch16_224")  # whose twelve blocks all have stride 16
+    assert layout_of(cfg, 3).indices == (11,)
+
+
+def test_keys_of_the_pyramid_are_read():
+    assert build(RESNET, "MODEL.FPN.FUSE_TYPE", "avg")._fuse_type == "avg"
+    simple = build("vit_tiny_patch16_224", "MODEL.FPN.NORM", "GN", "MODEL.FPN.OUT_CHANNELS", 32)
+    assert any(isinstance(m, nn.GroupNorm) for m in simple.modules())
+
+
+def test_timms_own_weights_are_not_looked_for_as_a_file():
+    check_timm_backbone(make_config(RESNET, "MODEL.TIMM.WEIGHTS", "pretrained"))
+
+
+def test_file_that_lacks_an_array_is_refused(tmp_path):
+    """But not one whose normalization is still what all begin with."""
+    torch.manual_seed(1)
+    state = timm.create_model(RESNET).state_dict()
+    path = tmp_path / "mine.pth"
+    torch.save(state, path)
+    backbone = build(RESNET, "MODEL.TIMM.WEIGHTS", str(path))
+    own = backbone.bottom_up.net.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in own.items())
+    torch.save({n: a for n, a in state.items() if n != "layer3.0.conv2.weight"}, path)
+    with pytest.raises(ConfigError, match=r"1 of \d+ arrays .* such as layer3\.0\.conv2\.weight"):
+        build(RESNET, "MODEL.TIMM.WEIGHTS", str(path))
+
+
+def test_weights_of_a_file_draw_no_random_numbers(tmp_path):
+    """Or all that is drawn after them would be the same for each seed."""
+    path = tmp_path / "mine.pth"
+    torch.manual_seed(1)
+    torch.save(timm.create_model(RESNET).state_dict(), path)
+    cfg = make_config(RESNET, "MODEL.TIMM.WEIGHTS", str(path))
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    build_timm_features(cfg, ShapeSpec(channels=3))
+    assert torch.equal(torch.rand(1), expected)

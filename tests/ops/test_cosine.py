@@ -63,3 +63,25 @@ def test_cosine_empty(device):
 def test_cosine_wrong_shapes_raise():
     with pytest.raises(ValueError, match=r"got shapes \[2, 3\] and \[2, 4\]"):
         pairwise_cosine_similarity(torch.zeros(2, 3), torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize("shapes", [((4,), (2, 4)), ((2, 4), (4,)), ((2, 4), (2, 4, 4))])
+def test_cosine_of_what_has_no_rows_raises(shapes):
+    with pytest.raises(ValueError, match="x1 and x2 must be"):
+        pairwise_cosine_similarity(*map(torch.zeros, shapes))
+
+
+def test_cosine_counts_small_norms_as_eps(device):
+    first, second = torch.tensor([[1e-7, 0.0], [0.0, 0.25]], device=device)[:, None]
+    assert pairwise_cosine_similarity(first, first).item() == pytest.approx(1.0)
+    assert pairwise_cosine_similarity(second, second, eps=0.5).item() == pytest.approx(0.25)
+    unit = torch.tensor([[0.0, 1.0]], device=device)
+    assert pairwise_cosine_similarity(unit, second, eps=0.5).item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_cosine_norms_of_halves_are_not_halves(dtype, device):
+    # Beyond the largest float16; and of three digits in bfloat16.
+    rows = (vectors(16, 1024).sign() * 3000 + vectors(16, 1024, seed=1) * 500).to(device, dtype)
+    own = pairwise_cosine_similarity(rows, rows).diagonal()
+    torch.testing.assert_close(own.double(), torch.ones_like(own).double(), rtol=0, atol=2e-3)

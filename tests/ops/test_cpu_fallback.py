@@ -53,3 +53,11 @@ def test_tensors_of_two_devices_are_refused():
         boxes = torch.empty(3, 4, device="cuda")
         with pytest.raises(ValueError, match="on cuda:0 like the first, got one on cpu"):
             on_cpu(OPERATORS.pairwise_iou.default)(boxes, torch.empty(2, 4))
+
+
+@pytest.mark.filterwarnings(f"ignore:{WARNING}")
+def test_tensors_of_two_gpus_are_refused():
+    with FakeTensorMode():
+        boxes = torch.empty(3, 4, device="cuda:0")
+        with pytest.raises(ValueError, match="on cuda:0 like the first, got one on cuda:1"):
+            on_cpu(OPERATORS.pairwise_iou.default)(boxes, torch.empty(2, 4, device="cuda:1"))

@@ -51,7 +51,7 @@ def test_missing_module_says_how_to_build():
     assert last_line.startswith(
         "ImportError: d2_ssod._C, the compiled operators, cannot be imported"
     )
-    assert "python setup.py build_ext --inplace" in last_line
+    assert f"python setup.py build_ext --inplace` in {Path(__file__).parents[2]} (" in last_line
 
 
 def built_from(csrc, with_cuda):
@@ -64,7 +64,7 @@ def built_from(csrc, with_cuda):
 
 @pytest.fixture
 def csrc(tmp_path):
-    for name in ("core/box.h", "cpu/op.cpp", "cuda/op.cu", "README.md"):
+    for name in ("core/box.h", "cpu/op.cpp", "cuda/op.cu", "cuda/tile.cuh", "README.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     return tmp_path
@@ -82,6 +82,7 @@ def test_fresh_build_passes(csrc, with_cuda):
         ("core/box.h", True, True),
         ("cuda/op.cu", True, True),
         ("cuda/op.cu", False, False),
+        ("cuda/tile.cuh", True, True),
         ("README.md", True, False),
     ],
 )
@@ -119,7 +120,7 @@ def test_installed_without_sources_passes(csrc, tmp_path):
 def test_source_files_are_ordered_and_leave_cuda_out(csrc):
     names = [path.relative_to(csrc).as_posix() for path in source_files(csrc, with_cuda=False)]
     assert names == ["core/box.h", "cpu/op.cpp"]
-    assert len(source_files(csrc, with_cuda=True)) == 3
+    assert len(source_files(csrc, with_cuda=True)) == 4
 
 
 def test_build_info_tells_of_openmp_and_torch():
@@ -143,3 +144,9 @@ def test_lower_instruction_sets_match_the_reference(capability):
         """
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_a_module_that_does_not_fit_is_not_loaded(monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "1.0.0")
+    with pytest.raises(ImportError, match=r"and this is torch 1\.0\.0"):
+        _library.load()

@@ -167,3 +167,14 @@ def test_pairwise_wrong_arguments_raise(operator, first, second, message):
     ours, _ = operator
     with pytest.raises(ValueError, match=message):
         ours(first, second)
+
+
+@pytest.mark.parametrize("wide", [0, 1])
+def test_pairwise_takes_the_wider_of_two_dtypes(operator, wide, device):
+    ours, plain = operator
+    given = [seeded(9).to(device), seeded(7, seed=1).to(device)]
+    given[wide] = given[wide].double() / 3  # which no float32 is
+    assert_matches(ours(*given), plain(*(each.double() for each in given)), torch.float64)
+    given[wide] = given[wide].float()
+    given[1 - wide] = given[1 - wide].half()
+    assert ours(*given).dtype == torch.float32

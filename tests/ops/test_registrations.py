@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch._dynamo.testing
 from op_samples import HALVES, NAMES, OPERATORS, make_sample, operator_arguments, sample_inputs
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from d2_ssod import ops
 
@@ -227,3 +228,36 @@ def test_operator_without_gradient_says_so(device):
     loss, _ = OPERATORS.similarity_loss(sample.boxes, embeddings, [9], 0.7, None, False)
     with pytest.raises(RuntimeError, match="with_grad=False"):
         loss.backward()
+
+
+def test_gradient_that_is_kept_for_later_is_no_result_to_differentiate(device):
+    sample = make_sample([9], 4).to(device)
+    embeddings = sample.embeddings.requires_grad_()
+    loss, gradient = OPERATORS.similarity_loss(sample.boxes, embeddings, [9], 0.7, None, True)
+    assert loss.requires_grad
+    assert not gradient.requires_grad
+
+
+class WithGrad(TorchDispatchMode):
+    """Notes whether each similarity loss is asked for a gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        if function is OPERATORS.similarity_loss.default:
+            self.asked.append(arguments[-1])
+        return function(*arguments, **(keywords or {}))
+
+
+def test_a_gradient_is_made_only_where_it_will_be_needed(device):
+    sample = make_sample([9], 4).to(device)
+    rois = (sample.boxes, sample.embeddings, [9])
+    with WithGrad() as mode:
+        ops.similarity_loss(*rois)
+        sample.embeddings.requires_grad_()
+        ops.similarity_loss(*rois)
+        with torch.no_grad():
+            ops.similarity_loss(*rois)
+    assert mode.asked == [False, True, False]

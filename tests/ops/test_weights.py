@@ -384,3 +384,22 @@ def test_weights_have_no_gradient(requires_grad, device):
     (weights * losses).sum().backward()
     torch.testing.assert_close(losses.grad, weights)
     assert getattr(sample, requires_grad).grad is None
+
+
+def test_dtypes_may_differ(device):
+    """All is computed in float64 if something is, of half boxes in float32."""
+    sample = make_sample([12, 0, 5], 6).to(device)
+    exact = sample.to(torch.float64)
+    flags = (sample.is_foreground, sample.rois_per_image)
+    truth = {"gt_boxes": exact.gt_boxes / 3, "gts_per_image": sample.gts_per_image}
+    assert_matches(
+        overlap_weights(sample.boxes.half(), *flags, **truth),
+        reference.overlap_weights(sample.boxes.half().double(), *flags, **truth),
+        torch.float32,
+    )
+    rois = (sample.boxes, exact.embeddings / 3, *flags)
+    assert_matches(
+        uncertainty_weights(*rois, variant="released", **truth),
+        reference.uncertainty_weights(rois[0].double(), *rois[1:], **truth),
+        torch.float64,
+    )

@@ -492,3 +492,64 @@ def test_the_same_files_give_the_same_page(cfg):
     first, second = (write_report(cfg).read_text(encoding="utf-8") for _ in range(2))
     time = re.compile(r'<p class="soft">.*\d{2}:\d{2}.*</p>')
     assert time.sub("", first, 1) == time.sub("", second, 1)
+
+
+def test_as_many_image_passes_are_said_not_to_be_alike(cfg, tmp_path):
+    other = make_run(tmp_path / "other")
+    folder = RunFolder(other.OUTPUT_DIR)
+    record_event(folder, "trained", phase=1, iterations=100, images_per_batch=8, seconds=9.0)
+    record_event(folder, "evaluated", data="made_test")  # by a version that notes no more
+    said = "run was trained on 1120 images, each time counted, this run on 320"
+    assert said in Page(write_report(cfg, control=other.OUTPUT_DIR)).text
+    folder.phase(0).taken_from.write_text("{}")  # by how many it was trained is not known then
+    assert said not in Page(write_report(cfg, control=other.OUTPUT_DIR)).text
+
+
+def test_shares_of_classes_are_of_all_boxes_and_objects(cfg):
+    tables = Page(write_report(cfg)).tables
+    head, *rows = next(t for t in tables if t[0][:2] == ["class", "labeled / image"])
+    rows = [dict(zip(head, row, strict=True)) for row in rows]
+    assert [row["share kept"] for row in rows] == ["100.0 %", "0.0 %"]
+    assert [row["share labeled"] for row in rows] == ["100.0 %", "0.0 %"]
+
+
+def test_each_environment_is_named_once(cfg):
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    for version in ("2.0", "3.0", "2.0"):
+        record_event(folder, "started", torch=version, processes=1)
+    assert [start["torch"] for start in making.starts_of(collect(cfg))] == ["2.0", "3.0"]
+
+
+def test_a_phase_that_is_hardly_worse_is_not_said_to_be(cfg):
+    record_event(RunFolder(cfg.OUTPUT_DIR), "guard", name="VALIDATION", phase=1, text="once")
+    for ap, is_said in ((39.4, True), (39.6, False)):
+        for phase, value in enumerate((40.0, ap, 50.0)):
+            save_validation(RunFolder(cfg.OUTPUT_DIR), phase, {"AP": value})
+        assert ("once" in making.guards_of(collect(cfg))) == is_said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(99, "99 s"), (100, "2 min"), (99 * 60, "99 min"), (6000, "1 h 40 min"), (7500, "2 h 05 min")],
+)
+def test_times_are_written_for_people(seconds, text):
+    assert making.duration(seconds) == text
+
+
+def test_all_that_was_set_aside_is_kept(cfg):
+    write_report(cfg)
+    path = RunFolder(cfg.OUTPUT_DIR).review / "queue.csv"
+    for text in ("first", "second", "third"):
+        path.write_text(text)
+        path.with_name("queue.csv.sha256").unlink()
+        write_report(cfg)
+    kept = {file.name: file.read_text() for file in path.parent.glob("queue.csv.old*")}
+    assert kept == {"queue.csv.old": "first", "queue.csv.old1": "second", "queue.csv.old2": "third"}
+
+
+def test_a_table_with_a_damaged_seal_stays(cfg, caplog):
+    write_report(cfg)
+    path = RunFolder(cfg.OUTPUT_DIR).review / "queue.csv"
+    path.with_name("queue.csv.sha256").write_bytes(b"\xff")
+    write_report(cfg)
+    assert f"{path} stays as it is" in caplog.text

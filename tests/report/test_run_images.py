@@ -94,3 +94,14 @@ def test_images_that_a_person_found_empty_are_shown_where_they_are_learned_from(
     assert list(RunImages(collect(cfg)).labels[1]) == before
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
     assert list(RunImages(collect(cfg)).labels[1]) == [empty["image_id"], *before]
+
+
+def test_images_that_one_phase_alone_has_seen_are_left_out(tmp_path):
+    cfg = make_run(tmp_path)
+    folder, before = RunFolder(cfg.OUTPUT_DIR), RunImages(collect(cfg))
+    images, found = list(before.unlabeled.values()), before.predictions
+    write_json(folder.phase(1).predictions_source, prediction_source(cfg, images))
+    save_predictions(folder.phase(0).predictions, dict(list(found[0].items())[:-1]), [1, 2])
+    write_json(folder.phase(0).predictions_source, prediction_source(cfg, images[:-1]))
+    after = RunImages(collect(cfg)).predictions
+    assert [list(of_phase) for of_phase in after.values()] == [list(found[0])[:-1]] * 2
