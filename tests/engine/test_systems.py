@@ -83,6 +83,7 @@ def test_ssd_learns_from_a_mean_teacher_on_labels_of_two_tiers(data, tmp_path):
     keys = {
         "SSOD__NUM_PHASES": 1,
         "SSOD__SCHEDULE__MAX_ITER": [24, 6],
+        "SSOD__SCHEDULE__BASE_LR": [0.002, 0.001],
         "SSOD__LABELS": "tiers",
         "SSOD__TEACHER__ENABLED": True,
         "SSOD__AVERAGE__DECAY": 0.9,
@@ -90,3 +91,9 @@ def test_ssd_learns_from_a_mean_teacher_on_labels_of_two_tiers(data, tmp_path):
     }
     summary = run(data, tmp_path, "digits_ssd.yaml", **keys)
     assert [phase["phase"] for phase in summary["phases"]] == [0, 1]
+    for phase, has_teacher in ((0, False), (1, True)):
+        text = (tmp_path / f"phase_{phase}" / "metrics.json").read_text()
+        assert ("teacher/all_boxes" in text) == has_teacher
+    config = ("--config-file", str(CONFIGS / "digits_ssd.yaml"))
+    runs.run_here(runs.arguments(data, tmp_path, "--resume", *config, **keys))  # it is the same
+    assert runs.summary_of(tmp_path) == summary
