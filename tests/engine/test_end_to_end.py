@@ -1065,8 +1065,8 @@ def test_what_a_missing_model_has_made_ends_a_run_before_it_trains(copied_run, d
 
 
 def test_a_truth_of_other_classes_ends_a_run_before_it_trains(data, tmp_path, capfd):
-    changed = changed_data(data, tmp_path, "tiny_truth", 0, rename_class)
-    keys = {"SSOD__DIAGNOSTICS__UNLABELED_TRUTH": "tiny_truth"}
+    changed = changed_data(data, tmp_path, "tiny_renamed_truth", 0, rename_class)
+    keys = {"SSOD__DIAGNOSTICS__UNLABELED_TRUTH": "tiny_renamed_truth"}
     stderr = error_of(capfd, runs.arguments(changed, tmp_path / "output", **keys))
     assert_one_error_line(stderr, "SSOD.DIAGNOSTICS.UNLABELED_TRUTH")
     assert not (tmp_path / "output" / "phase_0").exists()
