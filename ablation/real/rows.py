@@ -30,6 +30,7 @@ class Row:
         fuses_all: whether the models of all their phases are fused.
         shares: of the phases after phase 0 in the iterations; (): equal ones.
         voters: how many other models of phase 0, trained for it, label along.
+        labeled_share: of the images of a batch, on average; 0: as CONFIG has it, half.
     """
 
     title: str
@@ -42,6 +43,7 @@ class Row:
     fuses_all: bool = False
     shares: tuple[int, ...] = ()
     voters: int = 0
+    labeled_share: float = 0.0
 
 
 _FROM_PHASE_0 = {"SSOD.PHASE_INIT": "previous"}
@@ -151,6 +153,12 @@ ROWS = {
         1,
         {**_SHIPPED, **_FUSED},
         voters=2,
+    ),
+    "mostly_labeled_held": Row(
+        "one phase, strong augmentation, three of four images labeled, no ramp of the average",
+        1,
+        _SHIPPED,
+        labeled_share=0.75,
     ),
     "rounds_held": Row(
         "two phases on all images, strong augmentation, fused labels, no ramp of the average",
@@ -286,6 +294,7 @@ class RealRun:
             "SSOD.SCHEDULE.MAX_ITER": self.phase_lengths,
             "SSOD.SCHEDULE.BASE_LR": [self.rates[0]] + [self.rates[1]] * row.phases,
             **start,
+            **(self._sampling() if row.labeled_share else {}),
             **row.overrides,
             **self._settings(),
         }
@@ -302,6 +311,16 @@ class RealRun:
         """Of the models that label along."""
         folder = (output / self.name).resolve()
         return [RunFolder(folder / f"voter_{n}") for n in range(1, ROWS[self.row].voters + 1)]
+
+    def _sampling(self) -> dict[str, object]:
+        """Config keys by which the row's share of images is labeled."""
+        share = ROWS[self.row].labeled_share
+        labeled, unlabeled = (
+            len(read_json(self.data / file)["images"])
+            for file in ("labeled.json", "unlabeled_truth.json")
+        )
+        repeat = max(1, round(share / (1 - share) * unlabeled / labeled))
+        return {"SSOD.SAMPLING": "union", "SSOD.LABELED_REPEAT": repeat}
 
     def _settings(self) -> dict[str, object]:
         """Config keys that the pictures need."""

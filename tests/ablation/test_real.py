@@ -19,7 +19,10 @@ def data(tmp_path, monkeypatch):
     monkeypatch.setattr(rows, "RESULTS", tmp_path / "results")
     folder = tmp_path / "steel"
     folder.mkdir()
-    (folder / "labeled.json").write_text(json.dumps({"categories": [{"id": 1}, {"id": 5}]}))
+    labeled = {"categories": [{"id": 1}, {"id": 5}], "images": [{"id": n} for n in range(20)]}
+    (folder / "labeled.json").write_text(json.dumps(labeled))
+    unlabeled = {"images": [{"id": n} for n in range(33)]}
+    (folder / "unlabeled_truth.json").write_text(json.dumps(unlabeled))
     return folder
 
 
@@ -42,6 +45,12 @@ def test_every_row_has_the_same_image_passes(data, row, tmp_path):
 def test_phases_may_differ_in_length(data):
     run = replace(run_of(data, "rounds_longer"), lengths=(300, 600))
     assert run.phase_lengths == [300, 200, 400]
+
+
+def test_more_of_the_images_may_be_labeled(data, tmp_path):
+    overrides = run_of(data, "mostly_labeled_held").overrides(tmp_path)
+    assert overrides["SSOD.SAMPLING"] == "union"
+    assert overrides["SSOD.LABELED_REPEAT"] == 5  # 100 of 133 images
 
 
 def test_phases_start_from_the_phase_0_that_a_seed_has(data, tmp_path):
