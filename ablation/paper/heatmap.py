@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.data import detection_utils as utils
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ablation.separation import mapper_without_augmentation, sample_rois
 from d2_ssod.artifacts import RunFolder, load_classes, load_phase_model, load_pseudo_labels
-from d2_ssod.data.datasets import with_unique_ids
+from d2_ssod.data.datasets import NamedDataSets
 from d2_ssod.data.objects import detections_of
 from d2_ssod.drawing import draw_detections
 from d2_ssod.errors import ConfigError
@@ -46,10 +45,9 @@ def compute(output_dir: Path, phase: int | None = None, count: int = 4, among: i
     folder = RunFolder(output_dir)
     model = load_phase_model(cfg, phase)
     classes = load_classes(folder)
-    unlabeled = [i for name in cfg.DATASETS.UNLABELED for i in DatasetCatalog.get(name)]
     images = load_pseudo_labels(
         folder.phase(phase).pseudo_labels,
-        with_unique_ids(unlabeled),
+        NamedDataSets.read(cfg, ["UNLABELED"]).usable().unlabeled,
         thing_classes=classes,
     )
     chosen = images[:: max(1, len(images) // among)]

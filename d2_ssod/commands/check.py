@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 
 from d2_ssod.config import with_values
-from d2_ssod.data.datasets import read_data_set, with_unique_ids
+from d2_ssod.data.datasets import NamedDataSets
 from d2_ssod.data.findings import Finding, Findings
 from d2_ssod.engine import PhaseTrainer, build_config, check_run_data
 from d2_ssod.engine.adoption import read_given_labels
@@ -75,9 +75,8 @@ def _check_labels(cfg: CfgNode) -> Findings:
     own = cfg.SSOD.PSEUDO_LABEL
     if not (own.CORRECTED or own.FROM):
         return Findings()
-    sets = [read_data_set(name).usable_images() for name in cfg.DATASETS.UNLABELED]
-    unlabeled = with_unique_ids([image for of_set in sets for image in of_set])
-    classes, findings = read_data_set(cfg.DATASETS.TRAIN[0]).thing_classes, Findings()
+    sets, findings = NamedDataSets.read(cfg, ("TRAIN", "UNLABELED")), Findings()
+    unlabeled, classes = sets.unlabeled, sets.thing_classes
     try:
         findings.extend(read_corrected(cfg, unlabeled, classes)[1])
         if own.FROM:

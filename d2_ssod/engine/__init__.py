@@ -5,7 +5,7 @@ processes/       ... how they agree, are interrupted and end
 setup.py         from the command line to a checked config, output folder and log
 configs/         ... as files give them, as they must be, and that of each phase
 output_folder.py ... the folder of a run
-data_checks.py   what the data sets of a run must agree with
+data_checks/     what the data sets of a run must agree with
 run_data.py      the data sets of a run, loaded
 multi_phase.py   the loop over the phases (Algorithm 1)
 starting.py      ... and what is checked before it

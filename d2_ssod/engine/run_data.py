@@ -10,14 +10,14 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
-from d2_ssod.data.datasets import category_ids_of, register_from_config, with_unique_ids
+from d2_ssod.data.datasets import NamedDataSets, category_ids_of, register_from_config
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.objects import has_objects, num_objects, trained_on
 from d2_ssod.heartbeat import Heartbeat, Ranks
 from d2_ssod.modeling import detector_of
 from d2_ssod.pseudo_label import objects_per_image
 
-from .data_checks import NamedDataSets, check_contents, check_pictures
+from .data_checks import check_contents, check_pictures
 from .processes.agreement import agree_on_images, on_all_ranks
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def _assemble(cfg: CfgNode, sets: NamedDataSets) -> RunData:
     _log_sizes(sets, classes)
     return RunData(
         trained_on(cfg, labeled),
-        with_unique_ids([_without_labels(image) for image in sets.of_key("UNLABELED")]),
+        list(map(_without_labels, sets.unlabeled)),
         objects_per_image(labeled, len(classes)),
         classes,
         category_ids_of(sets.first_labeled),

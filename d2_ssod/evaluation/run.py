@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from d2_ssod.artifacts import (
     timed_event,
 )
 from d2_ssod.data.checks import check_same_classes
-from d2_ssod.data.datasets import DataSet, read_data_set
+from d2_ssod.data.datasets import NamedDataSets, read_data_set
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.loader import build_inference_loader
 from d2_ssod.data.objects import trained_on
@@ -61,7 +61,7 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
             logger.info("Results on the validation images:\n%s", table)
         return None
     sets = _read_data_sets(cfg)
-    check_classes(cfg, sets[cfg.DATASETS.TEST[0]].thing_classes)
+    check_classes(cfg, sets.thing_classes)
     models = [load_phase_model(cfg, phase) for phase in range(cfg.SSOD.NUM_PHASES + 1)]
     folder = RunFolder(cfg.OUTPUT_DIR)
     # Before hours of evaluation, what files of the run may be damaged.
@@ -69,9 +69,10 @@ def evaluate_run(cfg: CfgNode) -> dict | None:
     paths = _summary_paths(cfg, folder)
     summaries = []
     for name, path in paths.items():
-        judged_by = yardstick(cfg, [sets[name].images])
+        images = sets.named["TEST", name].images
+        judged_by = yardstick(cfg, [images])
         with timed_event(folder, "evaluated", data=name, judged_by=judged_by):
-            how = judged_on(cfg, name, sets[name].images)
+            how = judged_on(cfg, name, images)
             results = evaluate_phases(models, **how, fusion=Fusion.from_config(cfg))
         if comm.is_main_process():
             summary = summarize(name, infos, results) | known
@@ -148,13 +149,11 @@ def _validated(cfg: CfgNode) -> str | None:
     return format_metrics("while training", known) if known else None
 
 
-def _read_data_sets(cfg: CfgNode) -> dict[str, DataSet]:
-    """Read the labeled and the test sets, by name, and check that they have the same classes."""
-    places = {name: f"DATASETS.{k} ({name})" for k in ("TEST", "TRAIN") for name in cfg.DATASETS[k]}
-    sets = {name: read_data_set(name) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)}
-    findings = Findings(finding for found in sets.values() for finding in found.findings)
-    raise_first(findings)
-    check_same_classes({places[n]: found.thing_classes for n, found in sets.items()}, findings)
+def _read_data_sets(cfg: CfgNode) -> NamedDataSets:
+    """Read the labeled and the test sets, and check that they have the same classes."""
+    keys, findings = ("TRAIN", "TEST"), Findings()
+    sets = NamedDataSets.read(cfg, keys).usable()
+    check_same_classes({at: found.thing_classes for at, found in sets.placed(*keys)}, findings)
     raise_first(findings)
     return sets
 
@@ -175,10 +174,8 @@ def _known_otherwise(cfg: CfgNode, folder: RunFolder) -> dict[str, Any]:
     return known
 
 
-def _phase_infos(
-    cfg: CfgNode, folder: RunFolder, sets: Mapping[str, DataSet]
-) -> list[dict[str, int]]:
+def _phase_infos(cfg: CfgNode, folder: RunFolder, sets: NamedDataSets) -> list[dict[str, int]]:
     """Count how many images and pseudo-boxes each phase was trained on, or would be now."""
-    labeled = trained_on(cfg, [i for name in cfg.DATASETS.TRAIN for i in sets[name].images])
+    labeled = trained_on(cfg, sets.of_key("TRAIN"))
     phases = range(cfg.SSOD.NUM_PHASES + 1)
     return [counts_of_training(cfg, phase, folder, len(labeled)) for phase in phases]

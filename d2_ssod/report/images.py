@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from d2_ssod.artifacts import (
@@ -15,8 +16,7 @@ from d2_ssod.artifacts import (
     load_pseudo_labels,
 )
 from d2_ssod.class_lists import describe_difference
-from d2_ssod.data.datasets import DataSet, category_ids_of, read_data_set, with_unique_ids
-from d2_ssod.data.findings import raise_first
+from d2_ssod.data.datasets import NamedDataSets, category_ids_of, with_unique_ids
 from d2_ssod.data.objects import objects_and_crowds, trained_on
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import load_truth
@@ -44,8 +44,7 @@ class RunImages:
     @cached_property
     def unlabeled(self) -> dict[ImageId, dict]:
         """Dicts of the unlabeled images."""
-        names = self.run.cfg.DATASETS.UNLABELED
-        images = with_unique_ids(self.run.read(lambda: _images_of(_read_sets(names)), []))
+        images = self.run.read(lambda: _read_sets(self.run.cfg, "UNLABELED").unlabeled, [])
         return {image["image_id"]: image for image in images}
 
     @cached_property
@@ -91,8 +90,8 @@ class RunImages:
         return self.run.read(lambda: self._on_labeled(last, trained), {})
 
     def _labeled(self) -> list[dict]:
-        sets = _read_sets(self.run.cfg.DATASETS.TRAIN)
-        classes = sets[0].thing_classes
+        sets = _read_sets(self.run.cfg, "TRAIN")
+        classes = sets.thing_classes
         if not self.run.classes:
             raise ConfigError(
                 f"{self.run.folder.classes} does not say which classes the run has, so that its "
@@ -104,7 +103,7 @@ class RunImages:
                 f"now: {describe_difference(classes or [], self.run.classes)}, so that its images "
                 "are not shown, nor what is counted by them"
             )
-        return _images_of(sets)
+        return sets.of_key("TRAIN")
 
     def _labels(self, phase: Phase) -> Predictions:
         unlabeled = list(self.unlabeled.values())
@@ -137,16 +136,8 @@ class RunImages:
         return category_ids_of(self.run.cfg.DATASETS.TRAIN[0])
 
 
-def _images_of(sets: Sequence[DataSet]) -> list[dict]:
-    return [image for of_set in sets for image in of_set.images]
-
-
-def _read_sets(names: Sequence[str]) -> list[DataSet]:
-    sets: list[DataSet] = []
-    for name in names:
+def _read_sets(cfg: CfgNode, key: str) -> NamedDataSets:
+    for name in cfg.DATASETS[key]:
         if name not in DatasetCatalog:
             raise ConfigError(f"no data set is registered as {name!r}, so its images are not shown")
-        found = read_data_set(name)
-        raise_first(found.findings)
-        sets.append(found)
-    return sets
+    return NamedDataSets.read(cfg, [key]).usable()

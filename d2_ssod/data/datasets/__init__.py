@@ -6,6 +6,7 @@ yolo.py       YOLO's text files
 folder.py     pictures without annotations
 boxes.py      boxes that cannot be used
 catalog.py    a data set with what was found in it, registered in Detectron2's catalog
+named.py      all that a config names
 records.py    what others' functions give
 builtin.py    COCO's and VOC's official splits, by name
 registry.py   a user's own, from ``SSOD.REGISTER``
@@ -23,6 +24,7 @@ from .catalog import (
 )
 from .coco import CocoFile
 from .folder import ImageFolders
+from .named import NamedDataSets
 from .registry import Naming, register_available, register_entry, register_from_config
 from .voc import VocFolder
 from .yolo import YoloSplit
@@ -32,6 +34,7 @@ __all__ = [
     "DataSet",
     "DataSource",
     "ImageFolders",
+    "NamedDataSets",
     "Naming",
     "VocFolder",
     "YoloSplit",
