@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import re
@@ -102,12 +103,17 @@ class FileFinder:
     """Finds the files below a folder that the names in one file mean.
 
     Absolute paths, as of another machine, are looked for by their ends. What is in front of these
-    is the same for all of them, so that ``cam2/0.png`` never is ``cam1/0.png``.
+    is the same for all of them, so that ``cam2/0.png`` never is ``cam1/0.png``; and no file is two
+    of the names, so that pictures of a disk that is missing are not those of another one.
     """
 
     def __init__(self, folder: str, names: Sequence[str]) -> None:
         """Take the folder that names are relative to, and all the names."""
         self._folder, self._names = folder, names
+        # On a network drive each look takes its time; most folders in question are not there.
+        self._is_folder = functools.cache(os.path.isdir)
+        self._real_folder = functools.cache(os.path.realpath)
+        self._is_there = functools.cache(self._look)
 
     def find(self, file_name: str) -> str:
         """Give the path of the file that a name means; the name as it is if none is."""
@@ -115,10 +121,10 @@ class FileFinder:
         others = [name for name in spellings(file_name) if name != file_name]
         is_absolute = _ABSOLUTE.match(file_name)
         # Most names have no other spelling: nothing is looked for on the disk then.
-        if not (others or is_absolute) or os.path.exists(literal):
+        if not (others or is_absolute) or self._is_there(literal):
             return literal
         candidates = (os.path.join(self._folder, name) for name in others)
-        found = next(filter(os.path.exists, candidates), None)
+        found = next(filter(self._is_there, candidates), None)
         return found or (is_absolute and self._find_end(file_name)) or literal
 
     def _find_end(self, file_name: str) -> str | None:
@@ -126,7 +132,7 @@ class FileFinder:
         if front is None or parts[: len(front)] != front:
             return None
         path = os.path.join(self._folder, *parts[len(front) :])
-        return path if os.path.exists(path) else None
+        return path if self._is_there(path) else None
 
     @cached_property
     def _in_front(self) -> tuple[str, ...] | None:
@@ -138,15 +144,26 @@ class FileFinder:
         absolute = [name for name in self._names if _ABSOLUTE.match(name)]
         # What is where its name says was not moved. All others are looked for: of some alone, one
         # folder's pictures may be more than another's by chance.
-        moved = [parts_of(name) for name in absolute if not os.path.exists(name)]
-        counts = Counter(
-            parts[:start]
+        moved = [parts_of(name) for name in absolute if not self._is_there(name)]
+        found = {
+            (parts[:start], path)
             for parts in moved
             for start in range(1, len(parts))
-            if os.path.exists(os.path.join(self._folder, *parts[start:]))
-        )
+            if self._is_there(path := os.path.join(self._folder, *parts[start:]))
+        }
+        named = {self._real(os.path.join(self._folder, name)) for name in self._names}
+        others = {front for front, path in found if self._real(path) in named}
+        counts = Counter(front for front, _ in found if front not in others)
         own, most = os.path.basename(os.path.abspath(self._folder)), max(counts.values(), default=0)
         ranks = {f: (f[-1] == own, n, -len(f)) for f, n in counts.items() if 2 * n >= most}
         highest = max(ranks.values(), default=None)
         best = [front for front, rank in ranks.items() if rank == highest]
         return best[0] if len(best) == 1 else None
+
+    def _look(self, path: str) -> bool:
+        return self._is_folder(os.path.dirname(path)) and os.path.exists(path)
+
+    def _real(self, path: str) -> str:
+        """Name a file by where its folder really lies."""
+        folder, base = os.path.split(path)
+        return os.path.join(self._real_folder(folder), base)

@@ -83,6 +83,18 @@ def found_below(folder, names):
     return {name for name in names if finder.find(name) != name}
 
 
+def pretend(monkeypatch, there):
+    """Have these files and their folders; the list of all that is looked at."""
+    looked, folders = [], {os.path.dirname(path) for path in there}
+
+    def look(known):
+        return lambda path: looked.append(path) or path in known
+
+    monkeypatch.setattr(os.path, "exists", look(there))
+    monkeypatch.setattr(os.path, "isdir", look(folders))
+    return looked
+
+
 def test_what_is_in_front_of_absolute_paths_is_the_same_for_all(tmp_path):
     """Only pictures of cam1 were copied: those of cam2 are not there, by whatever names."""
     names = [f"/home/a/{camera}/{n}.png" for camera in ("cam2", "cam1") for n in range(3)]
@@ -112,8 +124,7 @@ def test_pictures_of_cameras_that_take_turns_stay_apart(
     tmp_path, monkeypatch, folder, expected, count
 ):
     """Whichever of the names are looked at."""
-    there = {f"{tmp_path}/{folder}/{n}.png" for n in range(count)}
-    monkeypatch.setattr(os.path, "exists", there.__contains__)
+    pretend(monkeypatch, {f"{tmp_path}/{folder}/{n}.png" for n in range(count)})
     names = [f"/d/cam{camera}/{n}.png" for n in range(count) for camera in (1, 2)]
     found = found_below(tmp_path / folder, names)
     assert found == {name for name in names if expected and f"/{expected}/" in name}
@@ -121,8 +132,7 @@ def test_pictures_of_cameras_that_take_turns_stay_apart(
 
 @pytest.mark.parametrize("count", [9, 4000])
 def test_pictures_of_one_base_name_are_found_however_many(tmp_path, monkeypatch, count):
-    there = {f"{tmp_path}/{n}/rgb.png" for n in range(count)}
-    monkeypatch.setattr(os.path, "exists", there.__contains__)
+    pretend(monkeypatch, {f"{tmp_path}/{n}/rgb.png" for n in range(count)})
     names = [f"/old/data/{n}/rgb.png" for n in range(count)]
     assert found_below(tmp_path, names) == set(names)
 
@@ -134,6 +144,26 @@ def test_pictures_that_were_not_moved_do_not_outvote_others(tmp_path):
         (folder / f"{n}.png").touch()
     moved = [f"/old/{n}.png" for n in (8, 9)]
     assert found_below(folder, [f"{folder}/{n}.png" for n in range(8)] + moved) == set(moved)
+
+
+@pytest.mark.parametrize("listed", ["{folder}/{n}.png", "{link}/{n}.png", "{n}.png"])
+def test_pictures_of_a_missing_disk_are_not_others_of_the_list(tmp_path, listed):
+    folder, link = tmp_path / "a" / "images", tmp_path / "link"
+    folder.mkdir(parents=True)
+    link.symlink_to(folder)
+    for n in range(20):
+        (folder / f"{n}.png").touch()
+    names = [listed.format(folder=folder, link=link, n=n) for n in range(19)]
+    missing = [f"/mnt/b/images/{n}.png" for n in range(17, 20)]
+    assert not set(missing) & found_below(folder, names + missing)
+
+
+def test_each_of_many_moved_pictures_is_looked_for_once(tmp_path, monkeypatch):
+    there = {f"{tmp_path}/cam{n % 4}/{n}.png" for n in range(4000)}
+    looked = pretend(monkeypatch, there)
+    names = [f"/mnt/old/data/cam{n % 4}/{n}.png" for n in range(4000)]
+    assert found_below(tmp_path, names) == set(names)
+    assert len(looked) < 1.01 * len(names)
 
 
 def test_a_name_that_no_system_can_have_is_not_found(tmp_path):
