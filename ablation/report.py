@@ -210,7 +210,7 @@ was tuned.
 _REAL = f"""Made by `python -m ablation.real FOLDER`: the small detector, from scratch unless a
 title says otherwise, batches of 8 images, moving averages of the weights as models;
 [real_images.md](real_images.md) says what to make of it. Where models of other seeds label along,
-their image passes come on top. Differences to FS+ are seed by seed (in brackets how many): it
+their image passes are counted, too. Differences to FS+ are seed by seed (in brackets how many): it
 shares its labels with a row, which are others for each seed in some studies, and no phase 0. Those
 of fused models are between means; fused models of FS and FS+ are of other seeds in turn, so that
 their errors are not independent of each other. {real_report.OLDER}: some seeds of the row are of

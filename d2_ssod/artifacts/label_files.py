@@ -22,6 +22,8 @@ from d2_ssod.limits import is_number
 from d2_ssod.structures import CERTAIN, UNCERTAIN, ImageId
 from d2_ssod.values import as_flag, as_id, as_number, find_id, problem_with_ignore
 
+from .pseudo_labels import is_corrected
+
 logger = logging.getLogger(__name__)
 
 
@@ -63,7 +65,7 @@ def load_labels(
             name = _name_of(path, number, annotation)
             image_id = _image_of(name, annotation, matched)
             boxes[image_id].append(_read_annotation(name, annotation, class_of, matched[image_id]))
-    corrected = {as_id(image.get("id")) for image in images if _is_corrected(image)}
+    corrected = {as_id(image.get("id")) for image in images if is_corrected(image)}
     return [
         {
             **record,
@@ -114,12 +116,8 @@ def count_pseudo_labels(path: str | os.PathLike, *, filter_empty: bool = True) -
         for number, annotation in enumerate(_records(path, content, "annotations"))
         if not as_flag(annotation.get("iscrowd"))
     )
-    corrected = [] if filter_empty else [n for n, i in images.items() if _is_corrected(i)]
+    corrected = [] if filter_empty else [n for n, i in images.items() if is_corrected(i)]
     return len(objects.keys() | corrected), objects.total()
-
-
-def _is_corrected(image: dict) -> bool:
-    return image.get("corrected") is True
 
 
 def _name_of(path: str | os.PathLike, number: int, annotation: dict) -> str:

@@ -16,6 +16,7 @@ from d2_ssod.structures import (
     Predictions,
     TieredDetections,
 )
+from d2_ssod.values import as_flag
 
 from .predictions import coco_rows, has_area
 
@@ -95,7 +96,12 @@ def is_of_models(content: Any) -> bool:
         return False
     if not rows:
         return content.keys() == _OF_FILE and all(i.keys() == _OF_IMAGE for i in images)
-    return all("score" in row for row in rows) and not any(i.get("corrected") for i in images)
+    return all("score" in row for row in rows) and not any(map(is_corrected, images))
+
+
+def is_corrected(image: dict) -> bool:
+    """Tell by an image's record in a file of labels whether these are a person's."""
+    return bool(as_flag(image.get("corrected")))
 
 
 def _tier_columns(selected: Predictions) -> Iterator[dict[str, Any]]:

@@ -42,9 +42,13 @@ _OF_NO_EFFECT = (
     *("SSOD.GUARD", "SSOD.KEEP_BEST", "SSOD.DIAGNOSTICS", "SSOD.ENSEMBLE"),
     *("SSOD.INFERENCE_BATCH_SIZE", "SSOD.RESUME_ANYWAY", "SSOD.REPORT", "SSOD.CHECK_LABELED"),
 )
+# Whether images without objects are learned from, of the labeled ones and of those in which a
+# person has found none.
+EMPTY_IMAGES = "DATALOADER.FILTER_EMPTY_ANNOTATIONS"
 # Those that matter only where there are pseudo-labels ...
 _NOT_IN_PHASE_0 = (
     *("SSOD.PHASE_INIT", "SSOD.LABELED_REPEAT", "SSOD.TEACHER", "SSOD.AVERAGE.RAMP"),
+    EMPTY_IMAGES,  # besides which labeled images there are, which is compared itself
 )
 # ... unless they are "all"; otherwise they may change, among other values, after phase 0.
 _WHETHER_IN_PHASE_0 = ("SSOD.AUG.STRONG", "SSOD.ROI_WEIGHTING.APPLY_TO")

@@ -21,7 +21,7 @@ from .differences import differences_between, refuse
 from .digests import digest_of, digest_of_file
 from .label_files import count_pseudo_labels
 from .layout import PhaseFolder, RunFolder
-from .settings import is_below, training_settings
+from .settings import EMPTY_IMAGES, is_below, training_settings
 
 # What a model depends on that the shapes of its weights do not show.
 _UNSEEN = (
@@ -113,9 +113,15 @@ def check_training(
     if not files.trained_with.exists():
         return
     made, now = _read(files.trained_with), _describe(own, phase, labeled, unlabeled)
-    differences = differences_between(made["settings"], now["settings"])
+    settings, filters = made["settings"], own.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    if settings.get(EMPTY_IMAGES) != filters and not _has_empty_images(files):
+        settings.pop(EMPTY_IMAGES, None)
+    differences = differences_between(settings, now["settings"])
     if made["labeled_sha256"] != now["labeled_sha256"]:
-        differences.append("the labeled images or their objects are others (DATASETS.TRAIN)")
+        differences.append(
+            "the labeled images that are trained on, or their objects, are others (DATASETS.TRAIN, "
+            f"{EMPTY_IMAGES})"
+        )
     if made["unlabeled_sha256"] != now["unlabeled_sha256"]:
         differences.append("the unlabeled images are others (DATASETS.UNLABELED)")
     differences += _other_weights(made["weights"], now["weights"])
@@ -125,6 +131,15 @@ def check_training(
             "model_*.pth beside it)"
         )
     refuse(own, f"phase {phase} in {folder.root} was trained with other settings", differences)
+
+
+def _has_empty_images(files: PhaseFolder) -> bool:
+    """Tell whether a phase's labels have images in which a person has found no object."""
+    path = files.pseudo_labels
+    if not path.exists():
+        return False
+    without, with_them = (count_pseudo_labels(path, filter_empty=own) for own in (True, False))
+    return without != with_them
 
 
 def _has_other_pseudo_labels(files: PhaseFolder, trained_with: str | None) -> bool:

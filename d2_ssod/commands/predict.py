@@ -181,7 +181,11 @@ def _expand(places: Sequence[str]) -> tuple[list[str], list[str]]:
     problems = [str(finding) for finding in findings]
     if empty:
         problems.insert(0, f"{', '.join(empty)}: no pictures there")
-    pictures = _without_drawings(list(files.values()))
+    pictures, are_drawn = _without_drawings(list(files.values()))
+    if are_drawn and not pictures:
+        problems.append(f"{are_drawn}, and there are no others")
+    elif are_drawn:
+        print(are_drawn, file=sys.stderr)
     if not pictures:
         raise ConfigError("; ".join([*problems, "name pictures or folders"]))
     return pictures, problems
@@ -195,13 +199,14 @@ def _files_of(place: str, findings: Findings) -> list[str]:
     return sorted(glob.glob(place, recursive=True))
 
 
-def _without_drawings(files: Sequence[str]) -> list[str]:
-    """Leave out what :func:`_draw` has written, which may lie among the pictures."""
+def _without_drawings(files: Sequence[str]) -> tuple[list[str], str]:
+    """Leave out what :func:`_draw` has written, which may lie among the pictures, and say so."""
     are_drawn = list(map_threaded(_is_drawing, files, description="Looking at pictures"))
-    if drawn := list(itertools.compress(files, are_drawn)):
+    drawn, said = list(itertools.compress(files, are_drawn)), ""
+    if drawn:
         more = f" and {len(drawn) - 1} more" if len(drawn) > 1 else ""
-        print(f"left out, as --draw has drawn them: {drawn[0]}{more}", file=sys.stderr)
-    return [file for file, is_drawn in zip(files, are_drawn, strict=True) if not is_drawn]
+        said = f"left out, as --draw has drawn them: {drawn[0]}{more}"
+    return [file for file, is_drawn in zip(files, are_drawn, strict=True) if not is_drawn], said
 
 
 def _readable(files: Sequence[str], cfg: CfgNode) -> tuple[list[dict], list[str]]:

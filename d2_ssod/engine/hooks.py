@@ -92,6 +92,7 @@ class PseudoLabelHook(HookBase):
     def after_train(self) -> None:
         """Label, unless training failed."""
         has_failed = sys.exc_info()[1] is not self._around
+        self._around = None  # which holds all that its caller's frames do
         # Loops of one's own may end at the last iteration, as Detectron2's hooks allow for.
         if has_failed or self.trainer.iter + 1 < self.trainer.max_iter:
             return

@@ -64,12 +64,11 @@ def say_what_judges_otherwise(cfg: CfgNode) -> None:
     if not folder.config.exists():
         return
     try:
-        made = read_run_config(folder)
-    except ConfigError as error:
+        made = evaluation_settings(read_run_config(folder))
+    except ConfigError as error:  # it may be of a detector that is not there any more
         logger.warning("Whether %s judges as this config is not known: %s", folder.config, error)
         return
-    own, now = (evaluation_settings(each) for each in (made, cfg))
-    for difference in differences_between(own, now):
+    for difference in differences_between(made, evaluation_settings(cfg)):
         logger.warning(
             "%s: the results are of that, but %s stays, by which predict, fuse and report go "
             "(without --eval-only it is changed)",

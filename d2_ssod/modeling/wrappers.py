@@ -42,5 +42,4 @@ def named_as(weights: Mapping[str, _T], model: nn.Module) -> Mapping[str, _T]:
 
 def _bare(name: str) -> str:
     """Name a weight, or a module, as if nothing were compiled or parallel."""
-    parts = name.removeprefix("module.").split(".")
-    return ".".join(part for part in parts if part != _COMPILED)
+    return ".".join(part for part in name.split(".") if part != _COMPILED).removeprefix("module.")

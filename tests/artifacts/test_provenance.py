@@ -95,6 +95,8 @@ def test_scales_count_in_multi_transform_inference(cfg, tmp_path):
     write_json(tmp_path / "phase_0" / "predictions_source.json", prediction_source(cfg, images()))
     write_json(tmp_path / "phase_0" / "predictions.json", [])
     check_predictions(cfg, 0, images())
+    cfg.INPUT.MIN_SIZE_TEST = 77  # which its views do not have
+    check_predictions(cfg, 0, images())
     cfg.TEST.AUG.MIN_SIZES = (400, 500)
     assert "TEST.AUG.MIN_SIZES" in error_of(cfg, images())
 

@@ -11,6 +11,7 @@ from runs import bare_config
 from d2_ssod.artifacts import RunFolder, check_training, had_teacher, record_training
 from d2_ssod.artifacts.trained_with import check_architecture, has_learned
 from d2_ssod.errors import ConfigError
+from d2_ssod.json_files import write_json
 from d2_ssod.pseudo_label import LABEL_RULES, LabelRule
 
 LABELED = [
@@ -155,8 +156,28 @@ def test_what_changes_nothing_may_change(cfg, key, value):
 def test_labels_that_changed_are_refused(cfg):
     changed = copy.deepcopy(LABELED)
     changed[0]["annotations"][0]["bbox"][0] = 1.5
-    with pytest.raises(ConfigError, match="labeled images or their objects are others"):
+    with pytest.raises(ConfigError, match="trained on, or their objects, are others"):
         check(cfg, 0, labeled=changed)
+
+
+EMPTY = ("DATALOADER.FILTER_EMPTY_ANNOTATIONS", False)
+
+
+@pytest.mark.parametrize("corrected", [None, False, True])
+def test_whether_images_without_objects_are_learned_from_counts_where_there_are_some(
+    cfg, corrected
+):
+    check(cfg, 0, *EMPTY)  # the labeled images are the same
+    cfg = bare_config(cfg.OUTPUT_DIR)
+    if corrected is not None:
+        image = {"id": 1, "file_name": "1.png", "corrected": corrected}
+        content = {"images": [image], "categories": [], "annotations": []}
+        write_json(RunFolder(cfg.OUTPUT_DIR).phase(1).pseudo_labels, content)
+    if corrected:
+        with pytest.raises(ConfigError, match=r"FILTER_EMPTY_ANNOTATIONS was True and is False"):
+            check(cfg, 1, *EMPTY)
+    else:
+        check(cfg, 1, *EMPTY)
 
 
 def test_labels_that_were_moved_or_numbered_anew_are_the_same(cfg):
@@ -321,7 +342,7 @@ def test_pseudo_labels_may_change_until_something_is_learned_from_them(cfg, trai
 def test_each_part_of_an_object_counts(cfg, change):
     changed = copy.deepcopy(LABELED)
     changed[0]["annotations"][0].update(change)
-    with pytest.raises(ConfigError, match="labeled images or their objects are others"):
+    with pytest.raises(ConfigError, match="trained on, or their objects, are others"):
         check(cfg, 0, labeled=changed)
 
 

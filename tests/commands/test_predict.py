@@ -364,7 +364,7 @@ def test_drawings_are_no_pictures_to_draw_on(output, pictures, tmp_path, capsys)
     assert "no pictures there" not in errors
     code, _, errors = predicted(capsys, output, own / "drawn")
     assert code == 2
-    assert "and 2 more\nerror: name pictures or folders" in errors
+    assert "and 2 more, and there are no others; name pictures or folders" in errors
 
 
 def test_names_without_pictures_are_said(output, pictures, tmp_path, capsys):
@@ -444,7 +444,11 @@ def test_pictures_with_a_comment_of_others_are_no_drawings(output, pictures, tmp
     assert code == 0
     assert out.startswith(f"{tmp_path}/one.jpg: ")
     assert out.count("\n") == 1
-    assert f"left out, as --draw has drawn them: {tmp_path}/two.jpg" in errors.splitlines()
+    left_out = f"left out, as --draw has drawn them: {tmp_path}/two.jpg"
+    assert left_out in errors.splitlines()
+    code, _, errors = predicted(capsys, output, tmp_path / "two.jpg")
+    assert code == 2
+    assert f"error: {left_out}, and there are no others; name pictures or folders" in errors
     code, _, errors = predicted(capsys, output, pictures, "--draw", tmp_path)
     assert (code, "error" in errors) == (0, False)
     picture.save(tmp_path / f"{next(pictures.iterdir()).stem}.jpg", comment=b"my holiday")

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -261,6 +262,26 @@ def test_labels_that_were_taken_need_their_file_no_more(cfg, tmp_path, caplog):
     cfg.SSOD.PSEUDO_LABEL.FROM = str(tmp_path / "gone")
     adopt_pseudo_labels(cfg, NO_IMAGES)
     assert not caplog.records
+
+
+@pytest.mark.parametrize(("filters", "learned"), [(True, 1), (False, 2)])
+def test_images_that_a_person_has_found_empty_are_taken_where_labeled_ones_are(
+    tmp_path, caplog, filters, learned
+):
+    cfg = bare_config(tmp_path / "run")
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = filters
+    cfg.SSOD.PSEUDO_LABEL.FROM = str(tmp_path / "labels.json")
+    images = [{"id": n, "file_name": f"{n}.png", "corrected": 1} for n in (1, 2)]
+    objects = [{"id": 1, "image_id": 1, "category_id": 5, "bbox": [1, 2, 3, 4]}]
+    categories = [{"id": 5, "name": "cat"}]
+    content = {"images": images, "categories": categories, "annotations": objects}
+    write_json(tmp_path / "labels.json", content)
+    unlabeled = [
+        {"file_name": f"/data/{n}.png", "image_id": n, "width": 9, "height": 9} for n in (1, 2)
+    ]
+    with caplog.at_level(logging.INFO):
+        adopt_pseudo_labels(cfg, SimpleNamespace(unlabeled=unlabeled, thing_classes=["cat"]))
+    assert f"Phase 1 trains on the labels of {learned} images in " in caplog.text
 
 
 def test_labels_without_objects_are_not_taken(tmp_path):

@@ -729,7 +729,6 @@ def test_labels_that_a_person_made_take_the_place_of_those_of_the_models(
     keys["SSOD__SCHEDULE__MAX_ITER"] = [24, 6]
     if keeps_empty:
         keys["DATALOADER__FILTER_EMPTY_ANNOTATIONS"] = False
-        keys["SSOD__RESUME_ANYWAY"] = True  # phase 0 did not learn from labeled ones
     run_here(runs.arguments(data, copied_run, "--resume", **keys))
     labels = read(copied_run / "phase_1" / "pseudo_labels.json")
     names = [Path(image["file_name"]).name for image in labels["images"]]

@@ -1,5 +1,6 @@
 """Pseudo-labels from the end of anybody's Detectron2 training."""
 
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -142,6 +143,25 @@ def test_labels_that_an_interruption_after_training_left_out_are_made(cfg):
     RunFolder(cfg.OUTPUT_DIR).phase(1).pseudo_labels.unlink()
     label(cfg, plain_trainer(cfg, Ended))
     assert_labeled(cfg)
+
+
+def test_what_failed_before_is_not_kept_by_the_hook(cfg):
+    """As a larger model that did not fit the memory."""
+    kept = []
+
+    def fail():
+        large = torch.zeros(1)
+        kept.append(weakref.ref(large))
+        raise MemoryError
+
+    try:
+        fail()
+    except MemoryError:
+        trainer = plain_trainer(cfg)
+        label(cfg, trainer)
+    assert_labeled(cfg)
+    assert kept[0]() is None
+    assert trainer._hooks
 
 
 def test_labels_that_exist_are_kept(cfg):

@@ -220,7 +220,12 @@ def test_settings_that_judge_otherwise_than_the_run_are_said(cfg, caplog):
     assert "SSOD.ENSEMBLE.IOU_THRESH was" in said
     assert "BASE_LR" not in said
     caplog.clear()
-    RunFolder(cfg.OUTPUT_DIR).config.write_text("SSOD: {IMPORTS: [gone_module]}")
-    say_what_judges_otherwise(cfg)
-    (record,) = caplog.records
-    assert "is not known: " in record.getMessage()
+    for gone in (
+        "SSOD: {IMPORTS: [gone_module]}",
+        "{VERSION: 2, MODEL: {META_ARCHITECTURE: Gone}}",
+    ):
+        RunFolder(cfg.OUTPUT_DIR).config.write_text(gone)
+        say_what_judges_otherwise(cfg)
+        (record,) = caplog.records
+        assert "is not known: " in record.getMessage()
+        caplog.clear()

@@ -47,8 +47,9 @@ def test_weights_that_fit_stay_as_they_are():
 
 
 def test_weights_of_a_parallel_model_are_named_as_those_of_the_model():
-    weights = DataParallel(of_parts(compiled=(0,))).state_dict()
-    assert list(named_as(weights, of_parts())) == ["0.weight", "1.weight"]
+    parallel = DataParallel(of_parts(compiled=(0,)))
+    for model in (parallel, torch.compile(parallel, backend="eager")):
+        assert list(named_as(model.state_dict(), of_parts())) == ["0.weight", "1.weight"]
 
 
 def test_all_wrappers_are_taken_off():

@@ -95,7 +95,9 @@ def warn_of_unused_corrections(cfg: CfgNode, corrected: Predictions) -> None:
     if now is None:
         return
     made = [phase for phase in files if phase.pseudo_labels.exists()]
-    if not made or not _is_without(made[-1], now):
+    learns_empty = not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    with_empty = learns_empty and not all(map(len, corrected.values()))
+    if not made or not _is_without(made[-1], now, with_empty=with_empty):
         return
     if not made[-1].has_weights() and not made[-1].manifest.exists():
         logger.warning(
@@ -117,7 +119,8 @@ def warn_of_unused_corrections(cfg: CfgNode, corrected: Predictions) -> None:
         )
 
 
-def _is_without(files: PhaseFolder, corrected: dict[str, Any]) -> bool:
-    """Tell whether a phase's labels were made without these corrections."""
+def _is_without(files: PhaseFolder, corrected: dict[str, Any], *, with_empty: bool) -> bool:
+    """Tell whether a phase's labels were made without these corrections, or images without any."""
     known = read_record(files.manifest, {}, {"corrected": dict}) if files.manifest.exists() else {}
-    return known.get("corrected", {}).get("sha256") != corrected["sha256"]
+    left_out = with_empty and known.get("format_version") == 1  # which had no such images
+    return left_out or known.get("corrected", {}).get("sha256") != corrected["sha256"]

@@ -124,7 +124,7 @@ def handled_signals(*, of_launcher: bool = False) -> Iterator[_Requests]:
 
 def hold_signals() -> None:
     """Let no signal come between what a process does as it ends."""
-    _requests.is_held = True
+    _requests.is_held |= _is_main_thread()  # what another one does may end without the process
 
 
 def _is_by_nohup(number: int) -> bool:
@@ -210,7 +210,10 @@ def _ending_at_once() -> Iterator[None]:
 @contextmanager
 def signals_wait() -> Iterator[None]:
     """Let signals, second ones too, wait for the end of this block: it leaves nothing undone."""
-    _requests.is_held = _is_main_thread()
+    if not _is_main_thread():
+        yield
+        return
+    _requests.is_held = True
     try:
         yield
     finally:

@@ -269,6 +269,23 @@ def test_corrections_that_come_too_late_are_said(
     assert said is None or said in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("version", "filters", "is_said"), [(1, False, True), (1, True, False), (2, False, False)]
+)
+def test_images_found_empty_that_an_earlier_version_left_out_are_said(
+    tmp_path, caplog, version, filters, is_said
+):
+    cfg, files = runs.bare_config(tmp_path), RunFolder(tmp_path).phase(1)
+    cfg.SSOD.NUM_PHASES, cfg.SSOD.PSEUDO_LABEL.CORRECTED = 1, "mine.json"
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = filters
+    corrected = {**CORRECTED, 2: detections()}
+    write_json(files.pseudo_labels, {})
+    note = {"format_version": version, "corrected": describe_corrected(cfg, corrected)}
+    write_json(files.manifest, note)
+    warn_of_unused_corrections(cfg, corrected)
+    assert ("was made without the labels of mine.json" in caplog.text) == is_said
+
+
 def test_guards_judge_labels_before_they_are_written(tmp_path, monkeypatch):
     def stop(cfg, phase, labels, data):
         raise ConfigError(f"{labels.num_boxes} labels of phase {phase}")

@@ -299,6 +299,33 @@ def test_no_signal_comes_between_what_a_process_does_as_it_ends():
         signal.raise_signal(signal.SIGTERM)
 
 
+def end_as_a_process():
+    with handled_signals():
+        interruption.hold_signals()
+
+
+def end_together():
+    with interruption.signals_wait():
+        pass
+
+
+@pytest.mark.parametrize("work", [end_as_a_process, end_together])
+def test_what_another_thread_does_neither_holds_signals_nor_lets_them_go(work):
+    def elsewhere():
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    with handled_signals():
+        elsewhere()
+        with pytest.raises(Stopped):
+            signal.raise_signal(signal.SIGTERM)
+    with handled_signals():
+        interruption.hold_signals()
+        elsewhere()
+        signal.raise_signal(signal.SIGTERM)
+
+
 def in_two_halves(done):
     with interruption.signals_wait():
         done.append("first")
