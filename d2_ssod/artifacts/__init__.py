@@ -73,6 +73,7 @@ from .trained_with import (
     digest_of_learned,
     had_teacher,
     has_learned,
+    has_learned_unlabeled,
     record_training,
 )
 from .validation import (
@@ -122,6 +123,7 @@ __all__ = [
     "had_teacher",
     "half_written_files",
     "has_learned",
+    "has_learned_unlabeled",
     "is_of_models",
     "judging_settings",
     "keep_best_model",

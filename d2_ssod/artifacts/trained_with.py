@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 
 from d2_ssod.config import value_of
 from d2_ssod.json_files import read_record, write_json
-from d2_ssod.modeling import TIMM_BACKBONES
+from d2_ssod.modeling import TIMM_BACKBONES, detector_of
 
 from .differences import differences_between, refuse
 from .digests import digest_of, digest_of_file
@@ -23,10 +23,10 @@ from .label_files import count_pseudo_labels
 from .layout import PhaseFolder, RunFolder
 from .settings import EMPTY_IMAGES, is_below, training_settings
 
-# What a model depends on that the shapes of its weights do not show.
+# What any model depends on that the shapes of its weights do not show.
 _UNSEEN = (
-    *("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.ANCHOR_GENERATOR"),
-    *("MODEL.RPN.BBOX_REG_WEIGHTS", "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS"),
+    *("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.FPN.FUSE_TYPE"),
+    *("MODEL.RESNETS.STRIDE_IN_1X1", "MODEL.RESNETS.RES5_DILATION"),
 )
 _HASH = "sha256:"
 _DELETE = "delete the file"
@@ -202,6 +202,14 @@ def digest_of_learned(folder: RunFolder, phase: int, remedy: str = _DELETE) -> s
     return _read(path, remedy)["labeled_sha256"] if path.exists() else None
 
 
+def has_learned_unlabeled(folder: RunFolder) -> bool:
+    """Tell whether phase 0 is known to have learned from unlabeled images, too."""
+    path = folder.phase(0).trained_with
+    if not path.exists():
+        return False
+    return _read(path, "restore it")["unlabeled_sha256"] != digest_of((), crowds=False)
+
+
 def had_teacher(folder: RunFolder, phase: int) -> bool:
     """Tell whether a phase is finished, and a mean teacher labeled its images."""
     files = folder.phase(phase)
@@ -236,7 +244,10 @@ def differences_unseen(cfg: CfgNode, files: PhaseFolder) -> list[str]:
     if not files.trained_with.exists():
         return []
     settings = (_read(files.trained_with, "restore it")["settings"], training_settings(cfg, 0))
-    parts = [{k: v for k, v in own.items() if is_below(k, _UNSEEN)} for own in settings]
+    detector = detector_of(cfg)
+    anchors = ("MODEL.ANCHOR_GENERATOR",) if detector.has_anchors else ()
+    unseen = (*_UNSEEN, *anchors, *detector.unseen_keys)
+    parts = [{k: v for k, v in own.items() if is_below(k, unseen)} for own in settings]
     return differences_between(*parts)
 
 

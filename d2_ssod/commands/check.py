@@ -21,7 +21,7 @@ from d2_ssod.engine import PhaseTrainer, build_config, check_run_data
 from d2_ssod.engine.adoption import read_given_labels
 from d2_ssod.engine.configs.odd_keys import odd_keys
 from d2_ssod.engine.labeling.corrections import read_corrected
-from d2_ssod.engine.training.building import unread_weighting
+from d2_ssod.engine.training.building import odd_parts
 from d2_ssod.errors import ConfigError
 
 _SHOWN = 5  # cases of each kind
@@ -64,7 +64,7 @@ def _check_keys(cfg: CfgNode) -> Findings:
     except ConfigError as error:
         findings.error("", "models that cannot be built", str(error), "")
     else:
-        lines += unread_weighting(cfg, model)
+        lines += odd_parts(cfg, model)
     for line in lines:
         findings.warning("", "keys that are hardly meant", line, "")
     return findings

@@ -15,7 +15,14 @@ timm_backbone/     any backbone of timm's as a feature pyramid (``MODEL.TIMM``)
 
 from .baselines import CSD, ISD, ProposalLearningRCNN
 from .box_predictor import UncertaintyOutputLayers, collect_rois, is_pseudo
-from .detectors import DETECTORS, Detector, detector_of, num_classes, running_attributes
+from .detectors import (
+    DETECTORS,
+    Detector,
+    detector_of,
+    known_detectors,
+    num_classes,
+    running_attributes,
+)
 from .one_stage import SSD, UncertaintyRetinaNet
 from .proposals import UncertaintyRPN
 from .roi_heads import UncertaintyCascadeROIHeads, UncertaintyRes5ROIHeads, UncertaintyROIHeads
@@ -74,6 +81,7 @@ __all__ = [
     "describe_timm_backbone",
     "detector_of",
     "is_pseudo",
+    "known_detectors",
     "named_as",
     "num_classes",
     "running_attributes",

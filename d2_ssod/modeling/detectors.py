@@ -27,6 +27,8 @@ class Detector:
     Attributes:
         num_classes_key: config key of the number of classes.
         inference_keys: config keys that its detections depend on, besides image sizes.
+        unseen_keys: config keys, or sections, that a model depends on and that the shapes of its
+            weights do not show, besides those of anchors, backbone and input.
         has_tta: Detectron2 has multi-transform inference for it.
         has_roi_heads: it samples RoIs, which can be re-weighted.
         has_anchors: it has those of ``MODEL.ANCHOR_GENERATOR``.
@@ -47,6 +49,7 @@ class Detector:
     learns_unlabeled: bool = False
     needs_unlabeled: bool = False
     running_attributes: tuple[str, ...] = ()
+    unseen_keys: tuple[str, ...] = ()
 
 
 _SSD = Detector(
@@ -58,6 +61,12 @@ _SSD = Detector(
     ),
     has_anchors=False,
     learns_certainty=True,
+    unseen_keys=(
+        "MODEL.SSD.SIZE",
+        "MODEL.SSD.SCALES",
+        "MODEL.SSD.ASPECT_RATIOS",
+        "MODEL.SSD.STEPS",
+    ),
 )
 
 _RCNN = Detector(
@@ -73,6 +82,15 @@ _RCNN = Detector(
     has_tta=True,
     has_roi_heads=True,
     learns_certainty=True,
+    unseen_keys=(
+        "MODEL.RPN.IN_FEATURES",
+        "MODEL.RPN.BBOX_REG_WEIGHTS",
+        "MODEL.ROI_HEADS.IN_FEATURES",
+        "MODEL.ROI_BOX_HEAD.POOLER_TYPE",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",
+        "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE",
+        "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS",
+    ),
 )
 
 _RETINANET = Detector(
@@ -83,6 +101,10 @@ _RETINANET = Detector(
         "MODEL.RETINANET.NMS_THRESH_TEST",
     ),
     running_attributes=("loss_normalizer",),
+    unseen_keys=(
+        "MODEL.RETINANET.IN_FEATURES",
+        "MODEL.RETINANET.BBOX_REG_WEIGHTS",
+    ),
 )
 
 # By meta-architecture; a subclass is of the family of its nearest ancestor.
@@ -103,16 +125,24 @@ def detector_of(cfg: CfgNode) -> Detector:
         ConfigError: it is of none of those in ``DETECTORS``.
     """
     name = cfg.MODEL.META_ARCHITECTURE
-    if name in META_ARCH_REGISTRY:
-        # What is registered may be a function, too.
-        for ancestor in getattr(META_ARCH_REGISTRY.get(name), "__mro__", ()):
-            if ancestor in DETECTORS:
-                return DETECTORS[ancestor]
+    family = _family(META_ARCH_REGISTRY.get(name)) if name in META_ARCH_REGISTRY else None
+    if family is not None:
+        return family
     known = ", ".join(sorted(known.__name__ for known in DETECTORS))
     raise ConfigError(
         f"MODEL.META_ARCHITECTURE is {name!r}, which is none of {known} and no subclass of one; "
         "correct it, or describe it in d2_ssod.modeling.DETECTORS (docs/extending.md)"
     )
+
+
+def known_detectors() -> list[str]:
+    """List the values of ``MODEL.META_ARCHITECTURE`` that are of one of the families."""
+    return sorted(name for name, built in META_ARCH_REGISTRY if _family(built) is not None)
+
+
+def _family(registered: object) -> Detector | None:
+    ancestors = getattr(registered, "__mro__", ())  # of a function, none
+    return next((DETECTORS[each] for each in ancestors if each in DETECTORS), None)
 
 
 def num_classes(cfg: CfgNode) -> int:

@@ -10,6 +10,8 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from torch import nn
 
+from d2_ssod.errors import ConfigError
+
 from .box_predictor import UncertaintyOutputLayers
 from .sampled_rois import SampledRoIs
 
@@ -85,7 +87,18 @@ class UncertaintyRes5ROIHeads(_RemembersTargets, Res5ROIHeads):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
-        """Read the arguments of ``__init__`` from the config."""
+        """Read the arguments of ``__init__`` from the config.
+
+        Raises:
+            ConfigError: its last stage does not take the backbone's features.
+        """
         arguments = super().from_config(cfg, input_shape)
+        feature, taken = arguments["in_features"][0], arguments["res5"][0].in_channels
+        if input_shape[feature].channels != taken:
+            raise ConfigError(
+                f"MODEL.ROI_HEADS.IN_FEATURES is {arguments['in_features']}, of "
+                f"{input_shape[feature].channels} channels, but {cls.__name__} goes on from the "
+                f"{taken} of res4: set it, and MODEL.RESNETS.OUT_FEATURES, to ['res4']"
+            )
         arguments["box_predictor"] = _with_uncertainty(cfg, arguments["box_predictor"])
         return arguments

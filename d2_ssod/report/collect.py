@@ -17,6 +17,7 @@ from d2_ssod.artifacts import (
     best_of,
     counts_of_training,
     digest_of_learned,
+    has_learned_unlabeled,
     load_classes,
     load_own_summary,
     load_summaries,
@@ -69,14 +70,14 @@ class Control:
     Attributes:
         folder: where it lies.
         metrics: of its last model.
-        last: its last phase; 0: it has learned from labels alone.
+        has_learned_unlabeled: it has not learned from labels alone.
         image_passes: images that it was trained on, each time counted; None if that is not known.
         has_other_labels: its phase 0 was trained on other labeled images, as far as that is known.
     """
 
     folder: Path
     metrics: Metrics
-    last: int = 0
+    has_learned_unlabeled: bool = False
     image_passes: int | None = None
     has_other_labels: bool = False
 
@@ -94,6 +95,7 @@ class Run:
         control: another run, to compare with.
         problems: what could not be read, each in a sentence.
         ensembles: their metrics on the validation images, where these are known.
+        has_learned_unlabeled: its phase 0 is known to have learned from unlabeled images, too.
     """
 
     cfg: CfgNode
@@ -104,6 +106,7 @@ class Run:
     control: Control | None
     problems: list[str] = field(default_factory=list)
     ensembles: dict[str, Metrics] = field(default_factory=dict)
+    has_learned_unlabeled: bool = False
 
     @property
     def folder(self) -> RunFolder:
@@ -164,6 +167,7 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
         problems,
         _if_there(folder.validation, lambda path: load_validated_ensembles(folder, last), problems)
         or {},
+        _if_there(folder.root, lambda _: has_learned_unlabeled(folder), problems) or False,
     )
     if control is None:
         return run
@@ -182,7 +186,8 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
         for each in (folder, other)
     ]
     has_others = None not in digests and digests[0] != digests[1]
-    return replace(run, control=Control(control, metrics, last, passes, has_others))
+    has_more = last > 0 or _if_there(control, lambda _: has_learned_unlabeled(other), problems)
+    return replace(run, control=Control(control, metrics, bool(has_more), passes, has_others))
 
 
 def _pseudo_counts(cfg: CfgNode, phase: int) -> tuple[int, int]:
@@ -288,8 +293,10 @@ def _if_there(path: Path, reader: Callable[[Path], _T], problems: list[str]) -> 
     try:
         return reader(path)
     except ConfigError as error:
-        problems.append(str(error))
+        problem = str(error)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         what = one_line(error)
-        problems.append(shortened(f"{path} is damaged ({type(error).__name__}: {what})"))
+        problem = shortened(f"{path} is damaged ({type(error).__name__}: {what})")
+    if problem not in problems:
+        problems.append(problem)
     return None

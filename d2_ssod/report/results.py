@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from d2_ssod.artifacts import better_ensemble, ensembles_of
-from d2_ssod.errors import ConfigError
-from d2_ssod.modeling.detectors import detector_of
 
 from .collect import Metrics, Phase, Run
 
@@ -122,7 +120,7 @@ def verdict(run: Run, results: Results) -> list[str]:
         return [*by_validation, _how_far(run)]
     if chosen is None:
         single = results.best(("phase",))
-        advice = [_what_to_use(results, best), *_alone(results, best), *_by_test(results)]
+        advice = [_what_to_use(run, results, best), *_alone(results, best), *_by_test(results)]
     else:
         single = results.of_phase(chosen.number)
         advice = [*by_validation, *_together(run, results, chosen, best)]
@@ -133,14 +131,6 @@ def verdict(run: Run, results: Results) -> list[str]:
         *_unlike(run),
         *([] if results.by_test and _are_all_judged(run) else [_how_far(run)]),
     ]
-
-
-def _learns_unlabeled(run: Run) -> bool:
-    """Tell whether the detector is known to learn from unlabeled images in phase 0, too."""
-    try:
-        return detector_of(run.cfg).learns_unlabeled
-    except ConfigError:  # a script of one's own has registered it
-        return False
 
 
 def _are_all_judged(run: Run) -> bool:
@@ -165,12 +155,13 @@ def _how_far(run: Run) -> str:
 def _by_validation(run: Run, results: Results, chosen: Phase) -> str:
     """Name the phase that is best on the validation images, and how good it is."""
     aps = [f"phase {phase.number} {phase.validation['AP']:.1f}" for phase in run.phases]
-    alone = ", trained on the labeled images alone" if chosen.number == 0 else ""
-    text = f"Use phase {chosen.number}{alone}"
+    alone = ", trained on the labeled images alone"
+    is_alone = chosen.number == 0 and not run.has_learned_unlabeled
+    text = f"Use phase {chosen.number}{alone if is_alone else ''}"
     if run.cfg.SSOD.KEEP_BEST and run.folder.best.exists():
         text += f" ({run.folder.relative(run.folder.best)})"
     text += f": chosen by AP on the validation images, {', '.join(aps)}."
-    if chosen.number == 0 and len(run.phases) > 1:
+    if is_alone and len(run.phases) > 1:
         text += " Unlabeled images did not help."
     row = results.of_phase(chosen.number)
     if row is None or row.value(_MAIN) is None:
@@ -216,10 +207,12 @@ def _by_test(results: Results) -> list[str]:
     ]
 
 
-def _what_to_use(results: Results, best: Row) -> str:
+def _what_to_use(run: Run, results: Results, best: Row) -> str:
     name = best.title if best.kind == "phase" else f"the ensemble of {best.title}"
     value = f"{best.value(_MAIN):.1f} {_MAIN}"
     if results.gain(best, _MAIN) is None:
+        if run.has_learned_unlabeled:
+            return f"Use {name}: {value}."
         rest = " Unlabeled images did not help." if len(results.of_run) > 1 else ""
         return f"Use {name}, trained on the labeled images alone: {value}.{rest}"
     return f"Use {name}: {value}{_gains(results, best)}"
@@ -278,10 +271,12 @@ def _compared(results: Results, single: Row | None, best: Row, run: Run) -> list
     text += "" if results.by_test else " on the validation images, which have chosen it"
     if best.kind == "ensemble":
         text += f", the ensemble {signed(differences[1])}"
-    if single.short == "0" and not _learns_unlabeled(run):
+    if single.short == "0" and not run.has_learned_unlabeled:
         return [f"{text}; phase 0 has learned from the labels alone, too."]
     if abs(differences[0]) < NOISE:
         return [f"{text}: no difference beyond the noise."]
+    if run.control.has_learned_unlabeled:
+        return [f"{text}."]
     better = "the unlabeled images paid" if differences[0] > 0 else "the labels alone were better"
     return [f"{text}: {better}."]
 
@@ -291,8 +286,8 @@ def _unlike(run: Run) -> list[str]:
     if run.control is None:
         return []
     name, found = run.control.folder.name, []
-    if run.control.last > 0:
-        found.append(f"{name} has learned from unlabeled images itself (SSOD.NUM_PHASES).")
+    if run.control.has_learned_unlabeled:
+        found.append(f"{name} has learned from unlabeled images itself.")
     if run.control.has_other_labels:
         found.append(f"{name} was trained on other labeled images, or other objects in them.")
     passes = run.image_passes, run.control.image_passes

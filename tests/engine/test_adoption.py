@@ -114,15 +114,29 @@ def test_a_model_of_other_classes_is_not_taken(tmp_path, monkeypatch, name):
         ("MODEL.PIXEL_STD", [1.0, 2.0, 3.0]),
         ("MODEL.RPN.BBOX_REG_WEIGHTS", (2.0, 2.0, 1.0, 1.0)),
         ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", (1.0, 1.0, 1.0, 1.0)),
+        ("MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS", ((1.0, 1.0, 1.0, 1.0),) * 3),
+        ("MODEL.ROI_HEADS.IN_FEATURES", ["p3"]),
+        ("MODEL.FPN.FUSE_TYPE", "avg"),
+        ("MODEL.SSD.SIZE", 160),
+        ("MODEL.SSD.SCALES", [0.3, 0.5, 0.7]),
+        ("MODEL.SSD.ASPECT_RATIOS", [[5], [5]]),
+        ("MODEL.SSD.STEPS", []),
+        ("MODEL.RETINANET.BBOX_REG_WEIGHTS", (10.0, 10.0, 5.0, 5.0)),
+        ("MODEL.RETINANET.IN_FEATURES", ["p3"]),
     ],
 )
 def test_a_model_that_sees_pictures_in_another_way_is_not_taken(tmp_path, monkeypatch, key, value):
     monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
     other = RunFolder(tmp_path / "other")
     other.phase(0).folder.mkdir(parents=True)
-    record_training(bare_config(other.root), 0, [], other)
+    detectors = {"SSD": "SSD", "RETINANET": "RetinaNet"}
+    detector = detectors.get(key.split(".")[1], "GeneralizedRCNN")
+    cfg = bare_config(other.root)
+    cfg.MODEL.META_ARCHITECTURE = detector
+    record_training(cfg, 0, [], other)
     other.phase(0).model.touch()
     cfg = bare_config(tmp_path / "run")
+    cfg.MODEL.META_ARCHITECTURE = detector
     cfg.SSOD.START.PHASE_0 = str(other.phase(0).model)
     cfg.merge_from_list([key, value])
     with pytest.raises(ConfigError, match=rf"is of another model than .*: {key} was"):

@@ -15,7 +15,14 @@ from torch import nn
 
 from d2_ssod.config import value_of
 from d2_ssod.errors import ConfigError
-from d2_ssod.modeling import DETECTORS, Detector, detector_of, num_classes, running_attributes
+from d2_ssod.modeling import (
+    DETECTORS,
+    Detector,
+    detector_of,
+    known_detectors,
+    num_classes,
+    running_attributes,
+)
 
 
 @META_ARCH_REGISTRY.register()
@@ -154,3 +161,10 @@ def test_running_attributes_of_an_rcnn_are_none():
         model([make_input(0)])
     assert running_attributes(cfg, model) == {}
     assert plain_numbers(model) == before
+
+
+def test_detectors_to_choose_from_are_those_that_are_described():
+    """Detectron2 has others, of segmentation or without a class."""
+    known = known_detectors()
+    assert {"CSD", "GeneralizedRCNN", "ISD", "RetinaNet", "SSD"} <= set(known)
+    assert not {"ProposalNetwork", "SemanticSegmentor"} & set(known)

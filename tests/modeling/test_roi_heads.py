@@ -7,6 +7,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from roi_samples import SIZE, make_config, make_input, make_rois, make_target
 
+from d2_ssod.errors import ConfigError
 from d2_ssod.modeling import SampledRoIs, UncertaintyOutputLayers
 
 HEADS = {
@@ -33,6 +34,14 @@ def predictors(model):
 
 def classification_losses(losses):
     return {k: v for k, v in losses.items() if k.startswith("loss_cls")}
+
+
+def test_features_that_the_last_stage_does_not_take_are_refused():
+    """A C4 model's are those of res4."""
+    keys = ("MODEL.ROI_HEADS.IN_FEATURES", ["res3"], "MODEL.RESNETS.OUT_FEATURES", ["res3"])
+    keys += ("MODEL.RPN.IN_FEATURES", ["res3"])
+    with pytest.raises(ConfigError, match=r"IN_FEATURES is \['res3'\], of \d+ channels, but .*"):
+        build("UncertaintyRes5ROIHeads", *keys)
 
 
 @pytest.mark.parametrize("heads", HEADS)

@@ -17,6 +17,7 @@ from torchvision.ops import box_iou
 
 from d2_ssod.artifacts import AtomicCheckpointer
 from d2_ssod.engine.configs.files import read_config
+from d2_ssod.engine.training.building import odd_parts
 from d2_ssod.errors import ConfigError
 
 CLASSES = 5
@@ -310,6 +311,23 @@ def test_images_without_feature_maps_are_refused(file, key, value):
 def test_priors_of_other_maps_are_refused(key, value):
     with pytest.raises(ConfigError, match=rf"MODEL\.SSD\.{key} has {len(value)} values; the"):
         build_model(config(**{f"MODEL__SSD__{key}": value}))
+
+
+@pytest.mark.parametrize(
+    ("size", "steps", "is_said"),
+    [
+        (300, [8, 16, 32, 64, 100, 300], False),
+        (512, [8, 16, 32, 64, 100, 300], True),
+        (512, [], False),
+        (300, [8, 16, 32, 64, 100, 100], True),  # the last map's lie in the first 100 pixels
+    ],
+)
+def test_priors_beyond_the_images_or_in_a_part_of_them_are_said(size, steps, is_said):
+    cfg = config(
+        VOC, MODEL__SSD__SIZE=size, MODEL__SSD__STEPS=steps, SSOD__ROI_WEIGHTING__NAME="none"
+    )
+    said = "".join(odd_parts(cfg, build_model(cfg)))
+    assert ("are laid over " in said) == is_said
 
 
 def test_each_threshold_is_that_of_its_key():

@@ -330,9 +330,20 @@ def test_a_run_to_compare_with_is_a_row(cfg, tmp_path):
         "31.0 +11.0",
         "62.0 +22.0",
     ]
-    assert "the labels alone were better" in page.text
+    words = " ".join(page.words)
+    assert "run has learned from unlabeled images itself." in words
+    assert "the labels alone were better" not in words
     with pytest.raises(ConfigError, match=r"summary\.json: no such file"):
         write_report(cfg, control=tmp_path)
+
+
+def test_a_detector_that_learns_from_unlabeled_images_is_no_control_of_labels_alone(cfg, tmp_path):
+    other = make_run(tmp_path / "other", ap50=(60.0,))
+    for unlabeled in ([], [{"file_name": "1.png"}]):  # as CSD has in phase 0
+        record_training(other, 0, [], RunFolder(other.OUTPUT_DIR), unlabeled)
+        words = " ".join(Page(write_report(cfg, control=other.OUTPUT_DIR)).words)
+        assert ("the labels alone were better" in words) == (not unlabeled)
+        assert ("run has learned from unlabeled images itself." in words) == bool(unlabeled)
 
 
 def test_a_comparison_with_a_run_of_other_labels_is_said_to_be_one(cfg, tmp_path):

@@ -162,21 +162,22 @@ def test_phase_0_says_nothing_of_unlabeled_images(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("last", "passes", "said"),
+    ("unlabeled", "passes", "said"),
     [
-        (0, 100, []),
-        (0, None, []),
-        (1, 90, ["has learned from unlabeled images itself"]),
-        (0, 40, ["was trained on 40 images, each time counted, this run on 100"]),
+        (False, 100, []),
+        (False, None, []),
+        (True, 90, ["has learned from unlabeled images itself"]),
+        (False, 40, ["was trained on 40 images, each time counted, this run on 100"]),
     ],
 )
-def test_what_makes_a_comparison_unfair_is_said(tmp_path, last, passes, said):
+def test_what_makes_a_comparison_unfair_is_said(tmp_path, unlabeled, passes, said):
     run = a_run(tmp_path, [70.0, 73.0])
     event = {"event": "trained", "phase": 0, "iterations": 50, "images_per_batch": 2, "seconds": 9}
-    control = Control(Path("labels_only"), metrics(60.0), last, passes)
+    control = Control(Path("labels_only"), metrics(60.0), unlabeled, passes)
     run = replace(run, history=[event], control=control)
     found = verdict(run, Results.of(run))
     at = next(n for n, sentence in enumerate(found) if "against labels_only" in sentence)
+    assert found[at].endswith("(60.0)." if unlabeled else "(60.0): the unlabeled images paid.")
     assert len(found) == at + 1 + len(said)
     assert all(text in sentence for text, sentence in zip(said, found[at + 1 :], strict=True))
 
@@ -238,10 +239,21 @@ def test_labels_alone_are_not_said_to_be_helped_by_unlabeled_images(tmp_path):
     last = sentences(tmp_path, [50.0], control=48.0)[-1]
     assert "phase 0 has learned from the labels alone, too." in last
     run = a_run(tmp_path, [50.0], control=48.0)
-    run.cfg.MODEL.META_ARCHITECTURE = "CSD"  # which learns from both in phase 0
-    assert verdict(run, Results.of(run))[-1].endswith(": the unlabeled images paid.")
-    run.cfg.MODEL.META_ARCHITECTURE = "Mine"  # which a script registers, that is not at hand here
-    assert "phase 0 has learned from the labels alone, too." in verdict(run, Results.of(run))[-1]
+    run = replace(run, has_learned_unlabeled=True)  # as CSD does
+    found = verdict(run, Results.of(run))
+    assert found[0] == "Use phase 0: 50.0 AP50."
+    assert found[-1].endswith(": the unlabeled images paid.")
+
+
+def test_phase_0_that_has_learned_from_both_is_not_one_of_labels_alone(tmp_path):
+    validation = {0: {"AP": 31.0}, 1: {"AP": 30.0}}
+    run = a_run(tmp_path, [50.0, 49.0], validation=validation)
+    assert verdict(run, Results.of(run))[0].startswith(
+        "Use phase 0, trained on the labeled images alone: chosen by"
+    )
+    found = verdict(own := replace(run, has_learned_unlabeled=True), Results.of(own))
+    assert found[0].startswith("Use phase 0: chosen by AP on the validation images")
+    assert "did not help" not in found[0]
 
 
 def test_a_loss_within_the_noise_is_not_said_to_be_worse(tmp_path):

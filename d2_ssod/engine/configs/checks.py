@@ -12,7 +12,7 @@ from d2_ssod.config import check_kinds, check_limits, value_of
 from d2_ssod.data.augmentation import check_color_format
 from d2_ssod.errors import ConfigError
 from d2_ssod.limits import AT_LEAST_1, SHARE, Limit, exactly
-from d2_ssod.modeling import ROI_WEIGHTINGS, check_timm_backbone, detector_of
+from d2_ssod.modeling import ROI_WEIGHTINGS, check_timm_backbone, detector_of, known_detectors
 from d2_ssod.pseudo_label import IMAGE_SCORES, LABEL_RULES, easy_fraction
 
 from .schedule import check_schedule
@@ -49,8 +49,10 @@ def check_registered_names(cfg: CfgNode) -> None:
     Raises:
         ConfigError: one is not.
     """
+    name = cfg.MODEL.META_ARCHITECTURE
+    if name not in META_ARCH_REGISTRY:
+        _check_one_of("MODEL.META_ARCHITECTURE", name, known_detectors())
     registries = {
-        "META_ARCHITECTURE": (META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE),
         "BACKBONE.NAME": (BACKBONE_REGISTRY, cfg.MODEL.BACKBONE.NAME),
         "ROI_HEADS.NAME": (ROI_HEADS_REGISTRY, cfg.MODEL.ROI_HEADS.NAME),
     }
@@ -255,6 +257,14 @@ def _check_training(cfg: CfgNode, world_size: int) -> None:
             f"{cfg.MODEL.META_ARCHITECTURE} need a labeled and an unlabeled image each: set it to "
             f"{2 * processes} or more, and SOLVER.BASE_LR with it"
         )
+    mixed = {"SSOD.SAMPLING": "balanced", "DATALOADER.ASPECT_RATIO_GROUPING": False}
+    for key, value in mixed.items() if detector_of(cfg).needs_unlabeled else ():
+        if value_of(cfg, key) != value:
+            raise ConfigError(
+                f"{key} is {value_of(cfg, key)!r}, but every batch of "
+                f"{cfg.MODEL.META_ARCHITECTURE} must have labeled and unlabeled images: set it to "
+                f"{value!r}"
+            )
     kind, numbered, _ = cfg.MODEL.DEVICE.partition(":")
     if world_size > 1 and numbered:
         raise ConfigError(

@@ -92,7 +92,7 @@ def _unread_own_keys(cfg: CfgNode) -> dict[str, tuple[bool, str]]:
         ),
         "SSOD.TEACHER.ENABLED": (
             ssod.TEACHER.ENABLED and last == 0,
-            "phase 0 has no unlabeled images; set SSOD.NUM_PHASES to 1",
+            "phase 0 has no pseudo-labels; set SSOD.NUM_PHASES to 1",
         ),
         "SSOD.TEACHER.START": (
             ssod.TEACHER.ENABLED and last > 0 and lasts <= of_last.SSOD.TEACHER.START,

@@ -36,7 +36,7 @@ from d2_ssod.randomness import Purpose, derive_seed, seed_generators, with_drawn
 from ..processes.agreement import agree_on_weights, on_all_ranks, on_main_process
 from ..processes.interruption import InterruptibleEvaluation, StopOnSignal
 from .averaging import AverageWeights
-from .building import said_in_one_line, unread_weighting
+from .building import odd_parts, said_in_one_line
 from .on_cpu import autocast_in_training, avoid_compiled_losses
 from .rank_averages import AverageOverRanks
 from .teacher import Teacher
@@ -76,7 +76,7 @@ class PhaseTrainer(DefaultTrainer):
         )
         seed_generators(derive_seed(cfg.SEED, phase, Purpose.WEIGHTS))
         model, self._mapper = self.build_parts(cfg)
-        for line in unread_weighting(cfg, model):
+        for line in odd_parts(cfg, model):
             logger.warning("%s", line)
         on_gpu = next(model.parameters()).is_cuda
         if not on_gpu:

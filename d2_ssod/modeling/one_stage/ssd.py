@@ -265,17 +265,23 @@ def _check_priors(own: CfgNode, maps: int) -> None:
 
 def _check_size(cfg: CfgNode, backbone: Backbone) -> None:
     """Compute the feature maps, but for their values."""
-    size = cfg.MODEL.SSD.SIZE
-    pixels = torch.zeros(1, len(cfg.MODEL.PIXEL_MEAN), size, size, device="meta")
+    size, channels = cfg.MODEL.SSD.SIZE, len(cfg.MODEL.PIXEL_MEAN)
     try:
-        with torch.no_grad():
-            copy.deepcopy(backbone).to("meta").eval()(pixels)
+        sides_of_maps(backbone, size, channels)
     except RuntimeError as error:
         raise ConfigError(
             f"MODEL.SSD.SIZE is {size}, and MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME!r} has no "
-            f"feature maps of images {size} x {size} with {pixels.shape[1]} channels "
+            f"feature maps of images {size} x {size} with {channels} channels "
             f"({one_line(error)[:200]}); correct one of them"
         ) from error
+
+
+@torch.no_grad()
+def sides_of_maps(backbone: Backbone, size: int, channels: int) -> list[int]:
+    """Compute the sides of the feature maps of an image ``size`` x ``size``, finest first."""
+    pixels = torch.zeros(1, channels, size, size, device="meta")
+    maps = copy.deepcopy(backbone).to("meta").eval()(pixels)
+    return [each.shape[-1] for each in maps.values()]
 
 
 def _rename_foreign(model: SSD, state: dict[str, Tensor], prefix: str, *_: object) -> None:

@@ -415,6 +415,7 @@ def test_detector_that_needs_unlabeled_images_has_no_phase_without_them():
     with pytest.raises(ConfigError, match=r"SSOD\.NUM_PHASES is 2, .*'ProposalLearningRCNN'"):
         check_config(cfg, 1)
     cfg.SSOD.NUM_PHASES = 0
+    cfg.SSOD.SAMPLING, cfg.DATALOADER.ASPECT_RATIO_GROUPING = "balanced", False
     check_config(cfg, 1)
 
 
@@ -451,12 +452,26 @@ def test_model_of_timm_is_checked():
 def test_detector_that_needs_unlabeled_images_needs_two_images_a_process(batch, processes):
     cfg = make_config()
     cfg.MODEL.META_ARCHITECTURE, cfg.SSOD.NUM_PHASES = "ProposalLearningRCNN", 0
+    cfg.SSOD.SAMPLING, cfg.DATALOADER.ASPECT_RATIO_GROUPING = "balanced", False
     cfg.SOLVER.IMS_PER_BATCH = batch
     expected = f"IMS_PER_BATCH is {batch}, but {processes} processes .* set it to {2 * processes}"
     with pytest.raises(ConfigError, match=expected):
         check_config(cfg, processes)
     cfg.SOLVER.IMS_PER_BATCH = 2 * processes
     check_config(cfg, processes)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("SSOD.SAMPLING", "union"), ("DATALOADER.ASPECT_RATIO_GROUPING", True)]
+)
+def test_detector_that_needs_unlabeled_images_needs_some_in_every_batch(key, value):
+    cfg = make_config()
+    cfg.MODEL.META_ARCHITECTURE, cfg.SSOD.NUM_PHASES = "ProposalLearningRCNN", 0
+    cfg.SSOD.SAMPLING, cfg.DATALOADER.ASPECT_RATIO_GROUPING = "balanced", False
+    check_config(cfg, 1)
+    cfg.merge_from_list([key, value])
+    with pytest.raises(ConfigError, match=rf"^{key} is {value!r}, but every batch of ProposalL"):
+        check_config(cfg, 1)
 
 
 def test_a_device_of_all_processes_is_refused():
