@@ -10,17 +10,21 @@ if there are errors.
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
+from d2_ssod.artifacts import RunFolder
 from d2_ssod.config import with_values
 from d2_ssod.data.datasets import NamedDataSets
 from d2_ssod.data.findings import Finding, Findings
 from d2_ssod.engine import PhaseTrainer, build_config, check_run_data
-from d2_ssod.engine.adoption import read_given_labels
+from d2_ssod.engine.adoption import check_model_given, read_given_labels
 from d2_ssod.engine.configs.odd_keys import odd_keys
 from d2_ssod.engine.labeling.corrections import read_corrected
+from d2_ssod.engine.labeling.extra_sources import load_extra_sources
+from d2_ssod.engine.run_data import data_of_run
 from d2_ssod.engine.training.building import odd_parts
 from d2_ssod.errors import ConfigError
 
@@ -41,8 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     cfg = build_config(arguments, world_size=1)
     of_data = check_run_data(cfg)
     findings = [*_check_keys(cfg), *of_data]
-    if not of_data.has_errors:  # which the labels of images would only repeat
-        findings += _check_labels(cfg)
+    if not of_data.has_errors:  # which what there is of the images would only repeat
+        findings += _check_given(cfg)
     findings.sort(key=lambda finding: finding.level)
     for finding in findings:
         print("\n".join(_lines(finding, len(finding.cases) if arguments.all else _SHOWN)))
@@ -70,19 +74,27 @@ def _check_keys(cfg: CfgNode) -> Findings:
     return findings
 
 
-def _check_labels(cfg: CfgNode) -> Findings:
-    """Find what is wrong with labels of unlabeled images that the config names."""
-    own = cfg.SSOD.PSEUDO_LABEL
-    if not (own.CORRECTED or own.FROM):
-        return Findings()
-    sets, findings = NamedDataSets.read(cfg, ("TRAIN", "UNLABELED")), Findings()
-    unlabeled, classes = sets.unlabeled, sets.thing_classes
-    try:
-        findings.extend(read_corrected(cfg, unlabeled, classes)[1])
-        if own.FROM:
-            read_given_labels(cfg, unlabeled, classes)
-    except ConfigError as error:
-        findings.error("", "labels that cannot be used", str(error), "")
+def _check_given(cfg: CfgNode) -> Findings:
+    """Find what is wrong with labels, predictions and models that the config names."""
+    ssod, findings = cfg.SSOD, Findings()
+    has_begun = RunFolder(cfg.OUTPUT_DIR).phase(0).model.exists()
+    labels, start = ssod.PSEUDO_LABEL, "" if has_begun else ssod.START.PHASE_0
+    given = (labels.CORRECTED, labels.FROM, ssod.CONSENSUS.EXTRA_SOURCES, start)
+    if not any(given):
+        return findings
+    data = data_of_run(cfg, NamedDataSets.read(cfg, ("TRAIN", "UNLABELED")))
+    images = data.unlabeled, data.thing_classes
+    looks = (
+        lambda: findings.extend(read_corrected(cfg, *images)[1]),
+        lambda: read_given_labels(cfg, *images),
+        lambda: load_extra_sources(cfg, data),
+        lambda: check_model_given(cfg, data.thing_classes),
+    )
+    for look in itertools.compress(looks, given):
+        try:
+            look()
+        except ConfigError as error:
+            findings.error("", "files that cannot be used", str(error), "")
     return findings
 
 

@@ -51,15 +51,22 @@ def adopt_phase_0(cfg: CfgNode, thing_classes: Sequence[str]) -> None:
     if on_main_process(files.model.exists):
         on_main_process(lambda: _check_taken(cfg, files))
         return
-    check_is_file("SSOD.START.PHASE_0", path)
-    on_main_process(lambda: _check_fits(cfg, Path(path), thing_classes))
+    on_main_process(lambda: check_model_given(cfg, thing_classes))
     model = load_model(cfg, path)
     on_main_process(lambda: _take(cfg, files, model))
     logger.info("Phase 0 is %s: nothing is trained in it", path)
 
 
-def _check_fits(cfg: CfgNode, path: Path, thing_classes: Sequence[str]) -> None:
-    """Check what the weights do not tell, by the files of the run that the model is of."""
+def check_model_given(cfg: CfgNode, thing_classes: Sequence[str]) -> None:
+    """Check the model that ``SSOD.START.PHASE_0`` names, but for its weights.
+
+    What these do not tell is known by the files of the run that it is of.
+
+    Raises:
+        ConfigError: there is no such file, or it is of another model than the config's.
+    """
+    check_is_file("SSOD.START.PHASE_0", cfg.SSOD.START.PHASE_0)
+    path = Path(cfg.SSOD.START.PHASE_0)
     folder = path.resolve().parent
     roots = [RunFolder(folder), RunFolder(folder.parent)]  # of model_best.pth; a phase's
     own = Path(cfg.OUTPUT_DIR).resolve()  # whose classes.json this run has just written

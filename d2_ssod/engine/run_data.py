@@ -60,7 +60,9 @@ def load_run_data(cfg: CfgNode) -> RunData:
     agree_on_images({place: found.images for place, found in sets.placed(*_TITLES)})
     findings = _findings_in_pictures(cfg, sets)
     on_all_ranks(lambda: raise_first(findings))
-    return _assemble(cfg, sets)
+    data = data_of_run(cfg, sets)
+    _log_sizes(sets, data.thing_classes)
+    return data
 
 
 def _read(cfg: CfgNode) -> NamedDataSets:
@@ -82,10 +84,10 @@ def _findings_in_pictures(cfg: CfgNode, sets: NamedDataSets) -> Findings:
     return findings
 
 
-def _assemble(cfg: CfgNode, sets: NamedDataSets) -> RunData:
+def data_of_run(cfg: CfgNode, sets: NamedDataSets) -> RunData:
+    """Give what a run trains on of data sets in which there are no errors."""
     labeled = sets.of_key("TRAIN")
     classes = list(MetadataCatalog.get(sets.first_labeled).thing_classes)
-    _log_sizes(sets, classes)
     return RunData(
         trained_on(cfg, labeled),
         list(map(_without_labels, sets.unlabeled)),

@@ -2,7 +2,9 @@ import json
 
 import pytest
 from pictures import coco_contents, cut, save_picture, write_coco
+from runs import bare_config
 
+from d2_ssod.artifacts import RunFolder, record_training
 from d2_ssod.commands import main
 
 CONFIG = """
@@ -143,6 +145,35 @@ def test_labels_of_unlabeled_images_are_checked(config, capsys, tmp_path, key):
     code, text = checked(config, capsys, f"SSOD.PSEUDO_LABEL.{key}", str(labels))
     assert code == 1
     assert f"{labels}: image 1 (file_name 'nowhere.png'): the unlabeled data set has no" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("SSOD.CONSENSUS.EXTRA_SOURCES", "['{gone}']"),
+        ("SSOD.START.PHASE_0", "{gone}"),
+        ("SSOD.PSEUDO_LABEL.FROM", "{gone}"),
+        ("SSOD.PSEUDO_LABEL.CORRECTED", "{gone}"),
+    ],
+)
+def test_files_that_are_gone_are_said(config, capsys, tmp_path, key, value):
+    gone = tmp_path / "gone"
+    code, text = checked(config, capsys, key, value.format(gone=gone))
+    assert code == 1
+    assert f"{key} is {gone}, which is not a file" in text
+
+
+def test_a_model_of_another_run_is_checked(config, capsys, tmp_path):
+    other = RunFolder(tmp_path / "other")
+    cfg = bare_config(other.root)
+    cfg.MODEL.PIXEL_MEAN = [1.0, 2.0, 3.0]
+    other.phase(0).folder.mkdir(parents=True)
+    record_training(cfg, 0, [], other)
+    other.phase(0).model.touch()
+    key = ("SSOD.START.PHASE_0", str(other.phase(0).model))
+    code, text = checked(config, capsys, *key)
+    assert code == 1
+    assert "is of another model than the config's: MODEL.PIXEL_MEAN was" in text
 
 
 @pytest.mark.parametrize("filters", [False, True])
