@@ -207,7 +207,7 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
 # Key below MODEL.SSD, of the meta-architectures SSD, CSD and ISD: (default, limit).
 _SSD_KEYS: dict[str, tuple[Any, Limit]] = {
     "NUM_CLASSES": (80, limits.AT_LEAST_1),
-    # Images are made SIZE x SIZE pixels by the model; with others than 300, STEPS () fit.
+    # Images are made SIZE x SIZE pixels by the model; the STEPS below are of 300, () fit any.
     "SIZE": (300, limits.SIZE),
     # Priors of each feature map: their size in parts of SIZE, and one more for the larger square of
     # the last map; their ratios of sides, each both ways, besides the two squares; the stride of

@@ -99,12 +99,19 @@ def _url(text: str) -> SplitResult | None:
         return None
 
 
+def _real_path(path: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # which no system can have
+        return path
+
+
 class FileFinder:
     """Finds the files below a folder that the names in one file mean.
 
     Absolute paths, as of another machine, are looked for by their ends. What is in front of these
-    is the same for all of them, so that ``cam2/0.png`` never is ``cam1/0.png``; and no file is two
-    of the names, so that pictures of a disk that is missing are not those of another one.
+    is the same for all of them, so that ``cam2/0.png`` never is ``cam1/0.png``; and most of what
+    is found so is not another of the names already, as pictures of a missing disk would be.
     """
 
     def __init__(self, folder: str, names: Sequence[str]) -> None:
@@ -112,20 +119,24 @@ class FileFinder:
         self._folder, self._names = folder, names
         # On a network drive each look takes its time; most folders in question are not there.
         self._is_folder = functools.cache(os.path.isdir)
-        self._real_folder = functools.cache(os.path.realpath)
-        self._is_there = functools.cache(self._look)
+        self._real_folder = functools.cache(_real_path)
+        self._seen: dict[str, bool] = {}
 
     def find(self, file_name: str) -> str:
         """Give the path of the file that a name means; the name as it is if none is."""
         literal = os.path.join(self._folder, file_name)
-        others = [name for name in spellings(file_name) if name != file_name]
         is_absolute = _ABSOLUTE.match(file_name)
-        # Most names have no other spelling: nothing is looked for on the disk then.
-        if not (others or is_absolute) or self._is_there(literal):
-            return literal
-        candidates = (os.path.join(self._folder, name) for name in others)
-        found = next(filter(self._is_there, candidates), None)
+        found = self._find_as_written(file_name)
         return found or (is_absolute and self._find_end(file_name)) or literal
+
+    def _find_as_written(self, file_name: str) -> str | None:
+        """Find a name that was not moved, in any of its spellings."""
+        names = list(dict.fromkeys([file_name, *spellings(file_name)]))
+        paths = [os.path.join(self._folder, name) for name in names]
+        # Most names have no other spelling: nothing is looked for on the disk then.
+        if len(paths) == 1 and not _ABSOLUTE.match(file_name):
+            return paths[0]
+        return next(filter(self._is_there, paths), None)
 
     def _find_end(self, file_name: str) -> str | None:
         parts, front = parts_of(file_name), self._in_front
@@ -151,17 +162,22 @@ class FileFinder:
             for start in range(1, len(parts))
             if self._is_there(path := os.path.join(self._folder, *parts[start:]))
         }
-        named = {self._real(os.path.join(self._folder, name)) for name in self._names}
-        others = {front for front, path in found if self._real(path) in named}
-        counts = Counter(front for front, _ in found if front not in others)
+        written = filter(None, map(self._find_as_written, self._names if found else ()))
+        named = set(map(self._real, written))
+        ends = Counter(front for front, _ in found)
+        others = Counter(front for front, path in found if self._real(path) in named)
+        counts = {front: count for front, count in ends.items() if 2 * others[front] < count}
         own, most = os.path.basename(os.path.abspath(self._folder)), max(counts.values(), default=0)
         ranks = {f: (f[-1] == own, n, -len(f)) for f, n in counts.items() if 2 * n >= most}
         highest = max(ranks.values(), default=None)
         best = [front for front, rank in ranks.items() if rank == highest]
         return best[0] if len(best) == 1 else None
 
-    def _look(self, path: str) -> bool:
-        return self._is_folder(os.path.dirname(path)) and os.path.exists(path)
+    def _is_there(self, path: str) -> bool:
+        if path not in self._seen:
+            folder = os.path.dirname(path) or os.curdir
+            self._seen[path] = self._is_folder(folder) and os.path.exists(path)
+        return self._seen[path]
 
     def _real(self, path: str) -> str:
         """Name a file by where its folder really lies."""

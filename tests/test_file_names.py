@@ -146,7 +146,9 @@ def test_pictures_that_were_not_moved_do_not_outvote_others(tmp_path):
     assert found_below(folder, [f"{folder}/{n}.png" for n in range(8)] + moved) == set(moved)
 
 
-@pytest.mark.parametrize("listed", ["{folder}/{n}.png", "{link}/{n}.png", "{n}.png"])
+@pytest.mark.parametrize(
+    "listed", ["{folder}/{n}.png", "{link}/{n}.png", "{n}.png", "..\\images\\{n}.png"]
+)
 def test_pictures_of_a_missing_disk_are_not_others_of_the_list(tmp_path, listed):
     folder, link = tmp_path / "a" / "images", tmp_path / "link"
     folder.mkdir(parents=True)
@@ -166,8 +168,25 @@ def test_each_of_many_moved_pictures_is_looked_for_once(tmp_path, monkeypatch):
     assert len(looked) < 1.01 * len(names)
 
 
-def test_a_name_that_no_system_can_have_is_not_found(tmp_path):
-    assert not found_below(tmp_path, ["/old/\ud83d.png"])
+def test_a_picture_that_is_named_again_does_not_lose_the_others(tmp_path):
+    for n in range(4):
+        (tmp_path / f"{n}.png").touch()
+    moved = [f"/old/images/{n}.png" for n in range(4)]
+    assert found_below(tmp_path, ["0.png", *moved]) == {"0.png", *moved}
+
+
+def test_names_may_be_relative_to_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "0.png").touch()
+    assert FileFinder("", ["/old/0.png"]).find("/old/0.png") == "0.png"
+    assert FileFinder("", ["90fbb0c0-0.png"]).find("90fbb0c0-0.png") == "0.png"
+
+
+@pytest.mark.parametrize("name", ["\ud83d.png", "\ud83d/0.png", "a\0/0.png"])
+def test_a_name_that_no_system_can_have_is_not_found(tmp_path, name):
+    (tmp_path / "0.png").touch()
+    names = [f"/old/{name}", "/old/0.png", name]
+    assert found_below(tmp_path, names) <= {"/old/0.png", name}
 
 
 def test_the_folders_own_name_counts_though_another_one_has_more(tmp_path):

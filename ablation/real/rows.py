@@ -30,7 +30,7 @@ class Row:
         fuses_all: whether the models of all their phases are fused.
         shares: of the phases after phase 0 in the iterations; (): equal ones.
         voters: how many other models of phase 0, trained for it, label along.
-        labeled_share: of the images of a batch, on average; 0: as CONFIG has it, half.
+        labeled_share: of the images of a batch, about, on average; 0: as CONFIG has it, half.
     """
 
     title: str

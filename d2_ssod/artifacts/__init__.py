@@ -67,6 +67,7 @@ from .summary import (
     summary_path,
 )
 from .trained_with import (
+    LEARNED_UNLABELED,
     check_training,
     counts_of_training,
     differences_unseen,
@@ -94,6 +95,7 @@ from .validation import (
 from .yolo import labels_of_a_person, save_yolo, save_yolo_data, unique_stems
 
 __all__ = [
+    "LEARNED_UNLABELED",
     "AtomicCheckpointer",
     "DamagedCheckpoint",
     "PhaseFolder",

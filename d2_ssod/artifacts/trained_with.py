@@ -25,10 +25,21 @@ from .settings import EMPTY_IMAGES, is_below, training_settings
 
 # What any model depends on that the shapes of its weights do not show.
 _UNSEEN = (
-    *("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.FPN.FUSE_TYPE"),
-    *("MODEL.RESNETS.STRIDE_IN_1X1", "MODEL.RESNETS.RES5_DILATION"),
+    *("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.ANCHOR_GENERATOR"),
+    *("MODEL.RPN.BBOX_REG_WEIGHTS", "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS"),
+)
+# ... where the name of a part has a word.
+_UNSEEN_OF = (
+    ("MODEL.BACKBONE.NAME", "fpn", ("MODEL.FPN.FUSE_TYPE",)),
+    (
+        "MODEL.BACKBONE.NAME",
+        "resnet",
+        ("MODEL.RESNETS.STRIDE_IN_1X1", "MODEL.RESNETS.RES5_DILATION"),
+    ),
+    ("MODEL.ROI_HEADS.NAME", "Cascade", ("MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS",)),
 )
 _HASH = "sha256:"
+LEARNED_UNLABELED = "learned_unlabeled"  # in the note of a phase that was taken from elsewhere
 _DELETE = "delete the file"
 _COUNTS = ("labeled_images", "pseudo_images", "pseudo_boxes")
 _DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/"  # detectron2:// is that
@@ -134,10 +145,10 @@ def check_training(
 
 
 def _has_empty_images(files: PhaseFolder) -> bool:
-    """Tell whether a phase's labels have images in which a person has found no object."""
+    """Tell whether a phase's labels have, or may have had, images that a person has found empty."""
     path = files.pseudo_labels
     if not path.exists():
-        return False
+        return files.has_weights()
     without, with_them = (count_pseudo_labels(path, filter_empty=own) for own in (True, False))
     return without != with_them
 
@@ -202,12 +213,16 @@ def digest_of_learned(folder: RunFolder, phase: int, remedy: str = _DELETE) -> s
     return _read(path, remedy)["labeled_sha256"] if path.exists() else None
 
 
-def has_learned_unlabeled(folder: RunFolder) -> bool:
-    """Tell whether phase 0 is known to have learned from unlabeled images, too."""
-    path = folder.phase(0).trained_with
-    if not path.exists():
-        return False
-    return _read(path, "restore it")["unlabeled_sha256"] != digest_of((), crowds=False)
+def has_learned_unlabeled(files: PhaseFolder) -> bool | None:
+    """Tell whether a phase has learned from unlabeled images, too; None if that is not known."""
+    if files.trained_with.exists():
+        made = _read(files.trained_with, "restore it")
+        learned = made["unlabeled_sha256"] != digest_of((), crowds=False)
+        return learned or "pseudo_labels_sha256" in made
+    if files.taken_from.exists():
+        taken = read_record(files.taken_from, {}, {LEARNED_UNLABELED: bool})
+        return taken.get(LEARNED_UNLABELED)
+    return None
 
 
 def had_teacher(folder: RunFolder, phase: int) -> bool:
@@ -244,9 +259,10 @@ def differences_unseen(cfg: CfgNode, files: PhaseFolder) -> list[str]:
     if not files.trained_with.exists():
         return []
     settings = (_read(files.trained_with, "restore it")["settings"], training_settings(cfg, 0))
-    detector = detector_of(cfg)
-    anchors = ("MODEL.ANCHOR_GENERATOR",) if detector.has_anchors else ()
-    unseen = (*_UNSEEN, *anchors, *detector.unseen_keys)
+    unseen = [*_UNSEEN, *detector_of(cfg).unseen_keys]
+    for part, word, keys in _UNSEEN_OF:
+        if word in value_of(cfg, part):
+            unseen += keys
     parts = [{k: v for k, v in own.items() if is_below(k, unseen)} for own in settings]
     return differences_between(*parts)
 

@@ -20,10 +20,10 @@ from d2_ssod.config import with_values
 from d2_ssod.data.datasets import NamedDataSets
 from d2_ssod.data.findings import Finding, Findings
 from d2_ssod.engine import PhaseTrainer, build_config, check_run_data
-from d2_ssod.engine.adoption import check_model_given, read_given_labels
+from d2_ssod.engine.adoption import load_given_model, read_given_labels
 from d2_ssod.engine.configs.odd_keys import odd_keys
 from d2_ssod.engine.labeling.corrections import read_corrected
-from d2_ssod.engine.labeling.extra_sources import load_extra_sources
+from d2_ssod.engine.labeling.predicting import check_existing_predictions
 from d2_ssod.engine.run_data import data_of_run
 from d2_ssod.engine.training.building import odd_parts
 from d2_ssod.errors import ConfigError
@@ -77,9 +77,13 @@ def _check_keys(cfg: CfgNode) -> Findings:
 def _check_given(cfg: CfgNode) -> Findings:
     """Find what is wrong with labels, predictions and models that the config names."""
     ssod, findings = cfg.SSOD, Findings()
-    has_begun = RunFolder(cfg.OUTPUT_DIR).phase(0).model.exists()
-    labels, start = ssod.PSEUDO_LABEL, "" if has_begun else ssod.START.PHASE_0
-    given = (labels.CORRECTED, labels.FROM, ssod.CONSENSUS.EXTRA_SOURCES, start)
+    labels, first = ssod.PSEUDO_LABEL, RunFolder(cfg.OUTPUT_DIR).phase(1)
+    given = (
+        labels.CORRECTED,
+        labels.FROM and ssod.NUM_PHASES > 0 and not first.pseudo_labels.exists(),
+        ssod.CONSENSUS.EXTRA_SOURCES,
+        ssod.START.PHASE_0,
+    )
     if not any(given):
         return findings
     data = data_of_run(cfg, NamedDataSets.read(cfg, ("TRAIN", "UNLABELED")))
@@ -87,8 +91,8 @@ def _check_given(cfg: CfgNode) -> Findings:
     looks = (
         lambda: findings.extend(read_corrected(cfg, *images)[1]),
         lambda: read_given_labels(cfg, *images),
-        lambda: load_extra_sources(cfg, data),
-        lambda: check_model_given(cfg, data.thing_classes),
+        lambda: check_existing_predictions(cfg, data),
+        lambda: load_given_model(cfg, data.thing_classes),
     )
     for look in itertools.compress(looks, given):
         try:

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from d2_ssod.artifacts import (
+    LEARNED_UNLABELED,
     AtomicCheckpointer,
     PhaseFolder,
     RunFolder,
@@ -17,6 +18,7 @@ from d2_ssod.artifacts import (
     differences_unseen,
     digest_of_file,
     discard_partial_predictions,
+    has_learned_unlabeled,
     load_model,
     load_pseudo_labels,
     refuse,
@@ -46,27 +48,29 @@ def adopt_phase_0(cfg: CfgNode, thing_classes: Sequence[str]) -> None:
             another.
     """
     path, files = cfg.SSOD.START.PHASE_0, RunFolder(cfg.OUTPUT_DIR).phase(0)
-    if not path:
-        return
-    if on_main_process(files.model.exists):
-        on_main_process(lambda: _check_taken(cfg, files))
-        return
-    on_main_process(lambda: check_model_given(cfg, thing_classes))
-    model = load_model(cfg, path)
-    on_main_process(lambda: _take(cfg, files, model))
-    logger.info("Phase 0 is %s: nothing is trained in it", path)
+    model = load_given_model(cfg, thing_classes) if path else None
+    if model is not None:
+        on_main_process(lambda: _take(cfg, files, model))
+        logger.info("Phase 0 is %s: nothing is trained in it", path)
 
 
-def check_model_given(cfg: CfgNode, thing_classes: Sequence[str]) -> None:
-    """Check the model that ``SSOD.START.PHASE_0`` names, but for its weights.
-
-    What these do not tell is known by the files of the run that it is of.
+def load_given_model(cfg: CfgNode, thing_classes: Sequence[str]) -> nn.Module | None:
+    """Load the model that ``SSOD.START.PHASE_0`` names; None where phase 0 has that already.
 
     Raises:
-        ConfigError: there is no such file, or it is of another model than the config's.
+        ConfigError: as :func:`adopt_phase_0` does.
     """
-    check_is_file("SSOD.START.PHASE_0", cfg.SSOD.START.PHASE_0)
-    path = Path(cfg.SSOD.START.PHASE_0)
+    path, files = cfg.SSOD.START.PHASE_0, RunFolder(cfg.OUTPUT_DIR).phase(0)
+    if on_main_process(files.model.exists):
+        on_main_process(lambda: _check_taken(cfg, files))
+        return None
+    check_is_file("SSOD.START.PHASE_0", path)
+    on_main_process(lambda: _check_fits(cfg, Path(path), thing_classes))
+    return load_model(cfg, path)
+
+
+def _check_fits(cfg: CfgNode, path: Path, thing_classes: Sequence[str]) -> None:
+    """Check what the weights do not tell, by the files of the run that the model is of."""
     folder = path.resolve().parent
     roots = [RunFolder(folder), RunFolder(folder.parent)]  # of model_best.pth; a phase's
     own = Path(cfg.OUTPUT_DIR).resolve()  # whose classes.json this run has just written
@@ -93,7 +97,11 @@ def check_model_given(cfg: CfgNode, thing_classes: Sequence[str]) -> None:
 
 def _take(cfg: CfgNode, files: PhaseFolder, model: nn.Module) -> None:
     """Write the model as phase 0's; what is of an earlier one goes, unless that was the same."""
-    source = {"path": cfg.SSOD.START.PHASE_0, "sha256": digest_of_file(cfg.SSOD.START.PHASE_0)}
+    path = Path(cfg.SSOD.START.PHASE_0)
+    source = {"path": cfg.SSOD.START.PHASE_0, "sha256": digest_of_file(path)}
+    known = has_learned_unlabeled(PhaseFolder(path.resolve().parent))
+    if known is not None:
+        source[LEARNED_UNLABELED] = known
     if not (files.taken_from.exists() and _read_taken(files)["sha256"] == source["sha256"]):
         check_models_are_there(cfg)
         said = said_of_model(RunFolder(cfg.OUTPUT_DIR), 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detectron2.config import CfgNode
-from detectron2.layers import ShapeSpec
+from detectron2.layers import CNNBlockBase, ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY, StandardROIHeads
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
@@ -93,12 +93,13 @@ class UncertaintyRes5ROIHeads(_RemembersTargets, Res5ROIHeads):
             ConfigError: its last stage does not take the backbone's features.
         """
         arguments = super().from_config(cfg, input_shape)
-        feature, taken = arguments["in_features"][0], arguments["res5"][0].in_channels
-        if input_shape[feature].channels != taken:
+        given, res5 = input_shape[arguments["in_features"][0]].channels, arguments["res5"]
+        is_detectron2s = isinstance(res5, nn.Sequential) and isinstance(res5[0], CNNBlockBase)
+        if is_detectron2s and given != res5[0].in_channels:
             raise ConfigError(
-                f"MODEL.ROI_HEADS.IN_FEATURES is {arguments['in_features']}, of "
-                f"{input_shape[feature].channels} channels, but {cls.__name__} goes on from the "
-                f"{taken} of res4: set it, and MODEL.RESNETS.OUT_FEATURES, to ['res4']"
+                f"MODEL.ROI_HEADS.IN_FEATURES is {arguments['in_features']}, of {given} channels, "
+                f"but {cls.__name__} goes on from the {res5[0].in_channels} of res4: set it, and "
+                "MODEL.RESNETS.OUT_FEATURES, to ['res4']"
             )
         arguments["box_predictor"] = _with_uncertainty(cfg, arguments["box_predictor"])
         return arguments

@@ -29,6 +29,7 @@ from d2_ssod.artifacts import (
 )
 from d2_ssod.errors import ConfigError, one_line, shortened
 from d2_ssod.json_files import read_json_lines
+from d2_ssod.modeling import detector_of
 
 from .labels import LabelTable, read_labels
 from .steps import steps_of
@@ -167,7 +168,7 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
         problems,
         _if_there(folder.validation, lambda path: load_validated_ensembles(folder, last), problems)
         or {},
-        _if_there(folder.root, lambda _: has_learned_unlabeled(folder), problems) or False,
+        _has_learned_unlabeled(cfg, folder, problems),
     )
     if control is None:
         return run
@@ -186,13 +187,25 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
         for each in (folder, other)
     ]
     has_others = None not in digests and digests[0] != digests[1]
-    has_more = last > 0 or _if_there(control, lambda _: has_learned_unlabeled(other), problems)
+    of_0 = _if_there(control, lambda _: has_learned_unlabeled(other.phase(0)), problems)
+    has_more = last > 0 or of_0
     return replace(run, control=Control(control, metrics, bool(has_more), passes, has_others))
 
 
 def _pseudo_counts(cfg: CfgNode, phase: int) -> tuple[int, int]:
     counts = counts_of_training(cfg, phase, RunFolder(cfg.OUTPUT_DIR), 0)
     return counts["pseudo_images"], counts["pseudo_boxes"]
+
+
+def _has_learned_unlabeled(cfg: CfgNode, folder: RunFolder, problems: list[str]) -> bool:
+    """Tell it of phase 0: by what is noted of it, or else as its detector does."""
+    known = _if_there(folder.root, lambda _: has_learned_unlabeled(folder.phase(0)), problems)
+    if known is not None:
+        return known
+    try:
+        return detector_of(cfg).learns_unlabeled
+    except ConfigError:  # a script of one's own has registered it
+        return False
 
 
 def _learned(folder: RunFolder) -> str | None:

@@ -163,6 +163,21 @@ def test_files_that_are_gone_are_said(config, capsys, tmp_path, key, value):
     assert f"{key} is {gone}, which is not a file" in text
 
 
+def test_files_that_no_phase_reads_are_not_looked_at(config, capsys, tmp_path):
+    keys = ("SSOD.NUM_PHASES", "0", "SSOD.PSEUDO_LABEL.FROM", str(tmp_path / "gone"))
+    code, text = checked(config, capsys, *keys, "SSOD.CONSENSUS.EXTRA_SOURCES", "['gone']")
+    assert code == 0
+    assert "which is not a file" not in text
+
+
+def test_weights_that_cannot_be_read_are_said(config, capsys, tmp_path):
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"nonsense")
+    code, text = checked(config, capsys, "SSOD.START.PHASE_0", str(weights))
+    assert code == 1
+    assert f"{weights}" in text
+
+
 def test_a_model_of_another_run_is_checked(config, capsys, tmp_path):
     other = RunFolder(tmp_path / "other")
     cfg = bare_config(other.root)

@@ -10,7 +10,14 @@ import pytest
 from runs import bare_config
 from torch import nn
 
-from d2_ssod.artifacts import RunFolder, digest_of_file, record_training, save_classes
+from d2_ssod.artifacts import (
+    RunFolder,
+    differences_unseen,
+    digest_of_file,
+    has_learned_unlabeled,
+    record_training,
+    save_classes,
+)
 from d2_ssod.engine import adoption, train_phases
 from d2_ssod.engine.adoption import adopt_phase_0, adopt_pseudo_labels
 from d2_ssod.engine.labeling.corrections import load_corrected
@@ -105,6 +112,15 @@ def test_a_model_of_other_classes_is_not_taken(tmp_path, monkeypatch, name):
     adopt_phase_0(cfg, ["dog", "cat"])
 
 
+PARTS = {
+    "SSD": ["MODEL.META_ARCHITECTURE", "SSD"],
+    "RETINANET": ["MODEL.META_ARCHITECTURE", "RetinaNet"],
+    "FPN": ["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"],
+    "RESNETS": ["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"],
+    "ROI_BOX_CASCADE_HEAD": ["MODEL.ROI_HEADS.NAME", "UncertaintyCascadeROIHeads"],
+}
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -116,7 +132,9 @@ def test_a_model_of_other_classes_is_not_taken(tmp_path, monkeypatch, name):
         ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", (1.0, 1.0, 1.0, 1.0)),
         ("MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS", ((1.0, 1.0, 1.0, 1.0),) * 3),
         ("MODEL.ROI_HEADS.IN_FEATURES", ["p3"]),
+        ("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", 7),
         ("MODEL.FPN.FUSE_TYPE", "avg"),
+        ("MODEL.RESNETS.STRIDE_IN_1X1", False),
         ("MODEL.SSD.SIZE", 160),
         ("MODEL.SSD.SCALES", [0.3, 0.5, 0.7]),
         ("MODEL.SSD.ASPECT_RATIOS", [[5], [5]]),
@@ -129,18 +147,38 @@ def test_a_model_that_sees_pictures_in_another_way_is_not_taken(tmp_path, monkey
     monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
     other = RunFolder(tmp_path / "other")
     other.phase(0).folder.mkdir(parents=True)
-    detectors = {"SSD": "SSD", "RETINANET": "RetinaNet"}
-    detector = detectors.get(key.split(".")[1], "GeneralizedRCNN")
-    cfg = bare_config(other.root)
-    cfg.MODEL.META_ARCHITECTURE = detector
-    record_training(cfg, 0, [], other)
+    configs = bare_config(other.root), bare_config(tmp_path / "run")
+    for cfg in configs:
+        cfg.merge_from_list(PARTS.get(key.split(".")[1], []))
+    record_training(configs[0], 0, [], other)
     other.phase(0).model.touch()
-    cfg = bare_config(tmp_path / "run")
-    cfg.MODEL.META_ARCHITECTURE = detector
     cfg.SSOD.START.PHASE_0 = str(other.phase(0).model)
     cfg.merge_from_list([key, value])
     with pytest.raises(ConfigError, match=rf"is of another model than .*: {key} was"):
         adopt_phase_0(cfg, ["cat"])
+
+
+@pytest.mark.parametrize("unlabeled", [[], [{"file_name": "u.png"}]])
+def test_whether_a_model_has_learned_from_unlabeled_images_is_noted(
+    tmp_path, monkeypatch, unlabeled
+):
+    monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
+    other, cfg = RunFolder(tmp_path / "other"), bare_config(tmp_path / "run")
+    record_training(bare_config(other.root), 0, [], other, unlabeled)
+    other.phase(0).model.touch()
+    cfg.SSOD.START.PHASE_0 = str(other.phase(0).model)
+    taken = RunFolder(cfg.OUTPUT_DIR).phase(0)
+    taken.folder.mkdir(parents=True)
+    adopt_phase_0(cfg, ["cat"])
+    assert has_learned_unlabeled(taken) == bool(unlabeled)
+
+
+def test_keys_that_a_model_does_not_read_may_be_others(tmp_path):
+    other, key = RunFolder(tmp_path / "other"), "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS"
+    record_training(bare_config(other.root), 0, [], other)
+    cfg = bare_config(tmp_path / "run")
+    cfg.merge_from_list([key, ((1.0, 1.0, 1.0, 1.0),) * 3, "MODEL.FPN.FUSE_TYPE", "avg"])
+    assert differences_unseen(cfg, other.phase(0)) == []
 
 
 @pytest.mark.parametrize("phase", [0, 1])  # that of phase 0 may be from elsewhere

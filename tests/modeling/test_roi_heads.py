@@ -6,9 +6,10 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from roi_samples import SIZE, make_config, make_input, make_rois, make_target
+from torch import nn
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.modeling import SampledRoIs, UncertaintyOutputLayers
+from d2_ssod.modeling import SampledRoIs, UncertaintyOutputLayers, UncertaintyRes5ROIHeads
 
 HEADS = {
     "UncertaintyROIHeads": "StandardROIHeads",
@@ -42,6 +43,17 @@ def test_features_that_the_last_stage_does_not_take_are_refused():
     keys += ("MODEL.RPN.IN_FEATURES", ["res3"])
     with pytest.raises(ConfigError, match=r"IN_FEATURES is \['res3'\], of \d+ channels, but .*"):
         build("UncertaintyRes5ROIHeads", *keys)
+
+
+def test_a_last_stage_of_ones_own_is_taken(monkeypatch):
+    build_res5 = UncertaintyRes5ROIHeads._build_res5_block.__func__
+
+    def wrapped(cls, cfg):
+        stage, channels = build_res5(cls, cfg)
+        return nn.Sequential(nn.Identity(), stage), channels
+
+    monkeypatch.setattr(UncertaintyRes5ROIHeads, "_build_res5_block", classmethod(wrapped))
+    assert isinstance(build("UncertaintyRes5ROIHeads").roi_heads.res5[0], nn.Identity)
 
 
 @pytest.mark.parametrize("heads", HEADS)

@@ -346,6 +346,20 @@ def test_a_detector_that_learns_from_unlabeled_images_is_no_control_of_labels_al
         assert ("run has learned from unlabeled images itself." in words) == bool(unlabeled)
 
 
+def test_what_phase_0_has_learned_from_is_known_by_its_detector_or_where_it_was_taken_from(cfg):
+    files = RunFolder(cfg.OUTPUT_DIR).phase(0)
+    assert not collect(cfg).has_learned_unlabeled
+    cfg.MODEL.META_ARCHITECTURE = "CSD"
+    assert collect(cfg).has_learned_unlabeled
+    cfg.MODEL.META_ARCHITECTURE = "Mine"  # which a script registers, that is not at hand here
+    assert not collect(cfg).has_learned_unlabeled
+    for learned in (True, False):
+        cfg.MODEL.META_ARCHITECTURE = "SSD" if learned else "CSD"
+        note = {"path": "a.pth", "sha256": "", "learned_unlabeled": learned}
+        files.taken_from.write_text(json.dumps(note))
+        assert collect(cfg).has_learned_unlabeled == learned
+
+
 def test_a_comparison_with_a_run_of_other_labels_is_said_to_be_one(cfg, tmp_path):
     other = make_run(tmp_path / "other")
     for run in (cfg, other):

@@ -257,14 +257,12 @@ def _check_training(cfg: CfgNode, world_size: int) -> None:
             f"{cfg.MODEL.META_ARCHITECTURE} need a labeled and an unlabeled image each: set it to "
             f"{2 * processes} or more, and SOLVER.BASE_LR with it"
         )
-    mixed = {"SSOD.SAMPLING": "balanced", "DATALOADER.ASPECT_RATIO_GROUPING": False}
-    for key, value in mixed.items() if detector_of(cfg).needs_unlabeled else ():
-        if value_of(cfg, key) != value:
-            raise ConfigError(
-                f"{key} is {value_of(cfg, key)!r}, but every batch of "
-                f"{cfg.MODEL.META_ARCHITECTURE} must have labeled and unlabeled images: set it to "
-                f"{value!r}"
-            )
+    if detector_of(cfg).needs_unlabeled and cfg.SSOD.SAMPLING != "balanced":
+        raise ConfigError(
+            f"SSOD.SAMPLING is {cfg.SSOD.SAMPLING!r}, but every batch of "
+            f"{cfg.MODEL.META_ARCHITECTURE} must have labeled and unlabeled images: set it to "
+            "'balanced'"
+        )
     kind, numbered, _ = cfg.MODEL.DEVICE.partition(":")
     if world_size > 1 and numbered:
         raise ConfigError(

@@ -28,6 +28,7 @@ def odd_keys(cfg: CfgNode) -> Iterator[str]:
     yield from _frozen_random_weights(cfg)
     yield from _learned_edges(cfg)
     yield from _random_teacher(cfg)
+    yield from _unmixed_batches(cfg)
     yield from _odd_views(cfg)
 
 
@@ -128,6 +129,16 @@ def _learned_edges(cfg: CfgNode) -> Iterator[str]:
                 f"{key} is {value!r}, which learns {what} of uncertain labels (SSOD.LABELS tiers, "
                 f"SSOD.TEACHER) as if they were certain: set it to {remedy!r} or one of its kind"
             )
+
+
+def _unmixed_batches(cfg: CfgNode) -> Iterator[str]:
+    """Say that a batch may be without labeled or unlabeled images, where it needs both."""
+    if detector_of(cfg).needs_unlabeled and cfg.DATALOADER.ASPECT_RATIO_GROUPING:
+        yield (
+            "DATALOADER.ASPECT_RATIO_GROUPING is True, which gives wide and tall images batches of "
+            f"their own, and training {cfg.MODEL.META_ARCHITECTURE} ends at the first one without "
+            "labeled or without unlabeled images: set it to False, unless all have one orientation"
+        )
 
 
 def _random_teacher(cfg: CfgNode) -> Iterator[str]:
