@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import stat
@@ -44,6 +45,12 @@ def test_atomic_open_leaves_the_file_as_it_was_after_an_error(tmp_path):
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_said_with_the_file(tmp_path):
+    with pytest.raises(OSError, match="No space") as info, atomic_open(tmp_path / "x"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert info.value.filename == str(tmp_path / "x")
 
 
 def test_json_lines_are_read_as_written(tmp_path):

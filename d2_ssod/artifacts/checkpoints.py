@@ -45,6 +45,11 @@ _PLAIN_DATA = [
 ]
 
 
+# What reading a file raises that is no checkpoint, or a part of one.
+_UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, LookupError, UnpicklingError)
+_RESTORE = "restore the file, or delete it to have it made again"
+
+
 class DamagedCheckpoint(ConfigError):
     """A checkpoint that cannot be used, whatever the config is."""
 
@@ -82,7 +87,10 @@ class AtomicCheckpointer(DetectionCheckpointer):
         except RuntimeError as error:
             # PyTorch says where in the file it was, not that the disk is full.
             if isinstance(error.__context__, OSError):
-                raise error.__context__ from error
+                failed = error.__context__
+                if failed.errno and not failed.filename:
+                    failed.filename = f"{self.save_dir}/{name}.pth"
+                raise failed from error
             raise
 
     def usable_checkpoints(self) -> list[str]:
@@ -134,19 +142,9 @@ class AtomicCheckpointer(DetectionCheckpointer):
         try:
             with torch.serialization.safe_globals(_PLAIN_DATA):
                 loaded = super()._load_file(filename)
-        except (RuntimeError, OSError, EOFError, ValueError, LookupError, UnpicklingError) as error:
-            what = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
-            if isinstance(error, UnpicklingError):
-                code = re.search(r"GLOBAL (\S+)", str(error))
-                what = f"it has code in it, {code[1]}, which is not run" if code else "it is none"
-            remedy = (
-                "restore the file, or delete it to have it made again"
-                if self.must_fit
-                else "name a file of weights alone"
-            )
-            raise DamagedCheckpoint(
-                f"{self._path}: cannot be read as a checkpoint ({what}); {remedy}"
-            ) from error
+        except _UNREADABLE as error:
+            remedy = _RESTORE if self.must_fit else "name a file of weights alone"
+            raise _damaged(self._path, error, remedy) from error
         inner = loaded["model"].get("state_dict")  # as MMDetection, Lightning and timm write it
         return {**loaded, "model": inner} if isinstance(inner, dict) else loaded
 
@@ -171,6 +169,27 @@ class AtomicCheckpointer(DetectionCheckpointer):
                 self._path, self.model, loaded, shapes, missing, incompatible.unexpected_keys
             )
         return incompatible
+
+
+def check_readable(path: str | os.PathLike) -> None:
+    """Check that a file is a checkpoint, of whatever model.
+
+    Raises:
+        DamagedCheckpoint: otherwise.
+    """
+    try:
+        with torch.serialization.safe_globals(_PLAIN_DATA):
+            torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise _damaged(path, error, _RESTORE) from error
+
+
+def _damaged(path: str | os.PathLike, error: Exception, remedy: str) -> DamagedCheckpoint:
+    what = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
+    if isinstance(error, UnpicklingError):
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"it has code in it, {code[1]}, which is not run" if code else "it is none"
+    return DamagedCheckpoint(f"{path}: cannot be read as a checkpoint ({what}); {remedy}")
 
 
 Shapes = dict[str, tuple[Sequence[int], Sequence[int]]]  # in the file, in the model

@@ -6,12 +6,13 @@ aside by file name, in a file beside what the next pass keeps, which then leaves
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open, read_json_lines, write_json_line
-from d2_ssod.structures import Detections, Predictions
+from d2_ssod.structures import Detections, ImageId, Predictions
 
 from .layout import PhaseFolder
 from .partial_predictions import from_columns, load_partial_predictions, to_columns
@@ -50,6 +51,7 @@ def load_predictions_by_file(
     category_ids: Sequence[int],
     *,
     remedy: str | None = None,
+    may_have_more: bool = False,
 ) -> Predictions:
     """Read a phase's predictions, with the ids that their images have now.
 
@@ -58,6 +60,7 @@ def load_predictions_by_file(
         images: dicts of all unlabeled images, of which some may have no predictions.
         category_ids: the data set's category id of each contiguous class id.
         remedy: what to do about damaged ones; by default they are to be made again.
+        may_have_more: they may be of other images, too, which are passed over.
 
     Raises:
         ConfigError: they are damaged, or images of theirs are gone.
@@ -70,6 +73,8 @@ def load_predictions_by_file(
     note = read_source(files, **kept)
     name_of = noted_files(note)
     numbers = match_files(list(name_of.values()), images)
+    if numbers is None and may_have_more:
+        numbers = _match_from_here(list(name_of.values()), images)
     if numbers is None:
         raise ConfigError(
             f"{path}: made of {len(name_of)} images, of which some are not among the {len(images)} "
@@ -81,7 +86,18 @@ def load_predictions_by_file(
             f"{changed}; restore these"
         )
     found = load_predictions(path, list(name_of), category_ids, **kept)
-    return {numbers[name_of[image_id]]: of_image for image_id, of_image in found.items()}
+    return {
+        numbers[name_of[image_id]]: of_image
+        for image_id, of_image in found.items()
+        if name_of[image_id] in numbers
+    }
+
+
+def _match_from_here(files: Sequence[str], images: Sequence[dict]) -> dict[str, ImageId] | None:
+    """Find which of the files the images are, all of which must be among them."""
+    id_of = {os.path.abspath(image["file_name"]): image["image_id"] for image in images}
+    theirs = match_files(list(id_of), [{"file_name": f, "image_id": f} for f in files])
+    return theirs and {file: id_of[own] for own, file in theirs.items()}
 
 
 def load_earlier_predictions(folder: Path, images: Sequence[dict]) -> Predictions:

@@ -13,6 +13,7 @@ from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_copy, read_record, write_json
 from d2_ssod.limits import is_number
 
+from .checkpoints import check_readable
 from .layout import RunFolder
 from .summary import numbers_in
 
@@ -140,5 +141,10 @@ def best_of(validated: Sequence[float | None]) -> int | None:
 
 
 def keep_best_model(folder: RunFolder, phase: int) -> None:
-    """Copy the model of a phase to ``model_best.pth``."""
+    """Copy the model of a phase to ``model_best.pth``.
+
+    Raises:
+        DamagedCheckpoint: it cannot be read; what there was, perhaps a copy of it, stays.
+    """
+    check_readable(folder.phase(phase).model)
     atomic_copy(folder.phase(phase).model, folder.best)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from d2_ssod.structures import Predictions, TieredDetections, concatenate
+from d2_ssod.structures import Predictions, TieredDetections
 
 from .consensus import Consensus
 from .rules import MakesLabels, check_made
@@ -50,7 +50,7 @@ class PseudoLabels:
     @property
     def boxes_per_class(self) -> np.ndarray:
         """int64 [C]: number of boxes of each class on the selected images."""
-        return _count_boxes(self.selected, len(self.agreed))
+        return count_boxes(self.selected, len(self.agreed))
 
     @property
     def has_tiers(self) -> bool:
@@ -152,8 +152,8 @@ def build_pseudo_labels(
         selection=selection,
         fraction=fraction,
         thresholds=found.thresholds,
-        thresholded=np.stack([_count_boxes(source, len(target)) for source in found.thresholded]),
-        agreed=_count_boxes(agreed, len(target)),
+        thresholded=np.stack([count_boxes(source, len(target)) for source in found.thresholded]),
+        agreed=count_boxes(agreed, len(target)),
     )
 
 
@@ -175,6 +175,7 @@ def _describe_thresholds(values: np.ndarray, thing_classes: Sequence[str]) -> st
     )
 
 
-def _count_boxes(predictions: Predictions, num_classes: int) -> np.ndarray:
-    classes = concatenate(list(predictions.values())).classes
-    return np.bincount(classes, minlength=num_classes)
+def count_boxes(predictions: Predictions, num_classes: int) -> np.ndarray:
+    """Count the boxes of each class in all images; int64 [C]."""
+    classes = [found.classes for found in predictions.values()]
+    return np.bincount(np.concatenate([np.zeros(0, np.int64), *classes]), minlength=num_classes)

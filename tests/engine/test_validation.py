@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from runs import bare_config
 
 from d2_ssod.artifacts import (
@@ -30,7 +31,7 @@ IMAGES = {name: [{"file_name": f"{name}.png"}] for name in ("val", "more")}
 
 @pytest.fixture
 def cfg(tmp_path, monkeypatch):
-    """A run of three phases, whose models are letters; what is found is in ``cfg.found``."""
+    """A run of three phases, whose models are numbers; what is found is in ``cfg.found``."""
     cfg = bare_config(tmp_path)
     cfg.SSOD.NUM_PHASES = 2
     cfg.DATASETS.VAL = ("val",)
@@ -38,7 +39,7 @@ def cfg(tmp_path, monkeypatch):
     for phase in range(3):
         path = RunFolder(tmp_path).phase(phase).model
         path.parent.mkdir()
-        path.write_text("abc"[phase])
+        torch.save({"model": {"phase": torch.tensor(phase)}}, path)
     return cfg
 
 
@@ -135,7 +136,19 @@ def test_the_best_model_is_handed_over(cfg):
     assert not folder.best.exists()
     cfg.SSOD.KEEP_BEST = True
     keep_best(cfg)
-    assert folder.best.read_text() == "b"
+    assert folder.best.read_bytes() == folder.phase(1).model.read_bytes()
+
+
+def test_a_damaged_model_does_not_take_the_place_of_a_copy_of_it(cfg):
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    for phase, ap in enumerate([20.0, 25.0, 24.0]):
+        save_validation(folder, phase, {"AP": ap})
+    keep_best(cfg)
+    whole = folder.best.read_bytes()
+    folder.phase(1).model.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ConfigError, match=r"phase_1/model_final\.pth: cannot be read as a check"):
+        keep_best(cfg)
+    assert folder.best.read_bytes() == whole
 
 
 def test_a_phase_without_an_ap_is_not_the_best(cfg):
@@ -203,7 +216,8 @@ def test_an_ensemble_may_be_the_best(cfg, caplog, ensembles, best):
     assert best_phases(folder, 2) == best
     with caplog.at_level("INFO"):
         keep_best(cfg)
-    assert folder.best.read_text() == "b"  # that of the best phase
+    # That of the best phase.
+    assert folder.best.read_bytes() == folder.phase(1).model.read_bytes()
     together = f"ensemble of phases {best[0]}~2 is better still"
     assert (together in caplog.text) == ("is better still" in caplog.text) == (len(best) > 1)
 

@@ -8,6 +8,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from roi_samples import make_config
 from runs import ROOT
 from torch import nn
 
@@ -158,8 +159,8 @@ def test_it_detects_as_any_other(detector):
 
 @pytest.mark.parametrize("name", ["UncertaintyCascadeROIHeads", "UncertaintyRes5ROIHeads"])
 def test_heads_of_several_predictors_or_of_one_map_are_refused(name):
-    cfg = config("MODEL.ROI_HEADS.NAME", name)
-    cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True
+    keys = ("MODEL.META_ARCHITECTURE", "ProposalLearningRCNN")
+    cfg = make_config(name, *keys, "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True)
     with pytest.raises(ConfigError, match=rf"MODEL\.ROI_HEADS\.NAME is '{name}"):
         build_model(cfg)
 

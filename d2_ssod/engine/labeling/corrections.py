@@ -119,6 +119,23 @@ def warn_of_unused_corrections(cfg: CfgNode, corrected: Predictions) -> None:
         )
 
 
+def warn_of_those_left_out(cfg: CfgNode, phase: int, data: RunData, corrected: Predictions) -> None:
+    """Warn of images that the phase before had a person's labels of, and this one has not."""
+    path = RunFolder(cfg.OUTPUT_DIR).phase(phase - 1).pseudo_labels
+    if phase < 2 or not path.exists():
+        return
+    before = load_labels(path, data.unlabeled, data.thing_classes)
+    gone = [i for i in before if i["is_corrected"] and i["image_id"] not in corrected]
+    if gone:
+        logger.warning(
+            "Phase %d: %d images of which phase %d had a person's labels, such as %s, are not in "
+            "SSOD.PSEUDO_LABEL.CORRECTED, and have models' labels again: put those of all rounds "
+            "into one file, and delete %s to have it made anew",
+            *(phase, len(gone), phase - 1, gone[0]["file_name"]),
+            RunFolder(cfg.OUTPUT_DIR).phase(phase).pseudo_labels,
+        )
+
+
 def _is_without(files: PhaseFolder, corrected: dict[str, Any], *, with_empty: bool) -> bool:
     """Tell whether a phase's labels were made without these corrections, or images without any."""
     known = read_record(files.manifest, {}, {"corrected": dict}) if files.manifest.exists() else {}

@@ -10,31 +10,41 @@ from detectron2.config import CfgNode
 from d2_ssod.artifacts import RunFolder, record_event
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import load_truth
-from d2_ssod.pseudo_label import Guard, PseudoLabels, measure_labels
+from d2_ssod.pseudo_label import Guard, PseudoLabels, count_boxes, measure_labels
 from d2_ssod.structures import Predictions
 
 from ..run_data import RunData
+from .corrections import with_corrected
 
 logger = logging.getLogger(__name__)
 
 
-def check_labels(cfg: CfgNode, phase: int, labels: PseudoLabels, data: RunData) -> None:
+def check_labels(
+    cfg: CfgNode, phase: int, labels: PseudoLabels, data: RunData, corrected: Predictions
+) -> None:
     """Say, or stop at, what looks harmful about a phase's pseudo-labels (``SSOD.GUARD``).
+
+    Args:
+        cfg: of the run.
+        phase: 1..N.
+        labels: of the models.
+        data: the data sets of the run.
+        corrected: a person's, which take the place of theirs.
 
     Raises:
         ConfigError: a guard that is set to "stop".
     """
     keys = cfg.SSOD.GUARD
     guard = Guard(keys.CLASS_SHARE, keys.RATE_FACTOR, keys.CONSENSUS_KEPT)
-    objects = data.objects_per_image
-    images = len(labels.selection.kept)
+    objects, learned = data.objects_per_image, with_corrected(labels.selected, corrected)
+    boxes = count_boxes(learned, len(objects))
+    images = sum(len(of_image) > 0 for of_image in learned.values())
     found = {
         "VANISHED_CLASS": guard.vanished_classes(
-            labels.boxes_per_class, objects, data.thing_classes, labels.fraction
+            boxes, objects, data.thing_classes, labels.fraction
         ),
-        # A selected image has a box or more.
         "BOX_RATE": guard.box_rate(
-            labels.num_boxes, images, float(data.objects_per_image_with_objects.sum())
+            int(boxes.sum()), images, float(data.objects_per_image_with_objects.sum())
         ),
         "CONSENSUS": guard.little_consensus(
             labels.boxes_after_consensus, labels.boxes_after_threshold

@@ -44,7 +44,9 @@ def _load(cfg: CfgNode, path: Path, data: RunData) -> Predictions:
     made, remedy = PhaseFolder(path.parent), f"correct the file, or take {path} out of {_KEY}"
     if path.name == made.predictions.name and made.predictions_source.exists():
         _check_classes(path, data)
-        found = load_predictions_by_file(made, data.unlabeled, data.category_ids, remedy=remedy)
+        found = load_predictions_by_file(
+            made, data.unlabeled, data.category_ids, remedy=remedy, may_have_more=True
+        )
         _check_are_all_known(path, found, data)
         return found
     _check_ids_mean_the_same(cfg, path, data)

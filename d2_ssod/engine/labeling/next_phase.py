@@ -32,7 +32,12 @@ from d2_ssod.structures import Predictions
 
 from ..processes.agreement import on_main_process
 from ..run_data import RunData
-from .corrections import describe_corrected, load_corrected, with_corrected
+from .corrections import (
+    describe_corrected,
+    load_corrected,
+    warn_of_those_left_out,
+    with_corrected,
+)
 from .diagnostics import LabelTruth, check_labels
 from .extra_sources import load_extra_sources
 from .predicting import predict_unlabeled
@@ -115,8 +120,10 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
     _check_within(labels.selected, data)
     for line in labels.describe(data.thing_classes):
         logger.info("Phase %d: %s", phase, line)
-    check_labels(cfg, phase, labels, data)
-    _save(cfg, phase, data, labels, truth.found)
+    corrected = load_corrected(cfg, data)
+    check_labels(cfg, phase, labels, data, corrected)
+    warn_of_those_left_out(cfg, phase, data, corrected)
+    _save(cfg, phase, data, labels, corrected, truth.found)
 
 
 def _check_within(labels: Predictions, data: RunData) -> None:
@@ -141,10 +148,14 @@ def _check_within(labels: Predictions, data: RunData) -> None:
 
 
 def _save(
-    cfg: CfgNode, phase: int, data: RunData, labels: PseudoLabels, quality: dict[str, Any]
+    cfg: CfgNode,
+    phase: int,
+    data: RunData,
+    labels: PseudoLabels,
+    corrected: Predictions,
+    quality: dict[str, Any],
 ) -> None:
     folder = RunFolder(cfg.OUTPUT_DIR)
-    corrected = load_corrected(cfg, data)
     if corrected:
         logger.info(
             "Phase %d: %d images have the labels of %s, %d objects, as it has them, whether a "

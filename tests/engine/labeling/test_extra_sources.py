@@ -54,6 +54,16 @@ def test_those_of_another_run_are_found_by_the_names_of_the_files(tmp_path):
     assert heights(found) == {1: [9], 2: [5], 3: []}
 
 
+def test_a_run_with_more_images_has_predictions_of_these(tmp_path):
+    _, other = a_run(tmp_path / "other", "b.png", "c.png", predictions=FOUND)
+    cfg = runs.bare_config(tmp_path / "own")
+    cfg.SSOD.CONSENSUS.EXTRA_SOURCES = [str(other.predictions)]
+    (found,) = load_extra_sources(cfg, data_of("c.png"))
+    assert heights(found) == {1: [5]}
+    with pytest.raises(ConfigError, match="of which some are not among the 2 unlabeled ones"):
+        load_extra_sources(cfg, data_of("c.png", "d.png"))
+
+
 def test_those_of_a_run_with_other_classes_are_refused(tmp_path):
     """They have the same category ids, but the numbers mean something else."""
     _, other = a_run(tmp_path / "other", "b.png", "c.png", predictions=FOUND)
