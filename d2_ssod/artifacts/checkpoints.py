@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import re
+import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -47,7 +48,7 @@ _PLAIN_DATA = [
 
 # What reading a file raises that is no checkpoint, or a part of one.
 _UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, LookupError, UnpicklingError)
-_RESTORE = "restore the file, or delete it to have it made again"
+_RESTORE = "restore the file, or delete it, and what was made with it, to have it made again"
 
 
 class DamagedCheckpoint(ConfigError):
@@ -185,10 +186,12 @@ def check_readable(path: str | os.PathLike) -> None:
 
 
 def _damaged(path: str | os.PathLike, error: Exception, remedy: str) -> DamagedCheckpoint:
-    what = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
+    what = textwrap.shorten(str(error), 200, placeholder=" ...") or repr(error)
     if isinstance(error, UnpicklingError):
         code = re.search(r"GLOBAL (\S+)", str(error))
         what = f"it has code in it, {code[1]}, which is not run" if code else "it is none"
+    if os.path.basename(path) == "model_final.pth":
+        remedy += " (model_best.pth may be a copy)"
     return DamagedCheckpoint(f"{path}: cannot be read as a checkpoint ({what}); {remedy}")
 
 

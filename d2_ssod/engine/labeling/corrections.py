@@ -16,6 +16,7 @@ from d2_ssod.data.box_checks import check_boxes
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.objects import objects_and_crowds
 from d2_ssod.data.statistics import check_crowds
+from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import read_record
 from d2_ssod.structures import Detections, Predictions
 
@@ -124,7 +125,10 @@ def warn_of_those_left_out(cfg: CfgNode, phase: int, data: RunData, corrected: P
     path = RunFolder(cfg.OUTPUT_DIR).phase(phase - 1).pseudo_labels
     if phase < 2 or not path.exists():
         return
-    before = load_labels(path, data.unlabeled, data.thing_classes)
+    try:
+        before = load_labels(path, data.unlabeled, data.thing_classes)
+    except ConfigError:  # which is said where they are learned from
+        return
     gone = [i for i in before if i["is_corrected"] and i["image_id"] not in corrected]
     if gone:
         logger.warning(

@@ -298,6 +298,10 @@ def test_corrections_of_an_earlier_round_that_are_left_out_are_said(tmp_path, ca
     assert not caplog.records
     warn_of_those_left_out(cfg, 2, DATA, {1: both[1]})
     assert "Phase 2: 1 images of which phase 1 had a person's labels, such as 2.png" in caplog.text
+    caplog.clear()
+    path.write_text("damaged since it was learned from")
+    warn_of_those_left_out(cfg, 2, DATA, {})
+    assert not caplog.records
 
 
 def test_guards_judge_labels_before_they_are_written(tmp_path, monkeypatch):
