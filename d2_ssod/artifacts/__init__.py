@@ -13,6 +13,9 @@ settings.py              which config keys detections, labels, a training, metri
 differences.py           what differs between the settings of before and now
 yolo.py                  boxes as YOLO's text files, for other tools
 trained_with.py          ``trained_with.json``: settings, labels and weights of a phase's training
+initial_weights.py       ... which weights from elsewhere these are
+architecture.py          ... whether a model is the one that a config describes
+taken_from.py            ``taken_from.json``: which model from elsewhere phase 0 is
 history.py               ``history.jsonl``: what the run did and how long it took
 summary.py               ``summary.json``: how good the models are on the test images
 validation.py            ``validation.json``: metrics on the validation images, and the best phase
@@ -21,6 +24,7 @@ lock.py                  one run at a time in a folder
 manifest.py              ``manifest.json``: how the pseudo-labels came about
 """
 
+from .architecture import differences_unseen
 from .checkpoints import (
     AtomicCheckpointer,
     DamagedCheckpoint,
@@ -66,11 +70,10 @@ from .summary import (
     summaries_of_phase,
     summary_path,
 )
+from .taken_from import TakenFrom, read_taken_from, write_taken_from
 from .trained_with import (
-    LEARNED_UNLABELED,
     check_training,
     counts_of_training,
-    differences_unseen,
     digest_of_learned,
     had_teacher,
     has_learned,
@@ -95,12 +98,12 @@ from .validation import (
 from .yolo import labels_of_a_person, save_yolo, save_yolo_data, unique_stems
 
 __all__ = [
-    "LEARNED_UNLABELED",
     "AtomicCheckpointer",
     "DamagedCheckpoint",
     "PhaseFolder",
     "RunFolder",
     "Summary",
+    "TakenFrom",
     "best_of",
     "best_phase",
     "best_phases",
@@ -154,6 +157,7 @@ __all__ = [
     "prediction_source",
     "read_history",
     "read_source",
+    "read_taken_from",
     "record_event",
     "record_training",
     "refuse",
@@ -171,5 +175,6 @@ __all__ = [
     "timed_event",
     "unique_stems",
     "write_manifest",
+    "write_taken_from",
     "yardstick_of",
 ]

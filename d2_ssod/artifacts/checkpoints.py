@@ -25,8 +25,8 @@ from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_open
 from d2_ssod.modeling import named_as
 
+from .architecture import check_architecture
 from .layout import RunFolder
-from .trained_with import check_architecture
 
 logger = logging.getLogger(__name__)
 

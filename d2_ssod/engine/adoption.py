@@ -10,10 +10,10 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from d2_ssod.artifacts import (
-    LEARNED_UNLABELED,
     AtomicCheckpointer,
     PhaseFolder,
     RunFolder,
+    TakenFrom,
     class_differences,
     differences_unseen,
     digest_of_file,
@@ -21,11 +21,13 @@ from d2_ssod.artifacts import (
     has_learned_unlabeled,
     load_model,
     load_pseudo_labels,
+    read_taken_from,
     refuse,
+    write_taken_from,
 )
 from d2_ssod.data.objects import has_objects
 from d2_ssod.errors import ConfigError
-from d2_ssod.json_files import atomic_copy, read_record, write_json
+from d2_ssod.json_files import atomic_copy
 
 from .configs.named_files import check_is_file
 from .processes.agreement import on_main_process
@@ -98,17 +100,16 @@ def _check_fits(cfg: CfgNode, path: Path, thing_classes: Sequence[str]) -> None:
 def _take(cfg: CfgNode, files: PhaseFolder, model: nn.Module) -> None:
     """Write the model as phase 0's; what is of an earlier one goes, unless that was the same."""
     path = Path(cfg.SSOD.START.PHASE_0)
-    source = {"path": cfg.SSOD.START.PHASE_0, "sha256": digest_of_file(path)}
-    known = has_learned_unlabeled(PhaseFolder(path.resolve().parent))
-    if known is not None:
-        source[LEARNED_UNLABELED] = known
-    if not (files.taken_from.exists() and _read_taken(files)["sha256"] == source["sha256"]):
+    learned_unlabeled = has_learned_unlabeled(PhaseFolder(path.resolve().parent))
+    source = TakenFrom(cfg.SSOD.START.PHASE_0, digest_of_file(path), learned_unlabeled)
+    before = read_taken_from(files)
+    if before is None or before.sha256 != source.sha256:
         check_models_are_there(cfg)
         said = said_of_model(RunFolder(cfg.OUTPUT_DIR), 0)
         for old in [*said, files.trained_with, files.predictions_source]:
             old.unlink(missing_ok=True)
         discard_partial_predictions(files.partial_predictions)
-    write_json(files.taken_from, source)
+    write_taken_from(files, source)
     AtomicCheckpointer(model, str(files.folder)).save(files.model.stem)
 
 
@@ -118,17 +119,13 @@ def _check_taken(cfg: CfgNode, files: PhaseFolder) -> None:
     if not path.is_file():
         return
     given, differences = digest_of_file(path), []
-    if files.taken_from.exists():
-        taken = _read_taken(files)
-        if given not in (taken["sha256"], digest_of_file(files.model)):
-            differences = [f"it was taken from {taken['path']}, or that file has changed"]
+    taken = read_taken_from(files)
+    if taken is not None:
+        if given not in (taken.sha256, digest_of_file(files.model)):
+            differences = [f"it was taken from {taken.path}, or that file has changed"]
     elif files.trained_with.exists() and given != digest_of_file(files.model):
         differences = ["it was trained in this run, with which SSOD.START.PHASE_0 '' goes on"]
     refuse(cfg, f"{files.model} is not that of SSOD.START.PHASE_0, {path}", differences)
-
-
-def _read_taken(files: PhaseFolder) -> dict[str, str]:
-    return read_record(files.taken_from, {"path": str, "sha256": str})
 
 
 def adopt_pseudo_labels(cfg: CfgNode, data: RunData) -> None:

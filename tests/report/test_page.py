@@ -15,10 +15,12 @@ from PIL import Image
 
 from d2_ssod.artifacts import (
     RunFolder,
+    TakenFrom,
     record_event,
     record_training,
     save_ensemble_validation,
     save_validation,
+    write_taken_from,
 )
 from d2_ssod.commands import main
 from d2_ssod.commands.trained_models import choose_phases
@@ -355,8 +357,7 @@ def test_what_phase_0_has_learned_from_is_known_by_its_detector_or_where_it_was_
     assert not collect(cfg).has_learned_unlabeled
     for learned in (True, False):
         cfg.MODEL.META_ARCHITECTURE = "SSD" if learned else "CSD"
-        note = {"path": "a.pth", "sha256": "", "learned_unlabeled": learned}
-        files.taken_from.write_text(json.dumps(note))
+        write_taken_from(files, TakenFrom("a.pth", "", learned_unlabeled=learned))
         assert collect(cfg).has_learned_unlabeled == learned
 
 
@@ -527,7 +528,8 @@ def test_as_many_image_passes_are_said_not_to_be_alike(cfg, tmp_path):
     record_event(folder, "evaluated", data="made_test")  # by a version that notes no more
     said = "run was trained on 1120 images, each time counted, this run on 320"
     assert said in Page(write_report(cfg, control=other.OUTPUT_DIR)).text
-    folder.phase(0).taken_from.write_text("{}")  # by how many it was trained is not known then
+    taken = TakenFrom("a.pth", sha256="")  # by how many images it was trained is not known then
+    write_taken_from(folder.phase(0), taken)
     assert said not in Page(write_report(cfg, control=other.OUTPUT_DIR)).text
 
 
