@@ -120,7 +120,21 @@ def warn_of_unused_corrections(cfg: CfgNode, corrected: Predictions) -> None:
         )
 
 
-def warn_of_those_left_out(cfg: CfgNode, phase: int, data: RunData, corrected: Predictions) -> None:
+def say_corrected(cfg: CfgNode, phase: int, data: RunData, corrected: Predictions) -> None:
+    """Say how many images of a phase have a person's labels, and which have them no more."""
+    _warn_of_those_left_out(cfg, phase, data, corrected)
+    if corrected:
+        logger.info(
+            "Phase %d: %d images have the labels of %s, %d objects, as it has them, whether a "
+            "person has looked at each or not",
+            *(phase, len(corrected), cfg.SSOD.PSEUDO_LABEL.CORRECTED),
+            sum(map(len, corrected.values())),
+        )
+
+
+def _warn_of_those_left_out(
+    cfg: CfgNode, phase: int, data: RunData, corrected: Predictions
+) -> None:
     """Warn of images that the phase before had a person's labels of, and this one has not."""
     path = RunFolder(cfg.OUTPUT_DIR).phase(phase - 1).pseudo_labels
     if phase < 2 or not path.exists():

@@ -14,13 +14,12 @@ from d2_ssod.pseudo_label import Guard, PseudoLabels, count_boxes, measure_label
 from d2_ssod.structures import Predictions
 
 from ..run_data import RunData
-from .corrections import with_corrected
 
 logger = logging.getLogger(__name__)
 
 
 def check_labels(
-    cfg: CfgNode, phase: int, labels: PseudoLabels, data: RunData, corrected: Predictions
+    cfg: CfgNode, phase: int, labels: PseudoLabels, learned: Predictions, data: RunData
 ) -> None:
     """Say, or stop at, what looks harmful about a phase's pseudo-labels (``SSOD.GUARD``).
 
@@ -28,15 +27,15 @@ def check_labels(
         cfg: of the run.
         phase: 1..N.
         labels: of the models.
+        learned: those that are trained on, of which a person's may have taken the place.
         data: the data sets of the run.
-        corrected: a person's, which take the place of theirs.
 
     Raises:
         ConfigError: a guard that is set to "stop".
     """
     keys = cfg.SSOD.GUARD
     guard = Guard(keys.CLASS_SHARE, keys.RATE_FACTOR, keys.CONSENSUS_KEPT)
-    objects, learned = data.objects_per_image, with_corrected(labels.selected, corrected)
+    objects = data.objects_per_image
     boxes = count_boxes(learned, len(objects))
     images = sum(len(of_image) > 0 for of_image in learned.values())
     found = {

@@ -7,7 +7,6 @@ and pseudo-labels that a person has corrected are what the phase trains on.
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from detectron2.config import CfgNode
 from torch import nn
@@ -35,7 +34,7 @@ from ..run_data import RunData
 from .corrections import (
     describe_corrected,
     load_corrected,
-    warn_of_those_left_out,
+    say_corrected,
     with_corrected,
 )
 from .diagnostics import LabelTruth, check_labels
@@ -91,13 +90,37 @@ def read_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:
 
 def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
     """Threshold, consensus and selection of all models before ``phase``, into its two files."""
+    files, truth = RunFolder(cfg.OUTPUT_DIR).phase(phase), LabelTruth(cfg, phase, data)
+    labels = _labels_of_models(cfg, phase, data, truth)
+    corrected = load_corrected(cfg, data)
+    learned = with_corrected(labels.selected, corrected)
+    check_labels(cfg, phase, labels, learned, data)
+    say_corrected(cfg, phase, data, corrected)
+    write_manifest(
+        files.manifest,
+        labels,
+        models=_names_of_models(cfg, phase),
+        thing_classes=data.thing_classes,
+        settings=label_settings(cfg),
+        quality=truth.found,
+        corrected=describe_corrected(cfg, corrected),
+    )
+    # Last, as its existence says that the phase's labels are complete.
+    save_pseudo_labels(
+        files.pseudo_labels,
+        *(learned, data.unlabeled, data.thing_classes, data.category_ids),
+        corrected=corrected,
+    )
+
+
+def _labels_of_models(cfg: CfgNode, phase: int, data: RunData, truth: LabelTruth) -> PseudoLabels:
+    """Make the labels on which all models before ``phase`` agree, and say how many there are."""
     logger.info(
         "Phase %d: making the labels, of the boxes of all models so far (%d)",
         *(phase, phase + len(cfg.SSOD.CONSENSUS.EXTRA_SOURCES)),
     )
-    folder, ssod = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD
+    folder, ssod, rule = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD, LABEL_RULES[cfg.SSOD.LABELS]
     image_ids = [image["image_id"] for image in data.unlabeled]
-    truth, rule = LabelTruth(cfg, phase, data), LABEL_RULES[ssod.LABELS]
     labels = build_pseudo_labels(
         [
             *(
@@ -120,10 +143,14 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
     _check_within(labels.selected, data)
     for line in labels.describe(data.thing_classes):
         logger.info("Phase %d: %s", phase, line)
-    corrected = load_corrected(cfg, data)
-    check_labels(cfg, phase, labels, data, corrected)
-    warn_of_those_left_out(cfg, phase, data, corrected)
-    _save(cfg, phase, data, labels, corrected, truth.found)
+    return labels
+
+
+def _names_of_models(cfg: CfgNode, phase: int) -> list[str]:
+    """Name the models whose boxes a phase's labels are of, oldest first, then those of others."""
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    own = [folder.relative(folder.phase(source).model) for source in range(phase)]
+    return [*own, *cfg.SSOD.CONSENSUS.EXTRA_SOURCES]
 
 
 def _check_within(labels: Predictions, data: RunData) -> None:
@@ -145,42 +172,3 @@ def _check_within(labels: Predictions, data: RunData) -> None:
             f"{sum(outside.values())} labels lie outside their images, as in {next(iter(outside))}:"
             " correct the rule (SSOD.LABELS), or the boxes of SSOD.CONSENSUS.EXTRA_SOURCES"
         )
-
-
-def _save(
-    cfg: CfgNode,
-    phase: int,
-    data: RunData,
-    labels: PseudoLabels,
-    corrected: Predictions,
-    quality: dict[str, Any],
-) -> None:
-    folder = RunFolder(cfg.OUTPUT_DIR)
-    if corrected:
-        logger.info(
-            "Phase %d: %d images have the labels of %s, %d objects, as it has them, whether a "
-            "person has looked at each or not",
-            *(phase, len(corrected), cfg.SSOD.PSEUDO_LABEL.CORRECTED),
-            sum(map(len, corrected.values())),
-        )
-    write_manifest(
-        folder.phase(phase).manifest,
-        labels,
-        models=[
-            *(folder.relative(folder.phase(source).model) for source in range(phase)),
-            *cfg.SSOD.CONSENSUS.EXTRA_SOURCES,
-        ],
-        thing_classes=data.thing_classes,
-        settings=label_settings(cfg),
-        quality=quality,
-        corrected=describe_corrected(cfg, corrected),
-    )
-    # Last, as its existence says that the phase's labels are complete.
-    save_pseudo_labels(
-        folder.phase(phase).pseudo_labels,
-        with_corrected(labels.selected, corrected),
-        data.unlabeled,
-        thing_classes=data.thing_classes,
-        category_ids=data.category_ids,
-        corrected=corrected,
-    )

@@ -13,6 +13,7 @@ from samples import detections
 
 from d2_ssod.artifacts import RunFolder, read_history
 from d2_ssod.engine import RunData
+from d2_ssod.engine.labeling.corrections import with_corrected
 from d2_ssod.engine.labeling.diagnostics import LabelTruth, act_on, check_labels
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import load_truth
@@ -56,15 +57,20 @@ def labels_of(*classes):
     return build_pseudo_labels([found], np.array([1.0, 1.0]), fraction=1.0)
 
 
+def judge(cfg, phase, labels, data, corrected=None):
+    """Check labels of models as a phase learns them, with those of a person."""
+    check_labels(cfg, phase, labels, with_corrected(labels.selected, corrected or {}), data)
+
+
 @pytest.mark.parametrize("action", ["off", "warn", "stop"])
 def test_a_vanished_class_is_said_or_ends_the_run(cfg, data, caplog, action):
     cfg.SSOD.GUARD.VANISHED_CLASS = action
     labels = labels_of(0, 0, 0, 0)
     if action == "stop":
         with pytest.raises(ConfigError, match=r"Phase 2: classes vanish \(dog .*VANISHED_CLASS"):
-            check_labels(cfg, 2, labels, data, {})
+            judge(cfg, 2, labels, data)
         return
-    check_labels(cfg, 2, labels, data, {})
+    judge(cfg, 2, labels, data)
     assert ("classes vanish (dog 0.0%" in caplog.text) == (action == "warn")
 
 
@@ -79,30 +85,30 @@ def test_what_a_guard_says_is_in_the_history(cfg, action):
 
 
 def test_good_labels_are_passed_in_silence(cfg, data, caplog):
-    check_labels(cfg, 1, labels_of(0, 1, 0, 1), data, {})
+    judge(cfg, 1, labels_of(0, 1, 0, 1), data)
     assert caplog.text == ""
 
 
 def test_guards_judge_a_persons_labels_where_they_are_learned(cfg, data, caplog):
     """Which have the class that the models find no more; an empty image counts for no rate."""
     dogs = {n: detections((0, 0, 10, 10, 1.0, 1), (0, 0, 20, 20, 1.0, 1)) for n in (2, 3)}
-    check_labels(cfg, 1, labels_of(0, 0, 0, 0), data, {**dogs, 0: detections()})
+    judge(cfg, 1, labels_of(0, 0, 0, 0), data, {**dogs, 0: detections()})
     assert caplog.text == ""
     cfg.SSOD.GUARD.RATE_FACTOR = 1.0
-    check_labels(cfg, 1, labels_of(0, 0, 0, 0), data, {**dogs, 0: detections()})
+    judge(cfg, 1, labels_of(0, 0, 0, 0), data, {**dogs, 0: detections()})
     assert "a selected image has 1.67 pseudo-boxes" in caplog.text
 
 
 def test_every_guard_has_its_own_limit(cfg, data, caplog):
     cfg.SSOD.GUARD.RATE_FACTOR = 1.0
-    check_labels(cfg, 1, labels_of(0, 1, 0, 1), data, {})  # 1 box per image, 2 objects
+    judge(cfg, 1, labels_of(0, 1, 0, 1), data)  # 1 box per image, 2 objects
     assert "(SSOD.GUARD.BOX_RATE)" in caplog.text
 
 
 def test_images_without_objects_do_not_count_for_the_rate_of_boxes(cfg, data, caplog):
     nine_empty = [*data.labeled, *({"annotations": []} for _ in range(9))]
     rare = dataclasses.replace(data, labeled=nine_empty, objects_per_image=np.array([0.1, 0.1]))
-    check_labels(cfg, 1, labels_of(0, 1, 0, 1), rare, {})
+    judge(cfg, 1, labels_of(0, 1, 0, 1), rare)
     assert caplog.text == ""
 
 
@@ -163,5 +169,5 @@ def test_truth_is_found_by_a_link(cfg, data, truth, tmp_path):
 
 
 def test_what_helps_a_vanished_class_depends_on_the_selected_images(cfg, data, caplog):
-    check_labels(cfg, 2, labels_of(0, 0, 0, 0), data, {})  # of all images
+    judge(cfg, 2, labels_of(0, 0, 0, 0), data)  # of all images
     assert "train phase 0 longer, or label more of them" in caplog.text

@@ -20,7 +20,7 @@ from d2_ssod.engine.labeling import next_phase, predicting
 from d2_ssod.engine.labeling.corrections import (
     describe_corrected,
     load_corrected,
-    warn_of_those_left_out,
+    say_corrected,
     warn_of_unused_corrections,
 )
 from d2_ssod.engine.run_data import RunData
@@ -294,18 +294,18 @@ def test_corrections_of_an_earlier_round_that_are_left_out_are_said(tmp_path, ca
     path.parent.mkdir()
     both = {n: detections((0, 0, 9, 9, 1.0, 0)) for n in (1, 2)}
     save_pseudo_labels(path, both, DATA.unlabeled, ["cat"], [7], corrected={1, 2})
-    warn_of_those_left_out(cfg, 2, DATA, both)
+    say_corrected(cfg, 2, DATA, both)
     assert not caplog.records
-    warn_of_those_left_out(cfg, 2, DATA, {1: both[1]})
+    say_corrected(cfg, 2, DATA, {1: both[1]})
     assert "Phase 2: 1 images of which phase 1 had a person's labels, such as 2.png" in caplog.text
     caplog.clear()
     path.write_text("damaged since it was learned from")
-    warn_of_those_left_out(cfg, 2, DATA, {})
+    say_corrected(cfg, 2, DATA, {})
     assert not caplog.records
 
 
 def test_guards_judge_labels_before_they_are_written(tmp_path, monkeypatch):
-    def stop(cfg, phase, labels, data, corrected):
+    def stop(cfg, phase, labels, learned, data):
         raise ConfigError(f"{labels.num_boxes} labels of phase {phase}")
 
     rule = LabelRule(lambda cfg: lambda sources: sources.raw[0])
