@@ -10,7 +10,14 @@ from __future__ import annotations
 
 import argparse
 
-from d2_ssod.engine import default_argument_parser, launch, load_run_data, setup, train_phases
+from d2_ssod.engine import (
+    as_it_was_trained,
+    default_argument_parser,
+    launch,
+    load_run_data,
+    setup,
+    train_phases,
+)
 from d2_ssod.evaluation import evaluate_run
 from d2_ssod.report import report_run
 
@@ -32,4 +39,4 @@ def main(arguments: argparse.Namespace) -> None:
     cfg = setup(arguments)
     if arguments.eval_only or train_phases(cfg, load_run_data(cfg)):
         evaluate_run(cfg)
-    report_run(cfg)
+    report_run(as_it_was_trained(cfg) if arguments.eval_only else cfg)

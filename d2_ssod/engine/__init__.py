@@ -30,6 +30,7 @@ from .hooks import PseudoLabelHook
 from .labeling.next_phase import label_next_phase
 from .launch import launch
 from .multi_phase import train_phases
+from .resuming import as_it_was_trained
 from .run_data import RunData, load_run_data
 from .setup import build_config, setup
 from .training.phase_trainer import PhaseTrainer
@@ -38,6 +39,7 @@ __all__ = [
     "PhaseTrainer",
     "PseudoLabelHook",
     "RunData",
+    "as_it_was_trained",
     "build_config",
     "check_config",
     "check_judging_sets",

@@ -16,11 +16,15 @@ from d2_ssod.artifacts import (
     evaluation_settings,
     summaries_of_phase,
 )
+from d2_ssod.config import flat_keys, value_of, with_values
 from d2_ssod.errors import ConfigError
 
 from .configs.files import read_run_config
 
 logger = logging.getLogger(__name__)
+
+# What an evaluation alone goes by, besides what its results depend on.
+_OF_EVALUATIONS = ("SSOD.NUM_PHASES", "SSOD.REGISTER", "SSOD.REPORT")
 
 
 def check_models_are_there(cfg: CfgNode) -> None:
@@ -74,6 +78,21 @@ def say_what_judges_otherwise(cfg: CfgNode) -> None:
             "(without --eval-only it is changed)",
             *(difference, folder.config),
         )
+
+
+def as_it_was_trained(cfg: CfgNode) -> CfgNode:
+    """Give the config of what an evaluation alone leaves: how the run was trained, and now judged.
+
+    Where the run's own cannot be read, as that of a detector that is gone, it is the one of now.
+    """
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    try:
+        made = read_run_config(folder)
+    except ConfigError:  # which was said when the evaluation began
+        return cfg
+    known = dict(flat_keys(made))
+    keys = [*_OF_EVALUATIONS, *evaluation_settings(cfg)]
+    return with_values(made, {key: value_of(cfg, key) for key in keys if key in known})
 
 
 def said_of_model(folder: RunFolder, phase: int) -> list[Path]:

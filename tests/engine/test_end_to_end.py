@@ -277,6 +277,19 @@ def test_eval_only_follows_the_config(copied_run, data):
     assert found["ensembles"]["0~N"] != expected["ensembles"]["0~N"]
 
 
+def test_the_report_of_an_evaluation_says_how_the_run_was_trained(copied_run, data):
+    """By its own config, whatever keys of a training the command line has or lacks."""
+    keys = {
+        "SSOD__REPORT": True,
+        "SOLVER__WEIGHT_DECAY": 0.125,
+        "SSOD__ENSEMBLE__IOU_THRESH": 0.375,
+    }
+    run_here(runs.arguments(data, copied_run, "--eval-only", **keys))
+    page = (copied_run / "report.html").read_text()
+    assert "WEIGHT_DECAY" not in page
+    assert re.search(r"SSOD\.ENSEMBLE\.IOU_THRESH\D*0\.375\D", page)
+
+
 def test_eval_only_on_other_images_keeps_the_summary(copied_run, data):
     expected = summary_of(copied_run)
     (entry,) = [entry for entry in data if entry["NAME"] == runs.TEST]
