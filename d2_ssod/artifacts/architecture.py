@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from detectron2.config import CfgNode
+from collections.abc import Iterator
 
-from d2_ssod.config import value_of
-from d2_ssod.modeling import detector_of
+from detectron2.config import CfgNode
+from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling.roi_heads import CascadeROIHeads
+
+from d2_ssod.modeling import TIMM_BACKBONES, detector_of
 
 from .differences import differences_between, refuse
 from .layout import PhaseFolder, RunFolder
@@ -13,20 +16,18 @@ from .settings import is_below, training_settings
 from .trained_with import read_training
 
 # What any model depends on that the shapes of its weights do not show.
-_UNSEEN = (
-    *("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.ANCHOR_GENERATOR"),
-    *("MODEL.RPN.BBOX_REG_WEIGHTS", "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS"),
-)
-# ... where the name of a part has a word.
-_UNSEEN_OF = (
-    ("MODEL.BACKBONE.NAME", "fpn", ("MODEL.FPN.FUSE_TYPE",)),
-    (
-        "MODEL.BACKBONE.NAME",
-        "resnet",
-        ("MODEL.RESNETS.STRIDE_IN_1X1", "MODEL.RESNETS.RES5_DILATION"),
-    ),
-    ("MODEL.ROI_HEADS.NAME", "Cascade", ("MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS",)),
-)
+_UNSEEN = ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
+_ANCHORS = "MODEL.ANCHOR_GENERATOR"
+_OF_CASCADES = "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS"
+_OF_RESNETS = ("MODEL.RESNETS.STRIDE_IN_1X1", "MODEL.RESNETS.RES5_DILATION")
+_OF_PYRAMIDS = ("MODEL.FPN.FUSE_TYPE",)
+# Backbones that do not read all of these; one's own may.
+_OF_BACKBONES = {
+    "build_resnet_backbone": _OF_RESNETS,
+    "build_small_fpn_backbone": (),
+    "build_ssd_vgg16_backbone": (),
+    **dict.fromkeys(TIMM_BACKBONES, _OF_PYRAMIDS),
+}
 
 
 def check_architecture(cfg: CfgNode, phase: int, folder: RunFolder) -> None:
@@ -54,13 +55,23 @@ def differences_unseen(cfg: CfgNode, files: PhaseFolder) -> list[str]:
     """Tell in what a model that lies elsewhere is not the config's, though its weights fit."""
     if not files.trained_with.exists():
         return []
-    settings = (
-        read_training(files.trained_with, "restore it")["settings"],
-        training_settings(cfg, 0),
-    )
-    unseen = [*_UNSEEN, *detector_of(cfg).unseen_keys]
-    for part, word, keys in _UNSEEN_OF:
-        if word in value_of(cfg, part):
-            unseen += keys
-    parts = [{k: v for k, v in own.items() if is_below(k, unseen)} for own in settings]
+    made = read_training(files.trained_with, "restore it")["settings"]
+    unseen = list(_unseen_keys(cfg))
+    parts = [
+        {key: value for key, value in settings.items() if is_below(key, unseen)}
+        for settings in (made, training_settings(cfg, 0))
+    ]
     return differences_between(*parts)
+
+
+def _unseen_keys(cfg: CfgNode) -> Iterator[str]:
+    """Yield the keys, or sections, that the weights of the config's model do not show."""
+    detector = detector_of(cfg)
+    yield from _UNSEEN
+    yield from detector.unseen_keys
+    yield from _OF_BACKBONES.get(cfg.MODEL.BACKBONE.NAME, _OF_RESNETS + _OF_PYRAMIDS)
+    if detector.has_anchors:
+        yield _ANCHORS
+    heads = ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME)
+    if detector.has_roi_heads and isinstance(heads, type) and issubclass(heads, CascadeROIHeads):
+        yield _OF_CASCADES

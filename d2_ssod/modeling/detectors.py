@@ -28,7 +28,7 @@ class Detector:
         num_classes_key: config key of the number of classes.
         inference_keys: config keys that its detections depend on, besides image sizes.
         unseen_keys: config keys, or sections, that a model depends on and that the shapes of its
-            weights do not show, besides those of input, backbone, anchors and box coding.
+            weights do not show, besides those of input, backbone, anchors and cascades.
         has_tta: Detectron2 has multi-transform inference for it.
         has_roi_heads: it samples RoIs, which can be re-weighted.
         has_anchors: it has those of ``MODEL.ANCHOR_GENERATOR``.
@@ -84,7 +84,9 @@ _RCNN = Detector(
     learns_certainty=True,
     unseen_keys=(
         "MODEL.RPN.IN_FEATURES",
+        "MODEL.RPN.BBOX_REG_WEIGHTS",
         "MODEL.ROI_HEADS.IN_FEATURES",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",
         "MODEL.ROI_BOX_HEAD.POOLER_TYPE",
         "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION",
         "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE",

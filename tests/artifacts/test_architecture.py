@@ -35,9 +35,38 @@ def test_the_order_of_channels_is_of_the_architecture(cfg):
         check_architecture(cfg, 0, folder)
 
 
-def test_keys_that_a_model_does_not_read_may_be_others(tmp_path):
-    other, key = RunFolder(tmp_path / "other"), "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS"
-    record_training(bare_config(other.root), 0, [], other)
-    cfg = bare_config(tmp_path / "run")
-    cfg.merge_from_list([key, ((1.0, 1.0, 1.0, 1.0),) * 3, "MODEL.FPN.FUSE_TYPE", "avg"])
-    assert differences_unseen(cfg, other.phase(0)) == []
+OTHERWISE = {
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[8, 16, 24, 48, 96]],
+    "MODEL.RPN.BBOX_REG_WEIGHTS": (2.0, 2.0, 1.0, 1.0),
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": (1.0, 1.0, 1.0, 1.0),
+    "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": ((1.0, 1.0, 1.0, 1.0),) * 3,
+    "MODEL.FPN.FUSE_TYPE": "avg",
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
+}
+OF_ANCHORS, OF_RPN, OF_BOXES, OF_CASCADES, OF_PYRAMIDS, OF_RESNETS = OTHERWISE
+RCNN = {OF_ANCHORS, OF_RPN, OF_BOXES}
+ARCHITECTURE, BACKBONE = "MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME"
+
+
+@pytest.mark.parametrize(
+    ("parts", "read"),
+    [
+        ([], {*RCNN, OF_RESNETS}),
+        ([BACKBONE, "build_resnet_fpn_backbone"], {*RCNN, OF_RESNETS, OF_PYRAMIDS}),
+        ([BACKBONE, "build_timm_fpn_backbone"], {*RCNN, OF_PYRAMIDS}),
+        ([BACKBONE, "of_ones_own"], {*RCNN, OF_RESNETS, OF_PYRAMIDS}),
+        (["MODEL.ROI_HEADS.NAME", "CascadeROIHeads"], {*RCNN, OF_CASCADES, OF_RESNETS}),
+        ([ARCHITECTURE, "RetinaNet"], {OF_ANCHORS, OF_RESNETS}),
+        ([ARCHITECTURE, "SSD", BACKBONE, "build_ssd_vgg16_backbone"], set()),
+        ([ARCHITECTURE, "CSD", BACKBONE, "build_ssd_vgg16_backbone"], set()),
+    ],
+)
+def test_keys_that_a_model_does_not_read_may_be_others(tmp_path, parts, read):
+    other = RunFolder(tmp_path / "other")
+    configs = bare_config(other.root), bare_config(tmp_path / "run")
+    for cfg in configs:
+        cfg.merge_from_list([BACKBONE, "build_resnet_backbone", *parts])
+    record_training(configs[0], 0, [], other)
+    configs[1].merge_from_list([part for pair in OTHERWISE.items() for part in pair])
+    found = {text.split(" was ")[0] for text in differences_unseen(configs[1], other.phase(0))}
+    assert found == read
