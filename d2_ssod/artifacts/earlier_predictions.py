@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from d2_ssod.errors import ConfigError
+from d2_ssod.file_names import common_folder
 from d2_ssod.json_files import atomic_open, read_json_lines, write_json_line
 from d2_ssod.structures import Detections, ImageId, Predictions
 
@@ -74,7 +75,7 @@ def load_predictions_by_file(
     name_of = noted_files(note)
     numbers = match_files(list(name_of.values()), images)
     if numbers is None and may_have_more:
-        numbers = _match_from_here(list(name_of.values()), images)
+        numbers = _match_from_here(path, list(name_of.values()), images)
     if numbers is None:
         raise ConfigError(
             f"{path}: made of {len(name_of)} images, of which some are not among the {len(images)} "
@@ -93,11 +94,28 @@ def load_predictions_by_file(
     }
 
 
-def _match_from_here(files: Sequence[str], images: Sequence[dict]) -> dict[str, ImageId] | None:
-    """Find which of the files the images are, all of which must be among them."""
+def _match_from_here(
+    path: Path, files: Sequence[str], images: Sequence[dict]
+) -> dict[str, ImageId]:
+    """Find which of the files that predictions are of the images are.
+
+    Of those that were moved, all images must be, below a folder of the same name or as copies: base
+    names alone, such as 0.png, are those of many pictures.
+    """
     id_of = {os.path.abspath(image["file_name"]): image["image_id"] for image in images}
+    if known := {file: id_of[file] for file in files if file in id_of}:
+        return known
     theirs = match_files(list(id_of), [{"file_name": f, "image_id": f} for f in files])
-    return theirs and {file: id_of[own] for own, file in theirs.items()}
+    if theirs:
+        folders = common_folder(list(theirs)), common_folder(list(theirs.values()))
+        have_one_name = len({os.path.basename(folder) for folder in folders}) == 1
+        if have_one_name or os.path.isfile(next(iter(theirs.values()))):
+            return {file: id_of[own] for own, file in theirs.items()}
+    raise ConfigError(
+        f"{path}: made of {len(files)} images, such as {files[0]}, that are not known to be those "
+        f"here, such as {images[0]['file_name']}: they are by their paths or, moved, below a "
+        "folder of the same name; take it out, or move them back"
+    )
 
 
 def load_earlier_predictions(folder: Path, images: Sequence[dict]) -> Predictions:

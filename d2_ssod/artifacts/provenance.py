@@ -7,6 +7,7 @@ note has their names, too, and the lengths of the files, as names may stay while
 
 from __future__ import annotations
 
+import filecmp
 import functools
 import os
 from collections.abc import Sequence
@@ -47,7 +48,8 @@ def match_files(files: Sequence[str], images: Sequence[dict]) -> dict[str, Image
 
     Args:
         files: as `noted_files` gives them. Where all were moved, they are found by their paths
-            below their deepest common folder, in front of which there may be others now.
+            below their deepest common folder, in front of which there may be others now; where some
+            are still there, what is found must be copies of these.
         images: dicts of all unlabeled images.
 
     Returns:
@@ -65,10 +67,23 @@ def match_files(files: Sequence[str], images: Sequence[dict]) -> dict[str, Image
     names = [os.path.relpath(file, root) for file in files]
     first = os.sep + names[0]
     folders = [path[: len(path) - len(names[0])] for path in id_of if path.endswith(first)]
-    fitting = [folder for folder in folders if all(folder + name in id_of for name in names)]
+    looked_at = sorted({0, len(files) // 2, len(files) - 1})
+    fitting = [
+        folder
+        for folder in folders
+        if all(folder + name in id_of for name in names)
+        and all(_may_be_copy(files[number], folder + names[number]) for number in looked_at)
+    ]
     if len(fitting) != 1:
         return None
     return {f: id_of[fitting[0] + name] for f, name in zip(files, names, strict=True)}
+
+
+def _may_be_copy(one: str, other: str) -> bool:
+    """Tell whether two files may be one picture: where both are there, they are alike."""
+    if not (os.path.isfile(one) and os.path.isfile(other)):
+        return True
+    return filecmp.cmp(one, other, shallow=False)
 
 
 def noted_files(note: dict[str, Any]) -> dict[ImageId, str]:

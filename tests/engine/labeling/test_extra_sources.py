@@ -1,5 +1,7 @@
 """Predictions of other models are those of the same pictures."""
 
+import shutil
+
 import numpy as np
 import pytest
 import runs
@@ -60,8 +62,50 @@ def test_a_run_with_more_images_has_predictions_of_these(tmp_path):
     cfg.SSOD.CONSENSUS.EXTRA_SOURCES = [str(other.predictions)]
     (found,) = load_extra_sources(cfg, data_of("c.png"))
     assert heights(found) == {1: [5]}
-    with pytest.raises(ConfigError, match="of which some are not among the 2 unlabeled ones"):
+    with pytest.raises(ConfigError, match=r"has nothing on 1 of the 2 .*, such as /data/d\.png"):
         load_extra_sources(cfg, data_of("c.png", "d.png"))
+
+
+@pytest.mark.parametrize(
+    ("there", "are_alike", "folder", "is_found"),
+    [
+        (True, True, "cam1", True),
+        (True, True, "cam2", True),  # copies
+        (True, False, "cam1", False),
+        (True, False, "cam2", False),
+        (False, None, "cam1", True),
+        (False, None, "cam2", False),  # perhaps of another camera, and not moved at all
+    ],
+)
+@pytest.mark.parametrize("more", [0, 2])
+def test_those_of_other_pictures_of_the_same_names_are_not_taken(
+    tmp_path, there, are_alike, folder, is_found, more
+):
+    """As frames of two cameras are called, and of one length, if they are not compressed."""
+    cfg, own = runs.bare_config(tmp_path / "own"), tmp_path / "here" / folder
+    names = [f"{number}.bmp" for number in range(3 + more)]
+    theirs = [tmp_path / "cam1" / name for name in names]
+    for parent, content in ((tmp_path / "cam1", 1), (own, 1 if are_alike else 2)):
+        parent.mkdir(parents=True)
+        for name in names:
+            (parent / name).write_bytes(bytes([content]))
+    files = RunFolder(tmp_path / "other").phase(0)
+    files.folder.mkdir(parents=True)
+    noted = [{"file_name": str(f), "image_id": n} for n, f in enumerate(theirs)]
+    write_json(files.predictions_source, prediction_source(cfg, noted))
+    save_predictions(files.predictions, {n: FOUND[1] for n in range(3 + more)}, [7])
+    if not there:
+        shutil.rmtree(tmp_path / "cam1")
+    cfg.SSOD.CONSENSUS.EXTRA_SOURCES = [str(files.predictions)]
+    images = [{"file_name": str(own / f"{n}.bmp"), "image_id": 9 - n} for n in range(3)]
+    data = RunData([], images, np.ones(1), ["cat"], [7])
+    if is_found or (not there and not more):
+        assert heights(load_extra_sources(cfg, data)[0]) == {9: [9], 8: [9], 7: [9]}
+        return
+    with pytest.raises(
+        ConfigError, match=r"such as .*/cam1/0\.bmp, that are not known to be those"
+    ):
+        load_extra_sources(cfg, data)
 
 
 def test_those_of_a_run_with_other_classes_are_refused(tmp_path):
