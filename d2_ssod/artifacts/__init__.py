@@ -2,6 +2,7 @@
 
 layout.py                which file lies where in ``OUTPUT_DIR``
 checkpoints.py           models: written whole or not at all, loaded by phase
+checkpoint_files.py      ... what their files must be to be read
 predictions.py           ``predictions.json``: a model's raw detections, as COCO results
 partial_predictions.py   those of a pass over the images that has not ended
 earlier_predictions.py   those that were made before images were added
@@ -25,9 +26,9 @@ manifest.py              ``manifest.json``: how the pseudo-labels came about
 """
 
 from .architecture import differences_unseen
+from .checkpoint_files import DamagedCheckpoint
 from .checkpoints import (
     AtomicCheckpointer,
-    DamagedCheckpoint,
     half_written_files,
     load_model,
     load_phase_model,

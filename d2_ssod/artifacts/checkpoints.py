@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import re
-import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import IO, Any
 
-import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
@@ -26,33 +22,12 @@ from d2_ssod.json_files import atomic_open
 from d2_ssod.modeling import named_as
 
 from .architecture import check_architecture
+from .checkpoint_files import RESTORE, DamagedCheckpoint, check_sums, reading_checkpoint
 from .layout import RunFolder
 
 logger = logging.getLogger(__name__)
 
 _SHOWN = 3  # names of tensors in a message
-# What files hold beside tensors, and torch.load refuses though it is no code: numbers and arrays
-# of NumPy, under the names of its versions 1 and 2, and options of a command line.
-_PLAIN_DATA = [
-    argparse.Namespace,
-    np.dtype,
-    np.ndarray,
-    *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
-    *(
-        (part.__reduce__()[0], f"numpy.{core}.multiarray.{part.__reduce__()[0].__name__}")
-        for part in (np.float64(0), np.zeros(1))
-        for core in ("core", "_core")
-    ),
-]
-
-
-# What reading a file raises that is no checkpoint, or a part of one.
-_UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, LookupError, UnpicklingError)
-_RESTORE = "restore the file, or delete it, and what was made with it, to have it made again"
-
-
-class DamagedCheckpoint(ConfigError):
-    """A checkpoint that cannot be used, whatever the config is."""
 
 
 class AtomicCheckpointer(DetectionCheckpointer):
@@ -140,12 +115,10 @@ class AtomicCheckpointer(DetectionCheckpointer):
             self._parsed_url_during_load = None  # An error leaves it, and no load may follow then.
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        try:
-            with torch.serialization.safe_globals(_PLAIN_DATA):
-                loaded = super()._load_file(filename)
-        except _UNREADABLE as error:
-            remedy = _RESTORE if self.must_fit else "name a file of weights alone"
-            raise _damaged(self._path, error, remedy) from error
+        remedy = RESTORE if self.must_fit else "name a file of weights alone"
+        with reading_checkpoint(self._path, remedy):
+            loaded = super()._load_file(filename)
+            check_sums(filename)
         inner = loaded["model"].get("state_dict")  # as MMDetection, Lightning and timm write it
         return {**loaded, "model": inner} if isinstance(inner, dict) else loaded
 
@@ -170,29 +143,6 @@ class AtomicCheckpointer(DetectionCheckpointer):
                 self._path, self.model, loaded, shapes, missing, incompatible.unexpected_keys
             )
         return incompatible
-
-
-def check_readable(path: str | os.PathLike) -> None:
-    """Check that a file is a checkpoint, of whatever model.
-
-    Raises:
-        DamagedCheckpoint: otherwise.
-    """
-    try:
-        with torch.serialization.safe_globals(_PLAIN_DATA):
-            torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        raise _damaged(path, error, _RESTORE) from error
-
-
-def _damaged(path: str | os.PathLike, error: Exception, remedy: str) -> DamagedCheckpoint:
-    what = textwrap.shorten(str(error), 200, placeholder=" ...") or repr(error)
-    if isinstance(error, UnpicklingError):
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"it has code in it, {code[1]}, which is not run" if code else "it is none"
-    if os.path.basename(path) == "model_final.pth":
-        remedy += " (model_best.pth may be a copy)"
-    return DamagedCheckpoint(f"{path}: cannot be read as a checkpoint ({what}); {remedy}")
 
 
 Shapes = dict[str, tuple[Sequence[int], Sequence[int]]]  # in the file, in the model

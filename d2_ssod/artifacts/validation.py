@@ -5,6 +5,7 @@ And what is best by that.
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import atomic_copy, read_record, write_json
 from d2_ssod.limits import is_number
 
-from .checkpoints import check_readable
+from .checkpoint_files import check_readable
 from .layout import RunFolder
 from .summary import numbers_in
 
@@ -146,5 +147,8 @@ def keep_best_model(folder: RunFolder, phase: int) -> None:
     Raises:
         DamagedCheckpoint: it cannot be read; what there was, perhaps a copy of it, stays.
     """
-    check_readable(folder.phase(phase).model)
-    atomic_copy(folder.phase(phase).model, folder.best)
+    model = folder.phase(phase).model
+    if folder.best.exists() and filecmp.cmp(model, folder.best, shallow=False):
+        return
+    check_readable(model)
+    atomic_copy(model, folder.best)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,14 +74,15 @@ def load_given_model(cfg: CfgNode, thing_classes: Sequence[str]) -> nn.Module | 
 
 def _check_fits(cfg: CfgNode, path: Path, thing_classes: Sequence[str]) -> None:
     """Check what the weights do not tell, by the files of the run that the model is of."""
+    of_model = _phase_of(path)
     folder = path.resolve().parent
     roots = [RunFolder(folder), RunFolder(folder.parent)]  # of model_best.pth; a phase's
     own = Path(cfg.OUTPUT_DIR).resolve()  # whose classes.json this run has just written
     runs = [root for root in roots if root.root != own and root.classes.exists()]
     # All phases have the same settings of these; the model's own may be missing, if adopted itself.
-    phases = [folder, *(each for run in runs for each in sorted(run.root.glob("phase_*")))]
-    noted = (of for of in map(PhaseFolder, phases) if of.trained_with.exists())
-    made = next(noted, PhaseFolder(folder))
+    phases = [PhaseFolder(each) for run in runs for each in sorted(run.root.glob("phase_*"))]
+    noted = (phase for phase in [of_model, *phases] if phase.trained_with.exists())
+    made = next(noted, of_model)
     differences = class_differences(runs[0], thing_classes) if runs else None
     if differences is None:
         logger.warning(
@@ -97,10 +99,18 @@ def _check_fits(cfg: CfgNode, path: Path, thing_classes: Sequence[str]) -> None:
     )
 
 
+def _phase_of(path: Path) -> PhaseFolder:
+    """Find the folder of the phase whose model a file is; where that is not known, its own."""
+    folder = path.resolve().parent
+    phases = [PhaseFolder(each) for each in sorted(folder.glob("phase_*"))]  # of model_best.pth
+    copied = (p for p in phases if p.model.is_file() and filecmp.cmp(p.model, path, shallow=False))
+    return next(copied, PhaseFolder(folder))
+
+
 def _take(cfg: CfgNode, files: PhaseFolder, model: nn.Module) -> None:
     """Write the model as phase 0's; what is of an earlier one goes, unless that was the same."""
     path = Path(cfg.SSOD.START.PHASE_0)
-    learned_unlabeled = has_learned_unlabeled(PhaseFolder(path.resolve().parent))
+    learned_unlabeled = has_learned_unlabeled(_phase_of(path))
     source = TakenFrom(cfg.SSOD.START.PHASE_0, digest_of_file(path), learned_unlabeled)
     before = read_taken_from(files)
     if before is None or before.sha256 != source.sha256:

@@ -71,14 +71,14 @@ class Control:
     Attributes:
         folder: where it lies.
         metrics: of its last model.
-        has_learned_unlabeled: it has not learned from labels alone.
+        has_learned_unlabeled: it has not learned from labels alone; None if that is not known.
         image_passes: images that it was trained on, each time counted; None if that is not known.
         has_other_labels: its phase 0 was trained on other labeled images, as far as that is known.
     """
 
     folder: Path
     metrics: Metrics
-    has_learned_unlabeled: bool = False
+    has_learned_unlabeled: bool | None = False
     image_passes: int | None = None
     has_other_labels: bool = False
 
@@ -96,7 +96,8 @@ class Run:
         control: another run, to compare with.
         problems: what could not be read, each in a sentence.
         ensembles: their metrics on the validation images, where these are known.
-        has_learned_unlabeled: its phase 0 is known to have learned from unlabeled images, too.
+        has_learned_unlabeled: its phase 0 has learned from unlabeled images, too; None if that is
+            not known, as of a model that is of no run.
     """
 
     cfg: CfgNode
@@ -107,7 +108,7 @@ class Run:
     control: Control | None
     problems: list[str] = field(default_factory=list)
     ensembles: dict[str, Metrics] = field(default_factory=dict)
-    has_learned_unlabeled: bool = False
+    has_learned_unlabeled: bool | None = False
 
     @property
     def folder(self) -> RunFolder:
@@ -168,7 +169,7 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
         problems,
         _if_there(folder.validation, lambda path: load_validated_ensembles(folder, last), problems)
         or {},
-        _has_learned_unlabeled(cfg, folder, problems),
+        _has_learned_unlabeled(folder, problems, otherwise=_learns_unlabeled(cfg)),
     )
     if control is None:
         return run
@@ -187,9 +188,8 @@ def collect(cfg: CfgNode, control: Path | None = None) -> Run:
         for each in (folder, other)
     ]
     has_others = None not in digests and digests[0] != digests[1]
-    of_0 = _if_there(control, lambda _: has_learned_unlabeled(other.phase(0)), problems)
-    has_more = last > 0 or of_0
-    return replace(run, control=Control(control, metrics, bool(has_more), passes, has_others))
+    has_more = last > 0 or _has_learned_unlabeled(other, problems, otherwise=False)
+    return replace(run, control=Control(control, metrics, has_more, passes, has_others))
 
 
 def _pseudo_counts(cfg: CfgNode, phase: int) -> tuple[int, int]:
@@ -197,11 +197,17 @@ def _pseudo_counts(cfg: CfgNode, phase: int) -> tuple[int, int]:
     return counts["pseudo_images"], counts["pseudo_boxes"]
 
 
-def _has_learned_unlabeled(cfg: CfgNode, folder: RunFolder, problems: list[str]) -> bool:
-    """Tell it of phase 0: by what is noted of it, or else as its detector does."""
+def _has_learned_unlabeled(
+    folder: RunFolder, problems: list[str], *, otherwise: bool
+) -> bool | None:
+    """Tell it of phase 0, by what is noted of it; None if it is from where nothing was noted."""
     known = _if_there(folder.root, lambda _: has_learned_unlabeled(folder.phase(0)), problems)
-    if known is not None:
-        return known
+    is_from_elsewhere = folder.phase(0).taken_from.exists()
+    return known if known is not None or is_from_elsewhere else otherwise
+
+
+def _learns_unlabeled(cfg: CfgNode) -> bool:
+    """Tell whether the config's detector does."""
     try:
         return detector_of(cfg).learns_unlabeled
     except ConfigError:  # a script of one's own has registered it

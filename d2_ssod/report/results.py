@@ -156,7 +156,7 @@ def _by_validation(run: Run, results: Results, chosen: Phase) -> str:
     """Name the phase that is best on the validation images, and how good it is."""
     aps = [f"phase {phase.number} {phase.validation['AP']:.1f}" for phase in run.phases]
     alone = ", trained on the labeled images alone"
-    is_alone = chosen.number == 0 and not run.has_learned_unlabeled
+    is_alone = chosen.number == 0 and run.has_learned_unlabeled is False
     text = f"Use phase {chosen.number}{alone if is_alone else ''}"
     if run.cfg.SSOD.KEEP_BEST and run.folder.best.exists():
         text += f" ({run.folder.relative(run.folder.best)})"
@@ -211,7 +211,7 @@ def _what_to_use(run: Run, results: Results, best: Row) -> str:
     name = best.title if best.kind == "phase" else f"the ensemble of {best.title}"
     value = f"{best.value(_MAIN):.1f} {_MAIN}"
     if results.gain(best, _MAIN) is None:
-        if run.has_learned_unlabeled:
+        if run.has_learned_unlabeled is not False:
             return f"Use {name}: {value}."
         rest = " Unlabeled images did not help." if len(results.of_run) > 1 else ""
         return f"Use {name}, trained on the labeled images alone: {value}.{rest}"
@@ -271,11 +271,11 @@ def _compared(results: Results, single: Row | None, best: Row, run: Run) -> list
     text += "" if results.by_test else " on the validation images, which have chosen it"
     if best.kind == "ensemble":
         text += f", the ensemble {signed(differences[1])}"
-    if single.short == "0" and not run.has_learned_unlabeled:
+    if single.short == "0" and run.has_learned_unlabeled is False:
         return [f"{text}; phase 0 has learned from the labels alone, too."]
     if abs(differences[0]) < NOISE:
         return [f"{text}: no difference beyond the noise."]
-    if run.control.has_learned_unlabeled:
+    if run.control.has_learned_unlabeled is not False:
         return [f"{text}."]
     better = "the unlabeled images paid" if differences[0] > 0 else "the labels alone were better"
     return [f"{text}: {better}."]

@@ -199,6 +199,39 @@ def test_a_truncated_checkpoint_is_named(tmp_path):
         AtomicCheckpointer(small(), must_fit=True).load(str(path))
 
 
+@pytest.mark.parametrize("must_fit", [False, True])
+def test_a_checkpoint_with_a_byte_that_has_changed_is_named(tmp_path, must_fit):
+    path = tmp_path / "model.pth"
+    model = nn.Linear(64, 64)
+    saved(tmp_path, model)
+    content = bytearray(path.read_bytes())
+    content[content.index(model.weight.detach().numpy().tobytes()) + 99] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        ConfigError, match=r"model\.pth: cannot be read .*Bad CRC-32 for file .*data"
+    ):
+        AtomicCheckpointer(nn.Linear(64, 64), must_fit=must_fit).load(str(path))
+
+
+def test_a_checkpoint_without_checksums_is_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        saved(tmp_path, small())
+    finally:
+        torch.serialization.set_crc32_options(True)
+    AtomicCheckpointer(small(), must_fit=True).load(str(tmp_path / "model.pth"))
+
+
+def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
+    def load(*args, **kwargs):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 GB")
+
+    saved(tmp_path, small())
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(RuntimeError, match=r"^DefaultCPUAllocator"):
+        AtomicCheckpointer(small(), must_fit=True).load(str(tmp_path / "model.pth"))
+
+
 class Planted:
     def __reduce__(self):
         return (print, ("this must not run",))
@@ -263,7 +296,7 @@ def test_a_full_disk_is_said_as_one(checkpointer, tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(OSError, match=r"File too large: '.*/model_0000001\.pth'"):
             checkpointer.save("model_0000001")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -170,7 +170,26 @@ def test_whether_a_model_has_learned_from_unlabeled_images_is_noted(
     taken = RunFolder(cfg.OUTPUT_DIR).phase(0)
     taken.folder.mkdir(parents=True)
     adopt_phase_0(cfg, ["cat"])
-    assert has_learned_unlabeled(taken) == bool(unlabeled)
+    assert has_learned_unlabeled(taken) is bool(unlabeled)
+
+
+def test_what_the_best_model_of_a_run_has_learned_from_is_that_of_its_phase(tmp_path, monkeypatch):
+    monkeypatch.setattr(adoption, "load_model", lambda cfg, path: nn.Linear(1, 1))
+    other, best = RunFolder(tmp_path / "other"), RunFolder(tmp_path / "other").best
+    for phase in (0, 1):
+        other.phase(phase).folder.mkdir(parents=True)
+        other.phase(phase).model.write_text(f"of phase {phase}")
+        if phase > 0:
+            other.phase(phase).pseudo_labels.write_text('{"images": [], "annotations": []}')
+        record_training(bare_config(other.root), phase, [], other)
+    for content, learned in (("of phase 0", False), ("of phase 1", True), ("of none", None)):
+        best.write_text(content)
+        cfg = bare_config(tmp_path / content)
+        cfg.SSOD.START.PHASE_0 = str(best)
+        taken = RunFolder(cfg.OUTPUT_DIR).phase(0)
+        taken.folder.mkdir(parents=True)
+        adopt_phase_0(cfg, ["cat"])
+        assert has_learned_unlabeled(taken) is learned
 
 
 @pytest.mark.parametrize("phase", [0, 1])  # that of phase 0 may be from elsewhere

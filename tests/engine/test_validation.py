@@ -1,5 +1,6 @@
 """What the validation images say of each phase's model."""
 
+import io
 import json
 
 import pytest
@@ -139,16 +140,38 @@ def test_the_best_model_is_handed_over(cfg):
     assert folder.best.read_bytes() == folder.phase(1).model.read_bytes()
 
 
-def test_a_damaged_model_does_not_take_the_place_of_a_copy_of_it(cfg):
+def cut(content):
+    return content[: len(content) // 2]
+
+
+def with_other_weights(content):
+    weights = torch.ones(9).numpy().tobytes()
+    assert weights in content
+    return content.replace(weights, bytes(len(weights)))
+
+
+def without_model(content):
+    file = io.BytesIO()
+    torch.save([1, 2], file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("damage", [cut, with_other_weights, without_model])
+def test_a_damaged_model_does_not_take_the_place_of_a_copy_of_it(cfg, damage):
     folder = RunFolder(cfg.OUTPUT_DIR)
+    torch.save({"model": {"weight": torch.ones(9)}}, folder.phase(1).model)
     for phase, ap in enumerate([20.0, 25.0, 24.0]):
         save_validation(folder, phase, {"AP": ap})
     keep_best(cfg)
     whole = folder.best.read_bytes()
-    folder.phase(1).model.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ConfigError, match=r"phase_1/model_final\.pth: cannot be read as a check"):
+    folder.phase(1).model.write_bytes(damage(whole))
+    copy = r"model_best\.pth is a copy, if what log\.txt .* says is best .* is phase 1\)$"
+    with pytest.raises(ConfigError, match=rf"phase_1/model_final\.pth: cannot be read as .*{copy}"):
         keep_best(cfg)
     assert folder.best.read_bytes() == whole
+    folder.best.unlink()
+    with pytest.raises(ConfigError, match=r"to have it made again$"):
+        keep_best(cfg)
 
 
 def test_a_phase_without_an_ap_is_not_the_best(cfg):

@@ -361,6 +361,22 @@ def test_what_phase_0_has_learned_from_is_known_by_its_detector_or_where_it_was_
         assert collect(cfg).has_learned_unlabeled == learned
 
 
+def test_nothing_is_said_of_what_a_phase_0_has_learned_from_that_is_of_no_run(cfg, tmp_path):
+    worse, other = (
+        make_run(tmp_path / name, ap50=ap50)
+        for name, ap50 in (("worse", (50.0, 30.0)), ("other", (60.0,)))
+    )
+    for is_known in (True, False):
+        if not is_known:
+            for run in (worse, other):
+                write_taken_from(RunFolder(run.OUTPUT_DIR).phase(0), TakenFrom("a.pth", ""))
+        alone = " ".join(Page(write_report(worse)).words)
+        compared = " ".join(Page(write_report(cfg, control=other.OUTPUT_DIR)).words)
+        assert ("trained on the labeled images alone" in alone) == is_known
+        assert ("the labels alone were better" in compared) == is_known
+        assert "has learned from unlabeled images itself" not in compared
+
+
 def test_a_comparison_with_a_run_of_other_labels_is_said_to_be_one(cfg, tmp_path):
     other = make_run(tmp_path / "other")
     for run in (cfg, other):

@@ -93,7 +93,7 @@ def test_those_of_other_pictures_of_the_same_names_are_not_taken(
     files.folder.mkdir(parents=True)
     noted = [{"file_name": str(f), "image_id": n} for n, f in enumerate(theirs)]
     write_json(files.predictions_source, prediction_source(cfg, noted))
-    save_predictions(files.predictions, {n: FOUND[1] for n in range(3 + more)}, [7])
+    save_predictions(files.predictions, dict.fromkeys(range(3 + more), FOUND[1]), [7])
     if not there:
         shutil.rmtree(tmp_path / "cam1")
     cfg.SSOD.CONSENSUS.EXTRA_SOURCES = [str(files.predictions)]
