@@ -106,12 +106,20 @@ def _real_path(path: str) -> str:
         return path
 
 
+def _are_own(found: int, of_others: int) -> bool:
+    """Tell whether what is found is what was moved, where some of it is named otherwise, too.
+
+    A picture may be named twice; many that are, are those of another folder.
+    """
+    return of_others == 0 or (2 * of_others < found and of_others <= max(1, found // 10))
+
+
 class FileFinder:
     """Finds the files below a folder that the names in one file mean.
 
     Absolute paths, as of another machine, are looked for by their ends. What is in front of these
-    is the same for all of them, so that ``cam2/0.png`` never is ``cam1/0.png``; and most of what
-    is found so is not another of the names already, as pictures of a missing disk would be.
+    is the same for all of them, so that ``cam2/0.png`` never is ``cam1/0.png``; and next to none of
+    what is found so is another of the names already, as pictures of a missing disk would be.
     """
 
     def __init__(self, folder: str, names: Sequence[str]) -> None:
@@ -166,7 +174,7 @@ class FileFinder:
         named = set(map(self._real, written))
         ends = Counter(front for front, _ in found)
         others = Counter(front for front, path in found if self._real(path) in named)
-        counts = {front: count for front, count in ends.items() if 2 * others[front] < count}
+        counts = {front: n for front, n in ends.items() if _are_own(n, others[front])}
         own, most = os.path.basename(os.path.abspath(self._folder)), max(counts.values(), default=0)
         ranks = {f: (f[-1] == own, n, -len(f)) for f, n in counts.items() if 2 * n >= most}
         highest = max(ranks.values(), default=None)
