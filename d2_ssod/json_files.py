@@ -1,5 +1,6 @@
 """Reading JSON files, and writing files so that no interruption leaves half of one behind."""
 
+import errno
 import gc
 import itertools
 import json
@@ -16,6 +17,8 @@ import numpy as np
 from d2_ssod.errors import ConfigError
 
 _LINES = 20_000  # of a list that are read at a time
+# Errors of a file that is written, which the system does not name; others may be of what is read.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
@@ -45,7 +48,7 @@ def atomic_open(
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno and not error.filename:  # as of a full disk
+        if error.errno in _NO_ROOM and not error.filename:
             error.filename = os.fspath(path)
         raise
     finally:

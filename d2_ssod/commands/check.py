@@ -77,11 +77,11 @@ def _check_keys(cfg: CfgNode) -> Findings:
 def _check_given(cfg: CfgNode) -> Findings:
     """Find what is wrong with labels, predictions and models that the config names."""
     ssod, findings = cfg.SSOD, Findings()
-    labels, first = ssod.PSEUDO_LABEL, RunFolder(cfg.OUTPUT_DIR).phase(1)
+    labels, folder = ssod.PSEUDO_LABEL, RunFolder(cfg.OUTPUT_DIR)
     given = (
         labels.CORRECTED,
-        labels.FROM and ssod.NUM_PHASES > 0 and not first.pseudo_labels.exists(),
-        ssod.CONSENSUS.EXTRA_SOURCES,
+        labels.FROM and ssod.NUM_PHASES > 0 and not folder.phase(1).pseudo_labels.exists(),
+        ssod.CONSENSUS.EXTRA_SOURCES or folder.phase(0).predictions_source.exists(),
         ssod.START.PHASE_0,
     )
     if not any(given):

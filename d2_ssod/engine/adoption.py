@@ -146,7 +146,7 @@ def adopt_pseudo_labels(cfg: CfgNode, data: RunData) -> None:
             images.
     """
     path, files = cfg.SSOD.PSEUDO_LABEL.FROM, RunFolder(cfg.OUTPUT_DIR).phase(1)
-    if not path:
+    if not (path and cfg.SSOD.NUM_PHASES > 0):
         return
     if on_main_process(files.pseudo_labels.exists):
         if on_main_process(lambda: _are_others(path, files.pseudo_labels)):

@@ -9,6 +9,8 @@ from typing import Any
 
 from d2_ssod.json_files import read_record
 
+_OF_CORRECTED = ("images", "boxes", "images_empty")  # the last one is not of all versions
+
 
 @dataclass(frozen=True)
 class ClassRow:
@@ -42,7 +44,7 @@ class LabelTable:
         rows: of the classes.
         selection: number of all images, and of those ``_kept``, ``_left_out`` and ``_empty``.
         quality: precision and recall after each step, where the truth is known.
-        corrected: images and boxes that a person has labeled.
+        corrected: images and boxes that a person has labeled, and images found empty.
         learned: images and boxes that the phase was trained on, or would be now.
         were_changed: these are others than were made: a person has changed labels in place.
     """
@@ -56,6 +58,26 @@ class LabelTable:
     corrected: dict[str, int] | None
     learned: tuple[int, int]
     were_changed: bool
+
+    def describe(self) -> str:
+        """Say how many images are trained on, and whose labels they have."""
+        images, of_models = self.selection, self.selection["_kept"]
+        text = f"{self.learned[0]} of {images['']} unlabeled images are trained on, with "
+        text += f"{self.learned[1]} boxes"
+        if self.corrected is None:
+            text += f"; {images['_left_out']} are left for later, {images['_empty']} have no "
+            text += "pseudo-label."
+        else:
+            text += (
+                f": {self.corrected['images']} images have a person's labels "
+                f"({_boxes_of(self.corrected)}). The models' own, whose place these take and which "
+                f"the figures below are of, are on {of_models} images; {images['_left_out']} were "
+                f"left for later, {images['_empty']} had none."
+            )
+        if self.were_changed:
+            text += " The labels were changed since they were made: the figures below are of the "
+            text += f"{of_models} images as they were."
+        return text
 
 
 def read_labels(path: Path, phase: int, learned: tuple[int, int] | None = None) -> LabelTable:
@@ -85,9 +107,19 @@ def read_labels(path: Path, phase: int, learned: tuple[int, int] | None = None) 
         _class_rows(manifest, counts),
         {name: int(selection[f"images{name}"]) for name in ("", "_kept", "_left_out", "_empty")},
         quality,
-        corrected and {name: int(corrected[name]) for name in ("images", "boxes")},
+        corrected and {name: int(corrected.get(name, 0)) for name in _OF_CORRECTED},
         learned or made,
         were_changed=learned not in (None, made) and not corrected,
+    )
+
+
+def _boxes_of(corrected: dict[str, int]) -> str:
+    text = f"{corrected['boxes']} boxes"
+    if corrected["images_empty"] == 0:
+        return text
+    return (
+        f"{text}; {corrected['images_empty']} of them have none, and are trained on where "
+        "DATALOADER.FILTER_EMPTY_ANNOTATIONS is False"
     )
 
 

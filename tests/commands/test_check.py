@@ -4,8 +4,9 @@ import pytest
 from pictures import coco_contents, cut, save_picture, write_coco
 from runs import bare_config
 
-from d2_ssod.artifacts import RunFolder, record_training
+from d2_ssod.artifacts import RunFolder, prediction_source, record_training
 from d2_ssod.commands import main
+from d2_ssod.json_files import write_json
 
 CONFIG = """
 MODEL: {{ROI_HEADS: {{NUM_CLASSES: 2}}, WEIGHTS: ""}}
@@ -168,6 +169,26 @@ def test_files_that_no_phase_reads_are_not_looked_at(config, capsys, tmp_path):
     code, text = checked(config, capsys, *keys, "SSOD.CONSENSUS.EXTRA_SOURCES", "['gone']")
     assert code == 0
     assert "which is not a file" not in text
+
+
+def test_pictures_that_are_others_than_were_predicted_on_are_said(config, capsys, tmp_path):
+    cfg = bare_config(tmp_path / "run")
+    files = RunFolder(cfg.OUTPUT_DIR).phase(0)
+    files.folder.mkdir(parents=True)
+    files.predictions.touch()
+    gone = [{"file_name": str(tmp_path / "unlabeled" / "gone.png"), "image_id": 1}]
+    write_json(files.predictions_source, prediction_source(cfg, gone))
+    code, text = checked(config, capsys, "OUTPUT_DIR", cfg.OUTPUT_DIR)
+    assert code == 1
+    assert "predictions.json was made of 1 images that are not the" in text
+
+
+def test_labels_of_a_run_that_are_made_are_not_looked_at(config, capsys, tmp_path):
+    labels = RunFolder(tmp_path / "run").phase(1).pseudo_labels
+    labels.parent.mkdir(parents=True)
+    labels.touch()
+    keys = ("SSOD.PSEUDO_LABEL.FROM", str(tmp_path / "gone"), "OUTPUT_DIR", str(tmp_path / "run"))
+    assert checked(config, capsys, *keys)[0] == 0
 
 
 def test_weights_that_cannot_be_read_are_said(config, capsys, tmp_path):

@@ -327,6 +327,16 @@ def test_labels_that_were_taken_need_their_file_no_more(cfg, tmp_path, caplog):
     assert not caplog.records
 
 
+def test_labels_of_a_phase_that_there_is_not_are_not_taken(cfg, tmp_path):
+    files = RunFolder(cfg.OUTPUT_DIR).phase(1)
+    files.pseudo_labels.unlink()
+    cfg.SSOD.NUM_PHASES = 0
+    for name in ("gone", "elsewhere"):
+        cfg.SSOD.PSEUDO_LABEL.FROM = str(tmp_path / name)
+        adopt_pseudo_labels(cfg, NO_IMAGES)
+        assert not files.pseudo_labels.exists()
+
+
 @pytest.mark.parametrize(("filters", "learned"), [(True, 1), (False, 2)])
 def test_images_that_a_person_has_found_empty_are_taken_where_labeled_ones_are(
     tmp_path, caplog, filters, learned

@@ -102,6 +102,24 @@ def test_labels_that_were_changed_in_place_are_counted_as_they_are(cfg):
     assert {"Before its labels were changed: Phase 2: too many", "Phase 2: worse"} <= said
 
 
+@pytest.mark.parametrize("empty", [None, 0, 4])  # an earlier version has not noted it
+def test_counts_of_images_with_a_persons_labels_are_said(cfg, empty):
+    path = RunFolder(cfg.OUTPUT_DIR).phase(2).manifest
+    manifest = json.loads(path.read_text())
+    corrected = {"file": "mine.json", "images": 6, "boxes": 2, "images_empty": empty}
+    manifest["corrected"] = {k: v for k, v in corrected.items() if v is not None}
+    manifest["selection"] |= {"images": 12, "images_kept": 5}
+    manifest["selection"] |= {"images_left_out": 4, "images_empty": 3}
+    path.write_text(json.dumps(manifest))
+    page = Page(write_report(cfg))
+    text = " ".join(page.text.split())
+    assert "of 12 unlabeled images are trained on, with " in text
+    found = "; 4 of them have none, and are trained on where DATALOADER.FILTER_EMPTY_ANNOTATIONS"
+    assert (found in text) == bool(empty)
+    assert "boxes: 6 images have a person's labels (2 boxes" in text
+    assert "are on 5 images; 4 were left for later, 3 had none." in text
+
+
 def test_what_guards_have_said_is_of_what_there_is_now(cfg):
     folder = RunFolder(cfg.OUTPUT_DIR)
 

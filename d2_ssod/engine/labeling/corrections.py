@@ -79,14 +79,14 @@ def describe_corrected(cfg: CfgNode, corrected: Predictions) -> dict[str, Any] |
         "file": cfg.SSOD.PSEUDO_LABEL.CORRECTED,
         "images": len(corrected),
         "boxes": sum(map(len, corrected.values())),
+        "images_empty": sum(len(found) == 0 for found in corrected.values()),
         "sha256": digest.hexdigest(),
     }
 
 
-def with_corrected(selected: Predictions, corrected: Predictions) -> Predictions:
-    """Put a person's labels first, in place of those that were made for the same images."""
-    made = {image_id: found for image_id, found in selected.items() if image_id not in corrected}
-    return corrected | made
+def left_to_models(selected: Predictions, corrected: Predictions) -> Predictions:
+    """Give the labels of models on images of which there are none of a person's."""
+    return {image_id: found for image_id, found in selected.items() if image_id not in corrected}
 
 
 def warn_of_unused_corrections(cfg: CfgNode, corrected: Predictions) -> None:
@@ -136,22 +136,27 @@ def _warn_of_those_left_out(
     cfg: CfgNode, phase: int, data: RunData, corrected: Predictions
 ) -> None:
     """Warn of images that the phase before had a person's labels of, and this one has not."""
-    path = RunFolder(cfg.OUTPUT_DIR).phase(phase - 1).pseudo_labels
-    if phase < 2 or not path.exists():
+    files = RunFolder(cfg.OUTPUT_DIR).phase(phase - 1)
+    if not files.pseudo_labels.exists() or _is_of_models_alone(files):
         return
     try:
-        before = load_labels(path, data.unlabeled, data.thing_classes)
-    except ConfigError:  # which is said where they are learned from
+        before = load_labels(files.pseudo_labels, data.unlabeled, data.thing_classes)
+    except ConfigError:  # damaged since it was learned from, which nothing depends on any more
         return
     gone = [i for i in before if i["is_corrected"] and i["image_id"] not in corrected]
     if gone:
         logger.warning(
             "Phase %d: %d images of which phase %d had a person's labels, such as %s, are not in "
-            "SSOD.PSEUDO_LABEL.CORRECTED, and have models' labels again: put those of all rounds "
-            "into one file, and delete %s to have it made anew",
+            "SSOD.PSEUDO_LABEL.CORRECTED, and have models' labels again, or none: put those of all "
+            "rounds into one file, and delete %s to have it made anew",
             *(phase, len(gone), phase - 1, gone[0]["file_name"]),
             RunFolder(cfg.OUTPUT_DIR).phase(phase).pseudo_labels,
         )
+
+
+def _is_of_models_alone(files: PhaseFolder) -> bool:
+    """Tell whether a phase's labels are known to have been made without any of a person's."""
+    return files.manifest.exists() and "corrected" not in read_record(files.manifest, {})
 
 
 def _is_without(files: PhaseFolder, corrected: dict[str, Any], *, with_empty: bool) -> bool:

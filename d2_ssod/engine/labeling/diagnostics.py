@@ -27,7 +27,7 @@ def check_labels(
         cfg: of the run.
         phase: 1..N.
         labels: of the models.
-        learned: those that are trained on, of which a person's may have taken the place.
+        learned: those of these that are trained on, as no person has labeled their images.
         data: the data sets of the run.
 
     Raises:

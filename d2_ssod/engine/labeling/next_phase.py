@@ -31,12 +31,7 @@ from d2_ssod.structures import Predictions
 
 from ..processes.agreement import on_main_process
 from ..run_data import RunData
-from .corrections import (
-    describe_corrected,
-    load_corrected,
-    say_corrected,
-    with_corrected,
-)
+from .corrections import describe_corrected, left_to_models, load_corrected, say_corrected
 from .diagnostics import LabelTruth, check_labels
 from .extra_sources import load_extra_sources
 from .predicting import predict_unlabeled
@@ -93,8 +88,8 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
     files, truth = RunFolder(cfg.OUTPUT_DIR).phase(phase), LabelTruth(cfg, phase, data)
     labels = _labels_of_models(cfg, phase, data, truth)
     corrected = load_corrected(cfg, data)
-    learned = with_corrected(labels.selected, corrected)
-    check_labels(cfg, phase, labels, learned, data)
+    of_models = left_to_models(labels.selected, corrected)
+    check_labels(cfg, phase, labels, of_models, data)
     say_corrected(cfg, phase, data, corrected)
     write_manifest(
         files.manifest,
@@ -108,7 +103,7 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
     # Last, as its existence says that the phase's labels are complete.
     save_pseudo_labels(
         files.pseudo_labels,
-        *(learned, data.unlabeled, data.thing_classes, data.category_ids),
+        *(corrected | of_models, data.unlabeled, data.thing_classes, data.category_ids),
         corrected=corrected,
     )
 

@@ -13,7 +13,7 @@ from samples import detections
 
 from d2_ssod.artifacts import RunFolder, read_history
 from d2_ssod.engine import RunData
-from d2_ssod.engine.labeling.corrections import with_corrected
+from d2_ssod.engine.labeling.corrections import left_to_models
 from d2_ssod.engine.labeling.diagnostics import LabelTruth, act_on, check_labels
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import load_truth
@@ -58,8 +58,8 @@ def labels_of(*classes):
 
 
 def judge(cfg, phase, labels, data, corrected=None):
-    """Check labels of models as a phase learns them, with those of a person."""
-    check_labels(cfg, phase, labels, with_corrected(labels.selected, corrected or {}), data)
+    """Check labels of models where there are none of a person's."""
+    check_labels(cfg, phase, labels, left_to_models(labels.selected, corrected or {}), data)
 
 
 @pytest.mark.parametrize("action", ["off", "warn", "stop"])
@@ -89,14 +89,16 @@ def test_good_labels_are_passed_in_silence(cfg, data, caplog):
     assert caplog.text == ""
 
 
-def test_guards_judge_a_persons_labels_where_they_are_learned(cfg, data, caplog):
-    """Which have the class that the models find no more; an empty image counts for no rate."""
-    dogs = {n: detections((0, 0, 10, 10, 1.0, 1), (0, 0, 20, 20, 1.0, 1)) for n in (2, 3)}
-    judge(cfg, 1, labels_of(0, 0, 0, 0), data, {**dogs, 0: detections()})
+def test_guards_judge_the_models_where_they_have_labeled(cfg, data, caplog):
+    """However many dogs a person has drawn, those in other images are learned as background."""
+    dogs = {n: detections(*[(0, 0, 10, 10, 1.0, 1)] * 9) for n in range(3)}
+    judge(cfg, 1, labels_of(0, 0, 0, 0), data, dogs)
+    assert "classes vanish (dog 0.0%" in caplog.text
+    assert "a selected image has" not in caplog.text
+    caplog.clear()
+    judge(cfg, 1, labels_of(0, 0, 1, 0), data, dict.fromkeys((0, 1), dogs[0]))
+    judge(cfg, 1, labels_of(0, 0, 0, 0), data, {**dogs, 3: detections()})  # nothing is left to them
     assert caplog.text == ""
-    cfg.SSOD.GUARD.RATE_FACTOR = 1.0
-    judge(cfg, 1, labels_of(0, 0, 0, 0), data, {**dogs, 0: detections()})
-    assert "a selected image has 1.67 pseudo-boxes" in caplog.text
 
 
 def test_every_guard_has_its_own_limit(cfg, data, caplog):

@@ -74,7 +74,7 @@ def label_by(rule, tmp_path, monkeypatch):
     cfg = runs.bare_config(tmp_path)
     cfg.SSOD.LABELS, cfg.SSOD.NUM_PHASES = "mine", 1
     path = RunFolder(tmp_path).phase(0).predictions
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     save_predictions(path, {2: detections((0, 0, 9, 9, 0.25, 0))}, [7])
     next_phase._make_pseudo_labels(cfg, 1, DATA)
     return json.loads(RunFolder(tmp_path).phase(1).pseudo_labels.read_text())["annotations"]
@@ -299,20 +299,35 @@ def test_corrections_of_an_earlier_round_that_are_left_out_are_said(tmp_path, ca
     say_corrected(cfg, 2, DATA, {1: both[1]})
     assert "Phase 2: 1 images of which phase 1 had a person's labels, such as 2.png" in caplog.text
     caplog.clear()
+    for note, is_said in (({"corrected": {"images": 2}}, True), ({}, False)):
+        write_json(path.with_name("manifest.json"), note)
+        say_corrected(cfg, 2, DATA, {1: both[1]})
+        assert bool(caplog.records) == is_said
+        caplog.clear()
+    path.with_name("manifest.json").unlink()
     path.write_text("damaged since it was learned from")
     say_corrected(cfg, 2, DATA, {})
     assert not caplog.records
 
 
-def test_guards_judge_labels_before_they_are_written(tmp_path, monkeypatch):
+@pytest.mark.parametrize("corrected", [{}, {2: detections((0, 0, 5, 5, 1.0, 0))}])
+def test_labels_are_judged_before_they_are_written(tmp_path, monkeypatch, corrected):
     def stop(cfg, phase, labels, learned, data):
-        raise ConfigError(f"{labels.num_boxes} labels of phase {phase}")
+        raise ConfigError(f"{labels.num_boxes} labels of phase {phase}, on images {[*learned]}")
 
+    said = []
     rule = LabelRule(lambda cfg: lambda sources: sources.raw[0])
-    monkeypatch.setattr(next_phase, "check_labels", stop)
-    with pytest.raises(ConfigError, match=r"^1 labels of phase 1$"):
-        label_by(rule, tmp_path, monkeypatch)
+    monkeypatch.setattr(next_phase, "load_corrected", lambda cfg, data: corrected)
+    monkeypatch.setattr(next_phase, "say_corrected", lambda *given: said.append(given[1:]))
+    with monkeypatch.context() as patch:
+        patch.setattr(next_phase, "check_labels", stop)
+        left = r"\[\]" if corrected else r"\[2\]"
+        with pytest.raises(ConfigError, match=rf"^1 labels of phase 1, on images {left}$"):
+            label_by(rule, tmp_path, patch)
     assert not RunFolder(tmp_path).phase(1).pseudo_labels.exists()
+    label_by(rule, tmp_path, monkeypatch)
+    assert RunFolder(tmp_path).phase(1).pseudo_labels.exists()
+    assert said == [(1, DATA, corrected)]
 
 
 @pytest.mark.parametrize(("images", "said"), [(1, "1 unlabeled images were added"), (3, "")])
