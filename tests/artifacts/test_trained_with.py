@@ -180,6 +180,16 @@ def test_whether_images_without_objects_are_learned_from_counts_where_there_are_
         check(cfg, 1, *EMPTY)
 
 
+def test_labels_that_were_deleted_may_have_had_images_without_objects(cfg):
+    model = RunFolder(cfg.OUTPUT_DIR).phase(1).model
+    check(cfg, 1, *EMPTY)
+    model.parent.mkdir(exist_ok=True)
+    model.touch()
+    cfg = bare_config(cfg.OUTPUT_DIR)
+    with pytest.raises(ConfigError, match=r"FILTER_EMPTY_ANNOTATIONS was True and is False"):
+        check(cfg, 1, *EMPTY)
+
+
 def test_labels_that_were_moved_or_numbered_anew_are_the_same(cfg):
     moved = copy.deepcopy(LABELED)
     moved[0].update(file_name="D:\\copy\\1.png", image_id=77)
