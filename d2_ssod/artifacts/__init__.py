@@ -9,6 +9,7 @@ earlier_predictions.py   those that were made before images were added
 provenance.py            ``predictions_source.json``: which images and settings they are of
 pseudo_labels.py         ``pseudo_labels.json``: what a phase trains on, as COCO instances
 label_files.py           ... or as a labeling tool has them: reading these
+image_names.py           ... and which images their names mean
 digests.py               hashes of images' objects and of files
 settings.py              which config keys detections, labels, a training, metrics depend on
 differences.py           what differs between the settings of before and now

@@ -10,18 +10,17 @@ import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 from detectron2.structures import BoxMode
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.file_names import base_name, common_parts, parent_of, spellings
 from d2_ssod.json_files import no_garbage_collection, read_json
 from d2_ssod.limits import is_number
 from d2_ssod.structures import CERTAIN, UNCERTAIN, ImageId
 from d2_ssod.values import as_flag, as_id, as_number, find_id, problem_with_ignore
 
+from .image_names import ImageNames
 from .pseudo_labels import is_corrected
 
 logger = logging.getLogger(__name__)
@@ -186,33 +185,24 @@ def _match_images(
     path: str | os.PathLike, images: list[dict], dataset_dicts: Sequence[dict]
 ) -> dict[Any, dict]:
     """Map the file's image id to the data set's dict."""
-    by_name = _Names(dataset_dicts)
+    by_name = ImageNames(dataset_dicts, [name for i in images if (name := i.get("file_name"))])
     by_id = {record["image_id"]: record for record in dataset_dicts}
     matched: dict[Any, dict] = {}
     seen: set[ImageId] = set()
-    renamed = 0
     for image in images:
         image_id, file_name = as_id(image.get("id")), image.get("file_name")
         name = f"{path}: image {image_id!r} (file_name {file_name!r})"
         record = by_name.find(file_name, image_id) if file_name else by_id.get(image_id)
         if record is None:
-            raise ConfigError(
-                f"{name}: the unlabeled data set has no such image, or more than one; remove it or "
-                "correct its file_name; if a tool has renamed the images, change all names back"
-            )
+            raise ConfigError(f"{name}: {by_name.problem_with(file_name or '')}")
         if image_id in matched or record["image_id"] in seen:
             raise ConfigError(f"{name}: the image occurs twice; remove one of them")
         _check_size(name, image, record)
-        renamed += bool(file_name) and _is_renamed(file_name, record["file_name"])
         matched[image_id] = record
         seen.add(record["image_id"])
-    if renamed:
-        logger.info("%s: recognized %d images that a tool had renamed", path, renamed)
+    for line in by_name.describe():
+        logger.info("%s: %s", path, line)
     return matched
-
-
-def _is_renamed(name: str, now: str) -> bool:
-    return name != now and base_name(name) != base_name(now)
 
 
 def _check_size(name: str, image: dict, record: dict) -> None:
@@ -223,51 +213,6 @@ def _check_size(name: str, image: dict, record: dict) -> None:
                 f"{name}: {side} is {given!r}, but the image's is {record[side]}; boxes must be in "
                 "pixels of the original image"
             )
-
-
-class _Names:
-    """The images of a data set by their names, for files in which tools have changed these."""
-
-    def __init__(self, dataset_dicts: Sequence[dict]) -> None:
-        times = Counter(record["file_name"] for record in dataset_dicts)
-        self._whole = {r["file_name"]: r for r in dataset_dicts if times[r["file_name"]] == 1}
-        self._dataset_dicts = dataset_dicts
-
-    @cached_property
-    def _by_base(self) -> dict[str, list[dict]]:
-        by_base = defaultdict(list)
-        for record in self._dataset_dicts:
-            by_base[base_name(record["file_name"])].append(record)
-        return dict(by_base)
-
-    @cached_property
-    def _folders(self) -> set[str | None]:
-        return {parent_of(record["file_name"]) for record in self._dataset_dicts}
-
-    def find(self, file_name: str, image_id: Any) -> dict | None:
-        """Find the one image that a name, in any of its spellings, means; or None."""
-        # The program's own files have the data set's names, so the search is for others'.
-        if file_name in self._whole:
-            return self._whole[file_name]
-        found = (self._find_as(spelling, image_id) for spelling in spellings(file_name))
-        return next((record for record in found if record is not None), None)
-
-    def _find_as(self, file_name: str, image_id: Any) -> dict | None:
-        """Find the image of that name; of several, that in the folders most of which are named.
-
-        Folders before these may be others: data are moved, and tools put names into new folders.
-        The id, which tools may have changed, only tells those apart that are one file.
-        """
-        found, folder = self._by_base.get(base_name(file_name), []), parent_of(file_name)
-        if folder in self._folders:
-            found = [record for record in found if parent_of(record["file_name"]) == folder]
-        if len(found) > 1:
-            common = [common_parts(record["file_name"], file_name) for record in found]
-            most = max(common)
-            found = [r for r, parts in zip(found, common, strict=True) if parts == most]
-        if len({record["file_name"] for record in found}) == 1:
-            found = [record for record in found if record["image_id"] == image_id] or found
-        return found[0] if len(found) == 1 else None
 
 
 def _read_annotation(

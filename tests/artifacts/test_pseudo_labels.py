@@ -8,7 +8,7 @@ from samples import CATEGORY_IDS, FOUND, scored
 
 from d2_ssod.artifacts import (
     count_pseudo_labels,
-    label_files,
+    image_names,
     load_pseudo_labels,
     save_pseudo_labels,
 )
@@ -152,7 +152,7 @@ def test_whole_names_are_found_without_a_search(path, monkeypatch):
     images = [image(number, f"/data/{number}/rgb.jpg") for number in range(3)]
     labels = dict.fromkeys((2, 0), FOUND[3])
     save_pseudo_labels(path, labels, images, CLASSES, CATEGORY_IDS)
-    monkeypatch.setattr(label_files, "spellings", lambda name: pytest.fail("searched"))
+    monkeypatch.setattr(image_names, "spellings", lambda name: pytest.fail("searched"))
     loaded = load_pseudo_labels(path, images, CLASSES)
     assert [record["image_id"] for record in loaded] == [2, 0]
 
@@ -276,8 +276,52 @@ def test_a_picture_of_another_folder_of_the_data_is_not_taken(path):
 def test_an_id_does_not_choose_among_pictures_of_one_name(saved):
     """A tool that has only one of the folders numbers its pictures from 1."""
     edit(saved, lambda edited: edited["images"][0].update(id=2, file_name="0.jpg"))
-    with pytest.raises(ConfigError, match=r"'0.jpg'.* no such image, or more than one"):
+    with pytest.raises(
+        ConfigError, match=r"'0.jpg'.* has several .* as /data/images/a/0\.jpg and "
+    ):
         load(saved)
+
+
+NESTED = [
+    image(n, f"/data/u/{name}")
+    for n, name in enumerate(("x.jpg", "sub/x.jpg", "sub/y.jpg", "w.jpg"), start=1)
+]
+
+
+def named(path, names, images=NESTED):
+    """Read labels of pictures of these names; the ids of the images that they are."""
+    save_pseudo_labels(path, {1: FOUND[1]}, NESTED, CLASSES, CATEGORY_IDS)
+    rows = [{"id": 70 + n, "file_name": name} for n, name in enumerate(names)]
+    boxes = [{"id": n, "image_id": 70 + n, "category_id": 7} for n in range(len(names))]
+    edit(path, lambda labels: labels.update(images=rows, annotations=boxes))
+    edit(path, lambda labels: [a.update(bbox=[1, 1, 2, 2]) for a in labels["annotations"]])
+    return [found["image_id"] for found in load_pseudo_labels(path, images, CLASSES)]
+
+
+@pytest.mark.parametrize("front", ["", "/data/u/", "/old/u/"])
+def test_names_below_one_folder_are_those_of_that_folder(path, front):
+    """Though one at its top is called as one further below."""
+    names = [f"{front}{name}" for name in ("x.jpg", "sub/x.jpg", "sub/y.jpg")]
+    assert named(path, names) == [1, 2, 3]
+    assert named(path, names[::2]) == [1, 3]
+    assert named(path, names[1:]) == [2, 3]
+
+
+def test_a_name_without_its_folder_is_not_that_of_the_top(path):
+    """A tool may have left the folder out."""
+    with pytest.raises(ConfigError, match=r"several .* as /data/u/x\.jpg and /data/u/sub/x\.jpg; "):
+        named(path, ["x.jpg"])
+    assert named(path, ["y.jpg", "w.jpg"]) == [3, 4]
+
+
+def test_a_picture_that_is_taken_for_one_of_another_folder_is_said(path, caplog):
+    caplog.set_level(logging.INFO, "d2_ssod")
+    assert named(path, ["/old/u/x.jpg"], NESTED[1:]) == [2]
+    said = "1 images lie in other folders than it says, as /old/u/x.jpg, taken to be /data/u/sub/x"
+    assert said in caplog.text
+    caplog.clear()
+    assert named(path, ["/old/u/x.jpg", "/old/u/w.jpg", "/old/u/sub/x.jpg"]) == [1, 4, 2]
+    assert not caplog.text
 
 
 def test_two_categories_of_one_id_are_said(saved):
@@ -356,7 +400,7 @@ def test_hand_edit_by_a_tool_that_renames_beyond_recognition_says_so(saved):
         (set_annotation(image_id=2), r"annotation 2: image_id 2 is not one of the file's images"),
         (set_annotation(image_id=[2]), r"annotations\[1\] has image_id \[2\]"),
         (set_image(file_name="z.jpg"), r"image 1 \(file_name 'z.jpg'\): .* no such image"),
-        (set_image(file_name="0.jpg", id=9), r"image 9 .* more than one"),
+        (set_image(file_name="0.jpg", id=9), r"image 9 .* has several images that it may be"),
         (set_image(file_name="c.jpg"), r"image 1 .* occurs twice"),
         (set_image(file_name=5), r"images\[1\] has file_name 5"),
         (set_image(width=50), r"image 1 .*: width is 50, but the image's is 100"),

@@ -1,0 +1,125 @@
+"""Which images of a data set the names in a file mean, in which tools may have changed them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from d2_ssod.file_names import (
+    base_name,
+    common_parts,
+    parent_of,
+    relative_names,
+    spellings,
+)
+
+from .provenance import match_files
+
+
+class ImageNames:
+    """The images of a data set by their names."""
+
+    def __init__(self, dataset_dicts: Sequence[dict], names: Sequence[str]) -> None:
+        """Take the images, and all the names in the file."""
+        times = Counter(record["file_name"] for record in dataset_dicts)
+        self._whole = {r["file_name"]: r for r in dataset_dicts if times[r["file_name"]] == 1}
+        self._dataset_dicts, self._names = dataset_dicts, names
+        self._taken: dict[str, str] = {}  # files by their names, where these are not whole
+
+    def find(self, file_name: str, image_id: Any) -> dict | None:
+        """Find the one image that a name, in any of its spellings, means; or None."""
+        # The program's own files have the data set's names, so the search is for others'.
+        if file_name in self._whole:
+            return self._whole[file_name]
+        record = self._together.get(file_name)
+        if record is None:
+            each = (self._find_as(spelling, image_id) for spelling in spellings(file_name))
+            record = next((record for record in each if record is not None), None)
+        if record is not None:
+            self._taken[file_name] = record["file_name"]
+        return record
+
+    def problem_with(self, file_name: str) -> str:
+        """Say why a name means no image, and what to do."""
+        of_base = (self._by_base.get(base_name(name), ()) for name in spellings(file_name))
+        several = next(filter(None, of_base), ())
+        if len(several) > 1:
+            return (
+                f"the unlabeled data set has several images that it may be, as "
+                f"{several[0]['file_name']} and {several[1]['file_name']}; name it as a whole"
+            )
+        return (
+            "the unlabeled data set has no such image; remove it or correct its file_name; if a "
+            "tool has renamed the images, change all names back"
+        )
+
+    def describe(self) -> Iterator[str]:
+        """Say what was found by a part of its name alone."""
+        renamed = [n for n, file in self._taken.items() if base_name(n) != base_name(file)]
+        if renamed:
+            yield f"recognized {len(renamed)} images that a tool had renamed"
+        elsewhere = [
+            name
+            for name, file in self._taken.items()
+            if base_name(name) == base_name(file) and _is_in_another_folder(name, file)
+        ]
+        if elsewhere:
+            yield (
+                f"{len(elsewhere)} images lie in other folders than it says, as {elsewhere[0]}, "
+                f"taken to be {self._taken[elsewhere[0]]}"
+            )
+
+    @cached_property
+    def _together(self) -> dict[str, dict]:
+        """All names, where they are as the images lie below one folder; else none.
+
+        Relative to the folder that has all images, if some name a folder, as a tool may have left
+        these out; or to one that was moved.
+        """
+        if len(self._whole) < len(self._dataset_dicts):  # some are listed twice
+            return {}
+        relative = relative_names(self._dataset_dicts)
+        by_relative = dict(zip(relative, self._dataset_dicts, strict=True))
+        if any(map(parent_of, self._names)) and all(name in by_relative for name in self._names):
+            return by_relative
+        if not all(map(os.path.isabs, self._names)):
+            return {}
+        paths = {name: os.path.normpath(name) for name in self._names}
+        moved = match_files(list(dict.fromkeys(paths.values())), self._dataset_dicts) or {}
+        by_id = {record["image_id"]: record for record in self._dataset_dicts}
+        return {name: by_id[moved[path]] for name, path in paths.items() if path in moved}
+
+    @cached_property
+    def _by_base(self) -> dict[str, list[dict]]:
+        by_base = defaultdict(list)
+        for record in self._dataset_dicts:
+            by_base[base_name(record["file_name"])].append(record)
+        return dict(by_base)
+
+    @cached_property
+    def _folders(self) -> set[str | None]:
+        return {parent_of(record["file_name"]) for record in self._dataset_dicts}
+
+    def _find_as(self, file_name: str, image_id: Any) -> dict | None:
+        """Find the image of that name; of several, that in the folders most of which are named.
+
+        Folders before these may be others: data are moved, and tools put names into new folders.
+        The id, which tools may have changed, only tells those apart that are one file.
+        """
+        found, folder = self._by_base.get(base_name(file_name), []), parent_of(file_name)
+        if folder in self._folders:
+            found = [record for record in found if parent_of(record["file_name"]) == folder]
+        if len(found) > 1:
+            common = [common_parts(record["file_name"], file_name) for record in found]
+            most = max(common)
+            found = [r for r, parts in zip(found, common, strict=True) if parts == most]
+        if len({record["file_name"] for record in found}) == 1:
+            found = [record for record in found if record["image_id"] == image_id] or found
+        return found[0] if len(found) == 1 else None
+
+
+def _is_in_another_folder(name: str, file: str) -> bool:
+    return parent_of(name) not in (None, parent_of(file))
