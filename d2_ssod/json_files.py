@@ -48,8 +48,9 @@ def atomic_open(
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno in _NO_ROOM and not error.filename:
-            error.filename = os.fspath(path)
+        is_nameless = not error.filename and error.errno in _NO_ROOM
+        if is_nameless or error.filename == str(temporary):
+            error.filename, error.filename2 = os.fspath(path), None
         raise
     finally:
         temporary.unlink(missing_ok=True)

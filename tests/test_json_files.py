@@ -52,6 +52,9 @@ def test_a_full_disk_is_said_with_the_file(tmp_path):
         with pytest.raises(OSError, match=os.strerror(number)) as info, atomic_open(tmp_path / "x"):
             raise OSError(number, os.strerror(number))
         assert info.value.filename == name  # of what is read, it would be another
+    with pytest.raises(FileNotFoundError) as info, atomic_open(tmp_path / "gone" / "x"):
+        pass
+    assert info.value.filename == str(tmp_path / "gone" / "x")  # not the temporary one
 
 
 def test_json_lines_are_read_as_written(tmp_path):

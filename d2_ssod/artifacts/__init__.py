@@ -97,7 +97,13 @@ from .validation import (
     save_validation,
     yardstick_of,
 )
-from .yolo import labels_of_a_person, save_yolo, save_yolo_data, unique_stems
+from .yolo import (
+    check_has_no_yolo_data,
+    labels_of_a_person,
+    save_yolo,
+    save_yolo_data,
+    unique_stems,
+)
 
 __all__ = [
     "AtomicCheckpointer",
@@ -111,6 +117,7 @@ __all__ = [
     "best_phases",
     "better_ensemble",
     "check_classes",
+    "check_has_no_yolo_data",
     "check_label_settings",
     "check_predictions",
     "check_training",

@@ -98,7 +98,7 @@ def check_readable(path: str | os.PathLike) -> None:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, UnpicklingError):
+    if isinstance(error, (UnpicklingError, LookupError)):
         code = re.search(r"GLOBAL (\S+)", str(error))
         return f"it has code in it, {code[1]}, which is not run" if code else "it is none"
     return textwrap.shorten(str(error), 200, placeholder=" ...") or repr(error)

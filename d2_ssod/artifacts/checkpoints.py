@@ -204,6 +204,10 @@ def _report_start(
 ) -> None:
     """Say how much of the model comes from the file, and what does not."""
     total = len(model.state_dict())
+    if wrong := _not_finite(model):  # what is at random is finite
+        raise ConfigError(
+            f"{path}: {_some(wrong)} has values that are not finite; name another file of weights"
+        )
     if loaded == 0:
         raise ConfigError(
             f"{path} has nothing of the config's model, whose parameters are "

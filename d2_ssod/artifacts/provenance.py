@@ -153,7 +153,7 @@ def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> bool:
     if not (same_images or were_added):
         difference = (
             f"of {len(made['files'])} images that are not the {len(images)} that "
-            "DATASETS.UNLABELED has now"
+            f"DATASETS.UNLABELED has now{_such_as(made, images)}"
         )
     elif (changed := changed_picture(made, known or {}, images)) is not None:
         difference = f"before pictures were replaced by others of their names, such as {changed}"
@@ -164,6 +164,13 @@ def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> bool:
     raise ConfigError(
         f"{existing[0]} was made {difference}; undo that change, or delete it to have it made again"
     )
+
+
+def _such_as(made: dict[str, Any], images: Sequence[dict]) -> str:
+    """Name an image that predictions are of, and that there is no more."""
+    now = {os.path.abspath(image["file_name"]) for image in images}
+    gone = next((file for file in noted_files(made).values() if file not in now), None)
+    return "" if gone is None else f", such as {gone}"
 
 
 _MADE_AGAIN = "delete the file and the predictions beside it, to have both made again"

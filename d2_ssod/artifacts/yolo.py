@@ -51,6 +51,17 @@ def save_yolo(
             file.write(text)
 
 
+def check_has_no_yolo_data(folder: Path) -> None:
+    """Check that a folder has no data set of YOLO's.
+
+    Raises:
+        ConfigError: it has one, or a part.
+    """
+    for path in (folder / "data.yaml", folder / "labels"):
+        if path.exists():
+            raise ConfigError(f"{path} exists, and may have somebody's labels; name another folder")
+
+
 def save_yolo_data(
     folder: Path, images: Sequence[dict], found: Predictions, classes: Sequence[str]
 ) -> None:
@@ -65,9 +76,7 @@ def save_yolo_data(
     Raises:
         ConfigError: it has a data set already, also if that is of an earlier phase.
     """
-    for path in (folder / "data.yaml", folder / "labels"):
-        if path.exists():
-            raise ConfigError(f"{path} exists, and may have somebody's labels; name another folder")
+    check_has_no_yolo_data(folder)
     save_yolo(folder / "labels", images, found, with_scores=False)
     names = "".join(
         f"  {n}: {json.dumps(name, ensure_ascii=False)}\n" for n, name in enumerate(classes)

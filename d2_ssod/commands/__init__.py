@@ -9,7 +9,7 @@ split.py     a COCO file, into labeled and unlabeled images
 train.py     train_net.py
 
 arguments.py reads values that several take; trained_models.py says which models of runs predict and
-fuse take, json_targets.py what they may overwrite; kept_predictions.py keeps what predict has
+fuse take, targets.py what they may overwrite; kept_predictions.py keeps what predict has
 found.
 """
 
@@ -70,5 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.strerror is None:  # not of the system's
             raise
-        print(f"error: {described(error)}; correct the path or its rights", file=sys.stderr)
+        remedy = "correct the path, its rights or free space on the disk"
+        print(f"error: {described(error)}; {remedy}", file=sys.stderr)
         sys.exit(USER_ERROR)

@@ -29,7 +29,7 @@ from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import Fusion, evaluate_rows, format_metrics, judged_on
 from d2_ssod.json_files import write_json
 
-from .json_targets import check_json_target, has_metrics
+from .targets import check_json_target, has_metrics
 from .trained_models import add_phase_argument, choose_phases, open_runs
 
 

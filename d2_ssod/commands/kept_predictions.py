@@ -46,20 +46,47 @@ def folder_of(images: Sequence[dict], models: Sequence[tuple[CfgNode, int]]) -> 
 
 
 @contextlib.contextmanager
-def keeping(folder: Path) -> Iterator[Callable[[Predictions], None] | None]:
-    """Give a function that adds to the folder; None, and say so, where it cannot be made."""
-    with contextlib.ExitStack() as stack:
-        keep = None
-        try:
+def keeping(folder: Path) -> Iterator[Callable[[Predictions], None]]:
+    """Give a function that adds to the folder; where it cannot any more, it says so once."""
+    kept = _Kept(folder)
+    try:
+        yield kept.add
+    finally:
+        kept.close()
+
+
+class _Kept:
+    """What is in the folder, as long as that can be written."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._stack = folder, contextlib.ExitStack()
+        self._is_written = True
+        with self._or_say():  # also where another process has just deleted it
             folder.mkdir(parents=True, exist_ok=True)
-            keep = stack.enter_context(keep_partial_predictions(folder))
-        except OSError as error:  # also where another process has just deleted it
+            self._keep = self._stack.enter_context(keep_partial_predictions(folder))
+
+    def add(self, predictions: Predictions) -> None:
+        if self._is_written:
+            with self._or_say(before="\n"):  # which ends the line of the progress bar
+                self._keep(predictions)
+
+    def close(self) -> None:
+        with self._or_say():
+            self._stack.close()
+
+    @contextlib.contextmanager
+    def _or_say(self, before: str = "") -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._is_written:  # which was said
+                return
+            self._is_written = False
             print(
-                f"what is found is not kept in case of an interruption: {folder}: "
+                f"{before}what is found is not kept in case of an interruption: {self._folder}: "
                 f"{error.strerror}; set XDG_CACHE_HOME to a folder that can be written",
                 file=sys.stderr,
             )
-        yield keep
 
 
 def discard(folder: Path) -> None:

@@ -52,8 +52,8 @@ from d2_ssod.inference import predict
 from d2_ssod.structures import Detections, Predictions
 
 from .arguments import score
-from .json_targets import check_json_target
 from .kept_predictions import discard, discard_old, folder_of, keeping
+from .targets import check_folder_target, check_json_target
 from .trained_models import add_phase_argument, choose_phases, open_runs
 
 _OURS = b"drawn by d2_ssod"  # the comment in pictures that may be drawn again
@@ -238,9 +238,8 @@ def _check_targets(
     if arguments.json:
         check_json_target(arguments.json, is_of_models)
     for option in ("yolo", "draw"):
-        folder = getattr(arguments, option)
-        if folder and os.path.exists(folder) and not os.path.isdir(folder):
-            raise ConfigError(f"--{option} {folder} is a file; name a folder")
+        if folder := getattr(arguments, option):
+            check_folder_target(option, folder)
     given = set(map(os.path.realpath, files))  # also those that are left out
     names = unique_stems(images)
     for name in names:

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from d2_ssod.artifacts import RunFolder
+from d2_ssod.artifacts import RunFolder, check_has_no_yolo_data
 from d2_ssod.data.datasets import register_available
 from d2_ssod.engine import read_run_config
 from d2_ssod.report import write_report, write_yolo
 
 from .arguments import count
+from .targets import check_folder_target
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,12 +41,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the report and say where it is."""
     cfg = read_run_config(RunFolder(arguments.output_dir))
+    if arguments.yolo:
+        check_folder_target("yolo", arguments.yolo)
+        check_has_no_yolo_data(Path(arguments.yolo))
     print(f"Reading {cfg.OUTPUT_DIR}: minutes, where it has millions of boxes", file=sys.stderr)
     problems = register_available(cfg.SSOD.REGISTER or (), "SSOD.REGISTER")
-    path = write_report(
-        cfg, control=arguments.control, images_to_label=arguments.images, problems=problems
-    )
-    print(f"Report: {path}")
+    unwritten: OSError | None = None
+    try:
+        path = write_report(
+            cfg, control=arguments.control, images_to_label=arguments.images, problems=problems
+        )
+        print(f"Report: {path}")
+    except OSError as error:  # as of a run that may only be read
+        unwritten = error
     if arguments.yolo:  # the last, as what is written there is not written again
         print(f"Pseudo-labels: {write_yolo(cfg, arguments.yolo, problems=problems)}")
+    if unwritten is not None:
+        raise unwritten
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import half_written_files, lock_folder, release_folder
+from d2_ssod.artifacts import RunFolder, half_written_files, lock_folder, release_folder
 from d2_ssod.errors import ConfigError
 
 from .configs.named_files import named_within
@@ -61,12 +61,18 @@ def check_is_there(output_dir: str) -> None:
     """Check that there is such a folder, whose models are to be evaluated.
 
     Raises:
-        ConfigError: otherwise.
+        ConfigError: otherwise; nothing is written there then, such as a log among pictures.
     """
     if not os.path.isdir(output_dir):
         raise ConfigError(
             f"OUTPUT_DIR {output_dir}: no such folder, of whose phase_0, ... --eval-only could "
             "evaluate the models; correct it, or train first"
+        )
+    first = RunFolder(output_dir).phase(0).model
+    if not first.exists():
+        raise ConfigError(
+            f"OUTPUT_DIR {output_dir}: {first}: no such file, so that no model is to be evaluated; "
+            "correct it, or train first"
         )
 
 

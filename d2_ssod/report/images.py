@@ -21,7 +21,7 @@ from d2_ssod.data.objects import objects_and_crowds, trained_on
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import load_truth
 from d2_ssod.pseudo_label import TrueObjects
-from d2_ssod.structures import Detections, ImageId, Predictions
+from d2_ssod.structures import UNCERTAIN, Detections, ImageId, Predictions
 
 from .collect import Phase, Run
 
@@ -105,14 +105,31 @@ class RunImages:
             )
         return sets.of_key("TRAIN")
 
+    def certain_labels(self, phase: Phase) -> tuple[Predictions, int]:
+        """Read the pseudo-labels of a phase without uncertain ones (``SSOD.LABELS: tiers``).
+
+        Returns:
+            those of images with certain ones, or in which a person has found none; and how many
+            uncertain ones there are.
+        """
+        found, uncertain = {}, 0
+        for image in self._read_labels(phase):
+            certain = [a for a in image["annotations"] if a.get("tier") != UNCERTAIN]
+            uncertain += len(image["annotations"]) - len(certain)
+            if certain or not image["annotations"]:
+                found[image["image_id"]] = objects_and_crowds(certain)[0]
+        return found, uncertain
+
     def _labels(self, phase: Phase) -> Predictions:
-        unlabeled = list(self.unlabeled.values())
-        images = load_pseudo_labels(
+        images = self._read_labels(phase)
+        return {image["image_id"]: objects_and_crowds(image["annotations"])[0] for image in images}
+
+    def _read_labels(self, phase: Phase) -> list[dict]:
+        return load_pseudo_labels(
             phase.files.pseudo_labels,
-            *(unlabeled, self.run.classes),
+            *(list(self.unlabeled.values()), self.run.classes),
             filter_empty=self.run.cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
         )
-        return {image["image_id"]: objects_and_crowds(image["annotations"])[0] for image in images}
 
     def _predictions(self, phase: Phase) -> Predictions:
         unlabeled = list(self.unlabeled.values())

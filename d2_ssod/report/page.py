@@ -80,6 +80,8 @@ def write_report(
 def write_yolo(cfg: CfgNode, folder: str | Path, *, problems: Sequence[str] = ()) -> Path:
     """Write the pseudo-labels of the last phase that has any as YOLO's text files.
 
+    Uncertain ones, which such files do not know, are left out; the log says how many.
+
     Args:
         cfg: the run's config.
         folder: gets ``labels/`` and ``data.yaml``, of which it has none yet.
@@ -96,7 +98,13 @@ def write_yolo(cfg: CfgNode, folder: str | Path, *, problems: Sequence[str] = ()
         made = any(phase.files.pseudo_labels.exists() for phase in run.phases)
         reason = (made and "; ".join(run.problems)) or "no phase has any yet"
         raise ConfigError(f"{run.folder.root}: no pseudo-labels to write ({reason})")
-    labels = images.labels[max(images.labels)]
+    labels, uncertain = images.certain_labels(run.phases[max(images.labels)])
+    if uncertain:
+        logger.warning(
+            "%s: %d uncertain boxes (SSOD.LABELS: tiers) are left out, and images that have no "
+            "others",
+            *(folder, uncertain),
+        )
     save_yolo_data(folder, list(images.unlabeled.values()), labels, run.classes)
     return folder
 

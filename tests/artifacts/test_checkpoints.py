@@ -222,6 +222,14 @@ def test_a_checkpoint_without_checksums_is_read(tmp_path):
     AtomicCheckpointer(small(), must_fit=True).load(str(tmp_path / "model.pth"))
 
 
+def test_weights_to_start_from_that_are_not_finite_are_named(tmp_path):
+    weights = saved(tmp_path, small(), **{"1.weight": torch.full((1, 3), torch.nan)})
+    with pytest.raises(
+        ConfigError, match=r"model\.pth: 1\.weight has values that are not finite; n"
+    ):
+        AtomicCheckpointer(small()).load(weights)
+
+
 def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
     def load(*args, **kwargs):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 GB")

@@ -115,6 +115,12 @@ def test_ids_may_be_of_numpy(cfg, made):
     check_predictions(cfg, 0, [{**i, "image_id": np.int64(i["image_id"])} for i in images()])
 
 
+def test_an_image_that_is_gone_is_named(cfg, made):
+    assert f"DATASETS.UNLABELED has now, such as {images()[1]['file_name']}; " in error_of(
+        cfg, [images()[0], *images()[2:]]
+    )
+
+
 def test_incomplete_predictions_of_other_images_are_refused(cfg, made):
     made.unlink()
     (made.parent / "partial_predictions").mkdir()

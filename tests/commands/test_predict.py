@@ -1,4 +1,6 @@
 import argparse
+import contextlib
+import errno
 import itertools
 import json
 import os
@@ -22,7 +24,7 @@ from d2_ssod.artifacts import (
     save_ensemble_validation,
     save_validation,
 )
-from d2_ssod.commands import main
+from d2_ssod.commands import kept_predictions, main, targets
 from d2_ssod.commands import predict as command
 from d2_ssod.demo import digit_scenes
 
@@ -152,6 +154,29 @@ def test_where_nothing_can_be_kept_it_is_said(output, pictures, tmp_path, capsys
     assert "is not kept in case of an interruption" in errors
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no full device")
+def test_where_nothing_can_be_kept_any_more_it_is_said_once(
+    output, pictures, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(kept_predictions, "keep_partial_predictions", onto_full_disk)
+    code, text, errors = predicted(capsys, output, pictures, "--json", tmp_path / "a.json")
+    assert (code, "3 pictures" in text) == (0, True)
+    assert errors.count("is not kept in case of an interruption: ") == 1
+    assert "No space left on device" in errors
+
+
+@contextlib.contextmanager
+def onto_full_disk(folder):
+    with open("/dev/full", "w", encoding="utf-8") as file:
+        file.write("what its end cannot write, either")
+
+        def keep(predictions):
+            file.write("boxes")
+            file.flush()
+
+        yield keep
+
+
 def test_what_an_interrupted_call_has_found_is_not_looked_for_again(
     output, pictures, interrupted, tmp_path, capsys
 ):
@@ -235,13 +260,17 @@ def test_that_no_score_is_high_enough_is_said(output, pictures, capsys):
     assert re.search(r"no box has a score of 1 or more \(--score\): the best has 0\.\d+", errors)
 
 
-def test_a_file_that_cannot_be_written_ends_with_a_line(output, pictures, tmp_path, capsys):
-    (tmp_path / "file").touch()
-    target = tmp_path / "file" / "labels"
-    code, _, errors = predicted(capsys, output, pictures, "--yolo", target)
+def test_a_file_that_cannot_be_written_ends_with_a_line(
+    output, pictures, tmp_path, capsys, monkeypatch
+):
+    def fail(folder, *arguments, **keys):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{folder}/a.txt")
+
+    monkeypatch.setattr(command, "save_yolo", fail)
+    code, _, errors = predicted(capsys, output, pictures, "--yolo", tmp_path / "y")
     assert code == 2
-    line = rf"^error: {tmp_path}/file\S*: .*; correct the path or its rights$"
-    assert re.search(line, errors, re.MULTILINE)
+    remedy = "correct the path, its rights or free space on the disk"
+    assert f"error: {tmp_path}/y/a.txt: No space left on device; {remedy}" in errors
 
 
 def test_pictures_that_cannot_be_read_are_left_out_and_named(output, pictures, tmp_path, capsys):
@@ -388,6 +417,22 @@ def test_targets_of_another_kind_are_said_first(
     code, _, errors = predicted(capsys, output, pictures, option, target)
     assert code == 2
     assert errors.startswith(f"error: {option} {target} is a ")
+
+
+@pytest.mark.parametrize("option", ["--json", "--yolo", "--draw"])
+def test_targets_that_cannot_be_written_are_said_first(
+    output, pictures, tmp_path, capsys, monkeypatch, option
+):
+    def refuse(dir):
+        assert dir == str(tmp_path)
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), dir)
+
+    monkeypatch.setattr(targets.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(command, "predict", None)  # would fail if called
+    target = tmp_path / ("a.json" if option == "--json" else "new/folder")
+    code, _, errors = predicted(capsys, output, pictures, option, target)
+    assert code == 2
+    assert errors.startswith(f"error: {option} {target} cannot be written (Permission denied); ")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """The command that writes a report, where data have moved or arguments cannot be."""
 
+import errno
 import html
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from made_run import make_run
 from pictures import save_picture
 
 from d2_ssod.artifacts import RunFolder
-from d2_ssod.commands import main
+from d2_ssod.commands import main, report
 
 
 @pytest.fixture
@@ -98,6 +100,21 @@ def test_pseudo_labels_lie_as_the_images_do(cfg, tmp_path, capsys):
     files = {str(p.relative_to(tmp_path / "yolo")) for p in (tmp_path / "yolo").rglob("*.txt")}
     assert "labels/a/1.txt" in files
     assert files == {f"labels/a/{Path(i['file_name']).stem}.txt" for i in labels["images"]}
+
+
+def test_labels_of_a_run_that_may_only_be_read_can_be_had(cfg, tmp_path, capsys, monkeypatch):
+    def refuse(cfg, **keys):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "report.html")
+
+    monkeypatch.setattr(report, "write_report", refuse)
+    code, _, errors = reported(capsys, cfg, "--yolo", tmp_path / "yolo")
+    assert code == 2
+    assert "error: report.html: Permission denied; " in errors
+    assert (tmp_path / "yolo" / "data.yaml").is_file()
+    monkeypatch.setattr(report, "write_report", None)  # would fail if called
+    code, _, errors = reported(capsys, cfg, "--yolo", tmp_path / "yolo")
+    assert code == 2
+    assert "data.yaml exists, and may have somebody's labels" in errors
 
 
 def test_a_number_of_images_that_cannot_be_is_refused(cfg, capsys):

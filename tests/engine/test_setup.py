@@ -352,6 +352,7 @@ def test_several_previous_runs_are_all_kept(output):
 @pytest.mark.parametrize("flag", ["--resume", "--eval-only"])
 def test_run_that_goes_on_is_not_set_aside(output, flag):
     (output / "phase_0").mkdir()
+    (output / "phase_0" / "model_final.pth").touch()
     run_setup(output, flag)
     assert (output / "phase_0").exists()
     assert [path.name for path in output.parent.iterdir()] == ["output"]

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 import runs
@@ -537,6 +538,24 @@ def test_pseudo_labels_come_as_yolo_files(cfg, tmp_path, capsys):
         RunFolder(cfg.OUTPUT_DIR).phase(phase).pseudo_labels.unlink()
     with pytest.raises(ConfigError, match="no pseudo-labels to write"):
         write_yolo(cfg, tmp_path / "none")
+
+
+def test_uncertain_boxes_are_no_labels_of_yolo(cfg, tmp_path, caplog):
+    path = RunFolder(cfg.OUTPUT_DIR).phase(2).pseudo_labels
+    labels = json.loads(path.read_text())
+    of = {image["id"]: image["file_name"] for image in labels["images"]}
+    first = labels["annotations"][0]["image_id"]
+    for annotation in labels["annotations"]:
+        annotation["tier"] = "certain" if annotation["image_id"] == first else "uncertain"
+    labels["annotations"].append({**labels["annotations"][0], "id": 999, "tier": "uncertain"})
+    path.write_text(json.dumps(labels))
+    write_yolo(cfg, tmp_path / "yolo")
+    uncertain = [a for a in labels["annotations"] if a["tier"] == "uncertain"]
+    assert f"{len(uncertain)} uncertain boxes (SSOD.LABELS: tiers) are left out" in caplog.text
+    (file,) = (tmp_path / "yolo" / "labels").iterdir()
+    assert file.stem == Path(of[first]).stem
+    certain = len(labels["annotations"]) - len(uncertain)
+    assert len(file.read_text().splitlines()) == certain
 
 
 def test_a_report_that_fails_ends_no_run(cfg, caplog, monkeypatch):

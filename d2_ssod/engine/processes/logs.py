@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import logging
 import os
@@ -76,6 +77,21 @@ class _LogFile(logging.FileHandler):
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
         layout = "[%(asctime)s] %(name)s %(levelname)s: %(message)s"
         self.setFormatter(logging.Formatter(layout, datefmt="%m/%d %H:%M:%S"))
+        self._is_whole = True
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say once that the log cannot be written, as on a full disk; the run goes on."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif self._is_whole:
+            self._is_whole = False
+            print(f"{self.baseFilename}: {error.strerror}: it lacks what follows", file=sys.stderr)
+
+    def close(self) -> None:
+        """End it; what could not be written was said."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 
 import pytest
 import runs
@@ -70,3 +71,16 @@ def test_each_run_of_a_process_has_its_own_log(tmp_path, unlogged, capsys):
     logger.info("no run")
     assert "no run" not in (tmp_path / "two" / "log.txt").read_text()
     assert capsys.readouterr().out.count("run ") == 3
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no full device")
+def test_a_log_that_cannot_be_written_is_said_once(tmp_path, capsys):
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    logger = logging.getLogger("d2_ssod.engine.processes.logs")
+    logs.setup_logs(str(tmp_path))
+    for text in ("one", "two"):
+        logger.info(text)
+    logs.close_log_file()
+    _, errors = capsys.readouterr()
+    assert "Traceback" not in errors
+    assert errors.count(f"{tmp_path}/log.txt: No space left on device: it lacks what follows") == 1

@@ -1,4 +1,4 @@
-"""JSON files that a command is to write: whether it can, and what it would overwrite."""
+"""What a command is to write: whether it can, and what it would overwrite."""
 
 from __future__ import annotations
 
@@ -24,18 +24,35 @@ def check_json_target(path: str, is_ours: Callable[[Any], bool]) -> None:
     """
     if os.path.isdir(path):
         raise ConfigError(f"--json {path} is a folder; name a file")
-    try:
-        with tempfile.TemporaryFile(dir=os.path.dirname(path) or "."):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"--json {path} cannot be written ({error.strerror}); name a file in a folder that "
-            "exists and may be written"
-        ) from error
+    _try_to_write("json", path, os.path.dirname(path), "a file in a folder that exists and")
     if os.path.exists(path) and not _is_written_by(is_ours, path):
         raise ConfigError(
             f"--json {path} would overwrite a file that is none of this command's; name another"
         )
+
+
+def check_folder_target(option: str, path: str) -> None:
+    """Check that files can be written into a folder, which may have to be made.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise ConfigError(f"--{option} {path} is a file; name a folder")
+    there = os.path.abspath(path)
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    _try_to_write(option, path, there, "a folder that")
+
+
+def _try_to_write(option: str, path: str, folder: str, instead: str) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder or "."):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"--{option} {path} cannot be written ({error.strerror}); name {instead} may be written"
+        ) from error
 
 
 def _is_written_by(is_ours: Callable[[Any], bool], path: str) -> bool:
