@@ -245,6 +245,7 @@ class CocoFile:
             return None
         x, y, width, height = box
         _warn_of_rotation(row, self.json_file, who, findings)
+        _warn_of_prediction(row, self.json_file, who, findings)
         if not is_usable((x, y, x + width, y + height), record, self.json_file, who, findings):
             return None
         area = as_number(row.get("area"))
@@ -288,6 +289,19 @@ def _warn_of_rotation(row: dict, file: str, who: str, findings: Findings) -> Non
             "boxes that were drawn turned",
             f"{who} has a rotation of {angle:g} degrees, which its bbox is without",
             "export them as polygons, or draw upright boxes: it is read as an upright one",
+        )
+
+
+def _warn_of_prediction(row: dict, file: str, who: str, findings: Findings) -> None:
+    """Say that an object is as sure as any other here, though a model was not sure of it."""
+    score = as_number(row.get("score"))
+    if score is not None and score < 1:
+        findings.warning(
+            file,
+            "objects with the score of a model",
+            f"{who} has the score {score:g}",
+            "each is taken for an object as labels of a person are: give a model's to "
+            "SSOD.PSEUDO_LABEL.FROM, or leave out those that are none",
         )
 
 

@@ -82,6 +82,19 @@ def test_boxes_that_were_drawn_turned_are_said(tmp_path):
     assert boxes_of(data_set.images) == [[[1, 2, 10, 8]], [[1, 2, 10, 8]]]
 
 
+def test_objects_of_which_a_model_was_not_sure_are_said(tmp_path):
+    contents = coco_contents(3)
+    contents["annotations"][0]["score"] = 1.0  # as tools write it of a person's
+    contents["annotations"][1]["score"] = None
+    assert list(read(tmp_path, contents).findings) == []
+    contents["annotations"][2]["score"] = 0.25
+    data_set = read(tmp_path, contents)
+    (finding,) = data_set.findings
+    assert (finding.level, finding.kind) == ("warning", "objects with the score of a model")
+    assert "annotation 3 of image" in str(finding)
+    assert [len(image["annotations"]) for image in data_set.images] == [1, 1, 1]
+
+
 def test_load_coco_keeps_additional_image_keys(tmp_path):
     records = load(tmp_path, coco_contents(difficulty=0.25, license=1, coco_url="x"))
     assert [record["difficulty"] for record in records] == [0.25, 0.25]
