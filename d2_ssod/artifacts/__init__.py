@@ -11,6 +11,7 @@ pseudo_labels.py         ``pseudo_labels.json``: what a phase trains on, as COCO
 label_files.py           ... or as a labeling tool has them: reading these
 image_names.py           ... and which images their names mean
 digests.py               hashes of images' objects and of files
+file_lengths.py          lengths of pictures' files
 settings.py              which config keys detections, labels, a training, metrics depend on
 differences.py           what differs between the settings of before and now
 yolo.py                  boxes as YOLO's text files, for other tools
@@ -41,6 +42,7 @@ from .earlier_predictions import (
     load_predictions_by_file,
     set_aside_predictions,
 )
+from .file_lengths import forget_lengths
 from .history import read_history, record_event, timed_event
 from .label_files import count_pseudo_labels, load_labels, load_pseudo_labels
 from .layout import PhaseFolder, RunFolder
@@ -54,7 +56,6 @@ from .partial_predictions import (
 from .predictions import load_predictions, save_predictions
 from .provenance import (
     check_predictions,
-    forget_lengths,
     match_files,
     noted_files,
     prediction_source,

@@ -8,10 +8,8 @@ note has their names, too, and the lengths of the files, as names may stay while
 from __future__ import annotations
 
 import filecmp
-import functools
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -22,6 +20,7 @@ from d2_ssod.json_files import read_record
 from d2_ssod.structures import ImageId
 
 from .differences import differences_between
+from .file_lengths import lengths_of
 from .layout import PhaseFolder, RunFolder
 from .settings import prediction_settings
 
@@ -39,7 +38,7 @@ def prediction_source(cfg: CfgNode, images: Sequence[dict]) -> dict[str, Any]:
         "image_ids": [image["image_id"] for image in images],
         "folder": common_folder([os.path.abspath(image["file_name"]) for image in images]),
         "files": relative_names(images),
-        "bytes": list(_lengths(tuple(image["file_name"] for image in images))),
+        "bytes": list(lengths_of(images)),
     }
 
 
@@ -102,32 +101,13 @@ def changed_picture(
         ids: what images its files are now, by `match_files`.
         images: dicts of the unlabeled images.
     """
-    now = _lengths(tuple(image["file_name"] for image in images))
-    length_of = {image["image_id"]: length for image, length in zip(images, now, strict=True)}
+    ids_now = (image["image_id"] for image in images)
+    length_of = dict(zip(ids_now, lengths_of(images), strict=True))
     for file, was in zip(noted_files(note).values(), note["bytes"], strict=True):
         length = length_of.get(ids.get(file), -1)
         if was != length and -1 not in (was, length):
             return file
     return None
-
-
-def forget_lengths() -> None:
-    """Look at the files anew, as pictures may have been replaced since the last run here."""
-    _lengths.cache_clear()
-
-
-@functools.lru_cache(maxsize=2)
-def _lengths(paths: tuple[str, ...]) -> tuple[int, ...]:
-    """Look how long the files are, once in a run; -1 of those that are not there."""
-    with ThreadPoolExecutor(32) as pool:  # of network drives each look takes its time
-        return tuple(pool.map(_length, paths))
-
-
-def _length(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except (OSError, ValueError):
-        return -1
 
 
 def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> bool:

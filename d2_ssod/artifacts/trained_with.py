@@ -15,6 +15,7 @@ from d2_ssod.json_files import read_record, write_json
 
 from .differences import differences_between, refuse
 from .digests import digest_of, digest_of_file
+from .file_lengths import digest_of_lengths
 from .initial_weights import describe_weights, other_weights
 from .label_files import count_pseudo_labels
 from .layout import PhaseFolder, RunFolder
@@ -22,6 +23,7 @@ from .settings import EMPTY_IMAGES, training_settings
 from .taken_from import read_taken_from
 
 _DELETE = "delete the file"
+_LENGTHS = "labeled_bytes_sha256"  # None if not known; not of all versions
 _COUNTS = ("labeled_images", "pseudo_images", "pseudo_boxes")
 
 
@@ -113,6 +115,11 @@ def check_training(
             "the labeled images that are trained on, or their objects, are others (DATASETS.TRAIN, "
             f"{EMPTY_IMAGES})"
         )
+    if None not in (made.get(_LENGTHS), now[_LENGTHS]) and made[_LENGTHS] != now[_LENGTHS]:
+        differences.append(
+            "labeled pictures were replaced by others of their names (their files have other "
+            "lengths)"
+        )
     if made["unlabeled_sha256"] != now["unlabeled_sha256"]:
         differences.append("the unlabeled images are others (DATASETS.UNLABELED)")
     differences += other_weights(made["weights"], now["weights"])
@@ -192,4 +199,5 @@ def _describe(
         "weights": describe_weights(own, phase),
         "labeled_sha256": digest_of(labeled, crowds=False),
         "unlabeled_sha256": digest_of(unlabeled, crowds=False),
+        _LENGTHS: digest_of_lengths(labeled),
     }

@@ -1,14 +1,22 @@
 """What a phase was trained with, and what may change when it is gone on with."""
 
 import copy
+import functools
 import json
+from pathlib import Path
 
 import pytest
 from detectron2.config import CfgNode
 from detectron2.structures import BoxMode
 from runs import bare_config
 
-from d2_ssod.artifacts import RunFolder, check_training, had_teacher, record_training
+from d2_ssod.artifacts import (
+    RunFolder,
+    check_training,
+    forget_lengths,
+    had_teacher,
+    record_training,
+)
 from d2_ssod.artifacts.trained_with import has_learned
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import write_json
@@ -158,6 +166,39 @@ def test_labels_that_changed_are_refused(cfg):
     changed[0]["annotations"][0]["bbox"][0] = 1.5
     with pytest.raises(ConfigError, match="trained on, or their objects, are others"):
         check(cfg, 0, labeled=changed)
+
+
+def test_pictures_that_were_replaced_are_refused(cfg, tmp_path):
+    labeled = [
+        {**image, "file_name": str(tmp_path / f"{n}.png")} for n, image in enumerate(LABELED)
+    ]
+    folder = RunFolder(cfg.OUTPUT_DIR)
+
+    def put(*lengths):
+        for image, length in zip(labeled, lengths, strict=True):
+            Path(image["file_name"]).write_bytes(bytes(length))
+        forget_lengths()
+
+    check_now = functools.partial(check_training, cfg, 1, labeled, folder)
+    record_training(cfg, 1, labeled, folder)
+    put(5, 7)
+    check_now()  # they were not there, so that nothing is known
+    record_training(cfg, 1, labeled, folder)
+    put(5, 7)
+    check_now()
+    put(7, 5)
+    with pytest.raises(
+        ConfigError, match="labeled pictures were replaced by others of their names"
+    ):
+        check_now()
+    Path(labeled[0]["file_name"]).unlink()
+    forget_lengths()
+    check_now()  # that one is gone is said elsewhere
+    note = json.loads(folder.phase(1).trained_with.read_text())
+    del note["labeled_bytes_sha256"]  # as of an earlier version
+    folder.phase(1).trained_with.write_text(json.dumps(note))
+    put(7, 5)
+    check_now()
 
 
 EMPTY = ("DATALOADER.FILTER_EMPTY_ANNOTATIONS", False)
