@@ -175,7 +175,8 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     "ROI_WEIGHTING.VARIANT": ("paper", one_of("paper", "released")),
     # Which images' RoIs are re-weighted: "pseudo"-labeled ones or "all", which includes phase 0.
     "ROI_WEIGHTING.APPLY_TO": ("pseudo", one_of("pseudo", "all")),
-    # g(x) = a + (1 - a) exp(-b exp(-c x)): floor, displacement and growth rates of the two factors.
+    # g(x) = a + (1 - a) exp(-b exp(-c x)): floor of the factor of IoU (the other has none),
+    # displacement of both, and their growth rates; Soft Sampling reads A and B, too.
     "ROI_WEIGHTING.A": (0.25, limits.FRACTION),
     "ROI_WEIGHTING.B": (50.0, limits.NOT_NEGATIVE),
     "ROI_WEIGHTING.C_IOU": (15.0, limits.NOT_NEGATIVE),

@@ -167,8 +167,10 @@ class PseudoLabelMapper(DatasetMapper):
         if annotation["tier"] == UNCERTAIN:
             return 0.0, 0.0
         spread = annotation.get("spread")
-        if spread is None:  # one model alone sees it
-            return (1.0, 1.0) if self.max_spread >= 1 else (0.0, 0.0)
+        if self.max_spread >= 1:  # of all, also where one model alone sees it
+            return 1.0, 1.0
+        if spread is None:
+            return 0.0, 0.0
         return float(spread[0] < self.max_spread), float(spread[1] < self.max_spread)
 
     def _without_unused(self, annotation: dict) -> dict:

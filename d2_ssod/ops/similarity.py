@@ -22,9 +22,10 @@ def similarity_loss(
     """Pull the embeddings of RoIs that lie in one another together, and push all others apart (Eq.
     6-7).
 
-    With ``s_ij = |f_i . f_j| / (|f_i| |f_j|)`` and ``y_ij = 1`` if ``IoF_ij > t`` or ``IoF_ji >
-    t``, else 0: the mean over all ordered pairs of an image, i = j included, of ``y (1 - s)^2 + (1
-    - y) s^2``; then the mean over the images, those without RoIs counting as 0.
+    With ``s_ij = |f_i . f_j| / (|f_i| |f_j|)``, norms below 1e-8 counting as it, and ``y_ij = 1``
+    if ``IoF_ij > t`` or ``IoF_ji > t``, else 0: the mean over all ordered pairs of an image, i = j
+    included, of ``y (1 - s)^2 + (1 - y) s^2``; then the mean over the images, those without RoIs
+    counting as 0.
 
     Differentiable once, by ``backward`` (not in forward mode, nor by ``torch.func``), in
     ``embeddings`` alone, and that gradient in factors of the loss. It is made in the forward pass

@@ -14,7 +14,7 @@ from d2_ssod.artifacts import RunFolder
 from d2_ssod.data.objects import objects_and_crowds
 from d2_ssod.file_names import printable
 from d2_ssod.json_files import atomic_open
-from d2_ssod.ops import pairwise_iou
+from d2_ssod.ops import pairwise_iof, pairwise_iou
 from d2_ssod.structures import Detections
 
 from .sealed import write_sealed
@@ -47,7 +47,8 @@ class Suspect:
 def suspect_labels(images: Iterable[tuple[dict, Detections]]) -> list[Suspect]:
     """List the contradictions, the most confident ones first.
 
-    - "no label": a box of score 0.7 or more that overlaps no label (IoU below 0.5);
+    - "no label": a box of score 0.7 or more that overlaps no label (IoU below 0.5), nor lies by
+      half in a crowd of its class;
     - "other class": one that overlaps none of its own class, but one of another;
     - "nothing seen": a label that no box of any class overlaps; confidence 1 - the best score of a
       box that overlaps it by an IoU of 0.1 or more.
@@ -64,18 +65,17 @@ def _of_image(image: dict, seen: Detections) -> list[Suspect]:
     labels, crowds = objects_and_crowds(annotations)
     overlap = _iou(seen, labels)
     return [
-        *_unlabeled(image, seen, labels, overlap, _iou(seen, crowds)),
+        *_unlabeled(image, seen, labels, overlap, _are_of_crowds(seen, crowds)),
         *_unseen(image, seen, labels, overlap),
     ]
 
 
 def _unlabeled(
-    image: dict, seen: Detections, labels: Detections, overlap: np.ndarray, crowded: np.ndarray
+    image: dict, seen: Detections, labels: Detections, overlap: np.ndarray, of_crowds: np.ndarray
 ) -> Iterable[Suspect]:
     same_class = seen.classes[:, None] == labels.classes[None]
     explained = (overlap * same_class).max(axis=1, initial=0) >= _SAME
-    in_crowd = crowded.max(axis=1, initial=0) > 0.1
-    for number in np.flatnonzero((seen.scores >= _CONFIDENT) & ~explained & ~in_crowd):
+    for number in np.flatnonzero((seen.scores >= _CONFIDENT) & ~explained & ~of_crowds):
         other = overlap[number].argmax() if len(labels) else None
         is_other = other is not None and overlap[number, other] >= _SAME
         yield Suspect(
@@ -98,6 +98,17 @@ def _unseen(
             box = tuple(labels.boxes[number].tolist())
             label = int(labels.classes[number])
             yield Suspect(image, "nothing seen", box, label, None, confidence)
+
+
+def _are_of_crowds(seen: Detections, crowds: Detections) -> np.ndarray:
+    """Tell which boxes lie in a crowd of their class, or are one, of any class; bool [n].
+
+    A crowd may be a region of many objects (COCO), or a difficult one (VOC).
+    """
+    same_class = seen.classes[:, None] == crowds.classes[None]
+    boxes = torch.from_numpy(seen.boxes), torch.from_numpy(crowds.boxes)
+    are_in = (pairwise_iof(*boxes).numpy() >= _SAME) & same_class
+    return (are_in | (_iou(seen, crowds) >= _SAME)).any(axis=1)
 
 
 def _iou(one: Detections, other: Detections) -> np.ndarray:

@@ -1,11 +1,13 @@
 """CSD's and ISD's losses beside values computed by hand."""
 
+import itertools
 import math
 
 import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from runs import ROOT
 
@@ -241,6 +243,40 @@ def test_losses_of_a_mixture_are_computed_by_hand(of_one_shape):
     classes = (kl(SURE, OTHER) + kl(OTHER, SURE)) / 2
     boxes = ((4 + 4 + 4 + 12.25) / 4 + (4 + 4 + 4 + 12.25) / 4) / 2
     assert found["loss_mixed_one"].item() == pytest.approx(classes + boxes, rel=1e-4)
+
+
+def test_losses_of_ranks_are_together_those_of_the_whole_batch(of_one_shape, monkeypatch):
+    """However many of the priors that count are in the images of each."""
+    rows = [[SURE, SURE, NONE, OTHER], [NONE, OTHER, NONE, NONE], [NONE, NONE, NONE, NONE]]
+    others = [[OTHER, NONE, OTHER, SURE], [NONE, NONE, SURE, NONE], [NONE, NONE, NONE, NONE]]
+    mixtures = [[SURE, OTHER, SURE, NONE], [OTHER, SURE, NONE, SURE], [SURE, NONE, NONE, OTHER]]
+    deltas = [D0, D1, D2, D0]
+
+    def losses_of(images):
+        first, second, mixed = (
+            outputs(rows[0], deltas)._replace(
+                logits=torch.tensor([of[n] for n in images]).log(),
+                deltas=torch.tensor([[[v + n for v in d] for d in deltas] for n in images]),
+            )
+            for of in (rows, others, mixtures)
+        )
+        return {
+            **of_one_shape.with_mirrored(first, second),
+            **of_one_shape.with_mixture(first, second, mixed, share=0.25),
+        }
+
+    whole, ranks, counts = losses_of([0, 1, 2]), ([0], [1], [2]), []
+    monkeypatch.setattr(comm, "get_world_size", lambda: 3)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda n: counts.append(n.clone()))
+    for rank in ranks:  # first each one's own counts, one of a loss after the other
+        losses_of(rank)
+    kinds = len(counts) // 3
+    sums = itertools.cycle([sum(counts[kind::kinds]) for kind in range(kinds)])
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda n: n.copy_(next(sums)))
+    found = [losses_of(rank) for rank in ranks]
+    for name, loss in whole.items():
+        assert loss > 0
+        assert sum(of[name] for of in found) / 3 == pytest.approx(loss.item(), rel=1e-5)
 
 
 def test_a_mixture_that_is_what_is_expected_gives_no_loss(of_one_shape):

@@ -62,6 +62,10 @@ def test_crowds_explain_boxes_and_need_none():
     crowd = image((0, 0, 50, 50, CAT, True))
     assert kinds(crowd, (10, 10, 40, 40, 0.9, CAT)) == []
     assert kinds(crowd) == []
+    assert kinds(crowd, (10, 10, 14, 14, 0.9, CAT)) == []  # one of very many
+    assert kinds(crowd, (48, 48, 90, 90, 0.9, CAT)) == [("no label", None, CAT)]
+    assert kinds(crowd, (10, 10, 14, 14, 0.9, DOG)) == [("no label", None, DOG)]
+    assert kinds(crowd, (2, 2, 50, 50, 0.9, DOG)) == []  # a difficult object of VOC's
 
 
 def test_the_most_confident_come_first_and_are_written(tmp_path):

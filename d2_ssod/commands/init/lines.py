@@ -23,6 +23,10 @@ from .schedule import EpochSchedule, batch_size, num_phases
 _DETECTIONS = 100  # Detectron2's TEST.DETECTIONS_PER_IMAGE
 _OBJECT_SIDE = 24  # pixels that nine of ten objects should have at least, once resized
 _WARM_UP = 1000  # Detectron2's SOLVER.WARMUP_ITERS
+_MIXED = [
+    "DATALOADER:",
+    "  ASPECT_RATIO_GROUPING: False  # or half of each batch were labeled on average only",
+]
 _SECONDS = (0.2, 1.0)  # that an iteration of the small model takes on a CPU, from idle to busy
 
 
@@ -77,6 +81,7 @@ def lines_of(
         f"  MIN_SIZE_TEST: {short}",
         f"  MAX_SIZE_TEST: {most}",
         *_solver_lines(arguments, schedule),
+        *([] if arguments.method == "paper" else _MIXED),
         "SSOD:",
         *METHODS[arguments.method],
         *_schedule_lines(arguments, schedule),

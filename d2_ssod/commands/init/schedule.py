@@ -74,7 +74,7 @@ def _self_training(
     text = (
         f"Of phase 0 with {pictures[0]} pictures and phase 1 with {pictures[1]}: as many "
         "pictures in all as two phases as published would take, at most "
-        f"{part:.3g} of them in phase 0 (by how many are labeled). In phase 1 half of each "
+        f"about {part:.3g} of them in phase 0 (by how many are labeled). In phase 1 half of each "
         f"batch is labeled, so that it sees each labeled picture {seen:.0f} times"
     )
     return pictures, epochs, text

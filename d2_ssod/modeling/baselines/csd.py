@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
 from d2_ssod.modeling.one_stage import SSD
-from d2_ssod.modeling.one_stage.ssd import Outputs
+from d2_ssod.modeling.one_stage.ssd import Outputs, share_of_all_ranks
 
 from .consistency import (
     Ramp,
@@ -89,11 +89,11 @@ class CSD(SSD):
         q = mirror(mirrored.logits.softmax(-1), outputs.grids, shapes)
         deltas = mirror(mirrored.deltas, outputs.grids, shapes)
         seen = is_foreground(p)
+        part = share_of_all_ranks(seen.sum())
+        boxes = box_consistency(outputs.deltas[seen], deltas[seen], mirrored=True)
         return {
-            "loss_consistency_cls": class_consistency(p[seen], q[seen]),
-            "loss_consistency_box": box_consistency(
-                outputs.deltas[seen], deltas[seen], mirrored=True
-            ),
+            "loss_consistency_cls": part * class_consistency(p[seen], q[seen]),
+            "loss_consistency_box": part * boxes,
         }
 
 
@@ -112,7 +112,7 @@ class ISD(CSD):
         """Build the detector.
 
         Args:
-            mix: lam is drawn from Beta(mix, mix), once for a batch.
+            mix: lam is drawn from Beta(mix, mix), once for a batch of a process.
             both_weight: of the loss of type I.
             **kwargs: of :class:`CSD`.
         """
@@ -157,8 +157,9 @@ class ISD(CSD):
         target = torch.where(of_first, p[one], q[one])
         deltas = torch.where(of_first, first.deltas[one], second.deltas[one]).detach()
         expected = share * p[both] + (1 - share) * q[both]
+        of_both = self.both_weight * class_consistency(expected, m[both])
+        of_one = one_sided_consistency(target, m[one]) + box_consistency(mixed.deltas[one], deltas)
         return {
-            "loss_mixed_both": self.both_weight * class_consistency(expected, m[both]),
-            "loss_mixed_one": one_sided_consistency(target, m[one])
-            + box_consistency(mixed.deltas[one], deltas),
+            "loss_mixed_both": share_of_all_ranks(both.sum()) * of_both,
+            "loss_mixed_one": share_of_all_ranks(one.sum()) * of_one,
         }

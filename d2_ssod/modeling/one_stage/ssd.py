@@ -192,14 +192,14 @@ class SSD(nn.Module):
         """
         if not targets:
             nothing = outputs.logits.new_zeros(())
-            _share_of_all_ranks(nothing)  # which others wait for
+            share_of_all_ranks(nothing)  # which others wait for
             return {"loss_cls": nothing, "loss_box_reg": nothing}
         taught = [self._teach(outputs, number, target) for number, target in enumerate(targets)]
         matched, logits, deltas = zip(*taught, strict=True)
         of_head = {"cls_logits": torch.stack(logits), "bbox_regression": torch.stack(deltas)}
         priors = [outputs.priors] * len(targets)
         losses = self.ssd.compute_loss(targets, of_head, priors, list(matched))
-        share = _share_of_all_ranks(torch.stack([(m >= 0).sum() for m in matched]).sum())
+        share = share_of_all_ranks(torch.stack([(m >= 0).sum() for m in matched]).sum())
         return {
             "loss_cls": share * losses["classification"],
             "loss_box_reg": share * losses["bbox_regression"],
@@ -290,7 +290,7 @@ def _rename_foreign(model: SSD, state: dict[str, Tensor], prefix: str, *_: objec
         state[f"{prefix}ssd.backbone.{own}"] = state.pop(name)
 
 
-def _share_of_all_ranks(positives: Tensor) -> Tensor | float:
+def share_of_all_ranks(positives: Tensor) -> Tensor | float:
     """Give the factor of losses that are divided by a rank's own positives, at least 1.
 
     With it, the mean over ranks, which their gradients are, is the sum divided by the positives of
