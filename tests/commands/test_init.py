@@ -128,6 +128,25 @@ def test_self_training_takes_as_many_image_passes_as_two_phases():
     assert epochs["teacher"] == epochs["self-training"]
 
 
+def test_a_ready_config_is_as_long_as_one_that_is_made():
+    """Of VOC07 and VOC12 trainval, with four GPUs."""
+    parser = argparse.ArgumentParser()
+    init_command.add_arguments(parser)
+    arguments = ["--labeled", "a.json", "--unlabeled", "u", "-o", "o.yaml", "--num-gpus", "4"]
+    schedule = EpochSchedule.of(parser.parse_args(arguments), 5011, 11540)
+    cfg = read_config(str(runs.ROOT / "configs" / "voc_best.yaml"))
+    assert cfg.SOLVER.IMS_PER_BATCH == 8
+    assert list(cfg.SSOD.SCHEDULE.EPOCHS) == schedule.epochs
+    assert list(cfg.SSOD.SCHEDULE.STEP_EPOCHS) == [round(0.75 * e, 1) for e in schedule.epochs]
+
+
+@pytest.mark.parametrize("method", ["self-training", "teacher", "paper"])
+def test_half_of_each_batch_is_labeled(folder, method):
+    made = yaml.safe_load(init(folder, "--method", method).read_text())
+    loading = made.get("DATALOADER", {"ASPECT_RATIO_GROUPING": True})
+    assert loading == {"ASPECT_RATIO_GROUPING": method == "paper"}
+
+
 @pytest.mark.parametrize(
     ("unlabeled", "lengths", "part"), [(3, [6000, 2000], 0.75), (60, [3000, 5000], 0.375)]
 )
