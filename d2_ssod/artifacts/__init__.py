@@ -7,6 +7,7 @@ predictions.py           ``predictions.json``: a model's raw detections, as COCO
 partial_predictions.py   those of a pass over the images that has not ended
 earlier_predictions.py   those that were made before images were added
 provenance.py            ``predictions_source.json``: which images and settings they are of
+moved_files.py           ... which images these are now
 pseudo_labels.py         ``pseudo_labels.json``: what a phase trains on, as COCO instances
 label_files.py           ... or as a labeling tool has them: reading these
 image_names.py           ... and which images their names mean
@@ -48,6 +49,7 @@ from .label_files import count_pseudo_labels, load_labels, load_pseudo_labels
 from .layout import PhaseFolder, RunFolder
 from .lock import lock_folder, release_folder
 from .manifest import check_label_settings, write_manifest
+from .moved_files import match_files
 from .partial_predictions import (
     discard_partial_predictions,
     keep_partial_predictions,
@@ -56,7 +58,6 @@ from .partial_predictions import (
 from .predictions import load_predictions, save_predictions
 from .provenance import (
     check_predictions,
-    match_files,
     noted_files,
     prediction_source,
     read_source,

@@ -72,6 +72,7 @@ def _unseen_keys(cfg: CfgNode) -> Iterator[str]:
     yield from _OF_BACKBONES.get(cfg.MODEL.BACKBONE.NAME, _OF_RESNETS + _OF_PYRAMIDS)
     if detector.has_anchors:
         yield _ANCHORS
-    heads = ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME)
-    if detector.has_roi_heads and isinstance(heads, type) and issubclass(heads, CascadeROIHeads):
-        yield _OF_CASCADES
+    if detector.has_roi_heads:
+        heads = ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME)
+        if isinstance(heads, type) and issubclass(heads, CascadeROIHeads):
+            yield _OF_CASCADES

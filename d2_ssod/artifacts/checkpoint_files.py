@@ -92,7 +92,8 @@ def check_readable(path: str | os.PathLike) -> None:
     """
     with reading_checkpoint(path, RESTORE):
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-        if not (isinstance(loaded, dict) and "model" in loaded):
+        # Detectron2 takes weights alone for a model's, too.
+        if not isinstance(loaded, dict) or not loaded.keys():
             raise ValueError("it has no model")
         check_sums(path)
 

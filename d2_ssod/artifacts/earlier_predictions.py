@@ -6,19 +6,19 @@ aside by file name, in a file beside what the next pass keeps, which then leaves
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.file_names import common_folder
 from d2_ssod.json_files import atomic_open, read_json_lines, write_json_line
 from d2_ssod.structures import Detections, ImageId, Predictions
 
 from .layout import PhaseFolder
+from .moved_files import match_files, match_known_among, match_known_files
 from .partial_predictions import from_columns, load_partial_predictions, to_columns
 from .predictions import load_predictions
-from .provenance import changed_picture, match_files, noted_files, read_source
+from .provenance import changed_picture, noted_files, noted_lengths, read_source
 
 
 def set_aside_predictions(files: PhaseFolder, category_ids: Sequence[int]) -> None:
@@ -52,7 +52,7 @@ def load_predictions_by_file(
     category_ids: Sequence[int],
     *,
     remedy: str | None = None,
-    may_have_more: bool = False,
+    of_others: bool = False,
 ) -> Predictions:
     """Read a phase's predictions, with the ids that their images have now.
 
@@ -61,7 +61,8 @@ def load_predictions_by_file(
         images: dicts of all unlabeled images, of which some may have no predictions.
         category_ids: the data set's category id of each contiguous class id.
         remedy: what to do about damaged ones; by default they are to be made again.
-        may_have_more: they may be of other images, too, which are passed over.
+        of_others: they are of another run, which may have more images: these are passed over, and
+            of files that were moved it must be sure that they are the same.
 
     Raises:
         ConfigError: they are damaged, or images of theirs are gone.
@@ -73,9 +74,10 @@ def load_predictions_by_file(
         return load_predictions(path, ids, category_ids, **kept)
     note = read_source(files, **kept)
     name_of = noted_files(note)
-    numbers = match_files(list(name_of.values()), images)
-    if numbers is None and may_have_more:
-        numbers = _match_from_here(path, list(name_of.values()), images)
+    if of_others:
+        numbers = _match_others(path, note, images)
+    else:
+        numbers = match_files(list(name_of.values()), images)
     if numbers is None:
         raise ConfigError(
             f"{path}: made of {len(name_of)} images, of which some are not among the {len(images)} "
@@ -94,28 +96,26 @@ def load_predictions_by_file(
     }
 
 
-def _match_from_here(
-    path: Path, files: Sequence[str], images: Sequence[dict]
-) -> dict[str, ImageId]:
-    """Find which of the files that predictions are of the images are.
+def _match_others(path: Path, note: dict[str, Any], images: Sequence[dict]) -> dict[str, ImageId]:
+    """Find which images of another run are those here; it may have more.
 
-    Of those that were moved, all images must be, below a folder of the same name or as copies: base
-    names alone, such as 0.png, are those of many pictures.
+    Raises:
+        ConfigError: they are not known to be.
     """
-    id_of = {os.path.abspath(image["file_name"]): image["image_id"] for image in images}
-    if known := {file: id_of[file] for file in files if file in id_of}:
-        return known
-    theirs = match_files(list(id_of), [{"file_name": f, "image_id": f} for f in files])
-    if theirs:
-        folders = common_folder(list(theirs)), common_folder(list(theirs.values()))
-        have_one_name = len({os.path.basename(folder) for folder in folders}) == 1
-        if have_one_name or os.path.isfile(next(iter(theirs.values()))):
-            return {file: id_of[own] for own, file in theirs.items()}
-    raise ConfigError(
-        f"{path}: made of {len(files)} images, such as {files[0]}, that are not known to be those "
-        f"here, such as {images[0]['file_name']}: they are by their paths or, moved, below a "
-        "folder of the same name; take it out, or move them back"
-    )
+    length_of = noted_lengths(note)
+    files = list(length_of)
+    if not files:
+        return {}
+    numbers = match_known_files(files, images, length_of)
+    if numbers is None:
+        numbers = match_known_among(files, images, length_of)
+    if numbers is None:
+        raise ConfigError(
+            f"{path}: made of {len(files)} images, such as {files[0]}, that are not known to be "
+            f"those here, such as {images[0]['file_name']}: they are by their paths or, moved, "
+            "below a folder of the same name; take it out, or move them back"
+        )
+    return numbers
 
 
 def load_earlier_predictions(folder: Path, images: Sequence[dict]) -> Predictions:

@@ -16,7 +16,7 @@ from d2_ssod.file_names import (
     spellings,
 )
 
-from .provenance import match_files
+from .moved_files import match_known_files
 
 
 class ImageNames:
@@ -27,20 +27,24 @@ class ImageNames:
         times = Counter(record["file_name"] for record in dataset_dicts)
         self._whole = {r["file_name"]: r for r in dataset_dicts if times[r["file_name"]] == 1}
         self._dataset_dicts, self._names = dataset_dicts, names
-        self._taken: dict[str, str] = {}  # files by their names, where these are not whole
+        # Spelling and file of those whose names are not whole.
+        self._taken: list[tuple[str, str]] = []
+        self._num_renamed = 0
 
     def find(self, file_name: str, image_id: Any) -> dict | None:
         """Find the one image that a name, in any of its spellings, means; or None."""
         # The program's own files have the data set's names, so the search is for others'.
         if file_name in self._whole:
             return self._whole[file_name]
-        record = self._together.get(file_name)
-        if record is None:
-            each = (self._find_as(spelling, image_id) for spelling in spellings(file_name))
-            record = next((record for record in each if record is not None), None)
-        if record is not None:
-            self._taken[file_name] = record["file_name"]
-        return record
+        if record := self._together.get(file_name):
+            self._taken.append((file_name, record["file_name"]))
+            return record
+        for spelling in spellings(file_name):
+            if record := self._find_as(spelling, image_id):
+                self._taken.append((spelling, record["file_name"]))
+                self._num_renamed += base_name(file_name) != base_name(record["file_name"])
+                return record
+        return None
 
     def problem_with(self, file_name: str) -> str:
         """Say why a name means no image, and what to do."""
@@ -58,18 +62,18 @@ class ImageNames:
 
     def describe(self) -> Iterator[str]:
         """Say what was found by a part of its name alone."""
-        renamed = [n for n, file in self._taken.items() if base_name(n) != base_name(file)]
-        if renamed:
-            yield f"recognized {len(renamed)} images that a tool had renamed"
+        if self._num_renamed:
+            yield f"recognized {self._num_renamed} images that a tool had renamed"
         elsewhere = [
-            name
-            for name, file in self._taken.items()
-            if base_name(name) == base_name(file) and _is_in_another_folder(name, file)
+            (name, file)
+            for name, file in self._taken
+            if parent_of(name) not in (None, parent_of(file))
         ]
         if elsewhere:
+            name, file = elsewhere[0]
             yield (
-                f"{len(elsewhere)} images lie in other folders than it says, as {elsewhere[0]}, "
-                f"taken to be {self._taken[elsewhere[0]]}"
+                f"{len(elsewhere)} images lie in other folders than it says, as {name}, which is "
+                f"taken to be {file}"
             )
 
     @cached_property
@@ -88,7 +92,8 @@ class ImageNames:
         if not all(map(os.path.isabs, self._names)):
             return {}
         paths = {name: os.path.normpath(name) for name in self._names}
-        moved = match_files(list(dict.fromkeys(paths.values())), self._dataset_dicts) or {}
+        files = list(dict.fromkeys(paths.values()))
+        moved = match_known_files(files, self._dataset_dicts) or {}
         by_id = {record["image_id"]: record for record in self._dataset_dicts}
         return {name: by_id[moved[path]] for name, path in paths.items() if path in moved}
 
@@ -100,8 +105,13 @@ class ImageNames:
         return dict(by_base)
 
     @cached_property
-    def _folders(self) -> set[str | None]:
-        return {parent_of(record["file_name"]) for record in self._dataset_dicts}
+    def _by_parent(self) -> dict[str | None, dict[str, list[dict]]]:
+        """Images by the folder that they are in, and their base names."""
+        by_parent: dict[str | None, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
+        for record in self._dataset_dicts:
+            file_name = record["file_name"]
+            by_parent[parent_of(file_name)][base_name(file_name)].append(record)
+        return by_parent
 
     def _find_as(self, file_name: str, image_id: Any) -> dict | None:
         """Find the image of that name; of several, that in the folders most of which are named.
@@ -109,17 +119,15 @@ class ImageNames:
         Folders before these may be others: data are moved, and tools put names into new folders.
         The id, which tools may have changed, only tells those apart that are one file.
         """
-        found, folder = self._by_base.get(base_name(file_name), []), parent_of(file_name)
-        if folder in self._folders:
-            found = [record for record in found if parent_of(record["file_name"]) == folder]
-        if len(found) > 1:
-            common = [common_parts(record["file_name"], file_name) for record in found]
-            most = max(common)
-            found = [r for r, parts in zip(found, common, strict=True) if parts == most]
-        if len({record["file_name"] for record in found}) == 1:
+        base, folder = base_name(file_name), parent_of(file_name)
+        if folder in self._by_parent:
+            found = self._by_parent[folder].get(base, [])
+            if len(found) > 1:
+                common = [common_parts(record["file_name"], file_name) for record in found]
+                most = max(common)
+                found = [r for r, parts in zip(found, common, strict=True) if parts == most]
+        else:
+            found = self._by_base.get(base, [])
+        if len(found) > 1 and all(r["file_name"] == found[0]["file_name"] for r in found):
             found = [record for record in found if record["image_id"] == image_id] or found
         return found[0] if len(found) == 1 else None
-
-
-def _is_in_another_folder(name: str, file: str) -> bool:
-    return parent_of(name) not in (None, parent_of(file))

@@ -7,7 +7,6 @@ note has their names, too, and the lengths of the files, as names may stay while
 
 from __future__ import annotations
 
-import filecmp
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from d2_ssod.structures import ImageId
 from .differences import differences_between
 from .file_lengths import lengths_of
 from .layout import PhaseFolder, RunFolder
+from .moved_files import match_files
 from .settings import prediction_settings
 
 
@@ -42,53 +42,15 @@ def prediction_source(cfg: CfgNode, images: Sequence[dict]) -> dict[str, Any]:
     }
 
 
-def match_files(files: Sequence[str], images: Sequence[dict]) -> dict[str, ImageId] | None:
-    """Find the images that files of an earlier note are now.
-
-    Args:
-        files: as `noted_files` gives them. Where all were moved, they are found by their paths
-            below their deepest common folder, in front of which there may be others now; where some
-            are still there, what is found must be copies of these.
-        images: dicts of all unlabeled images.
-
-    Returns:
-        The image's id by the file; None if not all of them are among the images, or if several
-        folders have files of these names.
-    """
-    if not files:
-        return {}
-    id_of = {os.path.abspath(image["file_name"]): image["image_id"] for image in images}
-    if all(file in id_of for file in files):
-        return {file: id_of[file] for file in files}
-    if any(file in id_of for file in files):  # nothing was moved, but some are gone
-        return None
-    root = common_folder(files)
-    names = [os.path.relpath(file, root) for file in files]
-    first = os.sep + names[0]
-    folders = [path[: len(path) - len(names[0])] for path in id_of if path.endswith(first)]
-    looked_at = sorted({0, len(files) // 2, len(files) - 1})
-    fitting = [
-        folder
-        for folder in folders
-        if all(folder + name in id_of for name in names)
-        and all(_may_be_copy(files[number], folder + names[number]) for number in looked_at)
-    ]
-    if len(fitting) != 1:
-        return None
-    return {f: id_of[fitting[0] + name] for f, name in zip(files, names, strict=True)}
-
-
-def _may_be_copy(one: str, other: str) -> bool:
-    """Tell whether two files may be one picture: where both are there, they are alike."""
-    if not (os.path.isfile(one) and os.path.isfile(other)):
-        return True
-    return filecmp.cmp(one, other, shallow=False)
-
-
 def noted_files(note: dict[str, Any]) -> dict[ImageId, str]:
     """Name the file of each image that predictions are of, by their note."""
     names = (os.path.join(note["folder"], name) for name in note["files"])
     return dict(zip(note["image_ids"], names, strict=True))
+
+
+def noted_lengths(note: dict[str, Any]) -> dict[str, int]:
+    """Give the lengths that the files of predictions had, by their note; -1 where not known."""
+    return dict(zip(noted_files(note).values(), note["bytes"], strict=True))
 
 
 def changed_picture(
@@ -103,7 +65,7 @@ def changed_picture(
     """
     ids_now = (image["image_id"] for image in images)
     length_of = dict(zip(ids_now, lengths_of(images), strict=True))
-    for file, was in zip(noted_files(note).values(), note["bytes"], strict=True):
+    for file, was in noted_lengths(note).items():
         length = length_of.get(ids.get(file), -1)
         if was != length and -1 not in (was, length):
             return file
@@ -148,9 +110,15 @@ def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> bool:
 
 def _such_as(made: dict[str, Any], images: Sequence[dict]) -> str:
     """Name an image that predictions are of, and that there is no more."""
-    now = {os.path.abspath(image["file_name"]) for image in images}
-    gone = next((file for file in noted_files(made).values() if file not in now), None)
-    return "" if gone is None else f", such as {gone}"
+    paths = {os.path.abspath(image["file_name"]) for image in images}
+    names = set(relative_names(images))
+    files = list(noted_files(made).values())
+    if paths.isdisjoint(files):  # they were moved, most of them
+        gone = (f for f, name in zip(files, made["files"], strict=True) if name not in names)
+    else:
+        gone = (file for file in files if file not in paths)
+    first = next(gone, None)
+    return "" if first is None else f", such as {first}"
 
 
 _MADE_AGAIN = "delete the file and the predictions beside it, to have both made again"

@@ -23,8 +23,9 @@ from d2_ssod.engine import PhaseTrainer, build_config, check_run_data
 from d2_ssod.engine.adoption import load_given_model, read_given_labels
 from d2_ssod.engine.configs.odd_keys import odd_keys
 from d2_ssod.engine.labeling.corrections import read_corrected
+from d2_ssod.engine.labeling.extra_sources import check_extra_sources
 from d2_ssod.engine.labeling.predicting import check_existing_predictions
-from d2_ssod.engine.run_data import data_of_run
+from d2_ssod.engine.run_data import RunData, data_of_run
 from d2_ssod.engine.training.building import odd_parts
 from d2_ssod.errors import ConfigError
 
@@ -81,8 +82,9 @@ def _check_given(cfg: CfgNode) -> Findings:
     given = (
         labels.CORRECTED,
         labels.FROM and ssod.NUM_PHASES > 0 and not folder.phase(1).pseudo_labels.exists(),
-        ssod.CONSENSUS.EXTRA_SOURCES or folder.phase(0).predictions_source.exists(),
+        ssod.CONSENSUS.EXTRA_SOURCES,
         ssod.START.PHASE_0,
+        folder.phase(0).predictions_source.exists(),
     )
     if not any(given):
         return findings
@@ -91,8 +93,9 @@ def _check_given(cfg: CfgNode) -> Findings:
     looks = (
         lambda: findings.extend(read_corrected(cfg, *images)[1]),
         lambda: read_given_labels(cfg, *images),
-        lambda: check_existing_predictions(cfg, data),
+        lambda: check_extra_sources(cfg, data),
         lambda: load_given_model(cfg, data.thing_classes),
+        lambda: _check_made(cfg, data, findings),
     )
     for look in itertools.compress(looks, given):
         try:
@@ -100,6 +103,15 @@ def _check_given(cfg: CfgNode) -> Findings:
         except ConfigError as error:
             findings.error("", "files that cannot be used", str(error), "")
     return findings
+
+
+def _check_made(cfg: CfgNode, data: RunData, findings: Findings) -> None:
+    """Find whether a run that is there can be gone on with; a new one sets it aside."""
+    try:
+        check_existing_predictions(cfg, data)
+    except ConfigError as error:
+        remedy = "without --resume, a new run begins, and sets the folder aside"
+        findings.warning("", "a run that --resume will refuse", str(error), remedy)
 
 
 def _cases(findings: Sequence[Finding], level: str) -> int:

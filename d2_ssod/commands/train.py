@@ -39,4 +39,4 @@ def main(arguments: argparse.Namespace) -> None:
     cfg = setup(arguments)
     if arguments.eval_only or train_phases(cfg, load_run_data(cfg)):
         evaluate_run(cfg)
-    report_run(as_it_was_trained(cfg) if arguments.eval_only else cfg)
+    report_run(cfg, as_it_was_trained if arguments.eval_only else None)

@@ -74,15 +74,14 @@ def load_given_model(cfg: CfgNode, thing_classes: Sequence[str]) -> nn.Module | 
 
 def _check_fits(cfg: CfgNode, path: Path, thing_classes: Sequence[str]) -> None:
     """Check what the weights do not tell, by the files of the run that the model is of."""
-    of_model = _phase_of(path)
     folder = path.resolve().parent
     roots = [RunFolder(folder), RunFolder(folder.parent)]  # of model_best.pth; a phase's
     own = Path(cfg.OUTPUT_DIR).resolve()  # whose classes.json this run has just written
     runs = [root for root in roots if root.root != own and root.classes.exists()]
     # All phases have the same settings of these; the model's own may be missing, if adopted itself.
     phases = [PhaseFolder(each) for run in runs for each in sorted(run.root.glob("phase_*"))]
-    noted = (phase for phase in [of_model, *phases] if phase.trained_with.exists())
-    made = next(noted, of_model)
+    noted = (p for p in [PhaseFolder(folder), *phases] if p.trained_with.exists())
+    made = next(noted, PhaseFolder(folder))
     differences = class_differences(runs[0], thing_classes) if runs else None
     if differences is None:
         logger.warning(

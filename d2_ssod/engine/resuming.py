@@ -24,7 +24,7 @@ from .configs.files import read_run_config
 logger = logging.getLogger(__name__)
 
 # What an evaluation alone goes by, besides what its results depend on.
-_OF_EVALUATIONS = ("SSOD.NUM_PHASES", "SSOD.REGISTER", "SSOD.REPORT")
+_OF_EVALUATIONS = ("SSOD.NUM_PHASES", "SSOD.REGISTER", "SSOD.DIAGNOSTICS.UNLABELED_TRUTH")
 
 
 def check_models_are_there(cfg: CfgNode) -> None:

@@ -24,6 +24,7 @@ from .adoption import adopt_phase_0, adopt_pseudo_labels
 from .configs.files import save_run_config
 from .configs.schedule import phase_config
 from .labeling.corrections import load_corrected, warn_of_unused_corrections
+from .labeling.extra_sources import check_extra_sources
 from .labeling.predicting import check_existing_predictions
 from .processes.agreement import on_main_process
 from .resuming import check_models_are_there
@@ -51,6 +52,7 @@ def begin(cfg: CfgNode, data: RunData) -> None:
     on_main_process(lambda: warn_of_unused_corrections(cfg, corrected))
     on_main_process(lambda: check_models_are_there(cfg))
     on_main_process(lambda: check_existing_predictions(cfg, data))
+    on_main_process(lambda: check_extra_sources(cfg, data))
     on_main_process(lambda: _check_made(cfg, data))
     for phase in on_main_process(lambda: _phases_from_weights(cfg)):
         check_weights(cfg.MODEL.WEIGHTS, phase)

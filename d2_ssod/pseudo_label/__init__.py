@@ -16,7 +16,7 @@ guards.py       signs that the labels do harm
 quality.py      how right they are, where the truth is known
 """
 
-from .build import PseudoLabels, build_pseudo_labels, count_boxes
+from .build import PseudoLabels, build_pseudo_labels
 from .consensus import Consensus
 from .guards import Guard
 from .quality import JudgedBoxes, LabelQuality, TrueObjects, judge_boxes, measure_labels
@@ -42,7 +42,6 @@ __all__ = [
     "Tiers",
     "TrueObjects",
     "build_pseudo_labels",
-    "count_boxes",
     "easy_fraction",
     "judge_boxes",
     "keep_best",

@@ -118,7 +118,7 @@ def _boxes_of(corrected: dict[str, int]) -> str:
     if corrected["images_empty"] == 0:
         return text
     return (
-        f"{text}; {corrected['images_empty']} of them have none, and are trained on where "
+        f"{text}; {corrected['images_empty']} of the images have none, and are trained on where "
         "DATALOADER.FILTER_EMPTY_ANNOTATIONS is False"
     )
 

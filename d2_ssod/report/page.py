@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,16 +109,20 @@ def write_yolo(cfg: CfgNode, folder: str | Path, *, problems: Sequence[str] = ()
     return folder
 
 
-def report_run(cfg: CfgNode) -> None:
+def report_run(cfg: CfgNode, of_run: Callable[[CfgNode], CfgNode] | None = None) -> None:
     """Write the report at the end of a run, on the main process, unless ``SSOD.REPORT`` is False.
 
     What was trained is worth more than its report: whatever goes wrong here is a warning.
+
+    Args:
+        cfg: what was done now.
+        of_run: gives the config by which the run was trained, if that may be another one.
     """
     if not cfg.SSOD.REPORT or not comm.is_main_process():
         return
     logger.info("Writing the report: minutes, where there are millions of boxes")
     try:
-        logger.info("Report: %s", write_report(cfg))
+        logger.info("Report: %s", write_report(cfg if of_run is None else of_run(cfg)))
     except Exception as error:
         logger.warning("The report could not be written: %s: %s", type(error).__name__, error)
         logger.debug("Traceback:", exc_info=True)

@@ -6,7 +6,8 @@ import pytest
 from runs import bare_config
 
 from d2_ssod.artifacts import RunFolder, forget_lengths, load_predictions_by_file
-from d2_ssod.artifacts.provenance import check_predictions, match_files, prediction_source
+from d2_ssod.artifacts.moved_files import match_files
+from d2_ssod.artifacts.provenance import check_predictions, prediction_source
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import write_json
 

@@ -316,12 +316,31 @@ def test_a_name_without_its_folder_is_not_that_of_the_top(path):
 
 def test_a_picture_that_is_taken_for_one_of_another_folder_is_said(path, caplog):
     caplog.set_level(logging.INFO, "d2_ssod")
-    assert named(path, ["/old/u/x.jpg"], NESTED[1:]) == [2]
-    said = "1 images lie in other folders than it says, as /old/u/x.jpg, taken to be /data/u/sub/x"
+    assert named(path, ["/old/pics/x.jpg", "w.jpg"], NESTED[1:]) == [2, 4]
+    said = "1 images lie in other folders than it says, as /old/pics/x.jpg, which is taken"
     assert said in caplog.text
     caplog.clear()
-    assert named(path, ["/old/u/x.jpg", "/old/u/w.jpg", "/old/u/sub/x.jpg"]) == [1, 4, 2]
+    assert named(path, ["/old/u/x.jpg", "/old/u/w.jpg", "/old/u/../u/sub/x.jpg"]) == [1, 4, 2]
+    assert named(path, ["http://host/data/local-files/?d=u/sub/y.jpg"]) == [3]
     assert not caplog.text
+    with pytest.raises(ConfigError, match=r"/old/u/x\.jpg'\): the unlabeled data set has no such"):
+        named(path, ["/old/u/x.jpg"], NESTED[1:])  # there is that folder, but not the picture
+
+
+@pytest.mark.parametrize("names", [["cam1/2.png"], ["cam1/0.png", "cam1/1.png", "cam1/2.png"]])
+def test_a_folder_with_more_pictures_is_not_the_one_that_is_named(path, names):
+    """Of the first camera a picture was deleted; its frames are called as those of the other."""
+    files = [f"/new/cam{n // 3 + 1}/{n % 3}.png" for n in range(6) if n != 2]
+    images = [image(number, file) for number, file in enumerate(files)]
+    with pytest.raises(ConfigError, match=r"cam1/2\.png'\): the unlabeled data set has no such"):
+        named(path, [f"/old/{name}" for name in names], images)
+
+
+def test_many_folders_of_the_same_base_names_are_told_apart_at_once(path, monkeypatch):
+    monkeypatch.setattr(image_names, "common_parts", lambda *names: pytest.fail("compared"))
+    images = [image(n, f"/d/{n}/rgb.jpg") for n in range(50)]
+    urls = [f"http://host/data/local-files/?d={n}/rgb.jpg" for n in range(50)]
+    assert named(path, urls, images) == list(range(50))
 
 
 def test_two_categories_of_one_id_are_said(saved):

@@ -22,7 +22,7 @@ from d2_ssod.artifacts import (
 from d2_ssod.engine import adoption, train_phases
 from d2_ssod.engine.adoption import adopt_phase_0, adopt_pseudo_labels
 from d2_ssod.engine.labeling.corrections import load_corrected
-from d2_ssod.engine.labeling.predicting import check_existing_predictions
+from d2_ssod.engine.labeling.extra_sources import check_extra_sources
 from d2_ssod.engine.run_data import RunData
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import write_json
@@ -273,7 +273,7 @@ def test_labels_that_are_not_read_are_said(cfg, tmp_path, caplog):
         ("SSOD.START.PHASE_0", lambda cfg: adopt_phase_0(cfg, ["cat"])),
         ("SSOD.PSEUDO_LABEL.FROM", lambda cfg: adopt_pseudo_labels(cfg, NO_IMAGES)),
         ("SSOD.PSEUDO_LABEL.CORRECTED", lambda cfg: load_corrected(cfg, NO_IMAGES)),
-        ("SSOD.CONSENSUS.EXTRA_SOURCES", lambda cfg: check_existing_predictions(cfg, NO_IMAGES)),
+        ("SSOD.CONSENSUS.EXTRA_SOURCES", lambda cfg: check_extra_sources(cfg, NO_IMAGES)),
     ],
 )
 def test_what_is_no_file_is_named_with_its_key(tmp_path, key, take):

@@ -758,7 +758,8 @@ def test_labels_that_a_person_made_take_the_place_of_those_of_the_models(
     assert summary["labeled_images"] == 12
     manifest = read(copied_run / "phase_1" / "manifest.json")
     assert len(manifest["corrected"].pop("sha256")) == 64
-    assert manifest["corrected"] == {"file": str(corrected), "images": 2, "boxes": 1}
+    expected = {"file": str(corrected), "images": 2, "boxes": 1, "images_empty": 1}
+    assert manifest["corrected"] == expected
     assert "2 images have the labels of" in (copied_run / "log.txt").read_text()
     assert "which are not used" not in (copied_run / "log.txt").read_text()
     content["annotations"][0]["bbox"] = [11, 20, 30, 40]  # as many boxes, but others

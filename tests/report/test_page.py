@@ -115,7 +115,7 @@ def test_counts_of_images_with_a_persons_labels_are_said(cfg, empty):
     page = Page(write_report(cfg))
     text = " ".join(page.text.split())
     assert "of 12 unlabeled images are trained on, with " in text
-    found = "; 4 of them have none, and are trained on where DATALOADER.FILTER_EMPTY_ANNOTATIONS"
+    found = "; 4 of the images have none, and are trained on where DATALOADER.FILTER_EMPTY_ANNOT"
     assert (found in text) == bool(empty)
     assert "boxes: 6 images have a person's labels (2 boxes" in text
     assert "are on 5 images; 4 were left for later, 3 had none." in text

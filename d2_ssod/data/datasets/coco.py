@@ -245,9 +245,9 @@ class CocoFile:
             return None
         x, y, width, height = box
         _warn_of_rotation(row, self.json_file, who, findings)
-        _warn_of_prediction(row, self.json_file, who, findings)
         if not is_usable((x, y, x + width, y + height), record, self.json_file, who, findings):
             return None
+        _warn_of_prediction(row, self.json_file, who, findings)
         area = as_number(row.get("area"))
         return {
             "iscrowd": int(is_crowd),
@@ -300,8 +300,8 @@ def _warn_of_prediction(row: dict, file: str, who: str, findings: Findings) -> N
             file,
             "objects with the score of a model",
             f"{who} has the score {score:g}",
-            "each is taken for an object as labels of a person are: give a model's to "
-            "SSOD.PSEUDO_LABEL.FROM, or leave out those that are none",
+            "each is taken for an object, as a person's labels are: leave out those that nobody "
+            "has looked at, and the scores of the others",
         )
 
 

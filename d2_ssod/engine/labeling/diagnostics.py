@@ -10,12 +10,14 @@ from detectron2.config import CfgNode
 from d2_ssod.artifacts import RunFolder, record_event
 from d2_ssod.errors import ConfigError
 from d2_ssod.evaluation import load_truth
-from d2_ssod.pseudo_label import Guard, PseudoLabels, count_boxes, measure_labels
+from d2_ssod.pseudo_label import Guard, PseudoLabels, measure_labels
 from d2_ssod.structures import Predictions
 
 from ..run_data import RunData
 
 logger = logging.getLogger(__name__)
+
+_LEAST_LEARNED = 0.1  # of the models' labels, for guards to judge them
 
 
 def check_labels(
@@ -27,7 +29,8 @@ def check_labels(
         cfg: of the run.
         phase: 1..N.
         labels: of the models.
-        learned: those of these that are trained on, as no person has labeled their images.
+        learned: those of these that are trained on, as no person has labeled their images; where
+            they are of next to no image, others are not judged, either.
         data: the data sets of the run.
 
     Raises:
@@ -35,20 +38,20 @@ def check_labels(
     """
     keys = cfg.SSOD.GUARD
     guard = Guard(keys.CLASS_SHARE, keys.RATE_FACTOR, keys.CONSENSUS_KEPT)
-    objects = data.objects_per_image
-    boxes = count_boxes(learned, len(objects))
-    images = sum(len(of_image) > 0 for of_image in learned.values())
+    objects, images = data.objects_per_image, sum(map(bool, map(len, labels.selected.values())))
     found = {
         "VANISHED_CLASS": guard.vanished_classes(
-            boxes, objects, data.thing_classes, labels.fraction
+            labels.boxes_per_class, objects, data.thing_classes, labels.fraction
         ),
         "BOX_RATE": guard.box_rate(
-            int(boxes.sum()), images, float(data.objects_per_image_with_objects.sum())
-        ),
-        "CONSENSUS": guard.little_consensus(
-            labels.boxes_after_consensus, labels.boxes_after_threshold
+            labels.num_boxes, images, float(data.objects_per_image_with_objects.sum())
         ),
     }
+    if len(learned) < _LEAST_LEARNED * len(labels.selected):
+        found = {}  # of next to no image: what they are like does no harm
+    found["CONSENSUS"] = guard.little_consensus(
+        labels.boxes_after_consensus, labels.boxes_after_threshold
+    )
     for name, problem in found.items():
         if problem is not None:
             act_on(cfg, name, phase, problem)

@@ -25,6 +25,22 @@ from ..run_data import RunData
 _KEY = "SSOD.CONSENSUS.EXTRA_SOURCES"
 
 
+def labels_are_missing(cfg: CfgNode) -> bool:
+    """Tell whether the labels of some phase are still to be made."""
+    last = cfg.SSOD.NUM_PHASES
+    return last > 0 and not RunFolder(cfg.OUTPUT_DIR).phase(last).pseudo_labels.exists()
+
+
+def check_extra_sources(cfg: CfgNode, data: RunData) -> None:
+    """Check the predictions of other models, if labels are still to be made of them.
+
+    Raises:
+        ConfigError: as :func:`load_extra_sources` does.
+    """
+    if labels_are_missing(cfg):
+        load_extra_sources(cfg, data)
+
+
 def load_extra_sources(cfg: CfgNode, data: RunData) -> list[Predictions]:
     """Load the predictions of other models that join those of the phases.
 
@@ -45,7 +61,7 @@ def _load(cfg: CfgNode, path: Path, data: RunData) -> Predictions:
     if path.name == made.predictions.name and made.predictions_source.exists():
         _check_classes(path, data)
         found = load_predictions_by_file(
-            made, data.unlabeled, data.category_ids, remedy=remedy, may_have_more=True
+            made, data.unlabeled, data.category_ids, remedy=remedy, of_others=True
         )
         _check_are_all_known(path, found, data)
         return found

@@ -36,7 +36,7 @@ from d2_ssod.structures import ImageId, Predictions
 
 from ..processes.agreement import on_main_process
 from ..run_data import RunData
-from .extra_sources import load_extra_sources
+from .extra_sources import labels_are_missing
 
 logger = logging.getLogger(__name__)
 
@@ -103,10 +103,9 @@ def check_existing_predictions(cfg: CfgNode, data: RunData) -> None:
         ConfigError: they are of other images, or made with other settings.
     """
     folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
-    if last > 0 and not folder.phase(last).pseudo_labels.exists():
+    if labels_are_missing(cfg):
         for phase in range(last):
             check_predictions(cfg, phase, data.unlabeled)
-        load_extra_sources(cfg, data)
     elif last > 0 and folder.phase(0).predictions_source.exists():
         added = len(data.unlabeled) - len(read_source(folder.phase(0))["files"])
         if added > 0:

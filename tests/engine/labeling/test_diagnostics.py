@@ -89,16 +89,15 @@ def test_good_labels_are_passed_in_silence(cfg, data, caplog):
     assert caplog.text == ""
 
 
-def test_guards_judge_the_models_where_they_have_labeled(cfg, data, caplog):
+def test_guards_judge_the_models_unless_a_person_has_labeled_nearly_all(cfg, data, caplog):
     """However many dogs a person has drawn, those in other images are learned as background."""
-    dogs = {n: detections(*[(0, 0, 10, 10, 1.0, 1)] * 9) for n in range(3)}
-    judge(cfg, 1, labels_of(0, 0, 0, 0), data, dogs)
-    assert "classes vanish (dog 0.0%" in caplog.text
-    assert "a selected image has" not in caplog.text
-    caplog.clear()
-    judge(cfg, 1, labels_of(0, 0, 1, 0), data, dict.fromkeys((0, 1), dogs[0]))
-    judge(cfg, 1, labels_of(0, 0, 0, 0), data, {**dogs, 3: detections()})  # nothing is left to them
-    assert caplog.text == ""
+    dogs = detections(*[(0, 0, 10, 10, 1.0, 1)] * 9)
+    of_cats = labels_of(*[0] * 20)
+    for by_person, is_said in ((3, True), (18, True), (19, False), (20, False)):
+        judge(cfg, 1, of_cats, data, dict.fromkeys(range(by_person), dogs))
+        assert ("classes vanish (dog 0.0%" in caplog.text) == is_said
+        assert "a selected image has" not in caplog.text
+        caplog.clear()
 
 
 def test_every_guard_has_its_own_limit(cfg, data, caplog):
