@@ -2,6 +2,7 @@ import argparse
 import logging
 import math
 import os
+import pickle
 import resource
 import signal
 from pathlib import Path
@@ -21,6 +22,7 @@ from d2_ssod.artifacts import (
     load_phase_model,
     record_training,
 )
+from d2_ssod.artifacts.checkpoint_files import check_readable
 from d2_ssod.errors import ConfigError
 
 
@@ -211,6 +213,34 @@ def test_a_checkpoint_with_a_byte_that_has_changed_is_named(tmp_path, must_fit):
         ConfigError, match=r"model\.pth: cannot be read .*Bad CRC-32 for file .*data"
     ):
         AtomicCheckpointer(nn.Linear(64, 64), must_fit=must_fit).load(str(path))
+
+
+def test_files_that_are_no_archives_have_no_checksums(tmp_path):
+    state = {"model": small().state_dict()}
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    arrays = {name: value.numpy() for name, value in state["model"].items()}
+    (tmp_path / "zoo.pkl").write_bytes(pickle.dumps({"model": arrays, "__author__": "d2"}))
+    for name in ("old.pth", "zoo.pkl"):
+        AtomicCheckpointer(small()).load(str(tmp_path / name))
+
+
+def test_a_copy_is_named_of_the_model_of_a_phase_alone(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.phase(1).folder.mkdir()
+    folder.best.touch()
+    for name, is_said in (("model_final.pth", True), ("model_0000001.pth", False)):
+        path = folder.phase(1).folder / name
+        path.write_bytes(b"damaged")
+        with pytest.raises(ConfigError) as info:
+            check_readable(path)
+        assert ("model_best.pth is a copy" in str(info.value)) == is_said
+
+
+def test_weights_alone_are_a_model(tmp_path):
+    """As Detectron2 takes them."""
+    torch.save(small().state_dict(), tmp_path / "model.pth")
+    check_readable(tmp_path / "model.pth")
+    AtomicCheckpointer(small(), must_fit=True).load(str(tmp_path / "model.pth"))
 
 
 def test_a_checkpoint_without_checksums_is_read(tmp_path):

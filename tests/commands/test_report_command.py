@@ -115,6 +115,9 @@ def test_labels_of_a_run_that_may_only_be_read_can_be_had(cfg, tmp_path, capsys,
     code, _, errors = reported(capsys, cfg, "--yolo", tmp_path / "yolo")
     assert code == 2
     assert "data.yaml exists, and may have somebody's labels" in errors
+    code, _, errors = reported(capsys, cfg, "--yolo", tmp_path / "yolo" / "data.yaml")
+    assert code == 2
+    assert "data.yaml is a file; name a folder" in errors
 
 
 def test_a_number_of_images_that_cannot_be_is_refused(cfg, capsys):

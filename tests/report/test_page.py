@@ -394,6 +394,11 @@ def test_nothing_is_said_of_what_a_phase_0_has_learned_from_that_is_of_no_run(cf
         assert ("trained on the labeled images alone" in alone) == is_known
         assert ("the labels alone were better" in compared) == is_known
         assert "has learned from unlabeled images itself" not in compared
+    for phase, ap in enumerate((50.0, 30.0, 20.0)):  # and so where validation images choose
+        save_validation(RunFolder(worse.OUTPUT_DIR), phase, {"AP": ap, "AP50": ap})
+    text = Page(write_report(worse, control=other.OUTPUT_DIR)).text
+    assert "Use phase 0: chosen by AP on the validation images" in text
+    assert "phase 0 has learned from the labels alone, too" not in text
 
 
 def test_a_comparison_with_a_run_of_other_labels_is_said_to_be_one(cfg, tmp_path):
@@ -556,6 +561,15 @@ def test_uncertain_boxes_are_no_labels_of_yolo(cfg, tmp_path, caplog):
     assert file.stem == Path(of[first]).stem
     certain = len(labels["annotations"]) - len(uncertain)
     assert len(file.read_text().splitlines()) == certain
+    labels["images"][1]["corrected"] = True  # a person has found nothing there
+    second = labels["images"][1]["id"]
+    labels["annotations"] = [a for a in labels["annotations"] if a["image_id"] != second]
+    path.write_text(json.dumps(labels))
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    write_yolo(cfg, tmp_path / "again")
+    files = {path.stem: path.read_text() for path in (tmp_path / "again" / "labels").iterdir()}
+    assert files[Path(of[second]).stem] == ""
+    assert len(files) == 2
 
 
 def test_a_report_that_fails_ends_no_run(cfg, caplog, monkeypatch):

@@ -288,6 +288,13 @@ def test_images_found_empty_that_an_earlier_version_left_out_are_said(
     assert ("was made without the labels of mine.json" in caplog.text) == is_said
 
 
+def test_images_that_a_person_has_found_empty_are_counted(tmp_path):
+    cfg = runs.bare_config(tmp_path)
+    of_images = {1: detections((0, 0, 9, 9, 1.0, 0)), 2: detections(), 3: detections()}
+    found = describe_corrected(cfg, of_images)
+    assert [found[name] for name in ("images", "boxes", "images_empty")] == [3, 1, 2]
+
+
 def test_corrections_of_an_earlier_round_that_are_left_out_are_said(tmp_path, caplog):
     cfg = runs.bare_config(tmp_path)
     path = RunFolder(tmp_path).phase(1).pseudo_labels
