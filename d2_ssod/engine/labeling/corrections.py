@@ -137,9 +137,11 @@ def _warn_of_those_left_out(
 ) -> None:
     """Warn of images that the phase before had a person's labels of, and this one has not."""
     files = RunFolder(cfg.OUTPUT_DIR).phase(phase - 1)
-    if not files.pseudo_labels.exists() or _is_of_models_alone(files):
+    if not files.pseudo_labels.exists():
         return
     try:
+        if _is_of_models_alone(files):
+            return
         before = load_labels(files.pseudo_labels, data.unlabeled, data.thing_classes)
     except ConfigError:  # damaged since it was learned from, which nothing depends on any more
         return

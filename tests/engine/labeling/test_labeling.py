@@ -311,6 +311,9 @@ def test_corrections_of_an_earlier_round_that_are_left_out_are_said(tmp_path, ca
         say_corrected(cfg, 2, DATA, {1: both[1]})
         assert bool(caplog.records) == is_said
         caplog.clear()
+    path.with_name("manifest.json").write_text("damaged since, too")
+    say_corrected(cfg, 2, DATA, {})
+    assert not caplog.records
     path.with_name("manifest.json").unlink()
     path.write_text("damaged since it was learned from")
     say_corrected(cfg, 2, DATA, {})
