@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import re
 import unicodedata
@@ -54,12 +53,6 @@ def base_name(file_name: str) -> str:
 def parent_of(file_name: str) -> str | None:
     """Give the name of the folder that a path has its file in; None if it names none."""
     return parts_of(file_name)[-2] if len(parts_of(file_name)) > 1 else None
-
-
-def common_parts(one: str, other: str) -> int:
-    """Count the parts, from the last one on, that two paths have in common."""
-    pairs = zip(reversed(parts_of(one)), reversed(parts_of(other)), strict=False)
-    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def spellings(file_name: str) -> Iterator[str]:

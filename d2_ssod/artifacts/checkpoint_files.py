@@ -93,7 +93,10 @@ def check_readable(path: str | os.PathLike) -> None:
     with reading_checkpoint(path, RESTORE):
         loaded = torch.load(path, map_location="cpu", weights_only=True)
         # Detectron2 takes weights alone for a model's, too.
-        if not isinstance(loaded, dict) or not loaded.keys():
+        has_model = isinstance(loaded, dict) and (
+            "model" in loaded or any(isinstance(value, torch.Tensor) for value in loaded.values())
+        )
+        if not has_model:
             raise ValueError("it has no model")
         check_sums(path)
 

@@ -7,11 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
+from urllib.parse import unquote
 
 from d2_ssod.file_names import (
     base_name,
-    common_parts,
     parent_of,
+    parts_of,
     relative_names,
     spellings,
 )
@@ -42,13 +43,13 @@ class ImageNames:
         for spelling in spellings(file_name):
             if record := self._find_as(spelling, image_id):
                 self._taken.append((spelling, record["file_name"]))
-                self._num_renamed += base_name(file_name) != base_name(record["file_name"])
+                self._num_renamed += not _is_called(file_name, base_name(record["file_name"]))
                 return record
         return None
 
     def problem_with(self, file_name: str) -> str:
         """Say why a name means no image, and what to do."""
-        of_base = (self._by_base.get(base_name(name), ()) for name in spellings(file_name))
+        of_base = (self._by_end.get((base_name(name),), ()) for name in spellings(file_name))
         several = next(filter(None, of_base), ())
         if len(several) > 1:
             return (
@@ -98,20 +99,18 @@ class ImageNames:
         return {name: by_id[moved[path]] for name, path in paths.items() if path in moved}
 
     @cached_property
-    def _by_base(self) -> dict[str, list[dict]]:
-        by_base = defaultdict(list)
+    def _by_end(self) -> dict[tuple[str, ...], list[dict]]:
+        """Images by every end of their paths: the base name, with the folder it is in, ..."""
+        by_end = defaultdict(list)
         for record in self._dataset_dicts:
-            by_base[base_name(record["file_name"])].append(record)
-        return dict(by_base)
+            parts = parts_of(record["file_name"])
+            for start in range(len(parts)):
+                by_end[parts[start:]].append(record)
+        return dict(by_end)
 
     @cached_property
-    def _by_parent(self) -> dict[str | None, dict[str, list[dict]]]:
-        """Images by the folder that they are in, and their base names."""
-        by_parent: dict[str | None, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
-        for record in self._dataset_dicts:
-            file_name = record["file_name"]
-            by_parent[parent_of(file_name)][base_name(file_name)].append(record)
-        return by_parent
+    def _folders(self) -> set[str | None]:
+        return {parent_of(record["file_name"]) for record in self._dataset_dicts}
 
     def _find_as(self, file_name: str, image_id: Any) -> dict | None:
         """Find the image of that name; of several, that in the folders most of which are named.
@@ -119,15 +118,19 @@ class ImageNames:
         Folders before these may be others: data are moved, and tools put names into new folders.
         The id, which tools may have changed, only tells those apart that are one file.
         """
-        base, folder = base_name(file_name), parent_of(file_name)
-        if folder in self._by_parent:
-            found = self._by_parent[folder].get(base, [])
-            if len(found) > 1:
-                common = [common_parts(record["file_name"], file_name) for record in found]
-                most = max(common)
-                found = [r for r, parts in zip(found, common, strict=True) if parts == most]
-        else:
-            found = self._by_base.get(base, [])
+        parts, found = parts_of(file_name), []
+        shortest = 2 if parent_of(file_name) in self._folders and len(parts) > 1 else 1
+        for length in range(shortest, len(parts) + 1):
+            fitting = self._by_end.get(parts[-length:], [])
+            if not fitting:
+                break
+            found = fitting
         if len(found) > 1 and all(r["file_name"] == found[0]["file_name"] for r in found):
             found = [record for record in found if record["image_id"] == image_id] or found
         return found[0] if len(found) == 1 else None
+
+
+def _is_called(file_name: str, base: str) -> bool:
+    """Tell whether a name, or an address, ends with this base name."""
+    text = unquote(file_name).replace("\\", "/")
+    return text == base or text.endswith((f"/{base}", f"={base}"))

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from d2_ssod.file_names import common_folder
 from d2_ssod.structures import ImageId
 
+from .file_lengths import lengths_of
+
 
 def match_files(files: Sequence[str], images: Sequence[dict]) -> dict[str, ImageId] | None:
     """Find the images that files of an earlier note are now, by their names.
@@ -45,7 +47,8 @@ def match_known_files(
     """Find them as :func:`match_files` does, if they are surely the same pictures.
 
     Base names alone, such as 0.png, are those of many. So of files that were moved the folder must
-    have kept its name; or those that are still there must be the same, byte by byte.
+    have kept its name; or all must be as long as they were, most of them of a length of their own;
+    and those that are still there must be the same, byte by byte.
 
     Args:
         files: see there.
@@ -87,8 +90,18 @@ def _are_same(now: Mapping[str, str], length_of: Mapping[str, int] | None) -> bo
             return all(filecmp.cmp(file, now[file], shallow=False) for file in there)
     except OSError:  # what must not be read tells nothing
         pass
+    if length_of is not None and _are_as_long(now, length_of):
+        return True
     folders = common_folder(files), common_folder(list(now.values()))
     return os.path.basename(folders[0]) == os.path.basename(folders[1])
+
+
+def _are_as_long(now: Mapping[str, str], length_of: Mapping[str, int]) -> bool:
+    """Tell whether files are all as long as others were, and not of one length, or of a few."""
+    was = [length_of[file] for file in now]
+    are_many = len(set(was)) > max(2, len(was) // 2)
+    found = lengths_of([{"file_name": file} for file in now.values()])
+    return -1 not in was and are_many and list(found) == was
 
 
 def _is_there(file: str, length_of: Mapping[str, int] | None) -> bool:

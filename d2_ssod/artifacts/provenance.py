@@ -14,7 +14,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from d2_ssod.errors import ConfigError
-from d2_ssod.file_names import common_folder, relative_names
+from d2_ssod.file_names import common_folder, parts_of, relative_names
 from d2_ssod.json_files import read_record
 from d2_ssod.structures import ImageId
 
@@ -109,16 +109,16 @@ def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> bool:
 
 
 def _such_as(made: dict[str, Any], images: Sequence[dict]) -> str:
-    """Name an image that predictions are of, and that there is no more."""
+    """Name an image that predictions are of, and that there is no more, if that can be told."""
     paths = {os.path.abspath(image["file_name"]) for image in images}
-    names = set(relative_names(images))
     files = list(noted_files(made).values())
-    if paths.isdisjoint(files):  # they were moved, most of them
-        gone = (f for f, name in zip(files, made["files"], strict=True) if name not in names)
-    else:
-        gone = (file for file in files if file not in paths)
-    first = next(gone, None)
-    return "" if first is None else f", such as {first}"
+    gone = [file for file in files if file not in paths]
+    if len(gone) == len(files):  # they were moved, most of them
+        parts = map(parts_of, paths)
+        ends = {own[start:] for own in parts for start in range(len(own))}
+        noted = zip(files, map(parts_of, made["files"]), strict=True)
+        gone = [file for file, name in noted if name not in ends]
+    return f", such as {gone[0]}" if gone and len(gone) < len(files) else ""
 
 
 _MADE_AGAIN = "delete the file and the predictions beside it, to have both made again"

@@ -115,7 +115,7 @@ def check_training(
             "the labeled images that are trained on, or their objects, are others (DATASETS.TRAIN, "
             f"{EMPTY_IMAGES})"
         )
-    if None not in (made.get(_LENGTHS), now[_LENGTHS]) and made[_LENGTHS] != now[_LENGTHS]:
+    elif None not in (made.get(_LENGTHS), now[_LENGTHS]) and made[_LENGTHS] != now[_LENGTHS]:
         differences.append(
             "labeled pictures were replaced by others of their names (their files have other "
             "lengths)"

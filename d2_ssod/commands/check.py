@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import RunFolder
+from d2_ssod.artifacts import RunFolder, forget_lengths
 from d2_ssod.config import with_values
 from d2_ssod.data.datasets import NamedDataSets
 from d2_ssod.data.findings import Finding, Findings
@@ -24,8 +24,8 @@ from d2_ssod.engine.adoption import load_given_model, read_given_labels
 from d2_ssod.engine.configs.odd_keys import odd_keys
 from d2_ssod.engine.labeling.corrections import read_corrected
 from d2_ssod.engine.labeling.extra_sources import check_extra_sources
-from d2_ssod.engine.labeling.predicting import check_existing_predictions
 from d2_ssod.engine.run_data import RunData, data_of_run
+from d2_ssod.engine.starting import check_made
 from d2_ssod.engine.training.building import odd_parts
 from d2_ssod.errors import ConfigError
 
@@ -84,8 +84,9 @@ def _check_given(cfg: CfgNode) -> Findings:
         labels.FROM and ssod.NUM_PHASES > 0 and not folder.phase(1).pseudo_labels.exists(),
         ssod.CONSENSUS.EXTRA_SOURCES,
         ssod.START.PHASE_0,
-        folder.phase(0).predictions_source.exists(),
+        folder.phase(0).trained_with.exists() or folder.phase(0).predictions_source.exists(),
     )
+    forget_lengths()
     if not any(given):
         return findings
     data = data_of_run(cfg, NamedDataSets.read(cfg, ("TRAIN", "UNLABELED")))
@@ -108,7 +109,7 @@ def _check_given(cfg: CfgNode) -> Findings:
 def _check_made(cfg: CfgNode, data: RunData, findings: Findings) -> None:
     """Find whether a run that is there can be gone on with; a new one sets it aside."""
     try:
-        check_existing_predictions(cfg, data)
+        check_made(cfg, data)
     except ConfigError as error:
         remedy = "without --resume, a new run begins, and sets the folder aside"
         findings.warning("", "a run that --resume will refuse", str(error), remedy)

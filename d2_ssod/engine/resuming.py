@@ -24,7 +24,8 @@ from .configs.files import read_run_config
 logger = logging.getLogger(__name__)
 
 # What an evaluation alone goes by, besides what its results depend on.
-_OF_EVALUATIONS = ("SSOD.NUM_PHASES", "SSOD.REGISTER", "SSOD.DIAGNOSTICS.UNLABELED_TRUTH")
+_OF_EVALUATIONS = ("SSOD.NUM_PHASES", "SSOD.REGISTER")
+_TRUTH = "SSOD.DIAGNOSTICS.UNLABELED_TRUTH"  # where it is given now, too
 
 
 def check_models_are_there(cfg: CfgNode) -> None:
@@ -92,6 +93,8 @@ def as_it_was_trained(cfg: CfgNode) -> CfgNode:
         return cfg
     known = dict(flat_keys(made))
     keys = [*_OF_EVALUATIONS, *evaluation_settings(cfg)]
+    if value_of(cfg, _TRUTH):
+        keys.append(_TRUTH)
     return with_values(made, {key: value_of(cfg, key) for key in keys if key in known})
 
 

@@ -51,9 +51,8 @@ def begin(cfg: CfgNode, data: RunData) -> None:
     corrected = load_corrected(cfg, data)
     on_main_process(lambda: warn_of_unused_corrections(cfg, corrected))
     on_main_process(lambda: check_models_are_there(cfg))
-    on_main_process(lambda: check_existing_predictions(cfg, data))
     on_main_process(lambda: check_extra_sources(cfg, data))
-    on_main_process(lambda: _check_made(cfg, data))
+    on_main_process(lambda: check_made(cfg, data))
     for phase in on_main_process(lambda: _phases_from_weights(cfg)):
         check_weights(cfg.MODEL.WEIGHTS, phase)
     save_run_config(cfg)  # Nothing refuses it any more.
@@ -70,8 +69,13 @@ def _phases_from_weights(cfg: CfgNode) -> list[int]:
     ]
 
 
-def _check_made(cfg: CfgNode, data: RunData) -> None:
-    """Check that what exists of all phases was made with what it would be made with now."""
+def check_made(cfg: CfgNode, data: RunData) -> None:
+    """Check that what exists of all phases was made with what it would be made with now.
+
+    Raises:
+        ConfigError: otherwise, naming the first three differences of a phase.
+    """
+    check_existing_predictions(cfg, data)
     for phase in range(cfg.SSOD.NUM_PHASES + 1):
         check_trained(cfg, phase, data)
         if phase > 0:

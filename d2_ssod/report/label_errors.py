@@ -101,14 +101,15 @@ def _unseen(
 
 
 def _are_of_crowds(seen: Detections, crowds: Detections) -> np.ndarray:
-    """Tell which boxes lie in a crowd of their class, or are one, of any class; bool [n].
+    """Tell which boxes lie by half in a crowd of their class, or have one in them; bool [n].
 
-    A crowd may be a region of many objects (COCO), or a difficult one (VOC).
+    So do those that are one, of any class, which may be a region of many objects (COCO) or a
+    difficult one (VOC).
     """
     same_class = seen.classes[:, None] == crowds.classes[None]
-    boxes = torch.from_numpy(seen.boxes), torch.from_numpy(crowds.boxes)
-    are_in = (pairwise_iof(*boxes).numpy() >= _SAME) & same_class
-    return (are_in | (_iou(seen, crowds) >= _SAME)).any(axis=1)
+    one, other = torch.from_numpy(seen.boxes), torch.from_numpy(crowds.boxes)
+    shares = np.maximum(pairwise_iof(one, other).numpy(), pairwise_iof(other, one).numpy().T)
+    return (((shares >= _SAME) & same_class) | (_iou(seen, crowds) >= _SAME)).any(axis=1)
 
 
 def _iou(one: Detections, other: Detections) -> np.ndarray:

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from d2_ssod.artifacts import forget_lengths
 from d2_ssod.artifacts.moved_files import match_known_among, match_known_files
 
 
@@ -49,6 +50,19 @@ def test_other_pictures_in_the_place_of_what_was_moved_tell_nothing(tmp_path, ma
     now = images([file.replace("/one/", "/two/") for file in was])
     put(tmp_path / "one" / "cam1", b"longer", b"ones")
     assert match(was, now, length_of) == dict(zip(was, range(2), strict=True))
+
+
+@pytest.mark.parametrize("match", [match_known_files, match_known_among])
+def test_lengths_of_their_own_tell_pictures_in_a_folder_of_another_name(tmp_path, match):
+    was = put(tmp_path / "pics", b"a", b"bb", b"ccc", b"ccc")
+    length_of = lengths(was)
+    (tmp_path / "pics").rename(tmp_path / "unlabeled")
+    now = images([file.replace("/pics/", "/unlabeled/") for file in was])
+    assert match(was, now, length_of) == dict(zip(was, range(4), strict=True))
+    assert match(was, now, dict.fromkeys(was, -1)) is None  # not known
+    put(tmp_path / "unlabeled", b"a", b"bb", b"ccc", b"cccc")
+    forget_lengths()
+    assert match(was, now, length_of) is None
 
 
 def test_files_that_must_not_be_read_tell_nothing(tmp_path, monkeypatch):

@@ -121,6 +121,10 @@ def test_an_image_that_is_gone_is_named(cfg, made):
     for now in (images(), images(root="/mnt/copy")):
         said = error_of(cfg, [now[0], *now[2:]])
         assert f"DATASETS.UNLABELED has now, such as {gone}; " in said
+    of_a = [image for image in images(root="/mnt/copy") if "/a/" in image["file_name"]]
+    assert "such as" in error_of(cfg, of_a)  # the folder b is gone
+    assert "/b/1.png; " in error_of(cfg, of_a)
+    assert "such as" not in error_of(cfg, images(["x.png", "y.png"]))  # all are others
 
 
 def test_incomplete_predictions_of_other_images_are_refused(cfg, made):

@@ -6,6 +6,7 @@ import pytest
 from detectron2.structures import BoxMode
 from samples import CATEGORY_IDS, FOUND, scored
 
+from d2_ssod import file_names
 from d2_ssod.artifacts import (
     count_pseudo_labels,
     image_names,
@@ -336,11 +337,15 @@ def test_a_folder_with_more_pictures_is_not_the_one_that_is_named(path, names):
         named(path, [f"/old/{name}" for name in names], images)
 
 
-def test_many_folders_of_the_same_base_names_are_told_apart_at_once(path, monkeypatch):
-    monkeypatch.setattr(image_names, "common_parts", lambda *names: pytest.fail("compared"))
-    images = [image(n, f"/d/{n}/rgb.jpg") for n in range(50)]
-    urls = [f"http://host/data/local-files/?d={n}/rgb.jpg" for n in range(50)]
-    assert named(path, urls, images) == list(range(50))
+@pytest.mark.parametrize("end", ["rgb.jpg", "rgb/0.jpg", "a/b/c/0.jpg"])
+def test_many_folders_of_the_same_names_are_told_apart_at_once(path, monkeypatch, end):
+    looked_at = []
+    monkeypatch.setattr(image_names, "parts_of", lambda name: looked_at.append(name) or parts(name))
+    parts = file_names.parts_of
+    images = [image(n, f"/d/{n}/{end}") for n in range(100)]
+    urls = [f"http://host/data/local-files/?d={n}/{end}" for n in range(100)]
+    assert named(path, urls, images) == list(range(100))
+    assert len(looked_at) < 10 * len(images)
 
 
 def test_two_categories_of_one_id_are_said(saved):

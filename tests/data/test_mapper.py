@@ -400,7 +400,7 @@ def test_all_edges_of_certain_labels_can_be_learned(cfg, picture):
     cfg.SSOD.TIERS.MAX_SPREAD = 1.0
     labels = [
         tiered((1, 2, 20, 30), "certain"),  # one model alone sees it
-        tiered((21, 2, 24, 30), "certain", 0.9, [0.3, 0.4]),
+        tiered((21, 2, 24, 30), "certain", 0.9, [0.3, 1.25]),
         tiered((25, 2, 40, 30), "uncertain", 0.25, [0.01, 0.01]),
     ]
     assert fields_of(cfg, picture, labels).gt_box_gate.tolist() == [[1, 1], [1, 1], [0, 0]]

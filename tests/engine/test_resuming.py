@@ -9,6 +9,7 @@ from d2_ssod.artifacts import RunFolder, record_event
 from d2_ssod.engine import multi_phase, starting
 from d2_ssod.engine.pausing import pauses_before
 from d2_ssod.engine.resuming import (
+    as_it_was_trained,
     check_models_are_there,
     say_what_is_left_out,
     say_what_judges_otherwise,
@@ -28,6 +29,20 @@ def leave(cfg, **kinds):
             path = getattr(RunFolder(cfg.OUTPUT_DIR).phase(phase), kind)
             path.parent.mkdir(exist_ok=True)
             path.touch()
+
+
+def test_what_is_known_of_a_run_outlives_an_evaluation(cfg):
+    truth = "SSOD.DIAGNOSTICS.UNLABELED_TRUTH"
+    for known, now, expected in (("a", "", "a"), ("a", "b", "b"), ("", "b", "b")):
+        made = bare_config(cfg.OUTPUT_DIR)
+        made.merge_from_list([truth, known, "SOLVER.BASE_LR", 0.5])
+        RunFolder(cfg.OUTPUT_DIR).config.write_text(made.dump())
+        cfg.merge_from_list([truth, now, "SSOD.ENSEMBLE.IOU_THRESH", 0.375])
+        found = as_it_was_trained(cfg)
+        assert expected == found.SSOD.DIAGNOSTICS.UNLABELED_TRUTH
+        assert (found.SOLVER.BASE_LR, found.SSOD.ENSEMBLE.IOU_THRESH) == (0.5, 0.375)
+    RunFolder(cfg.OUTPUT_DIR).config.unlink()
+    assert as_it_was_trained(cfg) is cfg
 
 
 def done_by_training(cfg, monkeypatch, validate=lambda phase: None):

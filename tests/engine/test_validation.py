@@ -156,7 +156,13 @@ def without_model(content):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("damage", [cut, with_other_weights, without_model])
+def of_something_else(content):
+    file = io.BytesIO()
+    torch.save({"iteration": 5, "optimizer": {}}, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("damage", [cut, with_other_weights, without_model, of_something_else])
 def test_a_damaged_model_does_not_take_the_place_of_a_copy_of_it(cfg, damage):
     folder = RunFolder(cfg.OUTPUT_DIR)
     torch.save({"model": {"weight": torch.ones(9)}}, folder.phase(1).model)

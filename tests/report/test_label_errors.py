@@ -64,6 +64,7 @@ def test_crowds_explain_boxes_and_need_none():
     assert kinds(crowd) == []
     assert kinds(crowd, (10, 10, 14, 14, 0.9, CAT)) == []  # one of very many
     assert kinds(crowd, (48, 48, 90, 90, 0.9, CAT)) == [("no label", None, CAT)]
+    assert kinds(crowd, (0, 0, 90, 90, 0.9, CAT)) == []  # that has the crowd in it
     assert kinds(crowd, (10, 10, 14, 14, 0.9, DOG)) == [("no label", None, DOG)]
     assert kinds(crowd, (2, 2, 50, 50, 0.9, DOG)) == []  # a difficult object of VOC's
 

@@ -93,6 +93,9 @@ def test_objects_of_which_a_model_was_not_sure_are_said(tmp_path):
     assert (finding.level, finding.kind) == ("warning", "objects with the score of a model")
     assert "annotation 3 of image" in str(finding)
     assert [len(image["annotations"]) for image in data_set.images] == [1, 1, 1]
+    contents["annotations"][2]["bbox"] = [1, 1, 0, 0]  # which is left out
+    kinds = [finding.kind for finding in read(tmp_path, contents).findings]
+    assert "objects with the score of a model" not in kinds
 
 
 def test_load_coco_keeps_additional_image_keys(tmp_path):

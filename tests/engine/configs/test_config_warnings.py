@@ -9,6 +9,9 @@ from d2_ssod.engine.configs.odd_keys import odd_keys
 CONFIGS = Path(__file__).parents[3] / "configs"
 
 
+MIXED = ("SSOD.SAMPLING", "balanced", "DATALOADER.ASPECT_RATIO_GROUPING", False)
+
+
 @pytest.fixture
 def said():
     """What is said of a config that differs in these keys from a ready one, or the defaults."""
@@ -50,6 +53,11 @@ def test_parts_that_learn_the_edges_of_uncertain_boxes_are_said(said, keys):
     assert not said(*keys, *other)
     text = said(*keys, *other, "MODEL.ROI_HEADS.NAME", "StandardROIHeads")
     assert "MODEL.ROI_HEADS.NAME is 'StandardROIHeads'" in text
+
+
+def test_batches_that_are_mixed_on_average_only_are_said(said):
+    assert "half are labeled on average only" in said("SSOD.SAMPLING", "balanced")
+    assert not said(*MIXED)
 
 
 def test_frozen_random_weights_of_timm_are_said(said):
@@ -114,12 +122,11 @@ SHORT = ("SOLVER.MAX_ITER", 50, "SOLVER.STEPS", ())
         ),
         (
             "SSOD.LABELED_REPEAT",
-            ("SSOD.LABELED_REPEAT", 2, "SSOD.SAMPLING", "balanced"),
+            ("SSOD.LABELED_REPEAT", 2, *MIXED),
             (
                 "SSOD.LABELED_REPEAT",
                 2,
-                "SSOD.SAMPLING",
-                "balanced",
+                *MIXED,
                 "SSOD.SCHEDULE.EPOCHS",
                 (9, 9, 9),
                 "SOLVER.STEPS",
@@ -128,7 +135,7 @@ SHORT = ("SOLVER.MAX_ITER", 50, "SOLVER.STEPS", ())
         ),
         (
             "SSOD.SCHEDULE.LABELED_REPEAT",
-            ("SSOD.SCHEDULE.LABELED_REPEAT", (1, 2, 2), "SSOD.SAMPLING", "balanced"),
+            ("SSOD.SCHEDULE.LABELED_REPEAT", (1, 2, 2), *MIXED),
             ("SSOD.SCHEDULE.LABELED_REPEAT", (1, 2, 2)),
         ),
     ],

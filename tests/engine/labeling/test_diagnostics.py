@@ -100,6 +100,17 @@ def test_guards_judge_the_models_unless_a_person_has_labeled_nearly_all(cfg, dat
         caplog.clear()
 
 
+def test_models_that_agree_on_little_are_said_whoever_labels_their_images(cfg, data, caplog):
+    sides = (0, 50)
+    sources = [
+        {n: detections((side, 0, side + 9, 9, 0.9, c)) for n, c in enumerate((0, 1, 0, 1))}
+        for side in sides
+    ]
+    labels = build_pseudo_labels(sources, np.array([1.0, 1.0]), fraction=1.0)
+    judge(cfg, 2, labels, data, {n: detections((0, 0, 9, 9, 1.0, 0)) for n in range(4)})
+    assert "(SSOD.GUARD.CONSENSUS)" in caplog.text
+
+
 def test_every_guard_has_its_own_limit(cfg, data, caplog):
     cfg.SSOD.GUARD.RATE_FACTOR = 1.0
     judge(cfg, 1, labels_of(0, 1, 0, 1), data)  # 1 box per image, 2 objects
