@@ -1,6 +1,7 @@
 """What the labels of a phase are made by: the config's keys, and the predictions on disk."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -296,6 +297,7 @@ def test_images_that_a_person_has_found_empty_are_counted(tmp_path):
 
 
 def test_corrections_of_an_earlier_round_that_are_left_out_are_said(tmp_path, caplog):
+    caplog.set_level(logging.WARNING, "d2_ssod")
     cfg = runs.bare_config(tmp_path)
     path = RunFolder(tmp_path).phase(1).pseudo_labels
     path.parent.mkdir()
