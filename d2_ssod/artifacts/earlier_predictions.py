@@ -112,8 +112,8 @@ def _match_others(path: Path, note: dict[str, Any], images: Sequence[dict]) -> d
     if numbers is None:
         raise ConfigError(
             f"{path}: made of {len(files)} images, such as {files[0]}, that are not known to be "
-            f"those here, such as {images[0]['file_name']}: they are by their paths or, moved, "
-            "below a folder of the same name; take it out, or move them back"
+            f"those here, such as {images[0]['file_name']}: they are by their paths or, moved, by "
+            "the folder's name or lengths of their own; take it out, or move them back"
         )
     return numbers
 

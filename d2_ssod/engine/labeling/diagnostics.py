@@ -38,17 +38,16 @@ def check_labels(
     """
     keys = cfg.SSOD.GUARD
     guard = Guard(keys.CLASS_SHARE, keys.RATE_FACTOR, keys.CONSENSUS_KEPT)
-    objects, images = data.objects_per_image, sum(map(bool, map(len, labels.selected.values())))
-    found = {
-        "VANISHED_CLASS": guard.vanished_classes(
-            labels.boxes_per_class, objects, data.thing_classes, labels.fraction
-        ),
-        "BOX_RATE": guard.box_rate(
+    found = {}
+    # Those of next to no image do no harm, whatever they are like.
+    if len(learned) >= _LEAST_LEARNED * len(labels.selected):
+        found["VANISHED_CLASS"] = guard.vanished_classes(
+            labels.boxes_per_class, data.objects_per_image, data.thing_classes, labels.fraction
+        )
+        images = sum(len(of_image) > 0 for of_image in labels.selected.values())
+        found["BOX_RATE"] = guard.box_rate(
             labels.num_boxes, images, float(data.objects_per_image_with_objects.sum())
-        ),
-    }
-    if len(learned) < _LEAST_LEARNED * len(labels.selected):
-        found = {}  # of next to no image: what they are like does no harm
+        )
     found["CONSENSUS"] = guard.little_consensus(
         labels.boxes_after_consensus, labels.boxes_after_threshold
     )
