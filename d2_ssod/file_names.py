@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import re
 import unicodedata
@@ -58,14 +59,23 @@ def parent_of(file_name: str) -> str | None:
 def spellings(file_name: str) -> Iterator[str]:
     """Yield the paths that a name may stand for, the most literal first, each with ``/``.
 
-    Known habits: backslashes; URLs with the file in their path or in a parameter ``d``
-    (``http://host:8080/data/local-files/?d=images/a.png``), percent-encoded; a prefix of eight
-    hexadecimal digits before the base name (``90fbb0c7-a.png``), as of Label Studio; its extension
-    within and a digest behind it (``a_png.rf.4f2d0b7c9e1a.jpg``), as of Roboflow; accents that are
-    letters of their own, as macOS writes them, or are not.
+    Known habits: those of :func:`literal_spellings`; a prefix of eight hexadecimal digits before
+    the base name (``90fbb0c7-a.png``), as of Label Studio; its extension within and a digest behind
+    it (``a_png.rf.4f2d0b7c9e1a.jpg``), as of Roboflow.
 
     Args:
         file_name: as an annotation file gives it.
+    """
+    literal = list(literal_spellings(file_name))
+    yield from dict.fromkeys([*literal, *itertools.chain(*map(_without_additions, literal))])
+
+
+def literal_spellings(file_name: str) -> Iterator[str]:
+    """Yield the paths that a name may stand for if no tool has added to it, each with ``/``.
+
+    Known habits: backslashes; URLs with the file in their path or in a parameter ``d``
+    (``http://host:8080/data/local-files/?d=images/a.png``), percent-encoded; accents that are
+    letters of their own, as macOS writes them, or are not.
     """
     plain = file_name.replace("\\", "/")
     candidates = [plain]
@@ -74,15 +84,16 @@ def spellings(file_name: str) -> Iterator[str]:
         candidates += [unquote(url.path).lstrip("/"), *parse_qs(url.query).get("d", [])]
     elif "%" in plain:
         candidates.append(unquote(plain))
-    for candidate in list(candidates):
-        *folders, base = candidate.split("/")
-        of_roboflow = _EXPORTED.sub(r"\1.\2", base)
-        for without in (of_roboflow, _UPLOAD_PREFIX.sub("", of_roboflow)):
-            if without != base:
-                candidates.append("/".join([*folders, without]))
     for form in ("NFC", "NFD"):
         candidates += [unicodedata.normalize(form, candidate) for candidate in candidates]
-    yield from dict.fromkeys(candidate for candidate in candidates if candidate)
+    yield from dict.fromkeys(filter(None, candidates))
+
+
+def _without_additions(path: str) -> Iterator[str]:
+    *folders, base = path.split("/")
+    of_roboflow = _EXPORTED.sub(r"\1.\2", base)
+    for without in (of_roboflow, _UPLOAD_PREFIX.sub("", of_roboflow)):
+        yield "/".join([*folders, without])
 
 
 def _url(text: str) -> SplitResult | None:

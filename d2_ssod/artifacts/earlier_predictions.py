@@ -6,6 +6,8 @@ aside by file name, in a file beside what the next pass keeps, which then leaves
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,11 +91,21 @@ def load_predictions_by_file(
             f"{changed}; restore these"
         )
     found = load_predictions(path, list(name_of), category_ids, **kept)
+    ids_of = _ids_by_file(images)
     return {
-        numbers[name_of[image_id]]: of_image
+        number: of_image
         for image_id, of_image in found.items()
         if name_of[image_id] in numbers
+        for number in ids_of[numbers[name_of[image_id]]]
     }
+
+
+def _ids_by_file(images: Sequence[dict]) -> dict[ImageId, list[ImageId]]:
+    """List with each image's id those of all images that are the same file."""
+    by_file = defaultdict(list)
+    for image in images:
+        by_file[os.path.abspath(image["file_name"])].append(image["image_id"])
+    return {image_id: ids for ids in by_file.values() for image_id in ids}
 
 
 def _match_others(path: Path, note: dict[str, Any], images: Sequence[dict]) -> dict[str, ImageId]:

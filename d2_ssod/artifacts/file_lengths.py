@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+
+_known: dict[str, int] = {}  # by absolute path
 
 
 def lengths_of(images: Sequence[dict]) -> tuple[int, ...]:
@@ -14,7 +15,11 @@ def lengths_of(images: Sequence[dict]) -> tuple[int, ...]:
 
     Each is looked at once in a run.
     """
-    return _lengths(tuple(image["file_name"] for image in images))
+    paths = [os.path.abspath(image["file_name"]) for image in images]
+    new = list({path: None for path in paths if path not in _known})
+    with ThreadPoolExecutor(32) as pool:  # of network drives each look takes its time
+        _known.update(zip(new, pool.map(_length, new), strict=True))
+    return tuple(_known[path] for path in paths)
 
 
 def digest_of_lengths(images: Sequence[dict]) -> str | None:
@@ -25,13 +30,7 @@ def digest_of_lengths(images: Sequence[dict]) -> str | None:
 
 def forget_lengths() -> None:
     """Look at the files anew, as pictures may have been replaced since the last run here."""
-    _lengths.cache_clear()
-
-
-@functools.lru_cache(maxsize=3)  # labeled and unlabeled images, and another run's
-def _lengths(paths: tuple[str, ...]) -> tuple[int, ...]:
-    with ThreadPoolExecutor(32) as pool:  # of network drives each look takes its time
-        return tuple(pool.map(_length, paths))
+    _known.clear()
 
 
 def _length(path: str) -> int:

@@ -7,10 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
-from urllib.parse import unquote
 
 from d2_ssod.file_names import (
     base_name,
+    literal_spellings,
     parent_of,
     parts_of,
     relative_names,
@@ -43,7 +43,7 @@ class ImageNames:
         for spelling in spellings(file_name):
             if record := self._find_as(spelling, image_id):
                 self._taken.append((spelling, record["file_name"]))
-                self._num_renamed += not _is_called(file_name, base_name(record["file_name"]))
+                self._num_renamed += spelling not in literal_spellings(file_name)
                 return record
         return None
 
@@ -128,9 +128,3 @@ class ImageNames:
         if len(found) > 1 and all(r["file_name"] == found[0]["file_name"] for r in found):
             found = [record for record in found if record["image_id"] == image_id] or found
         return found[0] if len(found) == 1 else None
-
-
-def _is_called(file_name: str, base: str) -> bool:
-    """Tell whether a name, or an address, ends with this base name."""
-    text = unquote(file_name).replace("\\", "/")
-    return text == base or text.endswith((f"/{base}", f"={base}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import operator
 import os
 from collections.abc import Mapping, Sequence
 
@@ -10,6 +11,8 @@ from d2_ssod.file_names import common_folder
 from d2_ssod.structures import ImageId
 
 from .file_lengths import lengths_of
+
+_MANY = 32  # different lengths that no other pictures have in the same order
 
 
 def match_files(files: Sequence[str], images: Sequence[dict]) -> dict[str, ImageId] | None:
@@ -46,9 +49,9 @@ def match_known_files(
 ) -> dict[str, ImageId] | None:
     """Find them as :func:`match_files` does, if they are surely the same pictures.
 
-    Base names alone, such as 0.png, are those of many. So of files that were moved the folder must
-    have kept its name; or all must be as long as they were, most of them of a length of their own;
-    and those that are still there must be the same, byte by byte.
+    Base names alone, such as 0.png, are those of many. So files that were moved must all be as long
+    as they were, and of many lengths; or, as far as lengths tell nothing, the folder must have kept
+    its name. Those that are still there must be the same, byte by byte.
 
     Args:
         files: see there.
@@ -90,18 +93,25 @@ def _are_same(now: Mapping[str, str], length_of: Mapping[str, int] | None) -> bo
             return all(filecmp.cmp(file, now[file], shallow=False) for file in there)
     except OSError:  # what must not be read tells nothing
         pass
-    if length_of is not None and _are_as_long(now, length_of):
-        return True
+    if length_of is not None and (as_long := _are_as_long(now, length_of)) is not None:
+        return as_long
     folders = common_folder(files), common_folder(list(now.values()))
     return os.path.basename(folders[0]) == os.path.basename(folders[1])
 
 
-def _are_as_long(now: Mapping[str, str], length_of: Mapping[str, int]) -> bool:
-    """Tell whether files are all as long as others were, and not of one length, or of a few."""
+def _are_as_long(now: Mapping[str, str], length_of: Mapping[str, int]) -> bool | None:
+    """Tell whether files are as long as others were: all, or by far not all; else None.
+
+    Lengths that are not known, or few, as of pictures that are not compressed, tell nothing.
+    """
     was = [length_of[file] for file in now]
-    are_many = len(set(was)) > max(2, len(was) // 2)
     found = lengths_of([{"file_name": file} for file in now.values()])
-    return -1 not in was and are_many and list(found) == was
+    num_equal = sum(map(operator.eq, found, was))
+    if -1 in was or -1 in found:
+        return None
+    if num_equal == len(was):
+        return True if len(set(was)) > max(2, min(len(was) // 2, _MANY)) else None
+    return False if 2 * num_equal < len(was) else None
 
 
 def _is_there(file: str, length_of: Mapping[str, int] | None) -> bool:

@@ -79,7 +79,8 @@ def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> bool:
     Predictions that came without a note of their source are taken as they are.
 
     Returns:
-        Whether they are of all the images; False if others have come since.
+        Whether they are of all the images, by their ids of now; False if others have come since, or
+        ids have changed.
 
     Raises:
         ConfigError: naming what differs.
@@ -91,8 +92,7 @@ def check_predictions(cfg: CfgNode, phase: int, images: Sequence[dict]) -> bool:
     made, now = read_source(files), prediction_source(cfg, images)
     same_images = all(made[key] == now[key] for key in ("image_ids", "files"))
     known = match_files(list(noted_files(made).values()), images)
-    were_added = known is not None and len(known) < len(images)
-    if not (same_images or were_added):
+    if not same_images and known is None:
         difference = (
             f"of {len(made['files'])} images that are not the {len(images)} that "
             f"DATASETS.UNLABELED has now{_such_as(made, images)}"

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import RunFolder, forget_lengths
+from d2_ssod.artifacts import RunFolder, check_classes, forget_lengths
 from d2_ssod.config import with_values
 from d2_ssod.data.datasets import NamedDataSets
 from d2_ssod.data.findings import Finding, Findings
@@ -24,6 +24,7 @@ from d2_ssod.engine.adoption import load_given_model, read_given_labels
 from d2_ssod.engine.configs.odd_keys import odd_keys
 from d2_ssod.engine.labeling.corrections import read_corrected
 from d2_ssod.engine.labeling.extra_sources import check_extra_sources
+from d2_ssod.engine.labeling.predicting import unused_images
 from d2_ssod.engine.run_data import RunData, data_of_run
 from d2_ssod.engine.starting import check_made
 from d2_ssod.engine.training.building import odd_parts
@@ -84,7 +85,7 @@ def _check_given(cfg: CfgNode) -> Findings:
         labels.FROM and ssod.NUM_PHASES > 0 and not folder.phase(1).pseudo_labels.exists(),
         ssod.CONSENSUS.EXTRA_SOURCES,
         ssod.START.PHASE_0,
-        folder.phase(0).trained_with.exists() or folder.phase(0).predictions_source.exists(),
+        folder.root.is_dir(),
     )
     forget_lengths()
     if not any(given):
@@ -109,10 +110,13 @@ def _check_given(cfg: CfgNode) -> Findings:
 def _check_made(cfg: CfgNode, data: RunData, findings: Findings) -> None:
     """Find whether a run that is there can be gone on with; a new one sets it aside."""
     try:
+        check_classes(cfg, data.thing_classes)
         check_made(cfg, data)
     except ConfigError as error:
         remedy = "without --resume, a new run begins, and sets the folder aside"
         findings.warning("", "a run that --resume will refuse", str(error), remedy)
+    if line := unused_images(cfg, data):
+        findings.warning("", "images that are not learned from", line, "")
 
 
 def _cases(findings: Sequence[Finding], level: str) -> int:

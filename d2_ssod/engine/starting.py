@@ -25,7 +25,7 @@ from .configs.files import save_run_config
 from .configs.schedule import phase_config
 from .labeling.corrections import load_corrected, warn_of_unused_corrections
 from .labeling.extra_sources import check_extra_sources
-from .labeling.predicting import check_existing_predictions
+from .labeling.predicting import check_existing_predictions, unused_images
 from .processes.agreement import on_main_process
 from .resuming import check_models_are_there
 from .run_data import RunData, learned_without_labels
@@ -50,9 +50,10 @@ def begin(cfg: CfgNode, data: RunData) -> None:
     adopt_pseudo_labels(cfg, data)
     corrected = load_corrected(cfg, data)
     on_main_process(lambda: warn_of_unused_corrections(cfg, corrected))
-    on_main_process(lambda: check_models_are_there(cfg))
-    on_main_process(lambda: check_extra_sources(cfg, data))
     on_main_process(lambda: check_made(cfg, data))
+    on_main_process(lambda: check_extra_sources(cfg, data))
+    if line := on_main_process(lambda: unused_images(cfg, data)):
+        logger.warning("%s", line)
     for phase in on_main_process(lambda: _phases_from_weights(cfg)):
         check_weights(cfg.MODEL.WEIGHTS, phase)
     save_run_config(cfg)  # Nothing refuses it any more.
@@ -73,8 +74,10 @@ def check_made(cfg: CfgNode, data: RunData) -> None:
     """Check that what exists of all phases was made with what it would be made with now.
 
     Raises:
-        ConfigError: otherwise, naming the first three differences of a phase.
+        ConfigError: otherwise, naming the first three differences of a phase; or a model is gone of
+            which others are there.
     """
+    check_models_are_there(cfg)
     check_existing_predictions(cfg, data)
     for phase in range(cfg.SSOD.NUM_PHASES + 1):
         check_trained(cfg, phase, data)

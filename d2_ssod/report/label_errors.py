@@ -21,6 +21,7 @@ from .sealed import write_sealed
 
 _CONFIDENT = 0.7  # least score of a box that contradicts the labels
 _SAME = 0.5  # least IoU of boxes of the same object
+_NEAR = 0.1  # least IoU of boxes that may be meant for the same object
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,9 @@ class Suspect:
 def suspect_labels(images: Iterable[tuple[dict, Detections]]) -> list[Suspect]:
     """List the contradictions, the most confident ones first.
 
-    - "no label": a box of score 0.7 or more that overlaps no label (IoU below 0.5), nor lies by
-      half in a crowd of its class;
+    - "no label": a box of score 0.7 or more that overlaps no label (IoU below 0.5), nor is of a
+      crowd: lies in one of its class by half, or has half of such a one in it, if that is no small
+      part of it (IoU of 0.1 or more), or overlaps one of any class by an IoU of 0.5 or more;
     - "other class": one that overlaps none of its own class, but one of another;
     - "nothing seen": a label that no box of any class overlaps; confidence 1 - the best score of a
       box that overlaps it by an IoU of 0.1 or more.
@@ -91,7 +93,7 @@ def _unlabeled(
 def _unseen(
     image: dict, seen: Detections, labels: Detections, overlap: np.ndarray
 ) -> Iterable[Suspect]:
-    near = np.where(overlap >= 0.1, seen.scores[:, None], 0.0).max(axis=0, initial=0)
+    near = np.where(overlap >= _NEAR, seen.scores[:, None], 0.0).max(axis=0, initial=0)
     for number in np.flatnonzero(overlap.max(axis=0, initial=0) < _SAME):
         confidence = float(1 - near[number])
         if confidence >= _CONFIDENT:
@@ -101,15 +103,17 @@ def _unseen(
 
 
 def _are_of_crowds(seen: Detections, crowds: Detections) -> np.ndarray:
-    """Tell which boxes lie by half in a crowd of their class, or have one in them; bool [n].
+    """Tell which boxes are of crowds: a region of many objects (COCO), or a difficult one (VOC).
 
-    So do those that are one, of any class, which may be a region of many objects (COCO) or a
-    difficult one (VOC).
+    Returns:
+        bool [n]; see :func:`suspect_labels`.
     """
     same_class = seen.classes[:, None] == crowds.classes[None]
     one, other = torch.from_numpy(seen.boxes), torch.from_numpy(crowds.boxes)
-    shares = np.maximum(pairwise_iof(one, other).numpy(), pairwise_iof(other, one).numpy().T)
-    return (((shares >= _SAME) & same_class) | (_iou(seen, crowds) >= _SAME)).any(axis=1)
+    lies_in = pairwise_iof(one, other).numpy() >= _SAME
+    overlap = _iou(seen, crowds)
+    has_in_it = (pairwise_iof(other, one).numpy().T >= _SAME) & (overlap >= _NEAR)
+    return (((lies_in | has_in_it) & same_class) | (overlap >= _SAME)).any(axis=1)
 
 
 def _iou(one: Detections, other: Detections) -> np.ndarray:

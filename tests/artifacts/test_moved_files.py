@@ -65,6 +65,26 @@ def test_lengths_of_their_own_tell_pictures_in_a_folder_of_another_name(tmp_path
     assert match(was, now, length_of) is None
 
 
+@pytest.mark.parametrize("match", [match_known_files, match_known_among])
+def test_pictures_of_other_lengths_are_others_whatever_their_folder_is_called(tmp_path, match):
+    was = put(tmp_path / "cam1", b"a", b"bb", b"ccc", b"ccc")
+    length_of = lengths(was)
+    shutil.rmtree(tmp_path / "cam1")
+    few = put(tmp_path / "disk" / "cam1", b"x", b"y", b"z", b"ccc")
+    assert match(was, images(few), length_of) == dict(zip(was, range(4), strict=True))  # replaced?
+    most = put(tmp_path / "disk2" / "cam1", b"x", b"y", b"z", b"z")
+    assert match(was, images(most), length_of) is None
+
+
+@pytest.mark.parametrize("match", [match_known_files, match_known_among])
+def test_many_different_lengths_are_enough(tmp_path, match):
+    was = put(tmp_path / "pics", *(bytes(number % 40) for number in range(100)))
+    length_of = lengths(was)
+    (tmp_path / "pics").rename(tmp_path / "unlabeled")
+    now = images([file.replace("/pics/", "/unlabeled/") for file in was])
+    assert match(was, now, length_of) == dict(zip(was, range(100), strict=True))
+
+
 def test_files_that_must_not_be_read_tell_nothing(tmp_path, monkeypatch):
     def refuse(*files, shallow):
         raise PermissionError(files[0])

@@ -399,6 +399,26 @@ def test_hand_edit_by_a_tool_that_renames_images(path, rename, caplog):
     assert load_pseudo_labels(path, images, CLASSES) == expected
 
 
+@pytest.mark.parametrize(
+    ("file", "name", "is_renamed"),
+    [
+        ("a%20b.png", "x/a%20b.png", False),
+        ("a+b.png", "http://host/a+b.png?X-Amz-Date=1", False),
+        ("a.png", "http://host/files/?d=u/a.png&t=1", False),
+        ("caf\u00e9.png", "x/cafe\u0301.png", False),
+        ("a.png", "90fbb0c7-a.png", True),
+        ("a.png", "x/a_png.rf.4f2d0b7c9e1a.jpg", True),
+    ],
+)
+def test_only_what_a_tool_has_added_to_a_name_is_said(path, caplog, file, name, is_renamed):
+    caplog.set_level(logging.INFO, "d2_ssod")
+    images = [image(1, f"/data/u/{file}")]
+    save_pseudo_labels(path, {1: FOUND[1]}, images, CLASSES, CATEGORY_IDS)
+    edit(path, lambda labels: labels["images"][0].update(file_name=name))
+    assert len(load_pseudo_labels(path, images, CLASSES)) == 1
+    assert ("recognized 1 images that a tool had renamed" in caplog.text) == is_renamed
+
+
 def test_hand_edit_by_a_tool_that_renames_beyond_recognition_says_so(saved):
     edit(saved, lambda labels: labels["images"][0].update(file_name="frame_000001.png"))
     with pytest.raises(ConfigError, match=r"frame_000001.png.*a tool has renamed the images"):

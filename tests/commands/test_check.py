@@ -4,7 +4,7 @@ import pytest
 from pictures import coco_contents, cut, save_picture, write_coco
 from runs import bare_config
 
-from d2_ssod.artifacts import RunFolder, prediction_source, record_training
+from d2_ssod.artifacts import RunFolder, prediction_source, record_training, save_classes
 from d2_ssod.commands import main
 from d2_ssod.json_files import write_json
 
@@ -176,6 +176,7 @@ def test_pictures_that_are_others_than_were_predicted_on_are_said(config, capsys
     files = RunFolder(cfg.OUTPUT_DIR).phase(0)
     files.folder.mkdir(parents=True)
     files.predictions.touch()
+    files.model.touch()
     gone = [{"file_name": str(tmp_path / "unlabeled" / "gone.png"), "image_id": 1}]
     write_json(files.predictions_source, prediction_source(cfg, gone))
     code, text = checked(config, capsys, "OUTPUT_DIR", cfg.OUTPUT_DIR)
@@ -183,6 +184,38 @@ def test_pictures_that_are_others_than_were_predicted_on_are_said(config, capsys
     assert "warning: a run that --resume will refuse (1)" in text
     assert "predictions.json was made of 1 images that are not the" in text
     assert "without --resume, a new run begins" in text
+    files.model.unlink()
+    text = checked(config, capsys, "OUTPUT_DIR", cfg.OUTPUT_DIR)[1]
+    assert "warning: a run that --resume will refuse (1)" in text
+    assert f"{files.predictions}: made with {files.model}, which does not exist" in text
+
+
+def test_a_run_of_other_classes_or_settings_is_said(config, capsys, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.phase(0).folder.mkdir(parents=True)
+    folder.phase(0).model.touch()
+    save_classes(folder, ["cat", "cow"])
+    text = checked(config, capsys, "OUTPUT_DIR", str(folder.root))[1]
+    assert "warning: a run that --resume will refuse (1)" in text
+    assert "has other classes than the data sets" in text
+    folder.classes.unlink()
+    cfg = bare_config(folder.root)
+    cfg.SOLVER.BASE_LR = 7.0
+    record_training(cfg, 0, [], folder)
+    text = checked(config, capsys, "OUTPUT_DIR", str(folder.root))[1]
+    assert "warning: a run that --resume will refuse (1)" in text
+    assert "SOLVER.BASE_LR was 7.0" in text
+
+
+def test_images_that_come_too_late_for_all_labels_are_said(config, capsys, tmp_path):
+    cfg = bare_config(tmp_path / "run")
+    folder = RunFolder(cfg.OUTPUT_DIR)
+    write_json(folder.phase(0).predictions_source, prediction_source(cfg, []))
+    write_json(folder.phase(1).pseudo_labels, {})
+    text = checked(config, capsys, "OUTPUT_DIR", cfg.OUTPUT_DIR, "SSOD.NUM_PHASES", "1")[1]
+    assert (
+        "warning: images that are not learned from (1)\n    2 unlabeled images were added" in text
+    )
 
 
 def test_labels_of_a_run_that_are_made_are_not_looked_at(config, capsys, tmp_path):

@@ -637,8 +637,20 @@ def with_one_more_image(data, folder, name):
     }
 
 
+@pytest.fixture
+def predicted(monkeypatch):
+    """The unlabeled images that models are run over, one after another."""
+    image_ids, predict = [], predicting.predict
+
+    def watched_predict(*args, on_batch=lambda found: None, **keys):
+        return predict(*args, on_batch=lambda p: (on_batch(p), image_ids.extend(p)), **keys)
+
+    monkeypatch.setattr(predicting, "predict", watched_predict)
+    return image_ids
+
+
 def test_only_images_that_came_since_the_predictions_are_predicted(
-    copied_run, data, tmp_path, monkeypatch
+    copied_run, data, tmp_path, predicted
 ):
     before = read(copied_run / "phase_0" / "predictions.json")
     kept = [copied_run / "phase_0" / f"predictions{end}.json" for end in ("", "_source")]
@@ -646,12 +658,6 @@ def test_only_images_that_came_since_the_predictions_are_predicted(
     cut_back_to_phase_0(copied_run)
     for path, content in zip(kept, contents, strict=True):
         path.write_bytes(content)
-    predicted = []
-
-    def watched_predict(*args, on_batch, predict=predicting.predict, **keys):
-        return predict(*args, on_batch=lambda p: (on_batch(p), predicted.extend(p)), **keys)
-
-    monkeypatch.setattr(predicting, "predict", watched_predict)
     more, keys = with_one_more_image(data, tmp_path / "more_images", "tiny_more")
     run_here(runs.arguments(more, copied_run, "--resume", **keys))
     assert "Phase 0: 1 unlabeled images are new to its model" in log_of(copied_run)
@@ -665,6 +671,24 @@ def test_only_images_that_came_since_the_predictions_are_predicted(
     assert twin == same
     assert not (copied_run / "phase_0" / "partial_predictions").exists()
     assert len(read(copied_run / "phase_0" / "predictions_source.json")["files"]) == 13
+
+
+def test_images_that_have_other_ids_now_keep_their_predictions(copied_run, data, predicted):
+    path = copied_run / "phase_0" / "predictions.json"
+    source = path.with_name("predictions_source.json")
+    before, note = read(path), read(source)
+    numbers = [*note["image_ids"][1:], note["image_ids"][0]]
+    for phase in (1, 2):
+        shutil.rmtree(copied_run / f"phase_{phase}")
+    # As another order of the folders would have given them.
+    of = dict(zip(numbers, note["image_ids"], strict=True))
+    was = {now: number for number, now in of.items()}
+    path.write_text(json.dumps([{**row, "image_id": was[row["image_id"]]} for row in before]))
+    source.write_text(json.dumps({**note, "image_ids": numbers}))
+    run_here(runs.arguments(data, copied_run, "--resume"))
+    assert read(path) == before
+    assert read(source) == note
+    assert len(predicted) == 12  # by phase 1's model alone
 
 
 def test_images_that_came_after_all_labels_are_said_not_to_be_used(copied_run, data, tmp_path):

@@ -67,6 +67,7 @@ def test_crowds_explain_boxes_and_need_none():
     assert kinds(crowd, (0, 0, 90, 90, 0.9, CAT)) == []  # that has the crowd in it
     assert kinds(crowd, (10, 10, 14, 14, 0.9, DOG)) == [("no label", None, DOG)]
     assert kinds(crowd, (2, 2, 50, 50, 0.9, DOG)) == []  # a difficult object of VOC's
+    assert kinds(crowd, (0, 0, 300, 300, 0.9, CAT)) == [("no label", None, CAT)]  # behind it
 
 
 def test_the_most_confident_come_first_and_are_written(tmp_path):

@@ -133,13 +133,15 @@ def _learned_edges(cfg: CfgNode) -> Iterator[str]:
 
 def _unmixed_batches(cfg: CfgNode) -> Iterator[str]:
     """Say that batches are mixed on average only, where each should be, or must be."""
-    if detector_of(cfg).needs_unlabeled and cfg.DATALOADER.ASPECT_RATIO_GROUPING:
+    if not cfg.DATALOADER.ASPECT_RATIO_GROUPING:
+        return
+    if detector_of(cfg).needs_unlabeled:
         yield (
             "DATALOADER.ASPECT_RATIO_GROUPING is True, which gives wide and tall images batches of "
             f"their own, and training {cfg.MODEL.META_ARCHITECTURE} ends at the first one without "
             "labeled or without unlabeled images: set it to False, unless all have one orientation"
         )
-    elif cfg.SSOD.SAMPLING == "balanced" and cfg.DATALOADER.ASPECT_RATIO_GROUPING:
+    elif cfg.SSOD.SAMPLING == "balanced" and cfg.SSOD.NUM_PHASES > 0:
         yield (
             "DATALOADER.ASPECT_RATIO_GROUPING is True, which gives wide and tall images batches of "
             "their own, of which half are labeled on average only (SSOD.SAMPLING balanced): set it "

@@ -30,6 +30,7 @@ from d2_ssod.artifacts import (
 )
 from d2_ssod.data.datasets import with_unique_ids
 from d2_ssod.data.loader import build_inference_loader
+from d2_ssod.errors import ConfigError
 from d2_ssod.inference import predict
 from d2_ssod.json_files import write_json
 from d2_ssod.structures import ImageId, Predictions
@@ -47,7 +48,7 @@ def predict_unlabeled(
     """Write the raw detections of a phase's model on the unlabeled images, unless they exist.
 
     A pass over them that was interrupted goes on where it was; where images were added since, it is
-    over these alone.
+    over these alone; where their ids are others, they get these.
 
     Args:
         cfg: the run's config.
@@ -97,23 +98,29 @@ def predict_labeled(cfg: CfgNode, data: RunData) -> None:
 def check_existing_predictions(cfg: CfgNode, data: RunData) -> None:
     """Check the predictions that labels are still to be made of; on the main process.
 
-    Where all labels are made, images that were added since are said not to be used.
-
     Raises:
         ConfigError: they are of other images, or made with other settings.
     """
-    folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
     if labels_are_missing(cfg):
-        for phase in range(last):
+        for phase in range(cfg.SSOD.NUM_PHASES):
             check_predictions(cfg, phase, data.unlabeled)
-    elif last > 0 and folder.phase(0).predictions_source.exists():
-        added = len(data.unlabeled) - len(read_source(folder.phase(0))["files"])
-        if added > 0:
-            logger.warning(
-                "%d unlabeled images were added, but all phases have their labels: they are used "
-                "in further phases only (SSOD.NUM_PHASES)",
-                added,
-            )
+
+
+def unused_images(cfg: CfgNode, data: RunData) -> str | None:
+    """Say of images that were added after all labels were made that nothing learns from them."""
+    files = RunFolder(cfg.OUTPUT_DIR).phase(0)
+    if cfg.SSOD.NUM_PHASES == 0 or labels_are_missing(cfg) or not files.predictions_source.exists():
+        return None
+    try:
+        added = len(data.unlabeled) - len(read_source(files)["files"])
+    except ConfigError as error:  # which ends no run that makes no labels of them any more
+        return str(error)
+    return (
+        f"{added} unlabeled images were added, but all phases have their labels: they are used in "
+        "further phases only (SSOD.NUM_PHASES)"
+        if added > 0
+        else None
+    )
 
 
 def _predict_remaining(cfg: CfgNode, phase: int, data: RunData, model: nn.Module) -> None:
@@ -126,7 +133,7 @@ def _predict_remaining(cfg: CfgNode, phase: int, data: RunData, model: nn.Module
     found: Predictions = {}  # before, on the main process, which alone reads what others wrote
     earlier, done = on_main_process(lambda: _restore(cfg, files, data, found))
     images = [image for image in data.unlabeled if image["image_id"] not in earlier]
-    if earlier:
+    if earlier and images:
         logger.info("Phase %d: %d unlabeled images are new to its model", phase, len(images))
     if done:
         logger.info("%d of %d images were predicted before", len(done), len(images))

@@ -57,6 +57,7 @@ def test_parts_that_learn_the_edges_of_uncertain_boxes_are_said(said, keys):
 
 def test_batches_that_are_mixed_on_average_only_are_said(said):
     assert "half are labeled on average only" in said("SSOD.SAMPLING", "balanced")
+    assert "on average only" not in said("SSOD.SAMPLING", "balanced", "SSOD.NUM_PHASES", "0")
     assert not said(*MIXED)
 
 

@@ -101,13 +101,13 @@ def test_guards_judge_the_models_unless_a_person_has_labeled_nearly_all(cfg, dat
 
 
 def test_models_that_agree_on_little_are_said_whoever_labels_their_images(cfg, data, caplog):
-    sides = (0, 50)
     sources = [
-        {n: detections((side, 0, side + 9, 9, 0.9, c)) for n, c in enumerate((0, 1, 0, 1))}
-        for side in sides
+        {n: detections((x if n else 0, 0, x + 9 if n else 9, 9, 0.9, n % 2)) for n in range(20)}
+        for x in (0, 50)
     ]
     labels = build_pseudo_labels(sources, np.array([1.0, 1.0]), fraction=1.0)
-    judge(cfg, 2, labels, data, {n: detections((0, 0, 9, 9, 1.0, 0)) for n in range(4)})
+    assert len(labels.selected) == 1
+    judge(cfg, 2, labels, data, {n: detections((0, 0, 9, 9, 1.0, 0)) for n in range(20)})
     assert "(SSOD.GUARD.CONSENSUS)" in caplog.text
 
 

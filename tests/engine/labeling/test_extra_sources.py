@@ -56,6 +56,15 @@ def test_those_of_another_run_are_found_by_the_names_of_the_files(tmp_path):
     assert heights(found) == {1: [9], 2: [5], 3: []}
 
 
+def test_a_picture_that_is_listed_twice_has_its_predictions_twice(tmp_path):
+    _, other = a_run(tmp_path / "other", "b.png", "c.png", predictions=FOUND)
+    cfg, data = runs.bare_config(tmp_path / "own"), data_of("b.png", "c.png")
+    cfg.SSOD.CONSENSUS.EXTRA_SOURCES = [str(other.predictions)]
+    data.unlabeled.append({**data.unlabeled[0], "image_id": 3})
+    (found,) = load_extra_sources(cfg, data)
+    assert heights(found) == {1: [9], 2: [5], 3: [9]}
+
+
 def test_a_run_with_more_images_has_predictions_of_these(tmp_path):
     _, other = a_run(tmp_path / "other", "b.png", "c.png", predictions=FOUND)
     cfg = runs.bare_config(tmp_path / "own")
