@@ -90,7 +90,8 @@ _KEYS: dict[str, tuple[Any, Limit]] = {
     # A COCO instances file of the unlabeled images, with or without scores, that phase 1 is trained
     # on as it is. Empty: labels are made of phase 0's predictions.
     "PSEUDO_LABEL.FROM": ("", limits.TEXT),
-    # A COCO instances file of unlabeled images that a person has labeled or corrected. Phases whose
+    # A COCO instances file of unlabeled images that a person has labeled or corrected; or a folder
+    # of such, one for each round, of which the last by name counts for an image. Phases whose
     # labels are not made yet take those of these images from it, and train on them whether they are
     # easy or not (those without an object if DATALOADER.FILTER_EMPTY_ANNOTATIONS is False, as of
     # labeled images); a mean teacher leaves them as they are. "": none.

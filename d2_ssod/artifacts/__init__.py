@@ -11,6 +11,7 @@ moved_files.py           ... which images these are now
 pseudo_labels.py         ``pseudo_labels.json``: what a phase trains on, as COCO instances
 label_files.py           ... or as a labeling tool has them: reading these
 image_names.py           ... and which images their names mean
+written_labels.py        ... and whether a person has changed what was written
 digests.py               hashes of images' objects and of files
 file_lengths.py          lengths of pictures' files
 settings.py              which config keys detections, labels, a training, metrics depend on
@@ -45,7 +46,13 @@ from .earlier_predictions import (
 )
 from .file_lengths import forget_lengths
 from .history import read_history, record_event, timed_event
-from .label_files import count_pseudo_labels, load_labels, load_pseudo_labels
+from .label_files import (
+    correction_files,
+    count_pseudo_labels,
+    learned_empty,
+    load_labels,
+    load_pseudo_labels,
+)
 from .layout import PhaseFolder, RunFolder
 from .lock import lock_folder, release_folder
 from .manifest import check_label_settings, write_manifest
@@ -99,6 +106,7 @@ from .validation import (
     save_validation,
     yardstick_of,
 )
+from .written_labels import describe_written, were_changed
 from .yolo import (
     check_has_no_yolo_data,
     labels_of_a_person,
@@ -124,8 +132,10 @@ __all__ = [
     "check_predictions",
     "check_training",
     "class_differences",
+    "correction_files",
     "count_pseudo_labels",
     "counts_of_training",
+    "describe_written",
     "differences_between",
     "differences_unseen",
     "digest_of",
@@ -146,6 +156,7 @@ __all__ = [
     "keep_partial_predictions",
     "label_settings",
     "labels_of_a_person",
+    "learned_empty",
     "load_classes",
     "load_earlier_predictions",
     "load_labels",
@@ -185,6 +196,7 @@ __all__ = [
     "summary_path",
     "timed_event",
     "unique_stems",
+    "were_changed",
     "write_manifest",
     "write_taken_from",
     "yardstick_of",

@@ -57,8 +57,9 @@ class ImageNames:
                 f"{several[0]['file_name']} and {several[1]['file_name']}; name it as a whole"
             )
         return (
-            "the unlabeled data set has no such image; remove it or correct its file_name; if a "
-            "tool has renamed the images, change all names back"
+            "the unlabeled data set has no such image; remove it (labels of a labeled image belong "
+            "into its own file) or correct its file_name; if a tool has renamed the images, change "
+            "all names back"
         )
 
     def describe(self) -> Iterator[str]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
+from detectron2.config import CfgNode
 from detectron2.structures import BoxMode
 
 from d2_ssod.errors import ConfigError
@@ -21,9 +23,12 @@ from d2_ssod.structures import CERTAIN, UNCERTAIN, ImageId
 from d2_ssod.values import as_flag, as_id, as_number, find_id, problem_with_ignore
 
 from .image_names import ImageNames
+from .layout import PhaseFolder
 from .pseudo_labels import is_corrected
 
 logger = logging.getLogger(__name__)
+
+EmptyImages: TypeAlias = Literal["none", "corrected", "all"]
 
 
 def load_labels(
@@ -76,25 +81,38 @@ def load_labels(
     ]
 
 
+def learned_empty(cfg: CfgNode, files: PhaseFolder) -> EmptyImages:
+    """Tell which images without objects in a phase's labels are learned from.
+
+    They are a person's, where empty ones are learned from at all
+    (``DATALOADER.FILTER_EMPTY_ANNOTATIONS`` False). A run writes none in which its models found
+    nothing: in labels that it has made (``manifest.json``), all were emptied by a person; in those
+    from elsewhere, those whose records say so.
+    """
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        return "none"
+    return "all" if files.manifest.exists() else "corrected"
+
+
 def load_pseudo_labels(
     path: str | os.PathLike,
     dataset_dicts: Sequence[dict],
     thing_classes: Sequence[str],
     *,
-    filter_empty: bool = True,
+    empty: EmptyImages = "none",
 ) -> list[dict]:
     """Read the images of a file of pseudo-labels that are learned from, by :func:`load_labels`.
 
-    Images without objects, or with crowds alone, are dropped, as a model may have missed some; the
-    log says how many. So are those in which a person has found none, unless ``filter_empty`` is
-    False (``DATALOADER.FILTER_EMPTY_ANNOTATIONS``).
+    Images without objects, or with crowds alone, are dropped, as a model may have missed some,
+    unless they are such as ``empty`` names; the log says how many.
     """
     images = load_labels(path, dataset_dicts, thing_classes)
     learned = [
         image
         for image in images
         if any(not own["iscrowd"] for own in image["annotations"])
-        or (image["is_corrected"] and not filter_empty)
+        or empty == "all"
+        or (empty == "corrected" and image["is_corrected"])
     ]
     dropped = len(images) - len(learned)
     if dropped:
@@ -102,7 +120,7 @@ def load_pseudo_labels(
     return learned
 
 
-def count_pseudo_labels(path: str | os.PathLike, *, filter_empty: bool = True) -> tuple[int, int]:
+def count_pseudo_labels(path: str | os.PathLike, *, empty: EmptyImages = "none") -> tuple[int, int]:
     """Count the images that :func:`load_pseudo_labels` reads, and their objects.
 
     Raises:
@@ -115,8 +133,9 @@ def count_pseudo_labels(path: str | os.PathLike, *, filter_empty: bool = True) -
         for number, annotation in enumerate(_records(path, content, "annotations"))
         if not as_flag(annotation.get("iscrowd"))
     )
-    corrected = [] if filter_empty else [n for n, i in images.items() if is_corrected(i)]
-    return len(objects.keys() | corrected), objects.total()
+    kept = {"none": (), "corrected": filter(is_corrected, images.values()), "all": images.values()}
+    ids = {as_id(image.get("id")) for image in kept[empty]}
+    return len(objects.keys() | ids), objects.total()
 
 
 def _name_of(path: str | os.PathLike, number: int, annotation: dict) -> str:
@@ -131,6 +150,23 @@ def _image_of(name: str, annotation: dict, known: Collection[ImageId]) -> ImageI
         given = annotation.get("image_id")
         raise ConfigError(f"{name}: image_id {given!r} is not one of the file's images")
     return image_id
+
+
+def correction_files(path: str) -> list[str]:
+    """List the files of a person's labels (``SSOD.PSEUDO_LABEL.CORRECTED``), later rounds last.
+
+    Args:
+        path: of a file, or of a folder of JSON files, which are read in the order of their names
+            (``round_2.json`` before ``round_10.json``).
+    """
+    if not os.path.isdir(path):
+        return [path]
+    names = [name for name in os.listdir(path) if name.lower().endswith(".json")]
+    return [os.path.join(path, name) for name in sorted(names, key=_in_natural_order)]
+
+
+def _in_natural_order(name: str) -> list[tuple[str, int]]:
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _taken_out(records: list[dict]) -> Iterator[dict]:
@@ -155,8 +191,8 @@ def _records(path: str | os.PathLike, content: Any, key: str) -> list[dict]:
     records = content.get(key) if isinstance(content, dict) else None
     if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
         raise ConfigError(
-            f"{path}: not a COCO instances file, it has no list of records {key!r}; correct it or "
-            "delete it to have it made again"
+            f"{path}: not a COCO instances file, it has no list of records {key!r}; correct it, or "
+            "delete it if a run has made it and is to make it again"
         )
     for number, record in enumerate(records):
         for name, types in _KEY_TYPES.items():

@@ -32,6 +32,7 @@ def write_manifest(
     settings: dict[str, Any] | None = None,
     quality: dict[str, Any] | None = None,
     corrected: dict[str, Any] | None = None,
+    written: dict[str, Any] | None = None,
 ) -> Path:
     """Write how the pseudo-labels of a phase came about.
 
@@ -43,6 +44,7 @@ def write_manifest(
         settings: what the labels depend on, by config key.
         quality: precision and recall after each step, where the truth is known.
         corrected: how many images and boxes are a person's, and from which file.
+        written: which labels there are then, the person's with the models'.
     """
 
     def by_class(boxes: np.ndarray) -> dict[str, int]:
@@ -84,6 +86,7 @@ def write_manifest(
             "settings": settings or {},
             **({"quality": quality} if quality else {}),
             **({"corrected": corrected} if corrected else {}),
+            **({"written": written} if written else {}),
         },
     )
 

@@ -56,7 +56,7 @@ def noted_lengths(note: dict[str, Any]) -> dict[str, int]:
 def changed_picture(
     note: dict[str, Any], ids: dict[str, ImageId], images: Sequence[dict]
 ) -> str | None:
-    """Find a picture of predictions that is another one now, by the length of its file.
+    """Find a picture that is another one than predictions are of, by the length of its file.
 
     Args:
         note: of the predictions.
@@ -64,11 +64,11 @@ def changed_picture(
         images: dicts of the unlabeled images.
     """
     ids_now = (image["image_id"] for image in images)
-    length_of = dict(zip(ids_now, lengths_of(images), strict=True))
+    now = dict(zip(ids_now, zip(images, lengths_of(images), strict=True), strict=True))
     for file, was in noted_lengths(note).items():
-        length = length_of.get(ids.get(file), -1)
+        image, length = now.get(ids.get(file), ({}, -1))
         if was != length and -1 not in (was, length):
-            return file
+            return image["file_name"]
     return None
 
 
@@ -121,7 +121,10 @@ def _such_as(made: dict[str, Any], images: Sequence[dict]) -> str:
     return f", such as {gone[0]}" if gone and len(gone) < len(files) else ""
 
 
-_MADE_AGAIN = "delete the file and the predictions beside it, to have both made again"
+_MADE_AGAIN = (
+    "it is damaged, or of an earlier version: delete the file and the predictions beside it, of "
+    "all phases, to have both made again"
+)
 
 
 def read_source(files: PhaseFolder, remedy: str = _MADE_AGAIN) -> dict[str, Any]:

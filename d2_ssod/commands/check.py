@@ -22,13 +22,13 @@ from d2_ssod.data.findings import Finding, Findings
 from d2_ssod.engine import PhaseTrainer, build_config, check_run_data
 from d2_ssod.engine.adoption import load_given_model, read_given_labels
 from d2_ssod.engine.configs.odd_keys import odd_keys
-from d2_ssod.engine.labeling.corrections import read_corrected
+from d2_ssod.engine.labeling.corrections import read_corrected, surely
 from d2_ssod.engine.labeling.extra_sources import check_extra_sources
-from d2_ssod.engine.labeling.predicting import unused_images
 from d2_ssod.engine.run_data import RunData, data_of_run
-from d2_ssod.engine.starting import check_made
+from d2_ssod.engine.starting import check_made, given_in_vain
 from d2_ssod.engine.training.building import odd_parts
 from d2_ssod.errors import ConfigError
+from d2_ssod.structures import Predictions
 
 _SHOWN = 5  # cases of each kind
 
@@ -91,13 +91,13 @@ def _check_given(cfg: CfgNode) -> Findings:
     if not any(given):
         return findings
     data = data_of_run(cfg, NamedDataSets.read(cfg, ("TRAIN", "UNLABELED")))
-    images = data.unlabeled, data.thing_classes
+    corrected: Predictions = {}
     looks = (
-        lambda: findings.extend(read_corrected(cfg, *images)[1]),
-        lambda: read_given_labels(cfg, *images),
+        lambda: corrected.update(_check_corrected(cfg, data, findings)),
+        lambda: read_given_labels(cfg, data.unlabeled, data.thing_classes),
         lambda: check_extra_sources(cfg, data),
         lambda: load_given_model(cfg, data.thing_classes),
-        lambda: _check_made(cfg, data, findings),
+        lambda: _check_made(cfg, data, corrected, findings),
     )
     for look in itertools.compress(looks, given):
         try:
@@ -107,7 +107,14 @@ def _check_given(cfg: CfgNode) -> Findings:
     return findings
 
 
-def _check_made(cfg: CfgNode, data: RunData, findings: Findings) -> None:
+def _check_corrected(cfg: CfgNode, data: RunData, findings: Findings) -> Predictions:
+    """Find what is odd about a person's labels, and give them."""
+    images, of_labels = read_corrected(cfg, data.unlabeled, data.thing_classes)
+    findings.extend(of_labels)
+    return surely(images)
+
+
+def _check_made(cfg: CfgNode, data: RunData, corrected: Predictions, findings: Findings) -> None:
     """Find whether a run that is there can be gone on with; a new one sets it aside."""
     try:
         check_classes(cfg, data.thing_classes)
@@ -115,8 +122,8 @@ def _check_made(cfg: CfgNode, data: RunData, findings: Findings) -> None:
     except ConfigError as error:
         remedy = "without --resume, a new run begins, and sets the folder aside"
         findings.warning("", "a run that --resume will refuse", str(error), remedy)
-    if line := unused_images(cfg, data):
-        findings.warning("", "images that are not learned from", line, "")
+    for line in given_in_vain(cfg, data, corrected):
+        findings.warning("", "images or labels that come too late", line, "")
 
 
 def _cases(findings: Sequence[Finding], level: str) -> int:

@@ -20,6 +20,7 @@ from d2_ssod.artifacts import (
     digest_of_file,
     discard_partial_predictions,
     has_learned_unlabeled,
+    learned_empty,
     load_model,
     load_pseudo_labels,
     read_taken_from,
@@ -170,9 +171,9 @@ def read_given_labels(
         ConfigError: there is no such file, it has no objects, or it does not fit the unlabeled
             images.
     """
-    path, filter_empty = cfg.SSOD.PSEUDO_LABEL.FROM, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    path, files = cfg.SSOD.PSEUDO_LABEL.FROM, RunFolder(cfg.OUTPUT_DIR).phase(1)
     check_is_file("SSOD.PSEUDO_LABEL.FROM", path)
-    images = load_pseudo_labels(path, unlabeled, thing_classes, filter_empty=filter_empty)
+    images = load_pseudo_labels(path, unlabeled, thing_classes, empty=learned_empty(cfg, files))
     if not any(map(has_objects, images)):
         raise ConfigError(
             f"SSOD.PSEUDO_LABEL.FROM: {path} has no objects on unlabeled images (crowds are none); "

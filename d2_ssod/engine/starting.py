@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from inspect import getattr_static
 
 from detectron2.config import CfgNode
@@ -19,11 +19,12 @@ from d2_ssod.artifacts import (
 )
 from d2_ssod.config import with_values
 from d2_ssod.evaluation import load_truth
+from d2_ssod.structures import Predictions
 
 from .adoption import adopt_phase_0, adopt_pseudo_labels
 from .configs.files import save_run_config
 from .configs.schedule import phase_config
-from .labeling.corrections import load_corrected, warn_of_unused_corrections
+from .labeling.corrections import load_corrected, unused_corrections
 from .labeling.extra_sources import check_extra_sources
 from .labeling.predicting import check_existing_predictions, unused_images
 from .processes.agreement import on_main_process
@@ -49,10 +50,9 @@ def begin(cfg: CfgNode, data: RunData) -> None:
     adopt_phase_0(cfg, data.thing_classes)
     adopt_pseudo_labels(cfg, data)
     corrected = load_corrected(cfg, data)
-    on_main_process(lambda: warn_of_unused_corrections(cfg, corrected))
     on_main_process(lambda: check_made(cfg, data))
     on_main_process(lambda: check_extra_sources(cfg, data))
-    if line := on_main_process(lambda: unused_images(cfg, data)):
+    for line in on_main_process(lambda: list(given_in_vain(cfg, data, corrected))):
         logger.warning("%s", line)
     for phase in on_main_process(lambda: _phases_from_weights(cfg)):
         check_weights(cfg.MODEL.WEIGHTS, phase)
@@ -83,6 +83,12 @@ def check_made(cfg: CfgNode, data: RunData) -> None:
         check_trained(cfg, phase, data)
         if phase > 0:
             check_label_settings(cfg, phase)
+
+
+def given_in_vain(cfg: CfgNode, data: RunData, corrected: Predictions) -> Iterator[str]:
+    """Say of images, or of a person's labels, that they come too late to be learned from."""
+    lines = unused_corrections(cfg, corrected), unused_images(cfg, data)
+    yield from (line for line in lines if line is not None)
 
 
 def check_trained(cfg: CfgNode, phase: int, data: RunData) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
@@ -49,7 +50,8 @@ def guards_of(run: Run) -> list[str]:
     said: dict[tuple[str, str], str] = {}
     of_new: dict[tuple[str, str], str] = {}  # of labels, before the event that they are made
     for event in run.history:
-        kind, phase, name = (str(event.get(key)) for key in ("event", "phase", "name"))
+        kind, name = (str(event.get(key)) for key in ("event", "name"))
+        phase = str(event.get("phase", _phase_in(event)))
         if kind == "started":  # what was said before may have stopped the run
             said, of_new = said | of_new, {}
         elif kind == "labeled":
@@ -68,6 +70,12 @@ def guards_of(run: Run) -> list[str]:
         if number == str(phase.number)
         and (name != "VALIDATION" or _is_worse_than_before(run, phase))
     ]
+
+
+def _phase_in(event: dict[str, Any]) -> str | None:
+    """Find the phase in what a guard has said, which earlier versions noted there alone."""
+    said = re.match(r"Phase (\d+): ", str(event.get("text")))
+    return said and said[1]
 
 
 def _were_changed(phase: Phase) -> bool:

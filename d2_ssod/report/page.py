@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from d2_ssod.artifacts import load_labels, save_yolo_data
+from d2_ssod.artifacts import correction_files, load_labels, save_yolo_data
 from d2_ssod.data.datasets import category_ids_of
 from d2_ssod.data.objects import num_objects
 from d2_ssod.errors import ConfigError
@@ -190,7 +190,10 @@ def _queue(run: Run, images: RunImages, images_to_label: int) -> list[Review]:
 def _corrected(run: Run, images: RunImages) -> set[ImageId] | None:
     """Find the images whose labels are a person's already; None if their file cannot be read."""
     path, unlabeled = run.cfg.SSOD.PSEUDO_LABEL.CORRECTED, list(images.unlabeled.values())
-    found = run.read(lambda: load_labels(path, unlabeled, run.classes), None)
+    found = run.read(
+        lambda: [i for f in correction_files(path) for i in load_labels(f, unlabeled, run.classes)],
+        None,
+    )
     if found is None:
         run.problems.append(
             f"which images are corrected already is not known without {path} "

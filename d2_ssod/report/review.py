@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import RunFolder, is_of_models, save_pseudo_labels
+from d2_ssod.artifacts import RunFolder, correction_files, is_of_models, save_pseudo_labels
 from d2_ssod.errors import ConfigError
 from d2_ssod.file_names import printable, relative_names
 from d2_ssod.json_files import atomic_open, read_json
@@ -99,12 +99,12 @@ def write_queue(
         classes: class names.
         category_ids: the data set's id of each class.
         images_to_label: how many are put into the COCO file.
-        corrected: the file of a person's labels that the run learns from, if any.
+        corrected: the file, or folder, of a person's labels that the run learns from, if any.
     """
     folder.review.mkdir(parents=True, exist_ok=True)
     write_sealed(folder.review / "queue.csv", lambda path: _write_table(path, queue))
     path = folder.review / "queue.json"
-    is_learned = corrected and os.path.realpath(corrected) == os.path.realpath(path)
+    is_learned = os.path.realpath(path) in map(os.path.realpath, correction_files(corrected))
     if is_learned or (is_unsealed(path) and not _is_of_models(path)):
         logger.warning("%s stays as it is, as it seems corrected; move it to have a new one", path)
         return

@@ -287,5 +287,5 @@ def test_a_note_that_has_an_id_twice_is_damaged(cfg, made):
     note = prediction_source(cfg, images())
     note["image_ids"][2] = note["image_ids"][0]
     write_json(made.with_name("predictions_source.json"), note)
-    with pytest.raises(ConfigError, match="an entry for each image, of an id of its own; delete"):
+    with pytest.raises(ConfigError, match="an entry for each image, of an id of its own; it is d"):
         check_predictions(cfg, 0, images())

@@ -214,7 +214,8 @@ def test_images_that_come_too_late_for_all_labels_are_said(config, capsys, tmp_p
     write_json(folder.phase(1).pseudo_labels, {})
     text = checked(config, capsys, "OUTPUT_DIR", cfg.OUTPUT_DIR, "SSOD.NUM_PHASES", "1")[1]
     assert (
-        "warning: images that are not learned from (1)\n    2 unlabeled images were added" in text
+        "warning: images or labels that come too late (1)\n    2 unlabeled images were added"
+        in text
     )
 
 

@@ -103,6 +103,31 @@ def test_labels_that_were_changed_in_place_are_counted_as_they_are(cfg):
     assert {"Before its labels were changed: Phase 2: too many", "Phase 2: worse"} <= said
 
 
+def test_changes_in_place_are_told_from_labels_that_a_person_has_given(cfg):
+    files = RunFolder(cfg.OUTPUT_DIR).phase(2)
+    manifest, labels = (json.loads(p.read_text()) for p in (files.manifest, files.pseudo_labels))
+    images, boxes = len(labels["images"]), len(labels["annotations"])
+    manifest["corrected"] = {"file": "mine.json", "images": 2, "boxes": 0, "images_empty": 2}
+    for more_images, empty, more_boxes, is_said in (
+        (0, 0, 0, False),
+        (2, 2, 0, False),
+        (0, 0, 1, True),
+        (1, 0, 0, True),
+    ):
+        manifest["written"] = {
+            "images": images + more_images,
+            "images_empty": empty,
+            "boxes": boxes + more_boxes,
+        }
+        files.manifest.write_text(json.dumps(manifest))
+        assert collect(cfg).phases[2].labels.were_changed == is_said
+
+
+def test_guards_of_earlier_versions_named_the_phase_in_their_text_alone(cfg):
+    record_event(RunFolder(cfg.OUTPUT_DIR), "guard", name="BOX_RATE", text="Phase 2: too many")
+    assert "Phase 2: too many" in making.guards_of(collect(cfg))
+
+
 @pytest.mark.parametrize("empty", [None, 0, 4])  # an earlier version has not noted it
 def test_counts_of_images_with_a_persons_labels_are_said(cfg, empty):
     path = RunFolder(cfg.OUTPUT_DIR).phase(2).manifest

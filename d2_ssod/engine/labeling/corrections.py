@@ -11,14 +11,20 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 
-from d2_ssod.artifacts import PhaseFolder, RunFolder, load_labels
+from d2_ssod.artifacts import (
+    PhaseFolder,
+    RunFolder,
+    correction_files,
+    load_labels,
+    were_changed,
+)
 from d2_ssod.data.box_checks import check_boxes
 from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.objects import objects_and_crowds
 from d2_ssod.data.statistics import check_crowds
 from d2_ssod.errors import ConfigError
 from d2_ssod.json_files import read_record
-from d2_ssod.structures import Detections, Predictions
+from d2_ssod.structures import ImageId, Predictions
 
 from ..configs.named_files import check_is_file
 from ..run_data import RunData
@@ -40,7 +46,7 @@ def load_corrected(cfg: CfgNode, data: RunData) -> Predictions:
     """
     images, findings = read_corrected(cfg, data.unlabeled, data.thing_classes)
     raise_first(findings)
-    return {image["image_id"]: _surely(image["annotations"]) for image in images}
+    return surely(images)
 
 
 def read_corrected(
@@ -51,20 +57,48 @@ def read_corrected(
     Raises:
         ConfigError: the file does not fit the unlabeled images.
     """
-    path, findings = cfg.SSOD.PSEUDO_LABEL.CORRECTED, Findings()
-    if not path:
-        return [], findings
-    check_is_file(_KEY, path)
-    images, place = load_labels(path, unlabeled, thing_classes), f"{_KEY} ({path})"
-    check_boxes(images, place, findings)
-    check_crowds(images, place, findings)
-    return images, findings
+    named, findings = cfg.SSOD.PSEUDO_LABEL.CORRECTED, Findings()
+    by_id: dict[ImageId, dict] = {}
+    for path in _files(named) if named else ():
+        images, place = load_labels(path, unlabeled, thing_classes), f"{_KEY} ({path})"
+        check_boxes(images, place, findings)
+        check_crowds(images, place, findings)
+        _check_are_a_persons(images, place, findings)
+        by_id |= {image["image_id"]: image for image in images}
+    return list(by_id.values()), findings
 
 
-def _surely(annotations: Sequence[dict]) -> Detections:
+def _files(named: str) -> list[str]:
+    """List the files of corrections; of an image in several, the last one's labels count.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    files = correction_files(named)
+    if not files:
+        raise ConfigError(f"{_KEY} is {named}, a folder without JSON files: correct the path")
+    for path in files:
+        check_is_file(_KEY, path)
+    return files
+
+
+def _check_are_a_persons(images: Sequence[dict], place: str, findings: Findings) -> None:
+    """Find labels that nobody seems to have looked at: none, or models' alone."""
+    scores = [own["score"] for image in images for own in image["annotations"]]
+    if scores and max(scores) < 1:
+        odd = f"all {len(scores)} boxes have scores, as those of a model"
+    elif not scores:
+        odd = f"none of the {len(images)} images has an object"
+    else:
+        return
+    remedy = "every image in the file counts as one that a person has looked at: leave others out"
+    findings.warning(place, "labels that are hardly a person's", odd, remedy)
+
+
+def surely(images: Sequence[dict]) -> Predictions:
     """Give the boxes with score 1: those that a model proposed have its score in the file."""
-    found = objects_and_crowds(annotations)[0]
-    return replace(found, scores=np.ones_like(found.scores))
+    objects = {i["image_id"]: objects_and_crowds(i["annotations"])[0] for i in images}
+    return {n: replace(found, scores=np.ones_like(found.scores)) for n, found in objects.items()}
 
 
 def describe_corrected(cfg: CfgNode, corrected: Predictions) -> dict[str, Any] | None:
@@ -89,40 +123,39 @@ def left_to_models(selected: Predictions, corrected: Predictions) -> Predictions
     return {image_id: found for image_id, found in selected.items() if image_id not in corrected}
 
 
-def warn_of_unused_corrections(cfg: CfgNode, corrected: Predictions) -> None:
-    """Warn if a person's labels came after the labels that they should have replaced were made."""
+def unused_corrections(cfg: CfgNode, corrected: Predictions) -> str | None:
+    """Say if a person's labels came after the labels that they should have replaced were made."""
     folder, now = RunFolder(cfg.OUTPUT_DIR), describe_corrected(cfg, corrected)
     files = [folder.phase(phase) for phase in range(1, cfg.SSOD.NUM_PHASES + 1)]
     if now is None:
-        return
+        return None
     made = [phase for phase in files if phase.pseudo_labels.exists()]
     learns_empty = not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
     with_empty = learns_empty and not all(map(len, corrected.values()))
     if not made or not _is_without(made[-1], now, with_empty=with_empty):
-        return
+        return None
+    labels, own = made[-1].pseudo_labels, f"{now['file']} ({_KEY})"
     if not made[-1].has_weights() and not made[-1].manifest.exists():
-        logger.warning(
-            "%s is learned from as it was given (SSOD.PSEUDO_LABEL.FROM): the labels of %s "
-            "(SSOD.PSEUDO_LABEL.CORRECTED) join those that the run makes, for later phases",
-            *(made[-1].pseudo_labels, now["file"]),
+        return (
+            f"{labels} is learned from as it was given (SSOD.PSEUDO_LABEL.FROM): the labels of "
+            f"{own} join those that the run makes, for later phases"
         )
-    elif not made[-1].has_weights():
-        logger.warning(
-            "%s was made without the labels of %s (SSOD.PSEUDO_LABEL.CORRECTED), and its phase "
-            "trains without them: delete it, unless you have corrected it, to have it made anew",
-            *(made[-1].pseudo_labels, now["file"]),
+    if not made[-1].has_weights():
+        return (
+            f"{labels} was made without the labels of {own}, and its phase trains without them: "
+            "delete it, unless you have corrected it, to have it made anew"
         )
-    elif made == files:
-        logger.warning(
-            "The labels of all phases are made already, without those of %s "
-            "(SSOD.PSEUDO_LABEL.CORRECTED), which are not used: add a phase (SSOD.NUM_PHASES %d)",
-            *(now["file"], cfg.SSOD.NUM_PHASES + 1),
+    if made == files:
+        return (
+            f"The labels of all phases are made already, without those of {own}, which are not "
+            f"used: add a phase (SSOD.NUM_PHASES {cfg.SSOD.NUM_PHASES + 1})"
         )
+    return None
 
 
 def say_corrected(cfg: CfgNode, phase: int, data: RunData, corrected: Predictions) -> None:
     """Say how many images of a phase have a person's labels, and which have them no more."""
-    _warn_of_those_left_out(cfg, phase, data, corrected)
+    _warn_of_those_forgotten(cfg, phase, data, corrected)
     if corrected:
         logger.info(
             "Phase %d: %d images have the labels of %s, %d objects, as it has them, whether a "
@@ -132,16 +165,17 @@ def say_corrected(cfg: CfgNode, phase: int, data: RunData, corrected: Prediction
         )
 
 
-def _warn_of_those_left_out(
+def _warn_of_those_forgotten(
     cfg: CfgNode, phase: int, data: RunData, corrected: Predictions
 ) -> None:
-    """Warn of images that the phase before had a person's labels of, and this one has not."""
-    files = RunFolder(cfg.OUTPUT_DIR).phase(phase - 1)
+    """Warn of a person's labels that the phase before had, and this one has not."""
+    files, labels = (RunFolder(cfg.OUTPUT_DIR).phase(n) for n in (phase - 1, phase))
     if not files.pseudo_labels.exists():
         return
     try:
-        if _is_of_models_alone(files):
-            return
+        note = read_record(files.manifest, {}) if files.manifest.exists() else None
+        if note is not None and not note.keys() & {"corrected", "written"}:
+            return  # of models alone, as an earlier version made them
         before = load_labels(files.pseudo_labels, data.unlabeled, data.thing_classes)
     except ConfigError:  # damaged since it was learned from, which nothing depends on any more
         return
@@ -149,16 +183,17 @@ def _warn_of_those_left_out(
     if gone:
         logger.warning(
             "Phase %d: %d images of which phase %d had a person's labels, such as %s, are not in "
-            "SSOD.PSEUDO_LABEL.CORRECTED, and have models' labels again, or none: put those of all "
-            "rounds into one file, and delete %s to have it made anew",
-            *(phase, len(gone), phase - 1, gone[0]["file_name"]),
-            RunFolder(cfg.OUTPUT_DIR).phase(phase).pseudo_labels,
+            "SSOD.PSEUDO_LABEL.CORRECTED, and have models' labels again, or none: name a folder "
+            "with the files of all rounds there, and delete %s to have it made anew",
+            *(phase, len(gone), phase - 1, gone[0]["file_name"], labels.pseudo_labels),
         )
-
-
-def _is_of_models_alone(files: PhaseFolder) -> bool:
-    """Tell whether a phase's labels are known to have been made without any of a person's."""
-    return files.manifest.exists() and "corrected" not in read_record(files.manifest, {})
+    if were_changed(before, (note or {}).get("written", {})):
+        logger.warning(
+            "Phase %d: %s was changed after it was made, which holds for its own phase alone: to "
+            "have what a person has changed in this one, too, let SSOD.PSEUDO_LABEL.CORRECTED name "
+            "a file with these images, and delete %s to have it made anew",
+            *(phase, files.pseudo_labels, labels.pseudo_labels),
+        )
 
 
 def _is_without(files: PhaseFolder, corrected: dict[str, Any], *, with_empty: bool) -> bool:

@@ -13,7 +13,9 @@ from torch import nn
 
 from d2_ssod.artifacts import (
     RunFolder,
+    describe_written,
     label_settings,
+    learned_empty,
     load_predictions,
     load_pseudo_labels,
     save_pseudo_labels,
@@ -67,12 +69,12 @@ def read_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:
         phase: 1..N.
         data: the data sets of the run.
     """
-    path = RunFolder(cfg.OUTPUT_DIR).phase(phase).pseudo_labels
+    files = RunFolder(cfg.OUTPUT_DIR).phase(phase)
     logger.info("Phase %d: reading its labels", phase)
     images = load_pseudo_labels(
-        path,
+        files.pseudo_labels,
         *(data.unlabeled, data.thing_classes),
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        empty=learned_empty(cfg, files),
     )
     if not images:
         logger.warning(
@@ -91,6 +93,7 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
     of_models = left_to_models(labels.selected, corrected)
     check_labels(cfg, phase, labels, of_models, data)
     say_corrected(cfg, phase, data, corrected)
+    written = corrected | of_models
     write_manifest(
         files.manifest,
         labels,
@@ -99,11 +102,12 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
         settings=label_settings(cfg),
         quality=truth.found,
         corrected=describe_corrected(cfg, corrected),
+        written=describe_written(written, data.unlabeled, data.thing_classes),
     )
     # Last, as its existence says that the phase's labels are complete.
     save_pseudo_labels(
         files.pseudo_labels,
-        *(corrected | of_models, data.unlabeled, data.thing_classes, data.category_ids),
+        *(written, data.unlabeled, data.thing_classes, data.category_ids),
         corrected=corrected,
     )
 

@@ -11,6 +11,7 @@ from samples import detections
 
 from d2_ssod.artifacts import (
     RunFolder,
+    describe_written,
     keep_partial_predictions,
     prediction_source,
     save_predictions,
@@ -21,8 +22,9 @@ from d2_ssod.engine.labeling import next_phase, predicting
 from d2_ssod.engine.labeling.corrections import (
     describe_corrected,
     load_corrected,
+    read_corrected,
     say_corrected,
-    warn_of_unused_corrections,
+    unused_corrections,
 )
 from d2_ssod.engine.run_data import RunData
 from d2_ssod.errors import ConfigError
@@ -236,6 +238,37 @@ def test_crowds_that_a_person_has_drawn_are_said(tmp_path, caplog):
     assert "corrected.json): 1 of 1 annotations are crowds" in caplog.text
 
 
+def test_of_an_image_in_several_rounds_the_last_one_counts(tmp_path):
+    cfg = runs.bare_config(tmp_path)
+    cfg.SSOD.PSEUDO_LABEL.CORRECTED = str(tmp_path / "rounds")
+    (tmp_path / "rounds").mkdir()
+    with pytest.raises(ConfigError, match=r"rounds, a folder without JSON files: correct"):
+        load_corrected(cfg, DATA)
+    for number, widths in ((10, {2: 3}), (9, {1: 9, 2: 9}), (8, {1: 8})):
+        found = {n: detections((0, 0, width, 9, 1.0, 0)) for n, width in widths.items()}
+        path = tmp_path / "rounds" / f"{number}.json"
+        save_pseudo_labels(path, found, DATA.unlabeled, ["cat"], [7])
+    boxes = {n: found.boxes[:, 2].tolist() for n, found in load_corrected(cfg, DATA).items()}
+    assert boxes == {1: [9], 2: [3]}
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({1: detections((0, 0, 9, 9, 0.4, 0))}, "all 1 boxes have scores, as those of a model"),
+        ({1: detections((0, 0, 9, 9, 0.4, 0), (0, 0, 5, 5, 1.0, 0))}, ""),
+        ({1: detections(), 2: detections()}, "none of the 2 images has an object"),
+        ({}, "none of the 0 images has an object"),
+    ],
+)
+def test_corrections_in_which_nobody_seems_to_have_worked_are_said(tmp_path, found, said):
+    cfg = runs.bare_config(tmp_path)
+    cfg.SSOD.PSEUDO_LABEL.CORRECTED = str(tmp_path / "mine.json")
+    save_pseudo_labels(tmp_path / "mine.json", found, DATA.unlabeled, ["cat"], [7])
+    _, findings = read_corrected(cfg, DATA.unlabeled, ["cat"])
+    assert [finding.cases for finding in findings] == ([(said,)] if said else [])
+
+
 CORRECTED = {1: detections((0, 0, 9, 9, 1.0, 0))}
 
 
@@ -251,9 +284,7 @@ CORRECTED = {1: detections((0, 0, 9, 9, 1.0, 0))}
         (2, "with them", False, None),
     ],
 )
-def test_corrections_that_come_too_late_are_said(
-    tmp_path, caplog, phases, manifest, is_trained, said
-):
+def test_corrections_that_come_too_late_are_said(tmp_path, phases, manifest, is_trained, said):
     cfg, folder = runs.bare_config(tmp_path), RunFolder(tmp_path)
     cfg.SSOD.NUM_PHASES, cfg.SSOD.PSEUDO_LABEL.CORRECTED = 2, "mine.json"
     if manifest == "with them":
@@ -266,17 +297,16 @@ def test_corrections_that_come_too_late_are_said(
         write_json(files.trained_with, {})  # also where what was trained is gone since
         if is_trained:
             (files.folder / "model_0000001.pth").touch()
-    with caplog.at_level("WARNING", logger="d2_ssod"):
-        warn_of_unused_corrections(cfg, CORRECTED)
-    assert len(caplog.records) == (said is not None)
-    assert said is None or said in caplog.text
+    line = unused_corrections(cfg, CORRECTED)
+    assert (line is None) == (said is None)
+    assert said is None or said in line
 
 
 @pytest.mark.parametrize(
     ("version", "filters", "is_said"), [(1, False, True), (1, True, False), (2, False, False)]
 )
 def test_images_found_empty_that_an_earlier_version_left_out_are_said(
-    tmp_path, caplog, version, filters, is_said
+    tmp_path, version, filters, is_said
 ):
     cfg, files = runs.bare_config(tmp_path), RunFolder(tmp_path).phase(1)
     cfg.SSOD.NUM_PHASES, cfg.SSOD.PSEUDO_LABEL.CORRECTED = 1, "mine.json"
@@ -285,8 +315,8 @@ def test_images_found_empty_that_an_earlier_version_left_out_are_said(
     write_json(files.pseudo_labels, {})
     note = {"format_version": version, "corrected": describe_corrected(cfg, corrected)}
     write_json(files.manifest, note)
-    warn_of_unused_corrections(cfg, corrected)
-    assert ("was made without the labels of mine.json" in caplog.text) == is_said
+    line = unused_corrections(cfg, corrected) or ""
+    assert ("was made without the labels of mine.json" in line) == is_said
 
 
 def test_images_that_a_person_has_found_empty_are_counted(tmp_path):
@@ -312,6 +342,15 @@ def test_corrections_of_an_earlier_round_that_are_left_out_are_said(tmp_path, ca
         write_json(path.with_name("manifest.json"), note)
         say_corrected(cfg, 2, DATA, {1: both[1]})
         assert bool(caplog.records) == is_said
+        caplog.clear()
+    written = describe_written(both, DATA.unlabeled, ["cat"])
+    for boxes, is_said in ((9, False), (8, True)):
+        write_json(path.with_name("manifest.json"), {"written": written})
+        other = {**both, 2: detections((0, 0, boxes, 9, 1.0, 0))}
+        save_pseudo_labels(path, other, DATA.unlabeled, ["cat"], [7])
+        say_corrected(cfg, 2, DATA, {})
+        assert ("which holds for its own phase alone" in caplog.text) == is_said
+        assert len(caplog.records) == is_said
         caplog.clear()
     path.with_name("manifest.json").write_text("damaged since, too")
     say_corrected(cfg, 2, DATA, {})
