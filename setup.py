@@ -41,7 +41,8 @@ def find_cuda_home() -> Path | None:
     """
     for variable in ("CUDA_HOME", "CUDA_PATH"):
         if os.environ.get(variable):
-            return Path(os.environ[variable])
+            named = Path(os.environ[variable])
+            return named if (named / "bin" / "nvcc").exists() else None
     nvcc = shutil.which("nvcc")
     if nvcc:
         dry_run = subprocess.run([nvcc, "--dryrun", "-c", "x.cu"], capture_output=True, text=True)
@@ -83,11 +84,14 @@ def cuda_sources() -> list[str]:
 def want_cuda() -> bool:
     """Decide, and print why."""
     forced = os.environ.get("FORCE_CUDA", "")
+    if forced == "0":
+        print("d2_ssod: building the CPU operators only: FORCE_CUDA=0")
+        return False
     problems = []
     if not torch.version.cuda:
         problems.append("this torch has no CUDA")
     if not CUDA_HOME:
-        problems.append("no CUDA toolkit was found (set CUDA_HOME)")
+        problems.append("no CUDA toolkit was found (set CUDA_HOME to the folder of bin/nvcc)")
     if not cuda_sources():
         problems.append("there are no sources in csrc/cuda")
     if not problems and not architectures():
@@ -96,8 +100,6 @@ def want_cuda() -> bool:
         raise SystemExit(f"FORCE_CUDA=1, but {', and '.join(problems)}")
     if not forced and not problems:
         problems += problems_of_gpus()
-    if forced == "0":
-        problems.append("FORCE_CUDA=0")
     if problems:
         print(f"d2_ssod: building the CPU operators only: {', and '.join(problems)}")
         return False

@@ -12,11 +12,19 @@ TWO_TOO_OLD = [(7, 0), (7, 5)]
 
 
 @pytest.fixture
-def script(monkeypatch):
+def toolkit(tmp_path):
+    """The folder of a CUDA toolkit."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "nvcc").touch()
+    return str(tmp_path)
+
+
+@pytest.fixture
+def script(monkeypatch, toolkit):
     """Functions of setup.py, with a toolkit and without GPUs, whatever this machine has."""
     for variable in ("TORCH_CUDA_ARCH_LIST", "FORCE_CUDA", "CUDA_HOME"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("CUDA_HOME", "/opt/cuda")
+    monkeypatch.setenv("CUDA_HOME", toolkit)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     functions = runpy.run_path(str(ROOT / "setup.py"))
     # Where the functions look for each other.
@@ -31,11 +39,11 @@ def see_gpus(monkeypatch, capabilities):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda number: capabilities[number])
 
 
-def test_builds_for_the_gpus_at_hand_that_are_new_enough(script, monkeypatch, capsys):
+def test_builds_for_the_gpus_at_hand_that_are_new_enough(script, toolkit, monkeypatch, capsys):
     see_gpus(monkeypatch, [(8, 6), (7, 5), (8, 6), (12, 0)])
     assert script["architectures"]() == ["8.6", "12.0+PTX"]
     assert script["want_cuda"]()
-    assert "/opt/cuda, for 8.6, 12.0+PTX" in capsys.readouterr().out
+    assert f"{toolkit}, for 8.6, 12.0+PTX" in capsys.readouterr().out
 
 
 def test_builds_for_the_cpu_where_all_gpus_are_too_old(script, monkeypatch, capsys):
@@ -45,6 +53,26 @@ def test_builds_for_the_cpu_where_all_gpus_are_too_old(script, monkeypatch, caps
         "the CPU operators only: the kernels need a GPU of compute capability 8.0 or more, and the "
         "newest here has 7.5"
     ) in capsys.readouterr().out
+
+
+def test_a_toolkit_without_its_compiler_is_none(monkeypatch, tmp_path, capsys):
+    """As that of an image to run programs in, or of a module that is gone."""
+    monkeypatch.delenv("FORCE_CUDA", raising=False)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    functions = runpy.run_path(str(ROOT / "setup.py"))
+    assert not functions["want_cuda"]()
+    assert "no CUDA toolkit was found (set CUDA_HOME to" in capsys.readouterr().out
+
+
+def test_nothing_is_asked_of_the_compiler_where_only_the_cpu_is_wanted(script, monkeypatch, capsys):
+    def refuse():
+        pytest.fail("nvcc was asked")
+
+    monkeypatch.setitem(script["want_cuda"].__globals__, "architectures", refuse)
+    monkeypatch.setenv("FORCE_CUDA", "0")
+    assert not script["want_cuda"]()
+    assert "the CPU operators only: FORCE_CUDA=0" in capsys.readouterr().out
 
 
 def test_compiles_for_other_machines_if_forced(script, monkeypatch):

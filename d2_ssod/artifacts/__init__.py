@@ -104,6 +104,7 @@ from .validation import (
     load_validation,
     save_ensemble_validation,
     save_validation,
+    title_of_ensemble,
     yardstick_of,
 )
 from .written_labels import describe_written, were_changed
@@ -195,6 +196,7 @@ __all__ = [
     "summaries_of_phase",
     "summary_path",
     "timed_event",
+    "title_of_ensemble",
     "unique_stems",
     "were_changed",
     "write_manifest",

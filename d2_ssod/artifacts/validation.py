@@ -26,6 +26,11 @@ def ensembles_of(num_phases: int) -> dict[str, range]:
     return {name: each for name, each in found.items() if each.stop - each.start > 1}
 
 
+def title_of_ensemble(name: str, num_phases: int) -> str:
+    """Name the phases of an ensemble of :func:`ensembles_of`, as in ``0~2``."""
+    return name.replace("N", str(num_phases))
+
+
 def save_validation(
     folder: RunFolder, phase: int, metrics: Mapping[str, float], judged_by: str = ""
 ) -> None:

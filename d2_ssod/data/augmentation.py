@@ -29,6 +29,7 @@ def build_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
         limits = (1.0 - aug.COLOR, 1.0 + aug.COLOR)
         augmentations += [T.RandomBrightness(*limits), T.RandomContrast(*limits)]
         if cfg.INPUT.FORMAT != "L":  # grey pictures have no saturation
+            # Detectron2's, whose grey is that of RGB: in BGR, red and blue count as each other.
             augmentations.append(T.RandomSaturation(*limits))
     if tuple(aug.SCALE) != (1.0, 1.0) or aug.SHIFT > 0:
         # Detectron2 shifts by up to half of the range that it is given.
@@ -213,6 +214,15 @@ class RandomPhotometric(T.Augmentation):
         return pixels.permute(1, 2, 0).numpy()
 
 
+class _Blur(v2.GaussianBlur):
+    """torchvision's, which a picture that is narrower than half of the kernel is too small for."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Blur an image Tensor[C, H, W], unless it is too small."""
+        is_small = min(image.shape[-2:]) <= max(self.kernel_size) // 2
+        return image if is_small else super().forward(image)
+
+
 class StrongAugmentation:
     """Changes of color and erased parts, which leave every box where it is.
 
@@ -230,7 +240,7 @@ class StrongAugmentation:
             [
                 v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
                 v2.RandomGrayscale(p=0.2),
-                v2.RandomApply([v2.GaussianBlur(kernel_size=9, sigma=(0.1, 2.0))], p=0.5),
+                v2.RandomApply([_Blur(kernel_size=9, sigma=(0.1, 2.0))], p=0.5),
                 v2.RandomErasing(p=0.7, scale=(0.02, 0.2), ratio=(0.3, 3.3), value=_GREY),
                 v2.RandomErasing(p=0.5, scale=(0.02, 0.2), ratio=(0.1, 6.0), value=_GREY),
                 v2.RandomErasing(p=0.3, scale=(0.02, 0.2), ratio=(0.05, 8.0), value=_GREY),

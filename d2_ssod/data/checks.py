@@ -16,7 +16,7 @@ from detectron2.data.transforms import ResizeShortestEdge
 
 from d2_ssod.class_lists import GIVE_THE_SAME, describe_difference
 
-from .box_checks import corners_of, is_plain
+from .annotation_boxes import corners_of, is_plain
 from .findings import Findings
 from .images import ImageError, read_size, size_or_error
 from .objects import has_objects

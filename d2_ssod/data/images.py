@@ -139,7 +139,8 @@ def size_or_error(
     try:
         return look(path)
     except ImageError as error:
-        return error
+        # A new one: the traceback, and what it was raised from, hold the picture in memory.
+        return ImageError(str(error), error.kind, error.remedy)
 
 
 def _decode(image: Image.Image) -> None:

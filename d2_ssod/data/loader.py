@@ -42,7 +42,7 @@ class PhaseImages:
         images: data set dicts, each once; stored serialized, and made anew at each access: as
             objects of Python's, the boxes of all images would take far more memory.
         groups: indices of the images of each group; groups take turns, and within a group each
-            index is drawn once before any is drawn again.
+            entry is drawn once before any is drawn again.
     """
 
     images: DatasetFromList
@@ -85,7 +85,7 @@ class PhaseImages:
 
 
 class PhaseBatches(Sampler[list[Sample]]):
-    """This process's endless batches; rank r of W takes every W-th of the sequence of all.
+    """This process's endless batches; each of W ranks takes one of every W of the sequence of all.
 
     With ``by_shape``, landscape and portrait pictures are gathered in batches of their own, which
     saves padding; a sample then waits until there are enough of its shape.
@@ -117,7 +117,14 @@ class PhaseBatches(Sampler[list[Sample]]):
 
     def __iter__(self) -> Iterator[list[Sample]]:
         rank, world_size = comm.get_rank(), comm.get_world_size()
-        return itertools.islice(self._of_all(), self._start * world_size + rank, None, world_size)
+        # Two groups take turns. Of odd batches and an even number of processes, every second one
+        # would have the images of one group alone, or more of them, for ever: they take turns, too.
+        is_odd = self._batch_size % 2 == 1 and world_size % 2 == 0
+        turns = len(self._images.groups) > 1 and is_odd
+        batches = itertools.islice(self._of_all(), self._start * world_size, None)
+        for step in itertools.count(self._start):
+            of_step = list(itertools.islice(batches, world_size))
+            yield of_step[(rank + step * turns) % world_size]
 
     def _of_all(self) -> Iterator[list[Sample]]:
         waiting: dict[bool, list[Sample]] = {False: [], True: []}

@@ -16,8 +16,8 @@ from d2_ssod.config import value_of
 from d2_ssod.errors import ConfigError
 from d2_ssod.structures import UNCERTAIN
 
+from .annotation_boxes import corners_of
 from .augmentation import StrongAugmentation, build_augmentations, channels_first
-from .box_checks import corners_of
 
 # Detectron2's models that train on an image's sem_seg_file_name; others leave it alone.
 _SEGMENTING = frozenset({"PanopticFPN", "SemanticSegmentor"})

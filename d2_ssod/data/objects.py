@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 
 from d2_ssod.structures import Detections
 
-from .box_checks import corners_of
+from .annotation_boxes import corners_of
 
 
 def detections_of(annotations: Sequence[dict]) -> Detections:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from detectron2.data.transforms import ResizeShortestEdge
 
-from .box_checks import Boxes
+from .annotation_boxes import AnnotationBoxes
 from .findings import Findings
 from .objects import num_objects
 
@@ -45,7 +45,7 @@ class BoxShapes:
             short: length of the short edge; 0: pictures are not resized.
             most: most of the long edge.
         """
-        boxes = Boxes.of(images, crowds=False)
+        boxes = AnnotationBoxes.of(images, crowds=False)
         scales = [resize_scale(r["height"], r["width"], short, most) for r in boxes.records]
         extents = boxes.corners[:, 2:] - boxes.corners[:, :2]
         sizes = extents * np.array(scales, dtype=np.float64).reshape(-1, 1)

@@ -23,6 +23,7 @@ from d2_ssod.artifacts import (
     load_validation,
     save_ensemble_validation,
     save_validation,
+    title_of_ensemble,
 )
 from d2_ssod.config import flat_keys
 from d2_ssod.data.datasets import read_data_set
@@ -114,7 +115,7 @@ def _save_ensembles(cfg: CfgNode, found: Sequence[dict[str, Metrics]], judged_by
     ensembles = {row: _mean([metrics[row] for metrics in found]) for row in ensembles_of(last)}
     save_ensemble_validation(RunFolder(cfg.OUTPUT_DIR), last, ensembles, judged_by)
     for row, metrics in ensembles.items():
-        title = row.replace("N", str(last))
+        title = title_of_ensemble(row, last)
         logger.info("Ensemble %s on the validation images: AP %.1f", title, metrics["AP"])
 
 

@@ -24,6 +24,7 @@ from d2_ssod.artifacts import (
     load_validated_ensembles,
     summary_path,
     timed_event,
+    title_of_ensemble,
 )
 from d2_ssod.data.checks import check_same_classes
 from d2_ssod.data.datasets import NamedDataSets, read_data_set
@@ -143,7 +144,7 @@ def _validated(cfg: CfgNode) -> str | None:
     folder, last = RunFolder(cfg.OUTPUT_DIR), cfg.SSOD.NUM_PHASES
     found = {f"phase {n}": load_validated(folder, n) for n in range(last + 1)}
     for name, metrics in (load_validated_ensembles(folder, last) or {}).items():
-        found[f"ensemble {name.replace('N', str(last))}"] = metrics
+        found[f"ensemble {title_of_ensemble(name, last)}"] = metrics
     known = {name: metrics for name, metrics in found.items() if metrics}
     # Not by their names in the config, which may have changed since.
     return format_metrics("while training", known) if known else None

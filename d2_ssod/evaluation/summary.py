@@ -6,7 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from d2_ssod.artifacts import ensembles_of
+from d2_ssod.artifacts import ensembles_of, title_of_ensemble
 
 from .coco_metrics import Metrics
 from .evaluate import PhaseResults
@@ -67,7 +67,7 @@ def format_table(summary: Mapping[str, Any]) -> str:
     counts = dict(zip(metrics, summary["phases"], strict=True))
     for name in ensembles_of(last):
         if name in summary["ensembles"]:
-            metrics[f"ensemble {name.replace('N', str(last))}"] = summary["ensembles"][name]
+            metrics[f"ensemble {title_of_ensemble(name, last)}"] = summary["ensembles"][name]
     return format_metrics(str(summary["dataset"]), metrics, counts)
 
 

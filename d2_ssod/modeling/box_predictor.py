@@ -39,7 +39,7 @@ class BoxPredictions(NamedTuple):
 
     scores: Tensor  # Tensor[R, K + 1]
     deltas: Tensor  # Tensor[R, 4 K] or Tensor[R, 4]
-    embeddings: Tensor  # Tensor[R, E]
+    embeddings: Tensor  # Tensor[R, E]; E is 0 where nothing reads them
 
 
 class UncertaintyOutputLayers(FastRCNNOutputLayers):
@@ -47,7 +47,8 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
 
     * Classification loss: sum_i(w_i CE_i) / R over all R sampled RoIs of the batch.
     * Embedding: one linear layer on the detached box feature, trained by the similarity loss
-      (Eq. 6-7) on the images of the whole batch, in every phase.
+      (Eq. 6-7) on the images of the whole batch, in every phase. It is not computed where nothing
+      reads it: neither that loss, if its weight is 0, nor a weighting.
     * Weights: those of ``weighting`` on the images it applies to, 1 elsewhere.
     """
 
@@ -119,6 +120,8 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
         scores, deltas = super().forward(x)
         if not self.training:
             return scores, deltas
+        if self.weighting is None and self.similarity_loss_weight == 0:
+            return BoxPredictions(scores, deltas, x.new_zeros((len(x), 0)))
         # Detached: the similarity loss must train this layer only, never the detector.
         return BoxPredictions(scores, deltas, self.embedding(x.detach()))
 
@@ -232,6 +235,8 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
 
     def _similarity_loss(self, rois: RoIBatch, classes: Tensor) -> Tensor:
         """Compute Eq. 6-7; in every step, so that the embedding always has a gradient."""
+        if self.similarity_loss_weight == 0:
+            return sum(weights.sum() for weights in self.embedding.parameters()) * 0
         alike = None
         if self.similarity_same_class:
             alike = torch.where(rois.is_foreground, classes, -1)

@@ -138,11 +138,10 @@ def uncertainty_terms(
     b: float = 50.0,
     c_iou: float = 15.0,
     c_sim: float = 10.0,
-    variant: str = "paper",
     gt_boxes: Tensor | None = None,
     gts_per_image: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Eq. 2-5: weights, largest IoU, dissimilarity."""
+    """Eq. 2-5: weights, largest IoU, dissimilarity; of the released code if there are targets."""
     counts = list(rois_per_image)
     empty = boxes.new_zeros(0)
     weights, ious, dissimilarities = [empty], [empty], [empty]

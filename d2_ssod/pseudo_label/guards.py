@@ -74,10 +74,11 @@ class Guard:
         rate = boxes / images / objects_per_image
         if 1 / self.rate_factor <= rate <= self.rate_factor:
             return None
+        remedy = ", or relax SSOD.CONSENSUS" if rate < 1 else ""
         return (
             f"a selected image has {boxes / images:.2f} pseudo-boxes, a labeled one with "
             f"objects {objects_per_image:.2f}: the unlabeled images may be of another kind, or the "
-            "model too weak; look at the labels, train phase 0 longer, or relax SSOD.CONSENSUS"
+            f"model too weak; look at the labels, train phase 0 longer{remedy}"
         )
 
     def little_consensus(self, agreed: int, of_sources: Sequence[int]) -> str | None:

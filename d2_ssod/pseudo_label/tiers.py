@@ -69,8 +69,10 @@ class Tiers:
             For every image its ``TieredDetections``, best score first.
         """
         labels: Predictions = {}
+        if not sources[0]:
+            return labels
         expected = target * len(sources[0])
-        images, parts = zip(*self._fuse(sources), strict=True) if sources[0] else ((), ())
+        images, parts = zip(*self._fuse(sources), strict=True)
         found = concatenate([part.boxes.found for part in parts])
         quality = calibrate(found, expected)
         rank = rank_in_group(found.classes, found.scores)

@@ -36,6 +36,7 @@ from .steps import steps_of
 logger = logging.getLogger(__name__)
 
 _SHOWN = 50  # rows of a long table
+_MEAN_WEIGHT = "roi_weighting/weights_mean"
 
 
 def write_report(
@@ -239,15 +240,13 @@ def _label_figures(images: RunImages, table: LabelTable) -> list[Markup]:
 
 
 def _training_figures(run: Run) -> list[Markup]:
-    drawn = [
-        figures.curves(run.phases, "total_loss", "Loss while training", "total loss"),
-        figures.curves(
-            run.phases,
-            "roi_weighting/weights_mean",
-            "Weights of background regions: mean, and range of 10 to 90 %",
-            "weight",
-        ),
-    ]
+    drawn = [figures.curves(run.phases, "total_loss", "Loss while training", "total loss")]
+    known = {key for phase in run.phases for row in phase.curves[-1:] for key in row}
+    for key in sorted(key for key in known if key.endswith(_MEAN_WEIGHT)):
+        stage = key.removesuffix(_MEAN_WEIGHT).strip("/")  # of a cascade
+        of_stage = f" ({stage})" if stage else ""
+        title = f"Weights of background regions: mean, and range of 10 to 90 %{of_stage}"
+        drawn.append(figures.curves(run.phases, key, title, f"weight{of_stage}"))
     return [figure for figure in drawn if figure is not None]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from d2_ssod.artifacts import better_ensemble, ensembles_of
+from d2_ssod.artifacts import better_ensemble, ensembles_of, title_of_ensemble
 
 from .collect import Metrics, Phase, Run
 
@@ -66,7 +66,7 @@ class Results:
         last = max(phases)
         for name in ensembles_of(last):
             if name in run.judged.ensembles:
-                metrics, name = run.judged.ensembles[name], name.replace("N", str(last))
+                metrics, name = run.judged.ensembles[name], title_of_ensemble(name, last)
                 rows.append(Row(f"phases {name} together", name, metrics, "ensemble"))
         if run.control is not None:
             title = f"for comparison: {run.control.folder.name}"
@@ -181,7 +181,7 @@ def _together(run: Run, results: Results, chosen: Phase, best: Row) -> list[str]
     name = better_ensemble(run.ensembles, chosen.validation["AP"])
     if name is None:
         return []
-    short = name.replace("N", str(len(run.phases) - 1))
+    short = title_of_ensemble(name, len(run.phases) - 1)
     text = (
         f"The ensemble of phases {short} together is better still, AP "
         f"{run.ensembles[name]['AP']:.1f} on the validation images"

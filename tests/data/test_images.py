@@ -1,10 +1,20 @@
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from detectron2.data.detection_utils import read_image
 from pictures import cut, save_picture
 from PIL import Image, ImageOps
 
-from d2_ssod.data.images import ImageError, check_picture, map_threaded, read_size
+from d2_ssod.data import images
+from d2_ssod.data.images import (
+    ImageError,
+    check_picture,
+    map_threaded,
+    read_size,
+    size_or_error,
+)
 
 FORMATS = ["a.png", "a.jpg", "a.bmp", "a.gif", "a.tif", "a.webp", "a.ppm"]
 
@@ -142,3 +152,23 @@ def test_check_picture_refuses_16_bits_of_either_byte_order(tmp_path, order, dep
     Image.frombytes(depth, (24, 16), samples.tobytes()).save(path)
     with pytest.raises(ImageError, match="more than 8 bits"):
         check_picture(path)
+
+
+def test_what_is_wrong_with_a_picture_does_not_hold_it_in_memory(tmp_path, monkeypatch):
+    save_picture(tmp_path / "a.png")
+    opened, open_ = [], Image.open
+
+    def watched_open(path):
+        picture = open_(path)
+        opened.append(weakref.ref(picture))
+        return picture
+
+    def refuse(picture):
+        raise ImageError("is odd", "odd pictures", "replace it")
+
+    monkeypatch.setattr(images.Image, "open", watched_open)
+    monkeypatch.setattr(images, "_decode", refuse)
+    error = size_or_error(check_picture, str(tmp_path / "a.png"))
+    assert (str(error), error.kind, error.remedy) == ("is odd", "odd pictures", "replace it")
+    gc.collect()
+    assert [picture() for picture in opened] == [None]

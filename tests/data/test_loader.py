@@ -142,17 +142,24 @@ def test_batches_are_a_function_of_their_position(start, world_size, by_shape, s
         for rank in range(world_size):
             patch.setattr(comm, "get_rank", lambda rank=rank: rank)
             found = batches(6, of, by_shape=by_shape, start=start)
-            assert found == alone[start * world_size + rank :: world_size][:6]
+            turns = sampling == "balanced" and world_size == 2  # of batches of three
+            steps = range(start, start + 6)
+            places = [step * world_size + (rank + step * turns) % world_size for step in steps]
+            assert found == [alone[place] for place in places]
 
 
-def test_balanced_steps_of_one_image_per_rank_are_balanced(as_rank):
-    """Ranks with an odd number of images each see one kind more often, their sum does not."""
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_balanced_steps_of_one_image_per_rank_are_balanced(as_rank, world_size):
+    """Each rank sees both kinds in turn, and an even number of them both in each step."""
     of = merge(sampling="balanced")
     drawn = []
-    for rank in range(2):
-        as_rank(rank, 2)
+    for rank in range(world_size):
+        as_rank(rank, world_size)
         drawn.append([of.images[b[0].image]["name"][0] for b in batches(10, of, batch_size=1)])
-    assert all(set(step) == {"l", "p"} for step in zip(*drawn, strict=True))
+    assert all("".join(of_rank) in ("lp" * 5, "pl" * 5) for of_rank in drawn)
+    if world_size % 2 == 0:
+        half = world_size // 2
+        assert all(sorted(step) == ["l"] * half + ["p"] * half for step in zip(*drawn, strict=True))
 
 
 # Whole loaders, of dicts in place of images

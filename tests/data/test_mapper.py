@@ -451,6 +451,13 @@ def test_strong_augmentation_is_that_of_the_seed():
     assert not torch.equal(results[0], results[2])
 
 
+@pytest.mark.parametrize("size", [(1, 1), (4, 200), (200, 3), (5, 5)])
+def test_small_pictures_are_augmented_strongly(size):
+    strong, image = StrongAugmentation("BGR"), torch.zeros(3, *size, dtype=torch.uint8)
+    seed_all_rng(0)
+    assert all(strong(image).shape == image.shape for _ in range(20))
+
+
 def test_strong_augmentation_of_bgr_is_that_of_rgb():
     image = (torch.rand(3, 32, 32) * 255).byte()
     seed_all_rng(3)

@@ -18,6 +18,7 @@ from roi_samples import (
     random_rois,
 )
 
+from d2_ssod import ops
 from d2_ssod.modeling import RoIWeights, UncertaintyOutputLayers, build_roi_weighting, is_pseudo
 from d2_ssod.modeling.roi_weighting import ConstantWeighting, SoftSamplingWeighting
 
@@ -241,6 +242,30 @@ def test_similarity_loss_has_its_weight():
     single = losses_of(make_layers(None), rois)["loss_similarity"]
     triple = losses_of(make_layers(None, similarity_loss_weight=3.0), rois)["loss_similarity"]
     torch.testing.assert_close(triple, 3 * single)
+
+
+def test_a_similarity_loss_of_weight_0_is_not_computed_but_has_a_gradient(monkeypatch):
+    """Distributed training asks for one of every layer."""
+    monkeypatch.setattr(ops, "similarity_loss", None)
+    layers = make_layers(None, similarity_loss_weight=0.0)
+    monkeypatch.setattr(layers.embedding, "forward", None)
+    losses = losses_of(layers, [random_rois(0, pseudo=False)])
+    assert losses["loss_similarity"].item() == 0
+    sum(losses.values()).backward()
+    assert not any(layers.embedding.weight.grad.flatten().tolist())
+    assert not any(layers.embedding.bias.grad.tolist())
+
+
+def test_a_weighting_has_embeddings_without_a_similarity_loss():
+    rois = [random_rois(0, pseudo=True)]
+    without, with_it = (
+        losses_of(
+            make_layers(build_roi_weighting(make_config()), similarity_loss_weight=weight), rois
+        )
+        for weight in (0.0, 1.0)
+    )
+    assert without["loss_similarity"].item() == 0 < with_it["loss_similarity"].item()
+    assert torch.equal(without["loss_cls"], with_it["loss_cls"])
 
 
 @pytest.mark.parametrize(("same_class", "expected"), [(False, 12 / 16), (True, 10 / 16)])

@@ -229,3 +229,7 @@ def test_a_detection_of_the_least_score_is_not_fused():
     sources = [{1: detections((0, 0, 10, 10, 0.3, 0))}, {1: detections((0, 0, 10, 10, 0.1, 0))}]
     found = Tiers(min_score=0.1).of_predictions(sources, np.array([1.0]))[1]
     assert found.votes.tolist() == [1]
+
+
+def test_of_no_images_there_are_no_labels():
+    assert Tiers().of_predictions([{}, {}], np.ones(2)) == {}

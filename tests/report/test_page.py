@@ -123,6 +123,18 @@ def test_changes_in_place_are_told_from_labels_that_a_person_has_given(cfg):
         assert collect(cfg).phases[2].labels.were_changed == is_said
 
 
+def test_weights_of_each_stage_of_a_cascade_are_drawn(cfg):
+    path = RunFolder(cfg.OUTPUT_DIR).phase(1).metrics
+    names = [f"{stage}roi_weighting/weights_mean" for stage in ("stage0/", "stage2/", "")]
+    rows = [{"iteration": n, "total_loss": 1.0, **dict.fromkeys(names, 0.5)} for n in (0, 20)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    text = write_report(cfg).read_text()
+    for end in (" (stage0/roi_weighting", " (stage1)"):
+        assert f"range of 10 to 90 %{end}" not in text
+    for end in (" (stage0)", " (stage2)", ""):
+        assert f"range of 10 to 90 %{end}" in text
+
+
 def test_guards_of_earlier_versions_named_the_phase_in_their_text_alone(cfg):
     record_event(RunFolder(cfg.OUTPUT_DIR), "guard", name="BOX_RATE", text="Phase 2: too many")
     assert "Phase 2: too many" in making.guards_of(collect(cfg))

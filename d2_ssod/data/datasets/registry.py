@@ -14,14 +14,6 @@ from .folder import ImageFolders
 from .voc import VocFolder
 from .yolo import YoloSplit
 
-# Keys of an entry besides NAME, by what tells its format.
-_KEYS = {
-    "JSON": ("JSON", "IMAGES", "UNLABELED"),
-    "VOC": ("VOC", "SPLIT", "LIST", "IMAGES", "CLASSES", "UNLABELED"),
-    "YOLO": ("YOLO", "SPLIT", "UNLABELED"),
-    "IMAGES": ("IMAGES", "JSON"),
-}
-_ALL_KEYS = tuple(dict.fromkeys(["NAME", *(key for keys in _KEYS.values() for key in keys)]))
 # What a key of an entry, or by "" the entry, is called where the user has written it.
 Naming = Callable[[str], str]
 _EXAMPLE = "{NAME: my_images, IMAGES: /data/images, JSON: /data/instances.json}"
@@ -100,18 +92,19 @@ def register_entry(entry: Mapping[str, Any], naming: Naming) -> str:
     if not isinstance(name, str) or not name:
         raise ConfigError(f"{key}: NAME is missing; expected something like {_EXAMPLE}")
     given = {k: v for k, v in entry.items() if k != "NAME" and v not in (None, "", [], ())}
-    kind = next((k for k in _KEYS if k in given), None)
+    kind = next((k for k in _FORMATS if k in given), None)
     if kind is None:
         raise ConfigError(
             f"{key}: IMAGES is missing, as are VOC and YOLO; expected something like {_EXAMPLE}"
         )
-    unfit = next((k for k in given if k not in _KEYS[kind]), None)
+    read, keys = _FORMATS[kind]
+    unfit = next((k for k in given if k not in keys), None)
     if unfit is not None:
         raise ConfigError(
             f"{key}: {unfit} does not go with {kind}; the keys beside {kind} are NAME, "
-            f"{', '.join(k for k in _KEYS[kind] if k != kind)}"
+            f"{', '.join(k for k in keys if k != kind)}"
         )
-    files, metadata = _FORMATS[kind](given, naming)
+    files, metadata = read(given, naming)
     try:
         register_files(name, files, **metadata)
     except ConfigError as error:
@@ -168,7 +161,14 @@ def _images(given: Mapping[str, Any], naming: Naming) -> tuple[Files, dict]:
     return ImageFolders(expanded, naming("IMAGES")), {}
 
 
-_FORMATS = {"JSON": _coco, "VOC": _voc, "YOLO": _yolo, "IMAGES": _images}
+# What reads an entry, and its keys besides NAME, by the key that tells its format: the first.
+_FORMATS = {
+    "JSON": (_coco, ("JSON", "IMAGES", "UNLABELED")),
+    "VOC": (_voc, ("VOC", "SPLIT", "LIST", "IMAGES", "CLASSES", "UNLABELED")),
+    "YOLO": (_yolo, ("YOLO", "SPLIT", "UNLABELED")),
+    "IMAGES": (_images, ("IMAGES", "JSON")),
+}
+_ALL_KEYS = tuple(dict.fromkeys(["NAME", *(key for _, keys in _FORMATS.values() for key in keys)]))
 
 
 def _folder(given: Mapping[str, Any], name: str, naming: Naming) -> str:
