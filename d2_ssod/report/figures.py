@@ -7,16 +7,17 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 
 from .collect import Phase
 from .results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Okabe and Ito's, which the color-blind tell apart.
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999933", "#882255")
@@ -46,12 +47,16 @@ class _Drawing:
     """A figure that becomes SVG."""
 
     def __init__(self, description: str, width: float, height: float) -> None:
+        from matplotlib.figure import Figure  # slow to import, in each process of a run
+
         self._description = description
         self._figure = Figure(figsize=(width, height), layout="constrained")
         self.axes: Axes = self._figure.add_subplot()
 
     def svg(self) -> Markup:
         """Give the figure, for screen readers with its description."""
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+
         self._figure.patch.set_alpha(0)
         self.axes.patch.set_alpha(0)
         stream = io.StringIO()
