@@ -11,7 +11,6 @@ moved_files.py           ... which images these are now
 pseudo_labels.py         ``pseudo_labels.json``: what a phase trains on, as COCO instances
 label_files.py           ... or as a labeling tool has them: reading these
 image_names.py           ... and which images their names mean
-written_labels.py        ... and whether a person has changed what was written
 digests.py               hashes of images' objects and of files
 file_lengths.py          lengths of pictures' files
 settings.py              which config keys detections, labels, a training, metrics depend on
@@ -49,13 +48,12 @@ from .history import read_history, record_event, timed_event
 from .label_files import (
     correction_files,
     count_pseudo_labels,
-    learned_empty,
     load_labels,
     load_pseudo_labels,
 )
 from .layout import PhaseFolder, RunFolder
 from .lock import lock_folder, release_folder
-from .manifest import check_label_settings, write_manifest
+from .manifest import check_label_settings, note_written, were_changed, write_manifest
 from .moved_files import match_files
 from .partial_predictions import (
     discard_partial_predictions,
@@ -107,7 +105,6 @@ from .validation import (
     title_of_ensemble,
     yardstick_of,
 )
-from .written_labels import describe_written, were_changed
 from .yolo import (
     check_has_no_yolo_data,
     labels_of_a_person,
@@ -136,7 +133,6 @@ __all__ = [
     "correction_files",
     "count_pseudo_labels",
     "counts_of_training",
-    "describe_written",
     "differences_between",
     "differences_unseen",
     "digest_of",
@@ -157,7 +153,6 @@ __all__ = [
     "keep_partial_predictions",
     "label_settings",
     "labels_of_a_person",
-    "learned_empty",
     "load_classes",
     "load_earlier_predictions",
     "load_labels",
@@ -175,6 +170,7 @@ __all__ = [
     "load_validation",
     "lock_folder",
     "match_files",
+    "note_written",
     "noted_files",
     "numbers_in",
     "prediction_source",

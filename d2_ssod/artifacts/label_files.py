@@ -11,9 +11,8 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from detectron2.config import CfgNode
 from detectron2.structures import BoxMode
 
 from d2_ssod.errors import ConfigError
@@ -23,12 +22,9 @@ from d2_ssod.structures import CERTAIN, UNCERTAIN, ImageId
 from d2_ssod.values import as_flag, as_id, as_number, find_id, problem_with_ignore
 
 from .image_names import ImageNames
-from .layout import PhaseFolder
 from .pseudo_labels import is_corrected
 
 logger = logging.getLogger(__name__)
-
-EmptyImages: TypeAlias = Literal["none", "corrected", "all"]
 
 
 def load_labels(
@@ -81,46 +77,40 @@ def load_labels(
     ]
 
 
-def learned_empty(cfg: CfgNode, files: PhaseFolder) -> EmptyImages:
-    """Tell which images without objects in a phase's labels are learned from.
-
-    They are a person's, where empty ones are learned from at all
-    (``DATALOADER.FILTER_EMPTY_ANNOTATIONS`` False). A run writes none in which its models found
-    nothing: in labels that it has made (``manifest.json``), all were emptied by a person; in those
-    from elsewhere, those whose records say so.
-    """
-    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        return "none"
-    return "all" if files.manifest.exists() else "corrected"
-
-
 def load_pseudo_labels(
     path: str | os.PathLike,
     dataset_dicts: Sequence[dict],
     thing_classes: Sequence[str],
     *,
-    empty: EmptyImages = "none",
+    filter_empty: bool = True,
 ) -> list[dict]:
     """Read the images of a file of pseudo-labels that are learned from, by :func:`load_labels`.
 
-    Images without objects, or with crowds alone, are dropped, as a model may have missed some,
-    unless they are such as ``empty`` names; the log says how many.
+    Images without objects, or with crowds alone, are dropped, as a model may have missed some; the
+    log says how many. So are those in which a person has found none, unless ``filter_empty`` is
+    False (``DATALOADER.FILTER_EMPTY_ANNOTATIONS``) and their records say so (``is_corrected``).
     """
     images = load_labels(path, dataset_dicts, thing_classes)
     learned = [
         image
         for image in images
         if any(not own["iscrowd"] for own in image["annotations"])
-        or empty == "all"
-        or (empty == "corrected" and image["is_corrected"])
+        or (image["is_corrected"] and not filter_empty)
     ]
     dropped = len(images) - len(learned)
-    if dropped:
+    if dropped and filter_empty:
         logger.info("%s: dropped %d of %d images, no objects", path, dropped, len(images))
+    elif dropped:
+        logger.warning(
+            "%s: dropped %d of %d images, as they have no objects and nothing says that a person "
+            "has found none: name these in a file of SSOD.PSEUDO_LABEL.CORRECTED, or give their "
+            'records "corrected": true',
+            *(path, dropped, len(images)),
+        )
     return learned
 
 
-def count_pseudo_labels(path: str | os.PathLike, *, empty: EmptyImages = "none") -> tuple[int, int]:
+def count_pseudo_labels(path: str | os.PathLike, *, filter_empty: bool = True) -> tuple[int, int]:
     """Count the images that :func:`load_pseudo_labels` reads, and their objects.
 
     Raises:
@@ -133,9 +123,8 @@ def count_pseudo_labels(path: str | os.PathLike, *, empty: EmptyImages = "none")
         for number, annotation in enumerate(_records(path, content, "annotations"))
         if not as_flag(annotation.get("iscrowd"))
     )
-    kept = {"none": (), "corrected": filter(is_corrected, images.values()), "all": images.values()}
-    ids = {as_id(image.get("id")) for image in kept[empty]}
-    return len(objects.keys() | ids), objects.total()
+    corrected = [] if filter_empty else [n for n, i in images.items() if is_corrected(i)]
+    return len(objects.keys() | corrected), objects.total()
 
 
 def _name_of(path: str | os.PathLike, number: int, annotation: dict) -> str:
@@ -157,16 +146,19 @@ def correction_files(path: str) -> list[str]:
 
     Args:
         path: of a file, or of a folder of JSON files, which are read in the order of their names
-            (``round_2.json`` before ``round_10.json``).
+            (``round_1.json``, ``round_1 (1).json``, ``round_2.json``, ``round_10.json``), whether
+            in capitals or not.
     """
     if not os.path.isdir(path):
         return [path]
-    names = [name for name in os.listdir(path) if name.lower().endswith(".json")]
-    return [os.path.join(path, name) for name in sorted(names, key=_in_natural_order)]
+    stems = (os.path.splitext(name) for name in os.listdir(path) if not name.startswith("."))
+    files = [(stem, end) for stem, end in stems if end.lower() == ".json"]
+    return [os.path.join(path, stem + end) for stem, end in sorted(files, key=_in_natural_order)]
 
 
-def _in_natural_order(name: str) -> list[tuple[str, int]]:
-    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
+def _in_natural_order(file: tuple[str, str]) -> list[tuple[str, int]]:
+    parts = re.findall(r"(\D*)(\d*)", file[0].casefold())
+    return [(text, int(number or 0)) for text, number in parts]
 
 
 def _taken_out(records: list[dict]) -> Iterator[dict]:

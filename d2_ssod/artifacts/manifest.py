@@ -15,12 +15,14 @@ from d2_ssod.json_files import read_record, write_json
 from d2_ssod.pseudo_label import PseudoLabels, easy_fraction
 
 from .differences import differences_between, refuse
-from .layout import RunFolder
+from .digests import digest_of_file
+from .layout import PhaseFolder, RunFolder
 from .settings import label_settings
 
 logger = logging.getLogger(__name__)
 
 MANIFEST_VERSION = 2  # 1 had settings by other names
+_WRITTEN = "pseudo_labels_sha256"  # not of all versions, nor where a kill came between the files
 
 
 def write_manifest(
@@ -32,7 +34,6 @@ def write_manifest(
     settings: dict[str, Any] | None = None,
     quality: dict[str, Any] | None = None,
     corrected: dict[str, Any] | None = None,
-    written: dict[str, Any] | None = None,
 ) -> Path:
     """Write how the pseudo-labels of a phase came about.
 
@@ -44,7 +45,6 @@ def write_manifest(
         settings: what the labels depend on, by config key.
         quality: precision and recall after each step, where the truth is known.
         corrected: how many images and boxes are a person's, and from which file.
-        written: which labels there are then, the person's with the models'.
     """
 
     def by_class(boxes: np.ndarray) -> dict[str, int]:
@@ -86,9 +86,26 @@ def write_manifest(
             "settings": settings or {},
             **({"quality": quality} if quality else {}),
             **({"corrected": corrected} if corrected else {}),
-            **({"written": written} if written else {}),
         },
     )
+
+
+def note_written(files: PhaseFolder) -> None:
+    """Note in the manifest which labels were written, so that a change of them is known."""
+    manifest = read_record(files.manifest, {})
+    write_json(files.manifest, {**manifest, _WRITTEN: digest_of_file(files.pseudo_labels)})
+
+
+def were_changed(files: PhaseFolder) -> bool | None:
+    """Tell whether a phase's labels are others than the run has written; None if not known.
+
+    Raises:
+        ConfigError: the manifest is damaged.
+    """
+    if not (files.manifest.exists() and files.pseudo_labels.exists()):
+        return None
+    known = read_record(files.manifest, {}).get(_WRITTEN)
+    return None if known is None else digest_of_file(files.pseudo_labels) != known
 
 
 def check_label_settings(cfg: CfgNode, phase: int) -> None:

@@ -12,8 +12,6 @@ from d2_ssod.structures import ImageId
 
 from .file_lengths import lengths_of
 
-_MANY = 32  # different lengths that no other pictures have in the same order
-
 
 def match_files(files: Sequence[str], images: Sequence[dict]) -> dict[str, ImageId] | None:
     """Find the images that files of an earlier note are now, by their names.
@@ -110,7 +108,7 @@ def _are_as_long(now: Mapping[str, str], length_of: Mapping[str, int]) -> bool |
     if -1 in was or -1 in found:
         return None
     if num_equal == len(was):
-        return True if len(set(was)) > max(2, min(len(was) // 2, _MANY)) else None
+        return True if len(set(was)) > max(2, len(was) // 2) else None
     return False if 2 * num_equal < len(was) else None
 
 

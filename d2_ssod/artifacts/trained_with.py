@@ -11,14 +11,13 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from d2_ssod.config import with_values
 from d2_ssod.json_files import read_record, write_json
 
 from .differences import differences_between, refuse
 from .digests import digest_of, digest_of_file
 from .file_lengths import digest_of_lengths
 from .initial_weights import describe_weights, other_weights
-from .label_files import count_pseudo_labels, learned_empty
+from .label_files import count_pseudo_labels
 from .layout import PhaseFolder, RunFolder
 from .settings import EMPTY_IMAGES, training_settings
 from .taken_from import read_taken_from
@@ -51,7 +50,7 @@ def record_training(
     has_labels = phase > 0 and files.pseudo_labels.exists()
     if has_labels:
         content["pseudo_labels_sha256"] = digest_of_file(files.pseudo_labels)
-    content["counts"] = _counts(own, len(labeled), files if has_labels else None)
+    content["counts"] = _counts(own, len(labeled), files.pseudo_labels if has_labels else None)
     write_json(files.trained_with, content)
 
 
@@ -72,14 +71,13 @@ def counts_of_training(cfg: CfgNode, phase: int, folder: RunFolder, labeled: int
     known = read_training(files.trained_with).get("counts", {}) if is_known else {}
     if all(isinstance(known.get(name), int) for name in _COUNTS):
         return {name: known[name] for name in _COUNTS}
-    return _counts(cfg, labeled, files if phase > 0 else None)
+    return _counts(cfg, labeled, files.pseudo_labels if phase > 0 else None)
 
 
-def _counts(cfg: CfgNode, labeled: int, of_labels: PhaseFolder | None) -> dict[str, int]:
-    pseudo = (0, 0)
-    if of_labels is not None:
-        empty = learned_empty(cfg, of_labels)
-        pseudo = count_pseudo_labels(of_labels.pseudo_labels, empty=empty)
+def _counts(cfg: CfgNode, labeled: int, pseudo_labels: Path | None) -> dict[str, int]:
+    filter_empty, pseudo = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, (0, 0)
+    if pseudo_labels is not None:
+        pseudo = count_pseudo_labels(pseudo_labels, filter_empty=filter_empty)
     return dict(zip(_COUNTS, (labeled, *pseudo), strict=True))
 
 
@@ -109,7 +107,7 @@ def check_training(
         return
     made, now = read_training(files.trained_with), _describe(own, phase, labeled, unlabeled)
     settings, filters = made["settings"], own.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-    if settings.get(EMPTY_IMAGES) != filters and not _has_empty_images(own, files):
+    if settings.get(EMPTY_IMAGES) != filters and not _has_empty_images(files):
         settings.pop(EMPTY_IMAGES, None)
     differences = differences_between(settings, now["settings"])
     if made["labeled_sha256"] != now["labeled_sha256"]:
@@ -133,13 +131,13 @@ def check_training(
     refuse(own, f"phase {phase} in {folder.root} was trained with other settings", differences)
 
 
-def _has_empty_images(own: CfgNode, files: PhaseFolder) -> bool:
+def _has_empty_images(files: PhaseFolder) -> bool:
     """Tell whether a phase's labels have, or may have had, images that a person has found empty."""
     path = files.pseudo_labels
     if not path.exists():
         return files.has_weights()
-    learned = learned_empty(with_values(own, {EMPTY_IMAGES: False}), files)
-    return count_pseudo_labels(path) != count_pseudo_labels(path, empty=learned)
+    without, with_them = (count_pseudo_labels(path, filter_empty=own) for own in (True, False))
+    return without != with_them
 
 
 def _has_other_pseudo_labels(files: PhaseFolder, trained_with: str | None) -> bool:

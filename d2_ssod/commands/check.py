@@ -123,7 +123,7 @@ def _check_made(cfg: CfgNode, data: RunData, corrected: Predictions, findings: F
         remedy = "without --resume, a new run begins, and sets the folder aside"
         findings.warning("", "a run that --resume will refuse", str(error), remedy)
     for line in given_in_vain(cfg, data, corrected):
-        findings.warning("", "images or labels that come too late", line, "")
+        findings.warning("", "what comes too late for a run that --resume goes on with", line, "")
 
 
 def _cases(findings: Sequence[Finding], level: str) -> int:

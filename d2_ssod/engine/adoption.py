@@ -20,7 +20,6 @@ from d2_ssod.artifacts import (
     digest_of_file,
     discard_partial_predictions,
     has_learned_unlabeled,
-    learned_empty,
     load_model,
     load_pseudo_labels,
     read_taken_from,
@@ -158,7 +157,7 @@ def adopt_pseudo_labels(cfg: CfgNode, data: RunData) -> None:
             )
         return
     images = read_given_labels(cfg, data.unlabeled, data.thing_classes)
-    on_main_process(lambda: _take_labels(path, files.pseudo_labels))
+    on_main_process(lambda: _take_labels(path, files))
     logger.info("Phase 1 trains on the labels of %d images in %s", len(images), path)
 
 
@@ -171,9 +170,9 @@ def read_given_labels(
         ConfigError: there is no such file, it has no objects, or it does not fit the unlabeled
             images.
     """
-    path, files = cfg.SSOD.PSEUDO_LABEL.FROM, RunFolder(cfg.OUTPUT_DIR).phase(1)
+    path, filter_empty = cfg.SSOD.PSEUDO_LABEL.FROM, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
     check_is_file("SSOD.PSEUDO_LABEL.FROM", path)
-    images = load_pseudo_labels(path, unlabeled, thing_classes, empty=learned_empty(cfg, files))
+    images = load_pseudo_labels(path, unlabeled, thing_classes, filter_empty=filter_empty)
     if not any(map(has_objects, images)):
         raise ConfigError(
             f"SSOD.PSEUDO_LABEL.FROM: {path} has no objects on unlabeled images (crowds are none); "
@@ -182,9 +181,10 @@ def read_given_labels(
     return images
 
 
-def _take_labels(path: str, labels: Path) -> None:
-    labels.parent.mkdir(parents=True, exist_ok=True)
-    atomic_copy(path, labels)
+def _take_labels(path: str, files: PhaseFolder) -> None:
+    files.folder.mkdir(parents=True, exist_ok=True)
+    files.manifest.unlink(missing_ok=True)  # of labels that were made there before
+    atomic_copy(path, files.pseudo_labels)
 
 
 def _are_others(path: str, labels: Path) -> bool:

@@ -87,7 +87,7 @@ def check_made(cfg: CfgNode, data: RunData) -> None:
 
 def given_in_vain(cfg: CfgNode, data: RunData, corrected: Predictions) -> Iterator[str]:
     """Say of images, or of a person's labels, that they come too late to be learned from."""
-    lines = unused_corrections(cfg, corrected), unused_images(cfg, data)
+    lines = unused_corrections(cfg, corrected, data), unused_images(cfg, data)
     yield from (line for line in lines if line is not None)
 
 

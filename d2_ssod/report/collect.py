@@ -25,6 +25,7 @@ from d2_ssod.artifacts import (
     load_validated_ensembles,
     numbers_in,
     read_history,
+    were_changed,
     yardstick_of,
 )
 from d2_ssod.errors import ConfigError, one_line, shortened
@@ -240,7 +241,11 @@ def _read_phase(cfg: CfgNode, number: int, problems: list[str]) -> Phase:
         number,
         files,
         _if_there(files.validation, lambda path: load_validated(folder, number), problems),
-        _if_there(files.manifest, lambda path: read_labels(path, number, learned), problems),
+        _if_there(
+            files.manifest,
+            lambda path: read_labels(path, number, learned, were_changed=were_changed(files)),
+            problems,
+        ),
         rows,
     )
 

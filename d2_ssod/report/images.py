@@ -11,7 +11,6 @@ from detectron2.data import DatasetCatalog
 
 from d2_ssod.artifacts import (
     has_learned,
-    learned_empty,
     load_predictions,
     load_predictions_by_file,
     load_pseudo_labels,
@@ -129,7 +128,7 @@ class RunImages:
         return load_pseudo_labels(
             phase.files.pseudo_labels,
             *(list(self.unlabeled.values()), self.run.classes),
-            empty=learned_empty(self.run.cfg, phase.files),
+            filter_empty=self.run.cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
         )
 
     def _predictions(self, phase: Phase) -> Predictions:

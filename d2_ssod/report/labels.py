@@ -80,26 +80,35 @@ class LabelTable:
         return text
 
 
-def read_labels(path: Path, phase: int, learned: tuple[int, int] | None = None) -> LabelTable:
+def read_labels(
+    path: Path,
+    phase: int,
+    learned: tuple[int, int] | None = None,
+    *,
+    were_changed: bool | None = None,
+) -> LabelTable:
     """Read the manifest of a phase.
 
     Args:
         path: of the manifest.
         phase: of the labels.
         learned: images and boxes of these as they are learned; None: as they were made.
+        were_changed: since they were written; None: not known, but by their numbers.
 
     Raises:
         ConfigError: it is damaged.
     """
     manifest = read_record(path, {"sources": dict, "selection": dict, "boxes": dict})
     sources, selection = manifest["sources"], manifest["selection"]
-    made = _made(manifest, learned)
     counts = _counts(list(sources), manifest["boxes"])
     quality = {
         step: {name: _number(found.get(name)) for name in ("precision", "recall")}
         for step, found in manifest.get("quality", {}).items()
     }
     corrected = manifest.get("corrected")
+    made = int(selection["images_kept"]), int(manifest["boxes"]["kept"])
+    if were_changed is None:  # as of an earlier version
+        were_changed = learned not in (None, made) and not corrected
     return LabelTable(
         phase,
         list(sources),
@@ -108,20 +117,9 @@ def read_labels(path: Path, phase: int, learned: tuple[int, int] | None = None) 
         {name: int(selection[f"images{name}"]) for name in ("", "_kept", "_left_out", "_empty")},
         quality,
         corrected and {name: int(corrected.get(name, 0)) for name in _OF_CORRECTED},
-        learned or made[0],
-        were_changed=learned is not None and learned not in made,
+        learned or made,
+        were_changed,
     )
-
-
-def _made(manifest: dict[str, Any], learned: tuple[int, int] | None) -> list[tuple[int, int]]:
-    """Give the images and boxes of labels as they were made, without and with empty images."""
-    written = manifest.get("written")
-    if written is None and manifest.get("corrected") and learned is not None:
-        return [learned]  # an earlier version, which did not note how many there are in all
-    if written is None:
-        return [(int(manifest["selection"]["images_kept"]), int(manifest["boxes"]["kept"]))]
-    images, empty, boxes = (int(written[name]) for name in ("images", "images_empty", "boxes"))
-    return [(images - empty, boxes), (images, boxes)]
 
 
 def _boxes_of(corrected: dict[str, int]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,7 @@ def _content(run: Run, images_to_label: int) -> dict[str, Any]:
         "sheets": sheets,
         "queue": queue[:_SHOWN],
         "queue_length": len(queue),
-        "go_on": go_on_with(run.cfg, "file.json"),
+        **_to_go_on(run.cfg),
         "to_label": min(images_to_label, len(queue)),
         "suspects": [(s, describe_suspect(s, run.classes)) for s in suspects[:_SHOWN]],
         "suspects_length": len(suspects),
@@ -186,6 +187,16 @@ def _queue(run: Run, images: RunImages, images_to_label: int) -> list[Review]:
     unlabeled = list(images.unlabeled.values())
     write_queue(run.folder, queue, unlabeled, run.classes, ids, images_to_label, corrected)
     return queue
+
+
+def _to_go_on(cfg: CfgNode) -> dict[str, str]:
+    """Say how corrections come back: beside those of the rounds before, if there are any."""
+    before = cfg.SSOD.PSEUDO_LABEL.CORRECTED
+    if not before:
+        return {"go_on": go_on_with(cfg, "file.json"), "beside": ""}
+    if os.path.isdir(before):
+        return {"go_on": go_on_with(cfg, before), "beside": f"put into {before}"}
+    return {"go_on": go_on_with(cfg, "folder"), "beside": f"put into one folder with {before}"}
 
 
 def _corrected(run: Run, images: RunImages) -> set[ImageId] | None:
@@ -241,7 +252,7 @@ def _label_figures(images: RunImages, table: LabelTable) -> list[Markup]:
 
 def _training_figures(run: Run) -> list[Markup]:
     drawn = [figures.curves(run.phases, "total_loss", "Loss while training", "total loss")]
-    known = {key for phase in run.phases for row in phase.curves[-1:] for key in row}
+    known = {key for phase in run.phases for row in phase.curves for key in row}
     for key in sorted(key for key in known if key.endswith(_MEAN_WEIGHT)):
         stage = key.removesuffix(_MEAN_WEIGHT).strip("/")  # of a cascade
         of_stage = f" ({stage})" if stage else ""

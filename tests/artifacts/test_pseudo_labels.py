@@ -4,22 +4,18 @@ import os
 
 import numpy as np
 import pytest
-import runs
 from detectron2.structures import BoxMode
 from samples import CATEGORY_IDS, FOUND, scored
 
 from d2_ssod import file_names
 from d2_ssod.artifacts import (
-    RunFolder,
     correction_files,
     count_pseudo_labels,
     image_names,
-    learned_empty,
     load_pseudo_labels,
     save_pseudo_labels,
 )
 from d2_ssod.errors import ConfigError
-from d2_ssod.json_files import write_json
 from d2_ssod.structures import Detections, TieredDetections
 
 CLASSES = ["cat", "dog"]
@@ -126,41 +122,25 @@ def test_images_that_a_person_has_labeled_are_marked(path):
     assert [image["is_corrected"] for image in load(path)] == [False, True]
 
 
-def test_images_in_which_a_person_found_nothing_are_learned_from_where_empty_ones_are(path):
+def test_images_in_which_a_person_found_nothing_are_learned_from_where_empty_ones_are(path, caplog):
     nothing = Detections.empty()
     labels = {3: FOUND[3], 1: nothing, 2: nothing}
     save_pseudo_labels(path, labels, IMAGES, CLASSES, CATEGORY_IDS, corrected={1})
     assert [image["image_id"] for image in load(path)] == [3]
     assert count_pseudo_labels(path) == (1, len(FOUND[3]))
     # What a model has found nothing in may have objects.
-    kept = load_pseudo_labels(path, IMAGES, CLASSES, empty="corrected")
+    kept = load_pseudo_labels(path, IMAGES, CLASSES, filter_empty=False)
     assert [(image["image_id"], len(image["annotations"])) for image in kept] == [(3, 2), (1, 0)]
-    assert count_pseudo_labels(path, empty="corrected") == (2, len(FOUND[3]))
-    kept = load_pseudo_labels(path, IMAGES, CLASSES, empty="all")
-    assert [image["image_id"] for image in kept] == [3, 1, 2]
-    assert count_pseudo_labels(path, empty="all") == (3, len(FOUND[3]))
-
-
-@pytest.mark.parametrize(
-    ("filters", "has_manifest", "expected"),
-    [(True, True, "none"), (False, True, "all"), (False, False, "corrected")],
-)
-def test_in_labels_of_the_run_a_person_has_emptied_what_is_empty(
-    tmp_path, filters, has_manifest, expected
-):
-    cfg, files = runs.bare_config(tmp_path), RunFolder(tmp_path).phase(1)
-    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = filters
-    if has_manifest:
-        write_json(files.manifest, {})
-    assert learned_empty(cfg, files) == expected
+    assert count_pseudo_labels(path, filter_empty=False) == (2, len(FOUND[3]))
+    assert "dropped 1 of 3 images, as they have no objects and nothing says that a" in caplog.text
 
 
 def test_files_of_corrections_are_read_in_the_order_of_rounds(tmp_path):
-    names = ["round_10.json", "round_2.JSON", "a.json", "notes.txt"]
-    for name in names:
+    in_order = ["a.json", "round_1.json", "round_1 (1).json", "round_1-fixed.json"]
+    in_order += ["Round_2.JSON", "round_10.json"]
+    for name in [*in_order[::-1], "notes.txt", "._round_1.json"]:
         (tmp_path / name).touch()
-    found = [os.path.basename(path) for path in correction_files(str(tmp_path))]
-    assert found == ["a.json", "round_2.JSON", "round_10.json"]
+    assert [os.path.basename(path) for path in correction_files(str(tmp_path))] == in_order
     assert correction_files("mine.json") == ["mine.json"]
 
 

@@ -353,9 +353,12 @@ def test_images_that_a_person_has_found_empty_are_taken_where_labeled_ones_are(
     unlabeled = [
         {"file_name": f"/data/{n}.png", "image_id": n, "width": 9, "height": 9} for n in (1, 2)
     ]
+    manifest = RunFolder(cfg.OUTPUT_DIR).phase(1).manifest
+    write_json(manifest, {})  # of labels that were deleted
     with caplog.at_level(logging.INFO):
         adopt_pseudo_labels(cfg, SimpleNamespace(unlabeled=unlabeled, thing_classes=["cat"]))
     assert f"Phase 1 trains on the labels of {learned} images in " in caplog.text
+    assert not manifest.exists()
 
 
 def test_labels_without_objects_are_not_taken(tmp_path):

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import runs
 import yaml
+from detectron2.data import DatasetCatalog
 from made_run import make_run, metrics
 from PIL import Image
 
 from d2_ssod.artifacts import (
     RunFolder,
     TakenFrom,
+    note_written,
     record_event,
     record_training,
     save_ensemble_validation,
@@ -105,22 +107,35 @@ def test_labels_that_were_changed_in_place_are_counted_as_they_are(cfg):
 
 def test_changes_in_place_are_told_from_labels_that_a_person_has_given(cfg):
     files = RunFolder(cfg.OUTPUT_DIR).phase(2)
-    manifest, labels = (json.loads(p.read_text()) for p in (files.manifest, files.pseudo_labels))
-    images, boxes = len(labels["images"]), len(labels["annotations"])
+    manifest = json.loads(files.manifest.read_text())
     manifest["corrected"] = {"file": "mine.json", "images": 2, "boxes": 0, "images_empty": 2}
-    for more_images, empty, more_boxes, is_said in (
-        (0, 0, 0, False),
-        (2, 2, 0, False),
-        (0, 0, 1, True),
-        (1, 0, 0, True),
+    files.manifest.write_text(json.dumps(manifest))
+    assert not collect(cfg).phases[2].labels.were_changed  # as far as is known
+    note_written(files)
+    assert not collect(cfg).phases[2].labels.were_changed
+    labels = json.loads(files.pseudo_labels.read_text())
+    labels["annotations"][0]["bbox"][2] -= 1
+    files.pseudo_labels.write_text(json.dumps(labels))
+    assert collect(cfg).phases[2].labels.were_changed
+
+
+def test_corrections_come_back_beside_those_of_before(cfg, tmp_path):
+    said = " ".join(Page(write_report(cfg)).text.split())
+    assert "Corrected, it comes back for" in said
+    assert "--resume SSOD.PSEUDO_LABEL.CORRECTED file.json" in said
+    ids = [image["image_id"] for image in DatasetCatalog.get(cfg.DATASETS.UNLABELED[0])]
+    (tmp_path / "rounds").mkdir()
+    path = tmp_path / "rounds" / "1.json"
+    content = {"images": [{"id": ids[0]}], "annotations": [], "categories": []}
+    path.write_text(json.dumps(content))
+    for corrected, beside, named in (
+        (path, f"put into one folder with {path}", "folder"),
+        (path.parent, f"put into {path.parent}", str(path.parent)),
     ):
-        manifest["written"] = {
-            "images": images + more_images,
-            "images_empty": empty,
-            "boxes": boxes + more_boxes,
-        }
-        files.manifest.write_text(json.dumps(manifest))
-        assert collect(cfg).phases[2].labels.were_changed == is_said
+        cfg.SSOD.PSEUDO_LABEL.CORRECTED = str(corrected)
+        said = " ".join(Page(write_report(cfg)).text.split())
+        assert f"Corrected, and {beside}, it comes back for" in said
+        assert f"--resume SSOD.PSEUDO_LABEL.CORRECTED {named}" in said
 
 
 def test_weights_of_each_stage_of_a_cascade_are_drawn(cfg):

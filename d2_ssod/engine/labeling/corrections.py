@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,8 +23,9 @@ from d2_ssod.data.findings import Findings, raise_first
 from d2_ssod.data.objects import objects_and_crowds
 from d2_ssod.data.statistics import check_crowds
 from d2_ssod.errors import ConfigError
+from d2_ssod.file_names import base_name
 from d2_ssod.json_files import read_record
-from d2_ssod.structures import ImageId, Predictions
+from d2_ssod.structures import Detections, ImageId, Predictions
 
 from ..configs.named_files import check_is_file
 from ..run_data import RunData
@@ -86,13 +87,13 @@ def _check_are_a_persons(images: Sequence[dict], place: str, findings: Findings)
     """Find labels that nobody seems to have looked at: none, or models' alone."""
     scores = [own["score"] for image in images for own in image["annotations"]]
     if scores and max(scores) < 1:
-        odd = f"all {len(scores)} boxes have scores, as those of a model"
+        odd = f"all {len(scores)} boxes have a model's scores"
     elif not scores:
         odd = f"none of the {len(images)} images has an object"
     else:
         return
     remedy = "every image in the file counts as one that a person has looked at: leave others out"
-    findings.warning(place, "labels that are hardly a person's", odd, remedy)
+    findings.warning(place, "labels that may be no person's", odd, remedy)
 
 
 def surely(images: Sequence[dict]) -> Predictions:
@@ -101,21 +102,35 @@ def surely(images: Sequence[dict]) -> Predictions:
     return {n: replace(found, scores=np.ones_like(found.scores)) for n, found in objects.items()}
 
 
-def describe_corrected(cfg: CfgNode, corrected: Predictions) -> dict[str, Any] | None:
+def describe_corrected(
+    cfg: CfgNode, corrected: Predictions, data: RunData
+) -> dict[str, Any] | None:
     """Say for the manifest how many labels are a person's, and from which file."""
     if not corrected:
         return None
-    digest = hashlib.sha256()
-    for image_id, found in corrected.items():
-        content = repr((image_id, found.boxes.tolist(), found.classes.tolist()))
-        digest.update(content.encode(errors="surrogateescape"))
+    name_of = {image["image_id"]: base_name(image["file_name"]) for image in data.unlabeled}
     return {
         "file": cfg.SSOD.PSEUDO_LABEL.CORRECTED,
         "images": len(corrected),
         "boxes": sum(map(len, corrected.values())),
         "images_empty": sum(len(found) == 0 for found in corrected.values()),
-        "sha256": digest.hexdigest(),
+        "sha256": _digest_of((n, *_columns(own)) for n, own in corrected.items()),
+        # Whatever their ids and order; the former is that of earlier versions.
+        "labels_sha256": _digest_of(
+            sorted((name_of[n], *_columns(own)) for n, own in corrected.items())
+        ),
     }
+
+
+def _columns(found: Detections) -> tuple[list, list]:
+    return found.boxes.tolist(), found.classes.tolist()
+
+
+def _digest_of(rows: Iterable[tuple]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(repr(row).encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def left_to_models(selected: Predictions, corrected: Predictions) -> Predictions:
@@ -123,9 +138,9 @@ def left_to_models(selected: Predictions, corrected: Predictions) -> Predictions
     return {image_id: found for image_id, found in selected.items() if image_id not in corrected}
 
 
-def unused_corrections(cfg: CfgNode, corrected: Predictions) -> str | None:
+def unused_corrections(cfg: CfgNode, corrected: Predictions, data: RunData) -> str | None:
     """Say if a person's labels came after the labels that they should have replaced were made."""
-    folder, now = RunFolder(cfg.OUTPUT_DIR), describe_corrected(cfg, corrected)
+    folder, now = RunFolder(cfg.OUTPUT_DIR), describe_corrected(cfg, corrected, data)
     files = [folder.phase(phase) for phase in range(1, cfg.SSOD.NUM_PHASES + 1)]
     if now is None:
         return None
@@ -173,13 +188,10 @@ def _warn_of_those_forgotten(
     if not files.pseudo_labels.exists():
         return
     try:
-        note = read_record(files.manifest, {}) if files.manifest.exists() else None
-        if note is not None and not note.keys() & {"corrected", "written"}:
-            return  # of models alone, as an earlier version made them
-        before = load_labels(files.pseudo_labels, data.unlabeled, data.thing_classes)
+        were_edited = were_changed(files) and not corrected
+        gone = [] if _is_of_models_alone(files) else _left_out(files, data, corrected)
     except ConfigError:  # damaged since it was learned from, which nothing depends on any more
         return
-    gone = [i for i in before if i["is_corrected"] and i["image_id"] not in corrected]
     if gone:
         logger.warning(
             "Phase %d: %d images of which phase %d had a person's labels, such as %s, are not in "
@@ -187,7 +199,7 @@ def _warn_of_those_forgotten(
             "with the files of all rounds there, and delete %s to have it made anew",
             *(phase, len(gone), phase - 1, gone[0]["file_name"], labels.pseudo_labels),
         )
-    if were_changed(before, (note or {}).get("written", {})):
+    if were_edited:
         logger.warning(
             "Phase %d: %s was changed after it was made, which holds for its own phase alone: to "
             "have what a person has changed in this one, too, let SSOD.PSEUDO_LABEL.CORRECTED name "
@@ -196,8 +208,22 @@ def _warn_of_those_forgotten(
         )
 
 
+def _left_out(files: PhaseFolder, data: RunData, corrected: Predictions) -> list[dict]:
+    """List the images that a phase has a person's labels of, and that have none now."""
+    images = load_labels(files.pseudo_labels, data.unlabeled, data.thing_classes)
+    return [i for i in images if i["is_corrected"] and i["image_id"] not in corrected]
+
+
+def _is_of_models_alone(files: PhaseFolder) -> bool:
+    """Tell whether a phase's labels are known to have been made without any of a person's."""
+    return files.manifest.exists() and "corrected" not in read_record(files.manifest, {})
+
+
 def _is_without(files: PhaseFolder, corrected: dict[str, Any], *, with_empty: bool) -> bool:
     """Tell whether a phase's labels were made without these corrections, or images without any."""
     known = read_record(files.manifest, {}, {"corrected": dict}) if files.manifest.exists() else {}
-    left_out = with_empty and known.get("format_version") == 1  # which had no such images
-    return left_out or known.get("corrected", {}).get("sha256") != corrected["sha256"]
+    if with_empty and known.get("format_version") == 1:  # which had no such images
+        return True
+    of_labels = known.get("corrected", {})
+    key = "labels_sha256" if "labels_sha256" in of_labels else "sha256"
+    return of_labels.get(key) != corrected[key]

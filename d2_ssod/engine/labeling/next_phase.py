@@ -13,11 +13,10 @@ from torch import nn
 
 from d2_ssod.artifacts import (
     RunFolder,
-    describe_written,
     label_settings,
-    learned_empty,
     load_predictions,
     load_pseudo_labels,
+    note_written,
     save_pseudo_labels,
     timed_event,
     write_manifest,
@@ -69,12 +68,12 @@ def read_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> list[dict]:
         phase: 1..N.
         data: the data sets of the run.
     """
-    files = RunFolder(cfg.OUTPUT_DIR).phase(phase)
+    path = RunFolder(cfg.OUTPUT_DIR).phase(phase).pseudo_labels
     logger.info("Phase %d: reading its labels", phase)
     images = load_pseudo_labels(
-        files.pseudo_labels,
+        path,
         *(data.unlabeled, data.thing_classes),
-        empty=learned_empty(cfg, files),
+        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
     )
     if not images:
         logger.warning(
@@ -93,7 +92,6 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
     of_models = left_to_models(labels.selected, corrected)
     check_labels(cfg, phase, labels, of_models, data)
     say_corrected(cfg, phase, data, corrected)
-    written = corrected | of_models
     write_manifest(
         files.manifest,
         labels,
@@ -101,15 +99,15 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
         thing_classes=data.thing_classes,
         settings=label_settings(cfg),
         quality=truth.found,
-        corrected=describe_corrected(cfg, corrected),
-        written=describe_written(written, data.unlabeled, data.thing_classes),
+        corrected=describe_corrected(cfg, corrected, data),
     )
-    # Last, as its existence says that the phase's labels are complete.
+    # After it, as its existence says that the phase's labels are complete.
     save_pseudo_labels(
         files.pseudo_labels,
-        *(written, data.unlabeled, data.thing_classes, data.category_ids),
+        *(corrected | of_models, data.unlabeled, data.thing_classes, data.category_ids),
         corrected=corrected,
     )
+    note_written(files)
 
 
 def _labels_of_models(cfg: CfgNode, phase: int, data: RunData, truth: LabelTruth) -> PseudoLabels:

@@ -1,5 +1,6 @@
 """What the labels of a phase are made by: the config's keys, and the predictions on disk."""
 
+import dataclasses
 import json
 import logging
 
@@ -11,8 +12,8 @@ from samples import detections
 
 from d2_ssod.artifacts import (
     RunFolder,
-    describe_written,
     keep_partial_predictions,
+    note_written,
     prediction_source,
     save_predictions,
     save_pseudo_labels,
@@ -238,6 +239,43 @@ def test_crowds_that_a_person_has_drawn_are_said(tmp_path, caplog):
     assert "corrected.json): 1 of 1 annotations are crowds" in caplog.text
 
 
+@pytest.mark.parametrize("corrected", [{}, {1: detections((0, 0, 9, 9, 1.0, 0))}])
+def test_changes_in_place_are_said_to_hold_for_one_phase(tmp_path, caplog, corrected):
+    """Where there are no corrections by file, which are there to stay."""
+    caplog.set_level(logging.WARNING, "d2_ssod")
+    cfg, files = runs.bare_config(tmp_path), RunFolder(tmp_path).phase(1)
+    of_models = {n: detections((0, 0, 9, 9, 0.5, 0)) for n in (1, 2)}
+    write_json(files.manifest, {})
+    save_pseudo_labels(files.pseudo_labels, of_models, DATA.unlabeled, ["cat"], [7])
+    say_corrected(cfg, 2, DATA, corrected)  # an earlier version has not noted what it wrote
+    note_written(files)
+    say_corrected(cfg, 2, DATA, corrected)
+    assert not caplog.records
+    other = {**of_models, 2: detections((0, 0, 8, 9, 1.0, 0))}
+    save_pseudo_labels(files.pseudo_labels, other, DATA.unlabeled, ["cat"], [7])
+    say_corrected(cfg, 2, DATA, corrected)
+    assert ("which holds for its own phase alone" in caplog.text) == (not corrected)
+
+
+def test_corrections_are_the_same_whatever_their_order_and_ids(tmp_path):
+    cfg, files = runs.bare_config(tmp_path), RunFolder(tmp_path).phase(1)
+    cfg.SSOD.NUM_PHASES, cfg.SSOD.PSEUDO_LABEL.CORRECTED = 1, "mine.json"
+    both = {1: detections((0, 0, 9, 9, 1.0, 0)), 2: detections()}
+    note = describe_corrected(cfg, both, DATA)
+    write_json(files.pseudo_labels, {})
+    renumbered = [{**image, "image_id": image["image_id"] + 10} for image in DATA.unlabeled]
+    other = {12: both[2], 11: both[1]}
+    of_other_ids = dataclasses.replace(DATA, unlabeled=renumbered)
+    write_json(files.manifest, {"format_version": 2, "corrected": note})
+    assert unused_corrections(cfg, other, of_other_ids) is None
+    assert unused_corrections(cfg, {11: both[1]}, of_other_ids) is not None
+    assert unused_corrections(cfg, {12: both[1], 11: both[2]}, of_other_ids) is not None
+    del note["labels_sha256"]  # of an earlier version
+    write_json(files.manifest, {"format_version": 2, "corrected": note})
+    assert unused_corrections(cfg, both, DATA) is None
+    assert unused_corrections(cfg, other, of_other_ids) is not None
+
+
 def test_of_an_image_in_several_rounds_the_last_one_counts(tmp_path):
     cfg = runs.bare_config(tmp_path)
     cfg.SSOD.PSEUDO_LABEL.CORRECTED = str(tmp_path / "rounds")
@@ -255,7 +293,7 @@ def test_of_an_image_in_several_rounds_the_last_one_counts(tmp_path):
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        ({1: detections((0, 0, 9, 9, 0.4, 0))}, "all 1 boxes have scores, as those of a model"),
+        ({1: detections((0, 0, 9, 9, 0.4, 0))}, "all 1 boxes have a model's scores"),
         ({1: detections((0, 0, 9, 9, 0.4, 0), (0, 0, 5, 5, 1.0, 0))}, ""),
         ({1: detections(), 2: detections()}, "none of the 2 images has an object"),
         ({}, "none of the 0 images has an object"),
@@ -288,7 +326,7 @@ def test_corrections_that_come_too_late_are_said(tmp_path, phases, manifest, is_
     cfg, folder = runs.bare_config(tmp_path), RunFolder(tmp_path)
     cfg.SSOD.NUM_PHASES, cfg.SSOD.PSEUDO_LABEL.CORRECTED = 2, "mine.json"
     if manifest == "with them":
-        manifest = {"corrected": describe_corrected(cfg, CORRECTED)}
+        manifest = {"corrected": describe_corrected(cfg, CORRECTED, DATA)}
     for phase in range(1, phases + 1):
         files = folder.phase(phase)
         write_json(files.pseudo_labels, {})
@@ -297,7 +335,7 @@ def test_corrections_that_come_too_late_are_said(tmp_path, phases, manifest, is_
         write_json(files.trained_with, {})  # also where what was trained is gone since
         if is_trained:
             (files.folder / "model_0000001.pth").touch()
-    line = unused_corrections(cfg, CORRECTED)
+    line = unused_corrections(cfg, CORRECTED, DATA)
     assert (line is None) == (said is None)
     assert said is None or said in line
 
@@ -313,16 +351,17 @@ def test_images_found_empty_that_an_earlier_version_left_out_are_said(
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = filters
     corrected = {**CORRECTED, 2: detections()}
     write_json(files.pseudo_labels, {})
-    note = {"format_version": version, "corrected": describe_corrected(cfg, corrected)}
+    note = {"format_version": version, "corrected": describe_corrected(cfg, corrected, DATA)}
     write_json(files.manifest, note)
-    line = unused_corrections(cfg, corrected) or ""
+    line = unused_corrections(cfg, corrected, DATA) or ""
     assert ("was made without the labels of mine.json" in line) == is_said
 
 
 def test_images_that_a_person_has_found_empty_are_counted(tmp_path):
     cfg = runs.bare_config(tmp_path)
     of_images = {1: detections((0, 0, 9, 9, 1.0, 0)), 2: detections(), 3: detections()}
-    found = describe_corrected(cfg, of_images)
+    three = [{"image_id": n, "file_name": f"{n}.png"} for n in of_images]
+    found = describe_corrected(cfg, of_images, dataclasses.replace(DATA, unlabeled=three))
     assert [found[name] for name in ("images", "boxes", "images_empty")] == [3, 1, 2]
 
 
@@ -342,15 +381,6 @@ def test_corrections_of_an_earlier_round_that_are_left_out_are_said(tmp_path, ca
         write_json(path.with_name("manifest.json"), note)
         say_corrected(cfg, 2, DATA, {1: both[1]})
         assert bool(caplog.records) == is_said
-        caplog.clear()
-    written = describe_written(both, DATA.unlabeled, ["cat"])
-    for boxes, is_said in ((9, False), (8, True)):
-        write_json(path.with_name("manifest.json"), {"written": written})
-        other = {**both, 2: detections((0, 0, boxes, 9, 1.0, 0))}
-        save_pseudo_labels(path, other, DATA.unlabeled, ["cat"], [7])
-        say_corrected(cfg, 2, DATA, {})
-        assert ("which holds for its own phase alone" in caplog.text) == is_said
-        assert len(caplog.records) == is_said
         caplog.clear()
     path.with_name("manifest.json").write_text("damaged since, too")
     say_corrected(cfg, 2, DATA, {})
