@@ -54,6 +54,9 @@ def test_a_phase_without_a_teacher_that_is_to_have_one_is_not_gone_on_with(cfg, 
 @pytest.mark.parametrize("phase", [0, 1])
 def test_each_phase_is_to_be_of_the_images_that_there_are(cfg, phase):
     leave(cfg, phase)
+    first = RunFolder(cfg.OUTPUT_DIR).phase(0)
+    first.folder.mkdir(parents=True, exist_ok=True)
+    first.model.touch()
     starting.check_made(cfg, DATA)
     other = SimpleNamespace(labeled=[{"file_name": "b.png", "annotations": []}], unlabeled=[])
     with pytest.raises(ConfigError, match=rf"phase {phase}"):
