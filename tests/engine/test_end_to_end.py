@@ -781,7 +781,8 @@ def test_labels_that_a_person_made_take_the_place_of_those_of_the_models(
     assert summary["pseudo_images"] == len(names) - (0 if keeps_empty else 1)
     assert summary["labeled_images"] == 12
     manifest = read(copied_run / "phase_1" / "manifest.json")
-    assert len(manifest["corrected"].pop("sha256")) == 64
+    assert {len(manifest["corrected"].pop(f"{of}sha256")) for of in ("", "labels_")} == {64}
+    assert len(manifest["pseudo_labels_sha256"]) == 64
     expected = {"file": str(corrected), "images": 2, "boxes": 1, "images_empty": 1}
     assert manifest["corrected"] == expected
     assert "2 images have the labels of" in (copied_run / "log.txt").read_text()
