@@ -53,7 +53,7 @@ from .label_files import (
 )
 from .layout import PhaseFolder, RunFolder
 from .lock import lock_folder, release_folder
-from .manifest import check_label_settings, note_written, were_changed, write_manifest
+from .manifest import check_label_settings, were_changed, write_manifest
 from .moved_files import match_files
 from .partial_predictions import (
     discard_partial_predictions,
@@ -170,7 +170,6 @@ __all__ = [
     "load_validation",
     "lock_folder",
     "match_files",
-    "note_written",
     "noted_files",
     "numbers_in",
     "prediction_source",

@@ -22,7 +22,7 @@ from .settings import label_settings
 logger = logging.getLogger(__name__)
 
 MANIFEST_VERSION = 2  # 1 had settings by other names
-_WRITTEN = "pseudo_labels_sha256"  # not of all versions, nor where a kill came between the files
+_WRITTEN = "pseudo_labels_sha256"  # not of all versions
 
 
 def write_manifest(
@@ -34,6 +34,7 @@ def write_manifest(
     settings: dict[str, Any] | None = None,
     quality: dict[str, Any] | None = None,
     corrected: dict[str, Any] | None = None,
+    written: str | os.PathLike | None = None,
 ) -> Path:
     """Write how the pseudo-labels of a phase came about.
 
@@ -45,6 +46,7 @@ def write_manifest(
         settings: what the labels depend on, by config key.
         quality: precision and recall after each step, where the truth is known.
         corrected: how many images and boxes are a person's, and from which file.
+        written: the file of the labels, of which it is noted what it is, so that a change is known.
     """
 
     def by_class(boxes: np.ndarray) -> dict[str, int]:
@@ -86,14 +88,9 @@ def write_manifest(
             "settings": settings or {},
             **({"quality": quality} if quality else {}),
             **({"corrected": corrected} if corrected else {}),
+            **({_WRITTEN: digest_of_file(written)} if written else {}),
         },
     )
-
-
-def note_written(files: PhaseFolder) -> None:
-    """Note in the manifest which labels were written, so that a change of them is known."""
-    manifest = read_record(files.manifest, {})
-    write_json(files.manifest, {**manifest, _WRITTEN: digest_of_file(files.pseudo_labels)})
 
 
 def were_changed(files: PhaseFolder) -> bool | None:

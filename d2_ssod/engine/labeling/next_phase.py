@@ -16,7 +16,6 @@ from d2_ssod.artifacts import (
     label_settings,
     load_predictions,
     load_pseudo_labels,
-    note_written,
     save_pseudo_labels,
     timed_event,
     write_manifest,
@@ -92,6 +91,12 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
     of_models = left_to_models(labels.selected, corrected)
     check_labels(cfg, phase, labels, of_models, data)
     say_corrected(cfg, phase, data, corrected)
+    # Not under its name, whose existence says that labels and manifest are complete.
+    written = save_pseudo_labels(
+        files.pseudo_labels.with_name(".pseudo_labels.json"),
+        *(corrected | of_models, data.unlabeled, data.thing_classes, data.category_ids),
+        corrected=corrected,
+    )
     write_manifest(
         files.manifest,
         labels,
@@ -100,14 +105,9 @@ def _make_pseudo_labels(cfg: CfgNode, phase: int, data: RunData) -> None:
         settings=label_settings(cfg),
         quality=truth.found,
         corrected=describe_corrected(cfg, corrected, data),
+        written=written,
     )
-    # After it, as its existence says that the phase's labels are complete.
-    save_pseudo_labels(
-        files.pseudo_labels,
-        *(corrected | of_models, data.unlabeled, data.thing_classes, data.category_ids),
-        corrected=corrected,
-    )
-    note_written(files)
+    written.replace(files.pseudo_labels)
 
 
 def _labels_of_models(cfg: CfgNode, phase: int, data: RunData, truth: LabelTruth) -> PseudoLabels:

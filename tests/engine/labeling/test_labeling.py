@@ -12,8 +12,8 @@ from samples import detections
 
 from d2_ssod.artifacts import (
     RunFolder,
+    digest_of_file,
     keep_partial_predictions,
-    note_written,
     prediction_source,
     save_predictions,
     save_pseudo_labels,
@@ -248,7 +248,7 @@ def test_changes_in_place_are_said_to_hold_for_one_phase(tmp_path, caplog, corre
     write_json(files.manifest, {})
     save_pseudo_labels(files.pseudo_labels, of_models, DATA.unlabeled, ["cat"], [7])
     say_corrected(cfg, 2, DATA, corrected)  # an earlier version has not noted what it wrote
-    note_written(files)
+    write_json(files.manifest, {"pseudo_labels_sha256": digest_of_file(files.pseudo_labels)})
     say_corrected(cfg, 2, DATA, corrected)
     assert not caplog.records
     other = {**of_models, 2: detections((0, 0, 8, 9, 1.0, 0))}
