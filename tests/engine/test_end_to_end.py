@@ -24,7 +24,7 @@ from runs import (
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from d2_ssod.artifacts import RunFolder, read_history
+from d2_ssod.artifacts import RunFolder, digest_of_file, read_history
 from d2_ssod.demo import digit_scenes
 from d2_ssod.engine.labeling import predicting
 from d2_ssod.engine.training import phase_trainer
@@ -782,7 +782,9 @@ def test_labels_that_a_person_made_take_the_place_of_those_of_the_models(
     assert summary["labeled_images"] == 12
     manifest = read(copied_run / "phase_1" / "manifest.json")
     assert {len(manifest["corrected"].pop(f"{of}sha256")) for of in ("", "labels_")} == {64}
-    assert len(manifest["pseudo_labels_sha256"]) == 64
+    written = copied_run / "phase_1" / "pseudo_labels.json"
+    assert manifest["pseudo_labels_sha256"] == digest_of_file(written)
+    assert [path.name for path in written.parent.glob(".*")] == []  # from which it was renamed
     expected = {"file": str(corrected), "images": 2, "boxes": 1, "images_empty": 1}
     assert manifest["corrected"] == expected
     assert "2 images have the labels of" in (copied_run / "log.txt").read_text()
