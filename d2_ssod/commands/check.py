@@ -85,7 +85,7 @@ def _check_given(cfg: CfgNode) -> Findings:
         labels.FROM and ssod.NUM_PHASES > 0 and not folder.phase(1).pseudo_labels.exists(),
         ssod.CONSENSUS.EXTRA_SOURCES,
         ssod.START.PHASE_0,
-        folder.root.is_dir(),
+        any(folder.phase(n).folder.exists() for n in range(ssod.NUM_PHASES + 1)),
     )
     forget_lengths()
     if not any(given):
@@ -122,6 +122,7 @@ def _check_made(cfg: CfgNode, data: RunData, corrected: Predictions, findings: F
     except ConfigError as error:
         remedy = "without --resume, a new run begins, and sets the folder aside"
         findings.warning("", "a run that --resume will refuse", str(error), remedy)
+        return
     for line in given_in_vain(cfg, data, corrected):
         findings.warning("", "what comes too late for a run that --resume goes on with", line, "")
 

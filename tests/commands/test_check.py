@@ -207,6 +207,23 @@ def test_a_run_of_other_classes_or_settings_is_said(config, capsys, tmp_path):
     assert "SOLVER.BASE_LR was 7.0" in text
 
 
+def test_what_is_damaged_of_a_run_is_no_error_of_the_config(config, capsys, tmp_path):
+    folder, corrected = RunFolder(tmp_path / "run"), tmp_path / "corrected.json"
+    image = {"id": 1, "file_name": "unlabeled_a.png"}
+    own = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 9, 8]}
+    categories = json.loads((tmp_path / "labeled" / "instances.json").read_text())["categories"]
+    write_json(corrected, {"images": [image], "categories": categories, "annotations": [own]})
+    folder.phase(0).folder.mkdir(parents=True)
+    folder.phase(0).model.touch()
+    write_json(folder.phase(1).pseudo_labels, {})
+    folder.phase(1).manifest.write_text("damaged")
+    keys = ("OUTPUT_DIR", str(folder.root), "SSOD.PSEUDO_LABEL.CORRECTED", str(corrected))
+    code, text = checked(config, capsys, *keys, "SSOD.NUM_PHASES", "1")
+    assert code == 0
+    assert "warning: a run that --resume will refuse (1)" in text
+    assert str(folder.phase(1).manifest) in text
+
+
 def test_images_that_come_too_late_for_all_labels_are_said(config, capsys, tmp_path):
     cfg = bare_config(tmp_path / "run")
     folder = RunFolder(cfg.OUTPUT_DIR)

@@ -188,7 +188,7 @@ def _warn_of_those_forgotten(
     if not files.pseudo_labels.exists():
         return
     try:
-        were_edited = were_changed(files) and not corrected
+        were_edited = not corrected and were_changed(files)
         gone = [] if _is_of_models_alone(files) else _left_out(files, data, corrected)
     except ConfigError:  # damaged since it was learned from, which nothing depends on any more
         return
